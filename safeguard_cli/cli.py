@@ -1,0 +1,407 @@
+"""The command line: options and their help. A command's code is imported only when it is called."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from safeguard_cli import __version__, errors
+
+app = typer.Typer(
+    name="safeguard",
+    help="Label JSONL and CSV against a written policy with gpt-oss-safeguard, on your own machine.",
+    epilog="Try it: safeguard label samples/messages.jsonl --policy spam --model demo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+INPUT, TEXT, POLICY, MODEL, OUTPUT, DISPLAY = (
+    "Reading the input",
+    "What the model sees of a row",
+    "Policy and decision",
+    "Model and machine",
+    "Output",
+    "Display",
+)
+
+
+class Format(Enum):
+    jsonl, ndjson, csv, tsv = "jsonl", "ndjson", "csv", "tsv"
+
+
+class Effort(Enum):
+    none, low, medium, high = "none", "low", "medium", "high"
+
+
+class Long(Enum):
+    split, truncate, error = "split", "truncate", "error"
+
+
+class Only(Enum):
+    violates = "violates"
+
+
+class ProgressKind(Enum):
+    auto, rich, plain, none = "auto", "rich", "plain", "none"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"safeguard {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(
+    no_args_is_help=True,
+    epilog=(
+        "[bold]Examples[/bold]\n\n"
+        "safeguard label data.jsonl --policy spam --model demo\n\n"
+        "safeguard label posts.csv --policy my-rules.md --policy hate --text-field body -o labels.csv\n\n"
+        "zcat log.jsonl.gz | safeguard label - --policy spam --effort none | jq -c .spam.label | sort | uniq -c\n\n"
+        "safeguard label tickets.csv --policy rules.md --template '{subject}\\n{body}' --rationale\n\n"
+        "safeguard label data.jsonl --policy spam --dry-run\n\n"
+        "[bold]Exit codes[/bold]  0 every row labelled, 1 failed, 2 wrong usage, 3 finished with rows in error,"
+        " 4 output exists already, 130 interrupted, 143 terminated"
+    ),
+)
+def label(
+    input: Annotated[
+        str, typer.Argument(metavar="INPUT", help="JSONL, NDJSON, CSV or TSV, each also .gz; - for standard input.")
+    ],
+    policy: Annotated[
+        list[str],
+        typer.Option(
+            "--policy",
+            "-p",
+            metavar="FILE",
+            help="A policy file, or a built-in policy's name (spam, hate, …). Repeatable.",
+            rich_help_panel=POLICY,
+        ),
+    ],
+    format: Annotated[
+        Format | None,
+        typer.Option(
+            help="The input's format; by default its extension, or the first bytes of standard input.",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    encoding: Annotated[str, typer.Option(help="The input's character encoding.", rich_help_panel=INPUT)] = "utf-8",
+    limit: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Label the first N rows only.", rich_help_panel=INPUT)
+    ] = None,
+    max_row_bytes: Annotated[
+        int, typer.Option(min=1, metavar="N", help="A larger row becomes an error row.", rich_help_panel=INPUT)
+    ] = 64 << 20,
+    id_field: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIELD", help="The row's id: kept in the output whatever --keep says.", rich_help_panel=INPUT
+        ),
+    ] = None,
+    text_field: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD",
+            help="The field that holds the text or a list of chat messages. Repeatable. Default: text.",
+            rich_help_panel=TEXT,
+        ),
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="Build the text from fields, such as '{title}\\n{body}'.", rich_help_panel=TEXT
+        ),
+    ] = None,
+    long: Annotated[
+        Long,
+        typer.Option(
+            help="A text longer than --ctx allows: label overlapping windows, its beginning, or nothing.",
+            rich_help_panel=TEXT,
+        ),
+    ] = Long.split,
+    max_windows: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="With --long split: a text that needs more windows is an error row.",
+            rich_help_panel=TEXT,
+        ),
+    ] = 16,
+    effort: Annotated[
+        Effort,
+        typer.Option(help="How much the model reasons before it decides; none is fastest.", rich_help_panel=POLICY),
+    ] = Effort.low,
+    rationale: Annotated[
+        bool, typer.Option("--rationale", help="Also write a short rationale for every row.", rich_help_panel=POLICY)
+    ] = False,
+    reasoning: Annotated[
+        bool,
+        typer.Option(
+            "--reasoning",
+            help="Also write the model's reasoning; it is not meant for end users.",
+            rich_help_panel=POLICY,
+        ),
+    ] = False,
+    max_reasoning: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="TOKENS",
+            help="The most reasoning tokens; default 256, 1024 or 4096 by effort. Rather lower the effort.",
+            rich_help_panel=POLICY,
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="The policy's labels, instead of those in its file.", rich_help_panel=POLICY),
+    ] = None,
+    violates: Annotated[
+        str | None,
+        typer.Option(
+            metavar="B", help="Which of the labels violate, instead of those in its file.", rich_help_panel=POLICY
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            metavar="T",
+            help="violates means p_violates ≥ T, instead of a violating label.",
+            rich_help_panel=POLICY,
+        ),
+    ] = None,
+    rename: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            metavar="NAME",
+            help="The name under which verdicts are written, instead of the policy's.",
+            rich_help_panel=POLICY,
+        ),
+    ] = None,
+    policy_only_prompt: Annotated[
+        bool,
+        typer.Option(
+            "--policy-only-prompt",
+            help="Leave the response format out of the prompt: the policy says how to answer.",
+            rich_help_panel=POLICY,
+        ),
+    ] = False,
+    temperature: Annotated[
+        float,
+        typer.Option(
+            min=0.0, metavar="T", help="Sample the reasoning instead of the likeliest token.", rich_help_panel=POLICY
+        ),
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed for --temperature.", rich_help_panel=POLICY)] = 0,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A GGUF file of a gpt-oss model, or demo.", rich_help_panel=MODEL),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="CPU threads; default: the cores that may be used.", rich_help_panel=MODEL
+        ),
+    ] = None,
+    gpu_layers: Annotated[
+        int,
+        typer.Option(
+            min=-1,
+            metavar="N",
+            help="Layers on the GPU; -1 is all, where llama.cpp was built for one.",
+            rich_help_panel=MODEL,
+        ),
+    ] = -1,
+    ctx: Annotated[
+        int | None,
+        typer.Option(
+            min=64,
+            metavar="TOKENS",
+            help="The most tokens a row may take, policy and reasoning included; default 8192.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    slots: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=64,
+            metavar="N",
+            help="Rows decoded together; default: 16, or what memory allows.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="The output; default: standard output, or INPUT-stem.labels.jsonl at a terminal.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an output that exists already.", rich_help_panel=OUTPUT)
+    ] = False,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIELDS|none",
+            help="Write only these fields of the row, separated by commas.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    only: Annotated[
+        Only | None,
+        typer.Option(
+            help="Write only rows that violate or are in error: no longer one row out for every row in.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    csv_safe: Annotated[
+        bool,
+        typer.Option(
+            "--csv-safe",
+            help="Put ' before every CSV cell that a spreadsheet could take for a formula, not only before ours.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    progress: Annotated[
+        ProgressKind,
+        typer.Option(
+            help="The display on standard error; auto is rich at a terminal, plain elsewhere.", rich_help_panel=DISPLAY
+        ),
+    ] = ProgressKind.auto,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print errors and warnings only.", rich_help_panel=DISPLAY)
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose", "-v", help="Also print the run's shape and llama.cpp's log.", rich_help_panel=DISPLAY
+        ),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show a traceback where something fails.", rich_help_panel=DISPLAY)
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Load the vocabulary only; show rows, tokens, memory and the first prompt.",
+            rich_help_panel=DISPLAY,
+        ),
+    ] = False,
+) -> None:
+    """Label every row of INPUT under one policy or several.
+
+    One row in, one row out, in order: the row's own fields and, under the policy's name, its label and scores.
+    """
+    from safeguard_cli.run import Settings
+    from safeguard_cli.run import label as run
+
+    settings = Settings(
+        input=input,
+        policies=tuple(policy),
+        output=output,
+        overwrite=overwrite,
+        format=format and format.value,
+        encoding=encoding,
+        text_fields=tuple(text_field or ()),
+        template=template,
+        id_field=id_field,
+        keep=keep,
+        only=only and only.value,
+        rename=rename,
+        labels=_list(labels),
+        violates=_list(violates),
+        threshold=threshold,
+        effort=effort.value,
+        rationale=rationale,
+        reasoning=reasoning,
+        max_reasoning=max_reasoning,
+        policy_only_prompt=policy_only_prompt,
+        temperature=temperature,
+        seed=seed,
+        limit=limit,
+        long=long.value,
+        max_windows=max_windows,
+        max_row_bytes=max_row_bytes,
+        csv_safe=csv_safe,
+        model=model,
+        threads=threads,
+        gpu_layers=gpu_layers,
+        context=ctx,
+        slots=slots,
+        progress=progress.value,
+        quiet=quiet,
+        verbose=verbose,
+        dry_run=dry_run,
+    )
+    raise typer.Exit(_guarded(lambda: run(settings), debug))
+
+
+def _list(value: str | None) -> tuple[str, ...]:
+    return tuple(item.strip() for item in value.split(",") if item.strip()) if value else ()
+
+
+def _guarded(command: Callable[[], int], debug: bool) -> int:
+    """Run a command; its failures become one sentence on standard error and an exit code."""
+    from safeguard_cli.terminal import fail
+
+    def terminate(*_: object) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        return command()
+    except BrokenPipeError:
+        # Who reads us has seen enough. Python would complain when it flushes standard output at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return errors.BROKEN_PIPE
+    except (KeyboardInterrupt, Terminated) as stop:
+        if debug:
+            raise
+        return errors.TERMINATED if isinstance(stop, Terminated) else errors.INTERRUPTED
+    except errors.SafeguardError as error:
+        if debug:
+            raise
+        for line in str(error).splitlines():
+            fail(line)
+        return error.exit_code
+    except Exception as error:
+        if debug:
+            raise
+        fail(f"internal error: {type(error).__name__}: {error}; run again with --debug for the traceback")
+        return errors.FATAL
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+def main() -> None:
+    """Entry point of the `safeguard` command."""
+    app()

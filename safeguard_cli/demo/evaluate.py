@@ -1,0 +1,168 @@
+"""Figures of the demo model on examples that it was not trained on, computed as the program would."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
+from torch import Tensor
+
+from safeguard_cli.demo import data
+from safeguard_cli.demo.model import Cache, GptOss
+from safeguard_cli.policy import Policy
+from safeguard_cli.prompt import Harmony, Prefix
+
+BUDGET = 64  # tokens of analysis
+ROWS = 48
+MAX_CONTENT = 250
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One answer: probability of a violating label, the analysis, and whether it ended by itself before `final`."""
+
+    example: data.Example
+    p_violates: float
+    analysis: str
+    ended: bool
+
+
+def quick_figures(
+    model: GptOss, harmony: Harmony, policies: dict[str, Policy], examples: Sequence[data.Example]
+) -> Iterator[str]:
+    """Figures without reasoning, on at most 200 examples of each source; seconds."""
+    yield from summaries(answer(model, harmony, policies, _few(examples, 200), "none"), policies, "none")
+
+
+def figures(
+    model: GptOss, harmony: Harmony, policies: dict[str, Policy], examples: Sequence[data.Example], limit: int = 400
+) -> Iterator[str]:
+    """Figures of the model card on at most `limit` examples of each source."""
+    for effort in ("none", "low"):
+        outcomes = answer(model, harmony, policies, _few(examples, limit), effort)
+        yield from summaries(outcomes, policies, effort)
+        if effort != "none":
+            yield from reasoning_summaries(outcomes, policies)
+
+
+def _few(examples: Iterable[data.Example], limit: int) -> list[data.Example]:
+    by_source: dict[tuple[str, str], list[data.Example]] = {}
+    for example in examples:
+        by_source.setdefault((example.policy, example.source), []).append(example)
+    return [e for group in by_source.values() for e in group[:: max(1, len(group) // limit)]]
+
+
+def summaries(outcomes: Sequence[Outcome], policies: dict[str, Policy], effort: str) -> Iterator[str]:
+    """One line for each policy and source."""
+    groups: dict[tuple[str, str], list[Outcome]] = {}
+    for o in outcomes:
+        groups.setdefault((o.example.policy, o.example.source), []).append(o)
+    for (policy, source), group in groups.items():
+        gold = [o.example.label in policies[policy].violates for o in group]
+        scores = [o.p_violates for o in group]
+        said = [score >= 0.5 for score in scores]
+        line = f"{policy} / {source}, effort {effort}: {len(group)} rows, said {sum(said) / len(said):.3f}"
+        if any(gold) and not all(gold):
+            line += (
+                f", F1 {f1_score(gold, said):.3f}, AUROC {roc_auc_score(gold, scores):.4f},"
+                f" balanced accuracy {balanced_accuracy_score(gold, said):.3f}"
+            )
+        else:
+            line += f", right {sum(s == g for s, g in zip(said, gold, strict=True)) / len(gold):.3f}"
+        yield line
+
+
+def reasoning_summaries(outcomes: Sequence[Outcome], policies: dict[str, Policy]) -> Iterator[str]:
+    """How the analyses end, quote and cite; and one of each policy to read."""
+    quotes = [(q, o.example.content) for o in outcomes for q in re.findall(r'"([^"]+)"', o.analysis)]
+    cited = [(r, o.example.policy) for o in outcomes for r in re.findall(r"\b[A-Z]{2}\d+\b", o.analysis)]
+    yield f"ended by themselves: {sum(o.ended for o in outcomes) / len(outcomes):.3f}"
+    yield f"quotes in the content: {sum(q in c for q, c in quotes)} of {len(quotes)}"
+    yield f"rules in the policy: {sum(r in policies[p].text for r, p in cited)} of {len(cited)}"
+    for name in policies:
+        shown = [o for o in outcomes if o.example.policy == name][:: max(1, len(outcomes) // 16)][:4]
+        yield from (f"{name}: {o.example.content[:90]!r} → {o.p_violates:.2f} {o.analysis!r}" for o in shown)
+
+
+@torch.no_grad()
+def answer(
+    model: GptOss, harmony: Harmony, policies: dict[str, Policy], examples: Sequence[data.Example], effort: str
+) -> list[Outcome]:
+    """Label examples under their policies."""
+    outcomes = []
+    for name, policy in policies.items():
+        prefix = harmony.prefix(policy, effort)
+        _, shared = model.hidden(torch.tensor([prefix.ids]))
+        rows = [
+            (e, list(harmony.content_ids(harmony.text_ids(e.content)[:MAX_CONTENT])))
+            for e in examples
+            if e.policy == name
+        ]
+        rows.sort(key=lambda row: len(row[1]))
+        for i in range(0, len(rows), ROWS):
+            part = rows[i : i + ROWS]
+            outcomes += _answer_batch(model, harmony, prefix, shared, policy, part, effort)
+    return outcomes
+
+
+def _answer_batch(
+    model: GptOss, harmony: Harmony, prefix: Prefix, shared: list[Cache], policy: Policy,
+    rows: list[tuple[data.Example, list[int]]], effort: str,
+) -> list[Outcome]:  # fmt: skip
+    contract = prefix.contract
+    prompts = [ids for _, ids in rows]
+    if effort == "none":
+        written: list[list[int]] = [[] for _ in rows]
+        tails = [list(contract.open_final_at_once)] * len(rows)
+    else:
+        prompts = [[*ids, *contract.open_analysis] for ids in prompts]
+        written = generate(model, prompts, len(prefix.ids), shared, contract.stops)
+        tails = [[*(w[-1:] if w[-1] in contract.stops else contract.next_message[:1])] for w in written]
+        tails = [[*contract.next_message, *contract.open_final]] * len(rows)
+    ended = [effort == "none" or w[-1] == contract.next_message[0] for w in written]
+    bodies = [[t for t in w if t not in contract.stops] for w in written]
+    logits = _last_logits(model, [p + b + t for p, b, t in zip(prompts, bodies, tails, strict=True)], prefix, shared)
+    firsts = [ids[0] for ids in contract.labels]
+    assert len(set(firsts)) == len(firsts), "labels must differ in their first token"
+    p = logits[:, firsts].softmax(1)
+    violating = [i for i, label in enumerate(policy.labels) if label in policy.violates]
+    scores = p[:, violating].sum(1).tolist()
+    texts = [harmony.tokenizer.decode(b) for b in bodies]
+    return [Outcome(e, s, t, end) for (e, _), s, t, end in zip(rows, scores, texts, ended, strict=True)]
+
+
+def _pad(rows: list[list[int]]) -> Tensor:
+    width = max(map(len, rows))
+    return torch.tensor([row + [0] * (width - len(row)) for row in rows])
+
+
+def _last_logits(model: GptOss, rows: list[list[int]], prefix: Prefix, shared: list[Cache]) -> Tensor:
+    hidden, _ = model.hidden(_pad(rows), len(prefix.ids), shared)
+    return model.logits(hidden[torch.arange(len(rows)), torch.tensor([len(row) - 1 for row in rows])])
+
+
+def generate(
+    model: GptOss, prompts: list[list[int]], start: int, shared: list[Cache], stops: frozenset[int]
+) -> list[list[int]]:
+    """Greedy continuations of rows behind a prefix of `start` tokens, each up to a stop (included) or the budget."""
+    c, ids = model.c, _pad(prompts)
+    lengths = torch.tensor([len(p) for p in prompts])
+    shape = (len(prompts), c.kv_heads, ids.shape[1] + BUDGET, c.head_dim)
+    own = [Cache(torch.zeros(shape), torch.zeros(shape)) for _ in range(c.layers)]
+    slots = torch.arange(ids.shape[1]).expand(len(prompts), -1)
+    hidden, _ = model.hidden(ids, start, shared, slots, own)
+    hidden = hidden[torch.arange(len(prompts)), lengths - 1]
+    written: list[list[int]] = [[] for _ in prompts]
+    for step in range(BUDGET):
+        token = model.logits(hidden).argmax(1)
+        for row, choice in zip(written, token.tolist(), strict=True):
+            if not row or row[-1] not in stops:
+                row.append(choice)
+        if all(row[-1] in stops for row in written):
+            break
+        out, _ = model.hidden(token[:, None], start, shared, (lengths + step)[:, None], own)
+        hidden = out[:, 0]
+    return written

@@ -1,0 +1,265 @@
+"""One row's way through the model: analysis → final → label → rationale, on token ids and never on text.
+
+`decide` is a coroutine: it yields the tokens to decode next and receives the logits it asked for. The model reasons
+freely; everything else is forced or chosen among the policy's labels, so that every answer is well-formed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from safeguard_cli.prompt import Contract, Prompt
+
+MAX_RATIONALE = 96
+
+Logits: TypeAlias = npt.NDArray[np.float32]
+Choose: TypeAlias = Callable[[Logits], int]
+
+
+class BadLogits(Exception):
+    """The model's logits hold no number: the row cannot be labelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How rows are decided. `budget` is the most analysis tokens, 0 for effort none; `string_kinds` says per token
+    whether it may stand in a JSON string (see Tokenizer.string_kinds) and is needed for rationales only."""
+
+    budget: int
+    string_kinds: npt.NDArray[np.int8] | None = None
+    temperature: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """Tokens to decode next, with logits wanted at the indices `outputs` of them (the last one by default).
+
+    With `branch`, the tokens go onto a copy of the row's sequence that is dropped as soon as the logits are read.
+    """
+
+    tokens: tuple[int, ...]
+    outputs: tuple[int, ...]
+    branch: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Completion:
+    """What the model said about one prompt.
+
+    `scores` are the labels' probabilities in the policy's order, summing to 1. `analysis` are the reasoning messages'
+    ids, `ended` whether the model ended its reasoning itself, `generated` counts the tokens that it chose freely.
+    With `error`, there is nothing else.
+    """
+
+    prompt: Prompt
+    scores: tuple[float, ...]
+    analysis: tuple[tuple[int, ...], ...] = ()
+    ended: bool = True
+    rationale: tuple[int, ...] | None = None
+    generated: int = 0
+    error: str | None = None
+
+
+Coroutine: TypeAlias = Generator[Step, Logits, Completion]
+
+
+def overhead(trie: Trie, options: Options) -> int:
+    """The most cells that a row can ever take beyond its prefix and its prompt, label branches included."""
+    contract = trie.contract
+    if options.budget:
+        cells = len(contract.open_analysis) + options.budget + len(contract.next_message) + len(contract.open_final)
+    else:
+        cells = len(contract.open_final_at_once)
+    cells += max(map(len, contract.labels)) + max((len(chain.tokens) for chain in trie.chains), default=0)
+    if options.string_kinds is not None:
+        cells += len(contract.open_rationale) + MAX_RATIONALE
+    return cells
+
+
+def decide(prompt: Prompt, trie: Trie, options: Options) -> Coroutine:
+    """Decide one prompt. Raises BadLogits when the model's numbers are not numbers."""
+    choose, contract = _chooser(prompt, options), trie.contract
+    analysis: list[list[int]] = []
+    ended = True
+    if options.budget:
+        ended, forced = yield from _reason(prompt, contract, options.budget, choose, analysis)
+    else:
+        forced = (*prompt.ids, *contract.open_final_at_once)
+    logits = yield _step((*forced, *trie.common))
+    scores = yield from _score(trie, logits[0])
+    rationale = None
+    if options.string_kinds is not None:
+        best = contract.labels[int(np.argmax(scores))][len(trie.common) :]
+        rationale = yield from _write_string((*best, *contract.open_rationale), options.string_kinds, choose)
+    generated = sum(map(len, analysis)) + len(rationale or ())
+    return Completion(prompt, tuple(scores.tolist()), tuple(map(tuple, analysis)), ended, rationale, generated)
+
+
+def _step(tokens: tuple[int, ...]) -> Step:
+    return Step(tokens, (len(tokens) - 1,))
+
+
+def _reason(
+    prompt: Prompt, contract: Contract, budget: int, choose: Choose, analysis: list[list[int]]
+) -> Generator[Step, Logits, tuple[bool, tuple[int, ...]]]:
+    """Let the model reason; returns whether it ended by itself, and the tokens that open `final` from where it stands.
+
+    Any control token ends a message: an early <|return|> or <|call|> and a stray header are no worse than <|end|>.
+    Then the model says which channel comes next, and may go on reasoning while the budget lasts.
+    """
+    analysis.append([])
+    spent, again = 0, len(contract.next_message) + max(map(len, contract.channels.values()))
+    logits = yield _step((*prompt.ids, *contract.open_analysis))
+    while True:
+        token = choose(logits[0])
+        if token not in contract.stops:
+            analysis[-1].append(token)
+            spent += 1
+            if spent >= budget:
+                return False, (token, *contract.next_message, *contract.open_final)
+            logits = yield _step((token,))
+            continue
+        if not analysis[-1] or spent + again >= budget:
+            return True, (*contract.next_message, *contract.open_final)
+        logits = yield _step(contract.next_message)
+        channel = max((contract.final_token, *contract.channels), key=logits[0].__getitem__)
+        if channel == contract.final_token:
+            return True, contract.open_final
+        analysis.append([])
+        spent += again
+        logits = yield _step(contract.channels[channel])
+
+
+def _score(trie: Trie, root: Logits) -> Generator[Step, Logits, npt.NDArray[np.float64]]:
+    """Probabilities of all labels: at each branching node the children's probabilities, renormalised, multiply."""
+    log_scores = np.zeros(len(trie.contract.labels))
+    trie.root.add_scores(root, log_scores)
+    for chain in trie.chains:
+        logits = yield Step(chain.tokens, tuple(index for index, _ in chain.nodes), branch=True)
+        for row, (_, node) in zip(logits, chain.nodes, strict=True):
+            node.add_scores(row, log_scores)
+    scores: npt.NDArray[np.float64] = np.exp(log_scores)
+    scores /= scores.sum()
+    return scores
+
+
+def _write_string(
+    opening: tuple[int, ...], kinds: npt.NDArray[np.int8], choose: Choose
+) -> Generator[Step, Logits, tuple[int, ...]]:
+    """A JSON string of bounded length: only tokens that keep it one are chosen, and it ends at the closing quote."""
+    ids: list[int] = []
+    logits = yield _step(opening)
+    while len(ids) < MAX_RATIONALE:
+        token = choose(np.where(kinds[: len(logits[0])] > 0, logits[0], -np.inf).astype(np.float32))
+        ids.append(token)
+        if kinds[token] == 2 or len(ids) == MAX_RATIONALE:
+            break
+        logits = yield _step((token,))
+    return tuple(ids)
+
+
+def _chooser(prompt: Prompt, options: Options) -> Choose:
+    """Greedy choice, or sampling whose noise depends on the seed and the row alone, never on the schedule."""
+    if options.temperature <= 0:
+        return _argmax
+    noise = np.random.default_rng((options.seed, prompt.row, prompt.policy, prompt.window))
+    return lambda logits: _argmax(logits / options.temperature + noise.gumbel(size=len(logits)))
+
+
+def _argmax(logits: npt.NDArray[np.floating]) -> int:
+    token = int(logits.argmax())
+    if not np.isfinite(logits[token]):
+        raise BadLogits
+    return token
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A place in the trie of the labels' tokens, with what can follow: tokens, or the closing quote of `end`."""
+
+    children: dict[int, Node] = field(default_factory=dict)
+    end: int | None = None
+    under: list[list[int]] = field(default_factory=list)  # labels below each alternative, children first
+    quote_ids: npt.NDArray[np.intp] | None = None
+
+    @property
+    def branching(self) -> bool:
+        return len(self.children) + (self.end is not None) > 1
+
+    def add_scores(self, logits: Logits, log_scores: npt.NDArray[np.float64]) -> None:
+        """Add each alternative's renormalised log-probability to the labels below it."""
+        if not self.branching:
+            return
+        values = logits[list(self.children)].astype(np.float64)
+        if self.end is not None and self.quote_ids is not None:
+            closing = logits[self.quote_ids].astype(np.float64)  # every token that closes the string counts
+            values = np.append(values, np.logaddexp.reduce(closing))
+        values -= np.logaddexp.reduce(values)
+        if not np.isfinite(values.max()):
+            raise BadLogits
+        for value, labels in zip(values, self.under, strict=True):
+            log_scores[labels] += value
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chain:
+    """Tokens from the root to a last branching node, with all branching nodes on the way that no other chain has."""
+
+    tokens: tuple[int, ...]
+    nodes: tuple[tuple[int, Node], ...]
+
+
+class Trie:
+    """The labels' tokens as a tree: `common` is what all begin with, `root` the first choice, `chains` the others."""
+
+    def __init__(self, contract: Contract) -> None:
+        self.contract = contract
+        top = Node()
+        for index, ids in enumerate(contract.labels):
+            node = top
+            for token in ids:
+                node = node.children.setdefault(token, Node())
+            node.end = index
+            node.quote_ids = contract.quote_ids
+        common: list[int] = []
+        while not top.branching:
+            token, top = next(iter(top.children.items()))
+            common.append(token)
+        self.common, self.root = tuple(common), top
+        _collect(top)
+        self.chains = tuple(_chains(top))
+
+
+def _collect(node: Node) -> list[int]:
+    """Fill `under` from the leaves up; returns all labels below and at the node."""
+    node.under = [_collect(child) for child in node.children.values()]
+    if node.end is not None:
+        node.under.append([node.end])
+    return [label for labels in node.under for label in labels]
+
+
+def _chains(root: Node) -> list[Chain]:
+    """One chain for each branching node that has no branching node below it."""
+    chains: list[Chain] = []
+    seen: set[int] = {id(root)}
+
+    def walk(node: Node, tokens: tuple[int, ...], nodes: Sequence[tuple[int, Node]]) -> bool:
+        here = [*nodes, (len(tokens) - 1, node)] if node.branching and tokens else list(nodes)
+        deeper = [walk(child, (*tokens, token), here) for token, child in node.children.items()]
+        if any(deeper):
+            return True
+        if not node.branching or not tokens:
+            return False
+        new = tuple((index, n) for index, n in here if id(n) not in seen)
+        seen.update(id(n) for _, n in new)
+        chains.append(Chain(tokens, new))
+        return True
+
+    walk(root, (), [])
+    return chains

@@ -1,0 +1,214 @@
+"""The only file that touches llama.cpp: loads a model, decodes batches over many sequences, frees everything."""
+
+from __future__ import annotations
+
+import ctypes
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from llama_cpp import llama_cpp as C  # noqa: N812 - the C API, named as such
+
+from safeguard_cli.errors import SafeguardError
+
+MAX_SEQUENCES: int = C.llama_max_parallel_sequences()
+_LOG_WARN, _LOG_ERROR, _LOG_CONTINUED = 3, 4, 5
+
+Logits = npt.NDArray[np.float32]
+
+
+class EngineError(SafeguardError):
+    """llama.cpp could not do what it was asked; the run ends."""
+
+
+class _Log:
+    """llama.cpp's log: the last complaints are kept for error messages, everything goes to `sink` when one is set."""
+
+    def __init__(self) -> None:
+        self.complaints: deque[str] = deque(maxlen=3)
+        self.sink: Callable[[str], None] | None = None
+        self._level = 0
+        self._callback = C.llama_log_callback(self._receive)  # kept alive: llama.cpp holds only a pointer
+        C.llama_log_set(self._callback, ctypes.c_void_p(0))
+
+    def _receive(self, level: int, text: bytes, _: Any) -> None:
+        self._level = level if level != _LOG_CONTINUED else self._level
+        line = text.decode("utf-8", "replace").rstrip("\n")
+        if self._level in (_LOG_WARN, _LOG_ERROR) and line:
+            self.complaints.append(line)
+        if self.sink and line:
+            self.sink(line)
+
+
+LOG = _Log()
+
+
+def amx_build() -> bool:
+    """Whether llama.cpp would use AMX here.
+
+    Weights repacked for AMX crash at the first decode (https://github.com/ggml-org/llama.cpp/issues/20824), so a model
+    must then be loaded without the extra buffer types.
+    """
+    return b"AMX_INT8 = 1" in C.llama_print_system_info()
+
+
+class Batch:
+    """Tokens for one decode, as numpy arrays that llama.cpp reads in place; `capacity` tokens at most."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.size = 0
+        self.outputs = 0
+        self._tokens = np.zeros(capacity, np.int32)
+        self._positions = np.zeros(capacity, np.int32)
+        self._counts = np.ones(capacity, np.int32)
+        self._sequences = np.zeros(capacity, np.int32)
+        self._logits = np.zeros(capacity, np.int8)
+        first = self._sequences.ctypes.data
+        self._pointers = np.arange(first, first + 4 * capacity, 4, dtype=np.uintp)
+
+    @property
+    def room(self) -> int:
+        return self.capacity - self.size
+
+    def clear(self) -> None:
+        self.size = self.outputs = 0
+
+    def add(self, sequence: int, position: int, tokens: npt.NDArray[np.int32], outputs: tuple[int, ...] = ()) -> int:
+        """Append tokens of one sequence from `position` on; logits are kept at the indices `outputs` of `tokens`.
+
+        Returns the row in the next decode's logits of the first of these outputs.
+        """
+        begin, end = self.size, self.size + len(tokens)
+        self._tokens[begin:end] = tokens
+        self._positions[begin:end] = np.arange(position, position + len(tokens), dtype=np.int32)
+        self._sequences[begin:end] = sequence
+        self._logits[begin:end] = 0
+        for index in outputs:
+            self._logits[begin + index] = 1
+        self.size, first = end, self.outputs
+        self.outputs += len(outputs)
+        return first
+
+    def as_struct(self) -> C.llama_batch:
+        def pointer(array: npt.NDArray[Any], kind: Any) -> Any:
+            return ctypes.cast(array.ctypes.data, ctypes.POINTER(kind))
+
+        return C.llama_batch(
+            n_tokens=self.size,
+            token=pointer(self._tokens, C.llama_token),
+            embd=None,
+            pos=pointer(self._positions, C.llama_pos),
+            n_seq_id=pointer(self._counts, ctypes.c_int32),
+            seq_id=pointer(self._pointers, ctypes.POINTER(C.llama_seq_id)),
+            logits=pointer(self._logits, ctypes.c_int8),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ContextSize:
+    """What a context holds: `cells` tokens over all sequences; `batch` tokens and `outputs` logits rows a decode."""
+
+    cells: int
+    sequences: int
+    batch: int
+    outputs: int
+
+
+class Model:
+    """A loaded model with one context of many sequences that share a unified cache. Use as a context manager.
+
+    The sliding-window layers keep a full-size cache (`swa_full`): cells that copies of a prefix share are never freed
+    in a window-sized one, and `llama_decode` then finds no slot.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        size: ContextSize,
+        *,
+        threads: int,
+        gpu_layers: int = -1,
+        extra_buffers: bool = True,
+    ) -> None:
+        self._model: Any = None
+        self._context: Any = None
+        self.batch = Batch(size.batch)
+        self.size = size
+        LOG.complaints.clear()
+        C.llama_backend_init()
+        try:
+            self._load(path, threads, gpu_layers, extra_buffers)
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self, path: Path, threads: int, gpu_layers: int, extra_buffers: bool) -> None:
+        wanted = C.llama_model_default_params()
+        wanted.n_gpu_layers = gpu_layers
+        wanted.use_extra_bufts = extra_buffers
+        self._model = C.llama_model_load_from_file(str(path).encode(), wanted)
+        if not self._model:
+            raise EngineError(f"llama.cpp cannot load {path.name}: {_complaint()}")
+        self.vocabulary_size: int = C.llama_vocab_n_tokens(C.llama_model_get_vocab(self._model))
+        params = C.llama_context_default_params()
+        params.n_ctx = self.size.cells
+        params.n_batch = params.n_ubatch = self.size.batch
+        params.n_seq_max = self.size.sequences
+        params.n_outputs_max = self.size.outputs
+        params.n_threads = params.n_threads_batch = threads
+        params.kv_unified = True
+        params.swa_full = True
+        params.no_perf = True
+        self._context = C.llama_init_from_model(self._model, params)
+        if not self._context:
+            raise EngineError(
+                f"llama.cpp cannot make a context of {self.size.cells:,} tokens: {_complaint()};"
+                " try a smaller --ctx or fewer --slots"
+            )
+        self._memory = C.llama_get_memory(self._context)
+
+    def decode(self) -> Logits:
+        """Decode the batch. Returns a view of (outputs, vocabulary) logits, valid until the next decode."""
+        code = C.llama_decode(self._context, self.batch.as_struct())
+        if code:
+            raise EngineError(f"llama.cpp failed to decode a batch (code {code}): {_complaint()}")
+        count = self.batch.outputs
+        if not count:
+            return np.empty((0, self.vocabulary_size), np.float32)
+        pointer = C.llama_get_logits(self._context)
+        return np.ctypeslib.as_array(pointer, (count, self.vocabulary_size))
+
+    def copy(self, source: int, target: int) -> None:
+        """Let sequence `target` share all that `source` holds; no data is moved."""
+        C.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+
+    def drop(self, sequence: int) -> None:
+        """Forget a whole sequence."""
+        C.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+
+    def close(self) -> None:
+        """Free the context and the model; safe to call twice."""
+        if self._context:
+            C.llama_free(self._context)
+            self._context = None
+        if self._model:
+            C.llama_model_free(self._model)
+            self._model = None
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _complaint() -> str:
+    return "; ".join(LOG.complaints) or "it gave no reason"

@@ -1,0 +1,200 @@
+"""What goes into the next batch: policy prefixes decoded once and shared, contents prefilled in chunks beside rows that
+are being decoded, and a new row as soon as one ends.
+
+The schedule is a function of the prompts alone, never of time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from safeguard_cli.engine.decoding import (
+    BadLogits,
+    Completion,
+    Coroutine,
+    Logits,
+    Options,
+    Step,
+    Trie,
+    decide,
+    overhead,
+)
+from safeguard_cli.engine.llama import ContextSize, Model
+from safeguard_cli.prompt import Prefix, Prompt
+
+BATCH = 512  # tokens a decode; larger ones are no faster on a CPU
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The shape of a run: rows decoded together, and `cells` tokens of cache for prefixes and rows."""
+
+    slots: int
+    cells: int
+
+    def context(self, prefixes: int) -> ContextSize:
+        """One sequence for each prefix, one for each slot and one for each slot's branches."""
+        return ContextSize(self.cells, prefixes + 2 * self.slots, BATCH, min(BATCH, 2 * self.slots + 32))
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One sequence being decoded: its coroutine, the step at hand and how much of it is fed."""
+
+    sequence: int
+    branch: int
+    prompt: Prompt
+    coroutine: Coroutine
+    cells: int
+    position: int
+    step: Step
+    tokens: npt.NDArray[np.int32]
+    fed: int = 0
+    first_output: int = 0
+
+    @property
+    def remaining(self) -> int:
+        return len(self.tokens) - self.fed
+
+
+class Scheduler:
+    """Decodes prompts under a few policies on one model; `prefixes` and `tries` are by policy."""
+
+    def __init__(self, model: Model, prefixes: Sequence[Prefix], options: Options, plan: Plan) -> None:
+        self.model, self.prefixes, self.options, self.plan = model, prefixes, options, plan
+        self.tries = [Trie(prefix.contract) for prefix in prefixes]
+        self.overheads = [overhead(trie, options) for trie in self.tries]
+        self.decoded_tokens = 0
+        self._resident: dict[int, None] = {}  # policies whose prefix is decoded, least recently used first
+        self._active: list[Slot] = []
+        first = len(prefixes)
+        self._free = [(first + 2 * i, first + 2 * i + 1) for i in reversed(range(plan.slots))]
+
+    def complete(self, prompts: Iterable[Prompt | None]) -> Iterator[Completion]:
+        """Yield completions as they finish. A None among the prompts means: start nothing now, finish something first.
+
+        Prompts are started in order. Raises EngineError when llama.cpp fails, ValueError for a prompt that could not
+        fit even alone.
+        """
+        source = iter(prompts)
+        head: Prompt | None = None
+        more = True
+        while more or self._active or head:
+            while more or head:
+                if head is None:
+                    if not self._free:
+                        break
+                    try:
+                        head = next(source)
+                    except StopIteration:
+                        more = False
+                        break
+                    if head is None:
+                        break
+                if not self._admit(head):
+                    break
+                head = None
+            if self._active:
+                yield from self._decode()
+
+    def _admit(self, prompt: Prompt) -> bool:
+        """Start a row if its worst case fits beside the worst cases of all that run, so that none ever runs out."""
+        need = len(prompt.ids) + self.overheads[prompt.policy]
+        prefix = self.prefixes[prompt.policy]
+        if need + len(prefix.ids) > self.plan.cells:
+            raise ValueError(f"a prompt of {need} tokens beside its policy cannot fit {self.plan.cells} cells")
+        if not self._free or not self._make_room(prompt.policy, need):
+            return False
+        if prompt.policy not in self._resident:
+            self._decode_prefix(prompt.policy)
+        self._resident[prompt.policy] = self._resident.pop(prompt.policy, None)
+        sequence, branch = self._free.pop()
+        self.model.copy(prompt.policy, sequence)
+        coroutine = decide(prompt, self.tries[prompt.policy], self.options)
+        step = next(coroutine)
+        tokens = np.array(step.tokens, np.int32)
+        slot = Slot(sequence, branch, prompt, coroutine, need, len(prefix.ids), step, tokens)
+        self._active.append(slot)
+        return True
+
+    def _make_room(self, policy: int, need: int) -> bool:
+        """Whether a row fits, forgetting prefixes that nobody uses, least recently used first, where that helps."""
+        held = sum(slot.cells for slot in self._active)
+        used = {slot.prompt.policy for slot in self._active} | {policy}
+        idle = [p for p in self._resident if p not in used]
+        total = held + need + sum(len(self.prefixes[p].ids) for p in {*self._resident, policy})
+        while total > self.plan.cells and idle:
+            dropped = idle.pop(0)
+            total -= len(self.prefixes[dropped].ids)
+            del self._resident[dropped]
+            self.model.drop(dropped)
+        return total <= self.plan.cells
+
+    def _decode_prefix(self, policy: int) -> None:
+        """Decode a policy's tokens into its own sequence, which is never extended: a rewound one loses its window."""
+        ids = np.array(self.prefixes[policy].ids, np.int32)
+        for begin in range(0, len(ids), BATCH):
+            self.model.batch.clear()
+            self.model.batch.add(policy, begin, ids[begin : begin + BATCH])
+            self.model.decode()
+        self.decoded_tokens += len(ids)
+
+    def _decode(self) -> Iterator[Completion]:
+        """Decode one batch: short steps first, so that rows in flight go on while contents are prefilled in chunks."""
+        batch = self.model.batch
+        batch.clear()
+        ready = []
+        for slot in sorted(self._active, key=lambda slot: slot.remaining > 1):
+            if self._feed(slot):
+                ready.append(slot)
+        logits = self.model.decode()
+        self.decoded_tokens += batch.size
+        for slot in ready:
+            if slot.step.branch:
+                self.model.drop(slot.branch)
+            first = slot.first_output
+            done = self._advance(slot, logits[first : first + len(slot.step.outputs)])
+            if done:
+                self._active.remove(slot)
+                self.model.drop(slot.sequence)
+                self._free.append((slot.sequence, slot.branch))
+                yield done
+
+    def _feed(self, slot: Slot) -> bool:
+        """Put as much of the slot's step into the batch as has room; whether its logits come with this decode."""
+        batch = self.model.batch
+        take = min(slot.remaining, batch.room)
+        whole = take == slot.remaining
+        if whole and batch.outputs + len(slot.step.outputs) > self.model.size.outputs:
+            return False  # its logits have no room in this decode
+        if slot.step.branch and not whole:
+            return False  # a branch is a few tokens and goes in at once
+        if not take:
+            return False
+        sequence = slot.sequence
+        if slot.step.branch:
+            self.model.copy(slot.sequence, slot.branch)
+            sequence = slot.branch
+        tokens = slot.tokens[slot.fed : slot.fed + take]
+        wanted = tuple(i - slot.fed for i in slot.step.outputs) if whole else ()
+        slot.first_output = batch.add(sequence, slot.position + slot.fed, tokens, wanted)
+        slot.fed += take
+        return whole
+
+    def _advance(self, slot: Slot, logits: Logits) -> Completion | None:
+        """Give a slot its logits: its next step, or its completion."""
+        if not slot.step.branch:
+            slot.position += len(slot.tokens)
+        try:
+            slot.step = slot.coroutine.send(logits)
+        except StopIteration as stop:
+            result: Completion = stop.value
+            return result
+        except BadLogits:
+            return Completion(slot.prompt, (), error="the model's output holds no numbers for this row")
+        slot.tokens, slot.fed = np.array(slot.step.tokens, np.int32), 0
+        return None

@@ -1,0 +1,163 @@
+"""One row's way: from its text to prompts under each policy, and from what the model said back to Verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from safeguard_cli.engine.decoding import Completion
+from safeguard_cli.policy import Policy
+from safeguard_cli.prompt import ControlTokenError, Harmony, Prefix, Prompt
+from safeguard_cli.records import Record
+from safeguard_cli.verdict import RowError, Verdict
+
+OVERLAP = 64  # tokens that two neighbouring windows of a long content share, at most an eighth of a window
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How contents become prompts and completions become Verdicts.
+
+    `window` is the most content tokens of a prompt by policy, `long` what is done with longer ones.
+    """
+
+    policies: tuple[Policy, ...]
+    prefixes: tuple[Prefix, ...]
+    window: tuple[int, ...]
+    effort: str
+    long: str = "split"
+    max_windows: int = 16
+    threshold: float | None = None
+    reasoning: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """A record on its way: Verdicts by policy name, and the windows that are still being decoded."""
+
+    record: Record
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    waiting: dict[int, int] = field(default_factory=dict)  # policy → windows not yet decided
+    windows: dict[int, list[Completion]] = field(default_factory=dict)
+    truncated: bool = False
+
+    @property
+    def done(self) -> bool:
+        return not self.waiting
+
+
+class Labeling:
+    """Makes prompts from texts and Verdicts from completions, for one run."""
+
+    def __init__(self, harmony: Harmony, rules: Rules) -> None:
+        self.harmony, self.rules = harmony, rules
+
+    def start(self, record: Record, text: str | RowError, number: int) -> tuple[Row, list[list[Prompt]]]:
+        """A record's Row and its prompts by policy; a row that cannot be labelled is done at once, with its error."""
+        row = Row(record)
+        prompts: list[list[Prompt]] = [[] for _ in self.rules.policies]
+        ids = text if isinstance(text, RowError) else self._tokens(text)
+        for index, policy in enumerate(self.rules.policies):
+            found = ids if isinstance(ids, RowError) else self._windows(ids, index, row)
+            if isinstance(found, RowError):
+                row.verdicts[policy.name] = Verdict(error=found)
+                continue
+            row.waiting[index] = len(found)
+            row.windows[index] = []
+            prompts[index] = [
+                Prompt(number, index, i, self.harmony.content_ids(window)) for i, window in enumerate(found)
+            ]
+        return row, prompts
+
+    def finish(self, row: Row, completion: Completion) -> None:
+        """Take a completion in; the policy's Verdict is made when its last window is there."""
+        index = completion.prompt.policy
+        row.windows[index].append(completion)
+        row.waiting[index] -= 1
+        if not row.waiting[index]:
+            del row.waiting[index]
+            policy = self.rules.policies[index]
+            row.verdicts[policy.name] = self._verdict(policy, row.windows.pop(index), row.truncated)
+
+    def _tokens(self, text: str) -> list[int] | RowError:
+        rules, tokenizer = self.rules, self.harmony.tokenizer
+        size = len(text.encode())
+        most = max(rules.window) * (rules.max_windows if rules.long == "split" else 1)
+        # Sound before tokenizing: no token is longer than the longest. Truncation needs only the beginning.
+        if size > most * tokenizer.longest and rules.long != "truncate":
+            return RowError("too_long", f"the text has {size:,} bytes, more than {most:,} tokens can hold")
+        if rules.long == "truncate":
+            text = text[: (most + 1) * tokenizer.longest]
+        try:
+            return self.harmony.text_ids(text)
+        except ControlTokenError:
+            return RowError("control_token", "the tokenizer gave a control token for ordinary text")
+
+    def _windows(self, ids: Sequence[int], policy: int, row: Row) -> list[Sequence[int]] | RowError:
+        size, rules = self.rules.window[policy], self.rules
+        if len(ids) <= size:
+            return [ids]
+        if rules.long == "truncate":
+            row.truncated = True
+            return [ids[: self._boundary(ids, size)]]
+        if rules.long == "split":
+            windows = split(ids, size, self._starts_character, rules.max_windows + 1)
+            if len(windows) <= rules.max_windows:
+                return windows
+        limit = f"{size:,} fit --ctx" + (f" in {rules.max_windows} windows" if rules.long == "split" else "")
+        return RowError("too_long", f"the text has {len(ids):,} tokens, {limit}")
+
+    def _boundary(self, ids: Sequence[int], cut: int) -> int:
+        while cut > 1 and not self._starts_character(ids[cut]):
+            cut -= 1
+        return cut
+
+    def _starts_character(self, token: int) -> bool:
+        return self.harmony.tokenizer.token_bytes(token)[0] & 0xC0 != 0x80  # not a UTF-8 continuation byte
+
+    def _verdict(self, policy: Policy, completions: list[Completion], truncated: bool) -> Verdict:
+        """The window of highest p_violates speaks for the row; one that failed makes the row an error."""
+        for completion in completions:
+            if completion.error is not None:
+                return Verdict(error=RowError("engine", completion.error))
+        bad = [i for i, label in enumerate(policy.labels) if label in policy.violates]
+
+        def p_violates(completion: Completion) -> float:
+            return sum(completion.scores[i] for i in bad)
+
+        worst = max(sorted(completions, key=lambda c: c.prompt.window), key=p_violates)
+        scores = {name: round(score, 6) for name, score in zip(policy.labels, worst.scores, strict=True)}
+        label = max(zip(worst.scores, policy.labels, strict=True), key=lambda pair: pair[0])[1]
+        p, threshold = p_violates(worst), self.rules.threshold
+        decode = self.harmony.tokenizer.decode
+        return Verdict(
+            label=label,
+            violates=label in policy.violates if threshold is None else p >= threshold,
+            p_violates=min(1.0, round(p, 6)),
+            scores=scores,
+            effort=self.rules.effort,
+            windows=len(completions),
+            truncated=truncated,
+            rationale=None if worst.rationale is None else self.harmony.string_text(worst.rationale),
+            reasoning="\n".join(map(decode, worst.analysis)).strip() if self.rules.reasoning else None,
+        )
+
+
+def split(ids: Sequence[int], size: int, starts_character: Callable[[int], bool], most: int) -> list[Sequence[int]]:
+    """Overlapping windows of at most `size` tokens, each beginning at a character's first token; at most `most`."""
+    overlap = min(OVERLAP, size // 8)
+    windows: list[Sequence[int]] = []
+    begin = 0
+    while len(windows) < most:
+        end = begin + size
+        if end >= len(ids):
+            windows.append(ids[begin:])
+            break
+        while end > begin + 1 and not starts_character(ids[end]):
+            end -= 1
+        windows.append(ids[begin:end])
+        following = max(begin + 1, end - overlap)
+        while following < end and not starts_character(ids[following]):
+            following += 1
+        begin = following
+    return windows

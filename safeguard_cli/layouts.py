@@ -1,0 +1,213 @@
+"""A row and its Verdicts as the bytes of one JSON object or one CSV record.
+
+What a row of the other kind or a broken row becomes:
+- A line that could not be read has no fields. In JSONL it is `{"_line": 12, "_raw": "…"}` with the verdicts; from JSONL
+  to CSV that object stands in `_extra`; from CSV to CSV its text stands in the first column.
+- A CSV row with too many cells is in error. In JSONL the surplus is a list under `_extra`; in CSV it follows the
+  last cell's value, within that cell.
+- A later JSONL row that already has a policy's name keeps its field; the verdict stands after it, and readers of
+  JSON take the last.
+- `--keep` leaves out `_raw`, `_extra` and the surplus too, since they hold what may be sensitive.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from safeguard_cli.lines import SHOWN_BYTES
+from safeguard_cli.records import Record, Source
+from safeguard_cli.verdict import Verdict
+
+_MEMBER_GAP = re.compile(rb"[\s,:]*")
+_SCALAR = re.compile(rb"[^\s,}\]]+")
+_NESTING = re.compile(rb'["{}\[\]]')
+
+
+class JsonlLayout:
+    """Rows as JSON objects: the verdicts go in before the last brace."""
+
+    def __init__(self, source: Source, keep: Sequence[str] | None) -> None:
+        self._jsonl_in = source.format == "jsonl"
+        self._width = len(source.names)
+        self._extra = _free("_extra", source.names)
+        self._keep = None if keep is None else frozenset(keep)
+
+    def header(self) -> bytes:
+        return b""
+
+    def row(self, record: Record, verdicts: Mapping[str, Verdict]) -> bytes:
+        added = [orjson.dumps(name) + b":" + orjson.dumps(verdict.as_dict()) for name, verdict in verdicts.items()]
+        head = self._own(record)
+        return head + (b"" if head.endswith(b"{") else b",") + b",".join(added) + b"}\n"
+
+    def _own(self, record: Record) -> bytes:
+        """The row's own object, without its last brace. Of a JSONL row it is the very bytes: `1.10` stays `1.10`."""
+        if record.fields is None:
+            return orjson.dumps(_unreadable(record, self._keep is None))[:-1]
+        if self._jsonl_in:
+            if self._keep is None:
+                return record.raw.rstrip()[:-1].rstrip()
+            return b"{" + b",".join(text for key, text, _ in _members(record.raw) if key in self._keep)
+        fields: dict[str, Any] = dict(record.fields)
+        if self._keep is not None:
+            fields = {name: value for name, value in fields.items() if name in self._keep}
+        elif any(surplus := record.cells[self._width :]):
+            fields[self._extra] = surplus
+        return orjson.dumps(fields)[:-1]
+
+
+class CsvLayout:
+    """Rows as cells under a header that stands from the start."""
+
+    def __init__(
+        self,
+        source: Source,
+        keep: Sequence[str] | None,
+        names: Sequence[str],
+        columns: Sequence[str],
+        delimiter: str,
+        safe: bool,
+    ) -> None:
+        fields = field_names(source)
+        self._jsonl_in = source.format == "jsonl"
+        self._fields = [name for name in fields if keep is None or name in keep]
+        self._kept = [at for at, name in enumerate(fields) if keep is None or name in keep]
+        self._all = keep is None
+        self._titles = [source.header[at] for at in self._kept] if source.header else list(self._fields)
+        if self._jsonl_in and self._all:
+            self._titles.append(_free("_extra", fields))
+        self._width = len(fields)
+        self._names = names
+        self._columns = columns
+        self._delimiter = delimiter
+        self._line_ending = source.line_ending
+        self._safe = safe
+        self._special = re.compile(f'[{re.escape(delimiter)}"\r\n]')
+
+    def header(self) -> bytes:
+        return self._line(self._titles, [f"{name}_{column}" for name in self._names for column in self._columns])
+
+    def row(self, record: Record, verdicts: Mapping[str, Verdict]) -> bytes:
+        own = self._from_jsonl(record) if self._jsonl_in else self._from_csv(record)
+        return self._line(own, [cell for name in self._names for cell in self._verdict(verdicts[name])])
+
+    def _from_jsonl(self, record: Record) -> list[str]:
+        """Strings as they are, null as nothing, all else as its JSON text; what the header lacks goes to `_extra`."""
+        if record.fields is None:
+            extra = orjson.dumps(_unreadable(record, self._all)).decode()
+            return [""] * len(self._fields) + [extra] * self._all
+        values = {key: value for key, _, value in _members(record.raw)}
+        own = [_cell(values.pop(name, b"null"), record.fields.get(name)) for name in self._fields]
+        if self._all:
+            members = (orjson.dumps(key) + b":" + value for key, value in values.items())
+            own.append((b"{" + b",".join(members) + b"}").decode() if values else "")
+        return own
+
+    def _from_csv(self, record: Record) -> list[str]:
+        cells = list(record.cells)
+        if record.fields is None:
+            cells = [_unreadable(record, True)["_raw"]] if self._all else []
+        if any(surplus := cells[self._width :]) and self._all:
+            last = self._width - 1
+            cells[last:] = [self._delimiter.join(self._quote(cell) for cell in (cells[last], *surplus))]
+        cells += [""] * (self._width - len(cells))
+        return [cells[at] for at in self._kept]
+
+    def _verdict(self, verdict: Verdict) -> Iterator[str]:
+        values = verdict.as_dict()
+        for column in self._columns:
+            value = values.get(column)
+            if column == "error" and verdict.error is not None:
+                yield f"{verdict.error.code}: {verdict.error.message}"
+            elif column == "windows" and verdict.error is None:
+                yield str(verdict.windows)
+            elif value is None or isinstance(value, str):
+                yield value or ""
+            else:
+                yield orjson.dumps(value).decode()
+
+    def _line(self, own: list[str], ours: list[str]) -> bytes:
+        cells = [*(map(_guard, own) if self._safe else own), *map(_guard, ours)]
+        return (self._delimiter.join(map(self._quote, cells)) + self._line_ending).encode()
+
+    def _quote(self, cell: str) -> str:
+        return '"' + cell.replace('"', '""') + '"' if self._special.search(cell) else cell
+
+
+def _guard(cell: str) -> str:
+    """The cell, so that no spreadsheet takes it for a formula."""
+    return "'" + cell if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+
+
+def field_names(source: Source) -> tuple[str, ...]:
+    """The fields' names, from a CSV's header or from the first JSONL row that can be read."""
+    first = source.first() if source.format == "jsonl" else None
+    return source.names if first is None else tuple(first.fields or ())
+
+
+def _free(name: str, taken: Sequence[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _unreadable(record: Record, raw: bool) -> dict[str, Any]:
+    """What stands for a line without fields. Invalid bytes show as U+FFFD."""
+    out: dict[str, Any] = {"_line": record.line}
+    if raw:
+        cut = record.error is not None and record.error.code == "row_too_big"
+        shown = record.raw[:SHOWN_BYTES] if cut else record.raw
+        out["_raw"] = shown.decode("utf-8", "replace") + "…" * cut
+    return out
+
+
+def _cell(raw: bytes, value: Any) -> str:
+    return value if isinstance(value, str) else "" if raw == b"null" else raw.decode()
+
+
+def _members(raw: bytes) -> Iterator[tuple[str, bytes, bytes]]:
+    """The members of a valid JSON object: key, the member's own bytes `"key": value`, the value's own bytes."""
+    at = raw.index(b"{") + 1
+    while raw[at := _after(_MEMBER_GAP, raw, at)] != ord("}"):
+        start, at = at, _string_end(raw, at)
+        key = orjson.loads(raw[start:at])
+        value = at = _after(_MEMBER_GAP, raw, at)
+        at = _value_end(raw, at)
+        yield key, raw[start:at], raw[value:at]
+
+
+def _after(pattern: re.Pattern[bytes], raw: bytes, at: int) -> int:
+    match = pattern.match(raw, at)
+    return at if match is None else match.end()
+
+
+def _string_end(raw: bytes, at: int) -> int:
+    """The place after the string that begins at `at`."""
+    while True:
+        at = raw.index(b'"', at + 1)
+        before = at
+        while raw[before - 1] == ord("\\"):
+            before -= 1
+        if (at - before) % 2 == 0:
+            return at + 1
+
+
+def _value_end(raw: bytes, at: int) -> int:
+    if raw[at] == ord('"'):
+        return _string_end(raw, at)
+    if raw[at] not in b"{[":
+        return _after(_SCALAR, raw, at)
+    depth = 0
+    while match := _NESTING.search(raw, at):
+        at = match.end()
+        if match[0] == b'"':
+            at = _string_end(raw, at - 1)
+        else:
+            depth += 1 if match[0] in b"{[" else -1
+            if depth == 0:
+                break
+    return at

@@ -1,0 +1,203 @@
+"""The bytes of an input, a file or a pipe, gunzipped and as UTF-8, as chunks and then as physical lines."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import stat
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from safeguard_cli.errors import UsageError
+
+SHOWN_BYTES = 4096  # how much of a line over the limit is kept, to show which one it was
+READ_ERRORS = (OSError, EOFError, zlib.error)
+_CHUNK = 1 << 16
+
+
+class File:
+    """The underlying file, as chunks of bytes that are counted."""
+
+    def __init__(self, path: str | Path | BinaryIO) -> None:
+        self.bytes_read = 0
+        self.path: Path | None = None
+        self.size: int | None = None
+        self._owned = isinstance(path, (str, Path)) and str(path) != "-"
+        if not isinstance(path, (str, Path)):
+            self.name, self._stream = "input", path
+            return
+        self.name = str(path) if self._owned else "standard input"
+        try:
+            self._stream = Path(path).open("rb", buffering=0) if self._owned else sys.stdin.buffer  # noqa: SIM115
+        except (OSError, ValueError) as problem:
+            raise UsageError(f"{self.name}: {getattr(problem, 'strerror', None) or problem}") from problem
+        with suppress(OSError, ValueError):  # a standard input that is no file has no descriptor
+            state = os.fstat(self._stream.fileno())
+            if stat.S_ISREG(state.st_mode):
+                self.size = state.st_size
+                self.path = Path(path) if self._owned else None
+
+    def chunks(self) -> Iterator[bytes]:
+        read = getattr(self._stream, "read1", self._stream.read)  # never waits for more than there is in a pipe
+        while data := read(_CHUNK):
+            self.bytes_read += len(data)
+            yield data
+
+    def close(self) -> None:
+        if self._owned:
+            self._stream.close()
+
+
+class Stream(io.RawIOBase):
+    """Chunks as a raw stream; an error ends it, so that what was read before comes out, and stays in `failure`."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self.failure = ""
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            while not self._rest:
+                self._rest = memoryview(next(self._chunks))
+        except StopIteration:
+            return 0
+        except READ_ERRORS as problem:
+            self.failure = str(problem) or type(problem).__name__
+            return 0
+        size = min(len(buffer), len(self._rest))
+        buffer[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size
+
+
+class Lines:
+    """Physical lines, of bounded length, with a way back."""
+
+    def __init__(self, stream: Stream, limit: int) -> None:
+        self.number = 0  # of the line that `next` gave last
+        self.too_big = False  # that line was over the limit, and only its first part was given
+        self._limit = limit
+        self._stream = io.BufferedReader(stream, _CHUNK)
+        self._pushed: list[io.BytesIO] = []
+
+    def next(self) -> bytes:
+        """The next line with its end; empty at the end. Of a line over the limit only the first SHOWN_BYTES."""
+        line = self.read(self._limit)
+        self.number += bool(line)
+        self.too_big = len(line) > self._limit and len(line.rstrip(b"\r\n")) > self._limit
+        if self.too_big:
+            piece, line = line, line[:SHOWN_BYTES]
+            while piece and not piece.endswith(b"\n"):
+                piece = self._readline(_CHUNK)
+        return line
+
+    def read(self, room: int) -> bytes:
+        """A line of at most `room` bytes and its end, or the first part of a longer one."""
+        return self._readline(room + 2) if self._pushed else self._stream.readline(room + 2)
+
+    def push(self, data: bytes) -> None:
+        """Gives back bytes that were read, to be read again."""
+        if data:
+            self._pushed.append(io.BytesIO(data))
+
+    def peek(self, wanted: Callable[[bytes], bool]) -> bytes:
+        """The first line that is wanted, looked for in the first 64 KiB, without taking it."""
+        seen, line = b"", b""
+        while len(seen) < _CHUNK and (line := self._readline(_CHUNK - len(seen))):
+            seen += line
+            if wanted(line):
+                break
+        self.push(seen)
+        return line
+
+    def _readline(self, size: int) -> bytes:
+        line = b""
+        while self._pushed and len(line) < size and not line.endswith(b"\n"):
+            top = self._pushed[-1]
+            line += top.readline(size - len(line))
+            if top.tell() == len(top.getbuffer()):
+                self._pushed.pop()
+        return line if line.endswith(b"\n") else line + self._stream.readline(size - len(line))
+
+
+def utf8_chunks(file: File, encoding: str) -> Iterator[bytes]:
+    """The file's chunks, unpacked when they are gzip (known by the first bytes), as UTF-8 without a byte order mark.
+
+    Raises UsageError when the file is not what its name or the encoding says, and READ_ERRORS on the way.
+    """
+    utf8 = _is_utf8(encoding)
+    chunks = _starting(file.chunks(), 2)
+    start = next(chunks)
+    chunks = chain([start], chunks)
+    if start.startswith(b"\x1f\x8b"):
+        chunks = _gunzip(chunks)
+    elif start and file.path is not None and file.path.suffix.lower() == ".gz":
+        raise UsageError(f"{file.name}: not a gzip file, whatever its name says")
+    chunks = _starting(chunks if utf8 else _transcode(chunks, encoding), 3)
+    start = next(chunks)
+    if utf8 and start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UsageError(f"{file.name}: this is UTF-16 or UTF-32; say so with --encoding utf-16 or utf-32")
+    return chain([start.removeprefix(codecs.BOM_UTF8)], chunks)
+
+
+def _starting(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """The same bytes; the first chunk, even of an empty input, comes and has `size` bytes or all that there are."""
+    chunks, start = iter(chunks), b""
+    while len(start) < size and (chunk := next(chunks, None)) is not None:
+        start += chunk
+    yield start
+    yield from chunks
+
+
+def _gunzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    inflate = zlib.decompressobj(31)
+    for chunk in chunks:
+        while chunk:
+            if inflate.eof:  # another member follows, or the padding that tape tools leave
+                chunk = chunk.lstrip(b"\0")
+                inflate = zlib.decompressobj(31) if chunk else inflate
+                continue
+            before = inflate.copy()
+            try:
+                yield inflate.decompress(chunk, _CHUNK)
+            except zlib.error:
+                for byte in chunk:  # up to the very place of the damage, where this raises again
+                    yield before.decompress(bytes([byte]))
+            chunk = inflate.unused_data if inflate.eof else inflate.unconsumed_tail
+    yield inflate.flush()
+    if not inflate.eof:
+        raise EOFError("the gzip data is cut short")
+
+
+def _transcode(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
+    """UTF-8 from another encoding. What cannot be decoded becomes invalid UTF-8, so that its row is in error."""
+    codecs.register_error("safeguard", _mark)
+    decoder = codecs.getincrementaldecoder(encoding)("safeguard")
+    for chunk in chunks:
+        yield decoder.decode(chunk).encode("utf-8", "surrogatepass")
+    yield decoder.decode(b"", final=True).encode("utf-8", "surrogatepass")
+
+
+def _mark(problem: UnicodeError) -> tuple[str, int]:
+    assert isinstance(problem, UnicodeDecodeError)
+    return "\udcff", problem.end
+
+
+def _is_utf8(encoding: str) -> bool:
+    try:
+        codec = codecs.lookup(encoding)
+        with suppress(UnicodeError):
+            b"a".decode(encoding)  # refuses hex, base64 and the like, which are codecs but give no text
+    except (LookupError, ValueError) as problem:
+        raise UsageError(f"unknown encoding {encoding!r}") from problem
+    return codec.name in ("utf-8", "utf-8-sig")

@@ -1,0 +1,166 @@
+"""Writes rows with their Verdicts to a file or a pipe, in input order: checks, opening, and writes that stay whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.layouts import CsvLayout, JsonlLayout, field_names
+from safeguard_cli.records import Format, Record, Source
+from safeguard_cli.verdict import Verdict
+
+_SUFFIXES: Mapping[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv"}
+
+
+def verdict_columns(*, windows: bool = False, rationale: bool = False, reasoning: bool = False) -> tuple[str, ...]:
+    """The parts of a verdict that get a CSV column, in order; without the policy's name before them."""
+    asked = {"windows": windows, "rationale": rationale, "reasoning": reasoning}
+    columns = "label violates p_violates score scores effort windows rationale reasoning error"
+    return tuple(column for column in columns.split() if asked.get(column, True))
+
+
+def output_format(out: Path | None, source_format: Format) -> Format:
+    """OUT's format by its extension, else the input's. UsageError for OUT.gz: output is never compressed."""
+    if out is not None and out.suffix.lower() == ".gz":
+        raise UsageError(f"{out}: output is never compressed; leave out .gz")
+    return source_format if out is None else _SUFFIXES.get(out.suffix.lower(), source_format)
+
+
+def default_output(source: Source) -> Path:
+    """Where labels go at a terminal: INPUT-stem.labels.jsonl (.csv, .tsv) beside the input."""
+    path = source.path or Path("stdin")
+    name = path.name.removesuffix(".gz")
+    suffix = "jsonl" if source.format == "jsonl" else "tsv" if source.delimiter == "\t" else "csv"
+    return path.with_name(f"{Path(name).stem}.labels.{suffix}")
+
+
+def check_output(out: Path, source: Source) -> None:
+    """UsageError when OUT is the input itself, a folder, or in a folder that does not exist."""
+    if source.path is not None and out.exists() and out.samefile(source.path):
+        raise UsageError(f"{out}: this is the input itself; write to another file")
+    if out.is_dir():
+        raise UsageError(f"{out}: this is a folder")
+    if not out.absolute().parent.is_dir():
+        raise UsageError(f"{out}: there is no folder {out.parent}")
+
+
+def check_names(
+    source: Source, format: Format, names: Sequence[str], columns: Sequence[str], keep: Sequence[str] | None = None
+) -> None:
+    """UsageError when a name that the output gets from us is already taken by the input's header or first row.
+
+    Also when `--keep` names a field that is not there: one of a CSV, all of them in JSONL, whose rows may differ.
+    """
+    fields = field_names(source)
+    ours = list(names) if format == "jsonl" else [f"{name}_{column}" for name in names for column in columns]
+    taken = [name for name in ours if name in fields and (keep is None or name in keep)]
+    if taken:
+        raise UsageError(f"{source.name}: the input already has {taken[0]!r}; --as NAME gives the labels another name")
+    if len(set(ours)) < len(ours):
+        raise UsageError(f"the policies' names give a column twice: {max(ours, key=ours.count)!r}")
+    unknown = [name for name in keep or () if name not in fields]
+    if fields and unknown and (source.format == "csv" or unknown == list(keep or ())):
+        listed = ", ".join(repr(name) for name in fields)
+        raise UsageError(f"{source.name}: --keep names {unknown[0]!r}, which is no field; the fields are {listed}")
+
+
+class Sink:
+    """An open output: `write` each row in input order, in a `with` block. Made by `open_sink`.
+
+    A row is one write to the system, so that a killed run leaves whole rows; a failed one takes back its part.
+    """
+
+    def __init__(
+        self, target: Path | BinaryIO, layout: JsonlLayout | CsvLayout, *, only_violating: bool, append: bool
+    ) -> None:
+        self.name = str(target) if isinstance(target, Path) else "standard output"
+        self._layout = layout
+        self._only_violating = only_violating
+        self._owned = isinstance(target, Path)
+        try:
+            self._stream = target.open("ab" if append else "wb", buffering=0) if isinstance(target, Path) else target
+        except OSError as problem:
+            raise SafeguardError(f"{self.name}: cannot be written: {problem.strerror}") from problem
+        self._descriptor: int | None = None
+        with suppress(OSError, AttributeError):  # a stream in memory has none
+            self._stream.flush()
+            self._descriptor = self._stream.fileno()
+        if not append:
+            self._put(layout.header())
+
+    def __enter__(self) -> Sink:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def write(self, record: Record, verdicts: Mapping[str, Verdict]) -> bool:
+        """Writes the row with its verdict under each policy's name; False when `--only violates` leaves it out.
+
+        BrokenPipeError when nobody reads any more; SafeguardError when the row cannot be written.
+        """
+        if self._only_violating and not any(verdict.error or verdict.violates for verdict in verdicts.values()):
+            return False
+        self._put(self._layout.row(record, verdicts))
+        return True
+
+    def sync(self) -> None:
+        """Has the system put everything on disk, as far as the output is a file."""
+        if self._descriptor is not None:
+            with suppress(OSError):  # a pipe or a terminal
+                os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Puts everything on disk and closes the file; standard output stays open."""
+        if self._owned and not self._stream.closed:
+            self.sync()
+            self._stream.close()
+
+    def _put(self, data: bytes) -> None:
+        rest = memoryview(data)
+        try:
+            while rest:
+                # Not through the stream's buffer, whose content would be a part of a row at any time.
+                rest = rest[
+                    self._stream.write(rest) if self._descriptor is None else os.write(self._descriptor, rest) :
+                ]
+        except BrokenPipeError:
+            raise
+        except OSError as problem:
+            if self._descriptor is not None:
+                with suppress(OSError):  # a full disk takes a part of the row: cut that off again
+                    here = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+                    os.ftruncate(self._descriptor, here - (len(data) - len(rest)))
+            raise SafeguardError(f"{self.name}: writing failed: {problem.strerror or problem}") from problem
+
+
+def open_sink(
+    target: Path | BinaryIO,
+    *,
+    source: Source,
+    format: Format,
+    names: Sequence[str],
+    columns: Sequence[str],
+    keep: Sequence[str] | None = None,
+    only_violating: bool = False,
+    csv_safe: bool = False,
+    append: bool = False,
+) -> Sink:
+    """Opens OUT, or a binary stream that the caller owns, and writes a CSV's header unless it is appended to.
+
+    `names` are the verdicts' names, `columns` what `verdict_columns` gives, `keep` the fields to keep (None: all).
+    Call `check_output` and `check_names` before.
+    """
+    layout: JsonlLayout | CsvLayout = JsonlLayout(source, keep)
+    if format == "csv":
+        suffix = target.suffix.lower() if isinstance(target, Path) else ""
+        delimiter = "\t" if suffix == ".tsv" else source.delimiter
+        if suffix == ".csv" and delimiter == "\t":
+            delimiter = ","
+        layout = CsvLayout(source, keep, names, columns, delimiter, csv_safe)
+    return Sink(target, layout, only_violating=only_violating, append=append)

@@ -1,0 +1,193 @@
+"""Harmony, the format gpt-oss reads and writes: the one place that knows its markers and our layout.
+
+Format: https://github.com/openai/harmony. A prompt is built from parts, and each part between two markers is tokenized
+on its own as ordinary text, so that neither a policy nor a content can place a marker. The template's optional date
+line is left out: a prompt is the same tomorrow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from safeguard_cli.errors import SafeguardError
+from safeguard_cli.policy import Policy
+from safeguard_cli.tokenizer import Tokenizer, string_text
+
+EFFORTS = ("none", "low", "medium", "high")
+
+
+class Marker(Enum):
+    """Harmony's control tokens by their spelling in the model's vocabulary."""
+
+    START = "<|start|>"
+    MESSAGE = "<|message|>"
+    CHANNEL = "<|channel|>"
+    END = "<|end|>"
+    RETURN = "<|return|>"
+    CALL = "<|call|>"
+    CONSTRAIN = "<|constrain|>"
+
+
+Part: TypeAlias = "Marker | str"
+
+_SYSTEM = (
+    "You are ChatGPT, a large language model trained by OpenAI.\nKnowledge cutoff: 2024-06\n\nReasoning: {effort}\n\n"
+    "# Valid channels: analysis, commentary, final. Channel must be included for every message."
+)
+_ANALYSIS: tuple[Part, ...] = (Marker.CHANNEL, "analysis", Marker.MESSAGE)
+_NEXT_MESSAGE: tuple[Part, ...] = (Marker.END, Marker.START, "assistant", Marker.CHANNEL)
+_FINAL: tuple[Part, ...] = ("final", Marker.MESSAGE, '{"label":"')
+_RATIONALE = '","rationale":"'
+_SUFFIX: tuple[Part, ...] = (Marker.END, Marker.START, "assistant")
+
+
+def prefix_parts(
+    policy: Policy, effort: str, *, rationale: bool = False, policy_only: bool = False
+) -> tuple[Part, ...]:
+    """What stands before every content of a run: system message, developer message, the user message's header.
+
+    Effort `none` has the prompt of `low`. `policy_only` leaves the response format out of the developer message.
+    """
+    developer = f"# Instructions\n\n{policy.text}"
+    if not policy_only:
+        developer += f"\n\n# Response Formats\n\n## verdict\n\n{_schema(policy.labels, rationale)}"
+    system = _SYSTEM.format(effort="low" if effort == "none" else effort)
+    return (
+        *(Marker.START, "system", Marker.MESSAGE, system, Marker.END),
+        *(Marker.START, "developer", Marker.MESSAGE, developer, Marker.END),
+        *(Marker.START, "user", Marker.MESSAGE),
+    )
+
+
+def _schema(labels: Sequence[str], rationale: bool) -> str:
+    properties: dict[str, object] = {"label": {"type": "string", "enum": list(labels)}}
+    if rationale:
+        properties["rationale"] = {"type": "string"}
+    return orjson.dumps({"type": "object", "properties": properties, "required": list(properties)}).decode()
+
+
+def layout_hash() -> str:
+    """Hash of all text and markers that are ours; a model trained on another layout does not know this one."""
+    sample = Policy("sample", "{policy}", ("{a}", "{b}"), ("{b}",))
+    prefixes = [prefix_parts(sample, effort, rationale=r) for effort in EFFORTS for r in (False, True)]
+    layout = (*prefixes, _SUFFIX, _ANALYSIS, _NEXT_MESSAGE, _FINAL, (_RATIONALE,))
+    return hashlib.sha256("\x1e".join("\x1f".join(map(readable, parts)) for parts in layout).encode()).hexdigest()
+
+
+def readable(part: Part) -> str:
+    """A part as text, markers by their spelling; for people and hashes, never to be tokenized."""
+    return part.value if isinstance(part, Marker) else part
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contract:
+    """The answer that the engine must produce, as token ids: what is forced, what is chosen, what ends a message.
+
+    `labels` are the JSON-escaped labels' ids in the policy's order. `quote_ids` are all tokens that begin with the
+    closing quote. `channels` maps the first token of a channel's name to the ids that open such a message, the final
+    one apart. `stops` are all control ids: in a reasoning message each of them ends it.
+    """
+
+    labels: tuple[tuple[int, ...], ...]
+    open_analysis: tuple[int, ...]
+    next_message: tuple[int, ...]
+    channels: Mapping[int, tuple[int, ...]]
+    final_token: int
+    open_final: tuple[int, ...]
+    open_final_at_once: tuple[int, ...]
+    open_rationale: tuple[int, ...]
+    quote_ids: npt.NDArray[np.intp]
+    stops: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prefix:
+    """The tokens shared by all rows under one policy, decoded once, with the contract of their answers."""
+
+    ids: tuple[int, ...]
+    contract: Contract
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prompt:
+    """One content under one policy: `ids` follow the prefix. `row`, `policy` and `window` say whose content it is."""
+
+    row: int
+    policy: int
+    window: int
+    ids: tuple[int, ...]
+
+
+class ControlTokenError(Exception):
+    """Ordinary text gave a control token. The tokenizer cannot do that; if it does, the row must not be labelled."""
+
+
+class Harmony:
+    """Turns parts into token ids of one model. Raises SafeguardError when the vocabulary lacks a marker."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        missing = [m.value for m in Marker if m.value not in tokenizer.control]
+        if missing:
+            raise SafeguardError(f"the model's vocabulary lacks harmony's {', '.join(missing)}; it is no gpt-oss model")
+        self._marker_ids = {m: tokenizer.control[m.value] for m in Marker}
+        self.suffix = self.ids(_SUFFIX)
+
+    def ids(self, parts: Iterable[Part]) -> tuple[int, ...]:
+        """Token ids of the parts; raises ControlTokenError when a text part yields a control token."""
+        out: list[int] = []
+        for part in parts:
+            if isinstance(part, Marker):
+                out.append(self._marker_ids[part])
+            else:
+                out.extend(self.text_ids(part))
+        return tuple(out)
+
+    def text_ids(self, text: str) -> list[int]:
+        """Ids of ordinary text; raises ControlTokenError when one of them is a control token."""
+        ids = self.tokenizer.encode(text)
+        if self.tokenizer.has_control(ids):
+            raise ControlTokenError
+        return ids
+
+    def content_ids(self, content: Sequence[int]) -> tuple[int, ...]:
+        """A content's ids with what closes the user message and opens the assistant's."""
+        return (*content, *self.suffix)
+
+    def prefix(self, policy: Policy, effort: str, *, rationale: bool = False, policy_only: bool = False) -> Prefix:
+        """The shared tokens and the contract of one policy under one effort."""
+        parts = prefix_parts(policy, effort, rationale=rationale, policy_only=policy_only)
+        return Prefix(self.ids(parts), self._contract(policy))
+
+    def _contract(self, policy: Policy) -> Contract:
+        labels = tuple(self.ids((orjson.dumps(label).decode()[1:-1],)) for label in policy.labels)
+        openings = {name: self.ids((name, Marker.MESSAGE)) for name in ("analysis", "commentary")}
+        final = self.ids(_FINAL)
+        return Contract(
+            labels=labels,
+            open_analysis=self.ids(_ANALYSIS),
+            next_message=self.ids(_NEXT_MESSAGE),
+            channels={ids[0]: ids for ids in openings.values()},
+            final_token=final[0],
+            open_final=final,
+            open_final_at_once=self.ids((Marker.CHANNEL, *_FINAL)),
+            open_rationale=self.ids((_RATIONALE,)),
+            quote_ids=self.tokenizer.closing_quote_ids,
+            stops=frozenset(self.tokenizer.control.values()),
+        )
+
+    def string_text(self, ids: Iterable[int]) -> str:
+        """The text of a rationale's ids, which are the inside of a JSON string."""
+        return string_text(self.tokenizer.decode_bytes(ids)).strip()
+
+    def readable(self, ids: Iterable[int]) -> str:
+        """The ids as text with the markers spelled out; for people only."""
+        return self.tokenizer.decode(ids)

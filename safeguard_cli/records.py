@@ -1,0 +1,316 @@
+"""Reads JSONL and CSV, from files or a pipe, as a stream of Records: one for every row, good or bad, in order."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, AnyStr, BinaryIO, Literal
+
+import orjson
+
+from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.lines import READ_ERRORS, File, Lines, Stream, utf8_chunks
+from safeguard_cli.verdict import ErrorCode, RowError
+
+Format = Literal["jsonl", "csv"]
+
+MAX_ROW_BYTES = 64 << 20
+_AHEAD_ROWS = 1000  # how many unreadable rows may come before the first readable one that `first` finds
+_FORMATS: Mapping[str, tuple[Format, str | None]] = {
+    "jsonl": ("jsonl", None),
+    "ndjson": ("jsonl", None),
+    "csv": ("csv", None),
+    "tsv": ("csv", "\t"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One input row.
+
+    `raw` is UTF-8, without line end and byte order mark, and holds only a first part of a row over the limit. `fields`
+    is None when the row could not be read; a row can also have both fields and an error (a CSV row with too many
+    cells, or with invalid bytes, shown as U+FFFD). `cells` are a CSV row's cells as read; JSONL has none.
+    """
+
+    index: int
+    line: int
+    raw: bytes
+    fields: Mapping[str, Any] | None
+    error: RowError | None = None
+    cells: tuple[str, ...] = ()
+
+
+class Source:
+    """An open input: iterate it once for its Records, in a `with` block. Made by `open_source`.
+
+    When reading fails on the way (a gzip file cut short, a disk error), every row before comes out first, and then
+    the iteration raises a SafeguardError.
+    """
+
+    def __init__(self, file: File, chunks: Iterator[bytes], limit: int, format: str | None) -> None:
+        self.name = file.name
+        self.path = file.path  # None for a pipe or a stream
+        self.total_bytes = file.size  # None for a pipe
+        self.line_ending = "\n"
+        self.delimiter = ","
+        self.header: tuple[str, ...] = ()  # a CSV's column names as written, duplicates included
+        self.names: tuple[str, ...] = ()  # the same made unique (name, name_2): the keys of `fields`
+        self._file = file
+        self._stream = Stream(chunks)
+        self._lines = Lines(self._stream, limit)
+        self._limit = limit
+        self._ahead: deque[Record] = deque()
+        self._reached = 0  # the last line that a quoted CSV cell took in
+        self._doomed = 0  # up to this line, a line that begins inside quotes is known to lead nowhere
+        if format is None:
+            line = self._lines.peek(lambda line: not line.isspace()).lstrip()
+            format = "jsonl" if line[:1] in (b"{", b"[") else "tsv" if line.count(b"\t") > line.count(b",") else "csv"
+        self.format, delimiter = _FORMATS[format]
+        if self.format == "csv":
+            self._read_header(delimiter)
+        self._rows = self._jsonl() if self.format == "jsonl" else self._csv()
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Record]:
+        while self._ahead:
+            yield self._ahead.popleft()
+        yield from self._rows
+        if self._stream.failure:
+            raise SafeguardError(f"{self.name}: reading failed after line {self._lines.number}: {self._stream.failure}")
+
+    def close(self) -> None:
+        """Closes the file; standard input and a stream of the caller's stay open."""
+        self._file.close()
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes taken from the file itself, compressed if it is: with `total_bytes`, how far the reading is."""
+        return self._file.bytes_read
+
+    def first(self) -> Record | None:
+        """The first row without an error, or None. It and the rows before it still come out of the iteration."""
+        while not self._ahead or self._ahead[-1].error is not None:
+            if len(self._ahead) >= _AHEAD_ROWS or sum(len(record.raw) for record in self._ahead) > self._limit:
+                return None
+            record = next(self._rows, None)
+            if record is None:
+                return None
+            self._ahead.append(record)
+        return self._ahead[-1]
+
+    def count(self) -> int:
+        """Reads to the end and counts the rows, without parsing JSON; the source is used up then."""
+        return sum(1 for _ in (self._jsonl_lines() if self.format == "jsonl" else self._rows))
+
+    def _jsonl_lines(self) -> Iterator[bytes]:
+        while line := self._lines.next():
+            if not line.isspace():
+                yield line.rstrip(b"\r\n")
+
+    def _jsonl(self) -> Iterator[Record]:
+        for index, raw in enumerate(self._jsonl_lines()):
+            line = self._lines.number
+            if self._lines.too_big:
+                yield Record(index, line, raw, None, _too_big(line, self._limit))
+                continue
+            try:
+                fields = orjson.loads(raw)
+            except orjson.JSONDecodeError as problem:
+                # To orjson, invalid UTF-8 is bad JSON, and so are NaN, Infinity and lone surrogates.
+                error = _bad_encoding(raw, line) or _error("bad_json", line, f"{problem.msg} (column {problem.colno})")
+                yield Record(index, line, raw, None, error)
+                continue
+            if type(fields) is dict:
+                yield Record(index, line, raw, fields)
+            else:
+                yield Record(index, line, raw, None, _error("bad_row", line, "the JSON value is no object"))
+
+    def _read_header(self, delimiter: str | None) -> None:
+        line = self._lines.peek(lambda line: bool(line.strip(b"\r\n")))
+        self.line_ending = "\r\n" if line.endswith(b"\r\n") else "\n"
+        self.delimiter = delimiter or _delimiter(line)
+        header = next(self._csv(), None)
+        if header is None:
+            return
+        if header.error is not None:
+            hint = "; is there another --encoding?" if header.error.code == "bad_encoding" else ""
+            raise UsageError(f"{self.name}: the header cannot be read: {header.error.message}{hint}")
+        if any("\r" in name for name in header.cells):
+            raise UsageError(f"{self.name}: lines end in a bare CR; convert them first: tr '\\r' '\\n' < OLD > NEW")
+        self.header, self.names = header.cells, _unique(header.cells)
+
+    def _csv(self) -> Iterator[Record]:
+        index = -1
+        while first := self._lines.next():
+            if not first.strip(b"\r\n"):
+                continue
+            index, line = index + 1, self._lines.number
+            if self._lines.too_big:
+                yield Record(index, line, first, None, _too_big(line, self._limit))
+                continue
+            self._reached, taken = line, bytearray(first)
+            cells = _cells(first.decode("utf-8", "replace"), self.delimiter, partial(self._next_line, taken))
+            if cells is None:
+                # Only this line is in error: the lines that the quote took in are read again, as rows of their own.
+                self._doomed = max(self._doomed, self._reached)
+                self._lines.push(bytes(taken[len(first) :]))
+                error = _bad_encoding(first, line) or _error("bad_row", line, "a quote is opened and never closed")
+                yield Record(index, line, _chomp(first), None, error)
+                continue
+            self._lines.number = self._reached
+            yield Record(
+                index,
+                line,
+                _chomp(bytes(taken)),
+                dict(zip(self.names, cells, strict=False)),
+                _bad_encoding(taken, line) or self._bad_cells(cells, line, whole=taken.endswith(b"\n")),
+                tuple(cells),
+            )
+
+    def _next_line(self, taken: bytearray) -> str:
+        """The line that a quoted cell goes on with; empty at the end, over the limit, or where it is hopeless.
+
+        A quoted cell goes on in the same way whoever opened it, so where one attempt failed, the next would too:
+        without `_doomed`, a file with a stray quote in every line would take quadratic time.
+        """
+        self._reached += 1
+        if self._reached <= self._doomed:
+            return ""
+        piece = self._lines.read(self._limit - len(taken))
+        taken += piece
+        return piece.decode("utf-8", "replace") if len(taken) <= self._limit else ""
+
+    def _bad_cells(self, cells: list[str], line: int, whole: bool) -> RowError | None:
+        if self._stream.failure and not whole:
+            return _error("bad_row", line, "the input breaks off in this row")
+        if self.names and any(cells[len(self.names) :]):
+            # Most often a delimiter that was not quoted: the text may be cut or shifted, so its label would mislead.
+            return _error("bad_row", line, f"{len(cells)} cells where the header has {len(self.names)}")
+        return None
+
+
+def open_source(
+    path: str | Path | BinaryIO,
+    *,
+    format: str | None = None,
+    encoding: str = "utf-8",
+    max_row_bytes: int = MAX_ROW_BYTES,
+) -> Source:
+    """Opens a file, `-` (standard input) or a binary stream that the caller owns.
+
+    `format` is jsonl, ndjson, csv or tsv; without it a file's extension decides, and a pipe's first bytes. Gzip is
+    known by its first bytes. UsageError when the input cannot be opened or is not what its name says.
+    """
+    if format is not None and format not in _FORMATS:
+        raise UsageError(f"unknown format {format!r}: one of {', '.join(_FORMATS)}")
+    file = File(path)
+    try:
+        if format is None and file.path is not None:
+            format = Path(file.path.name.lower().removesuffix(".gz")).suffix[1:]
+            if format not in _FORMATS:
+                raise UsageError(f"{file.name}: unknown extension; --format says what it is: {', '.join(_FORMATS)}")
+        return Source(file, utf8_chunks(file, encoding), max_row_bytes, format)
+    except BaseException as problem:
+        file.close()
+        if isinstance(problem, READ_ERRORS):
+            raise SafeguardError(f"{file.name}: cannot be read: {problem}") from problem
+        raise
+
+
+def count_rows(
+    path: str | Path, *, format: str | None = None, encoding: str = "utf-8", max_row_bytes: int = MAX_ROW_BYTES
+) -> int:
+    """How many Records a file has, exactly, in bounded memory: for a progress bar."""
+    with open_source(path, format=format, encoding=encoding, max_row_bytes=max_row_bytes) as source:
+        return source.count()
+
+
+def _cells(text: str, delimiter: str, more: Callable[[], str]) -> list[str] | None:
+    """A record's cells by RFC 4180, from its first line and as many more as its quotes ask for; None if they never end.
+
+    As in Python's csv module, a quote inside an unquoted cell is a character like any other, and text after a closing
+    quote belongs to the cell; but where a quote closes on another line than it opened, such text means that it was a
+    stray one, and that the lines between are rows of their own.
+    """
+    if '"' not in text:
+        return _chomp(text).split(delimiter)
+    cells: list[str] = []
+    at = 0
+    while True:
+        parts: list[str] = []
+        same_line = True
+        quoted = text.startswith('"', at)
+        at += quoted
+        while quoted:
+            end = text.find('"', at)
+            if end < 0:
+                parts.append(text[at:])
+                text, at, same_line = more(), 0, False
+                if not text:
+                    return None
+                continue
+            quoted = text.startswith('"', end + 1)
+            parts.append(text[at : end + quoted])
+            at = end + 1 + quoted
+        end = text.find(delimiter, at)
+        rest = _chomp(text[at:]) if end < 0 else text[at:end]
+        if rest and not same_line:
+            return None
+        cells.append("".join(parts) + rest)
+        if end < 0:
+            return cells
+        at = end + 1
+
+
+def _delimiter(line: bytes) -> str:
+    unquoted = re.sub(rb'"[^"]*"', b"", line).decode("latin-1")
+    return max(",;\t|", key=unquoted.count)
+
+
+def _unique(names: Iterable[str]) -> tuple[str, ...]:
+    """`a, a, b` as `a, a_2, b`."""
+    taken = set(names := tuple(names))
+    out: dict[str, None] = {}
+    for name in names:
+        new, n = name, 1
+        while new in out or (n > 1 and new in taken):
+            n += 1
+            new = f"{name}_{n}"
+        out[new] = None
+    return tuple(out)
+
+
+def _chomp(text: AnyStr) -> AnyStr:
+    """Without its line end."""
+    if isinstance(text, bytes):
+        return text.removesuffix(b"\n").removesuffix(b"\r")
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _error(code: ErrorCode, line: int, message: str) -> RowError:
+    return RowError(code, f"line {line}: {message}")
+
+
+def _too_big(line: int, limit: int) -> RowError:
+    return _error("row_too_big", line, f"more than {limit} bytes (--max-row-bytes)")
+
+
+def _bad_encoding(raw: bytes | bytearray, line: int) -> RowError | None:
+    try:
+        raw.decode()
+    except UnicodeDecodeError as problem:
+        return _error(
+            "bad_encoding", line, f"a byte at column {problem.start + 1} is not valid in the input's encoding"
+        )
+    return None

@@ -1,0 +1,77 @@
+"""What reaches the terminal: one console on standard error, and every text made harmless before it is printed."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from contextlib import suppress
+from functools import cache
+
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
+from rich.text import Text
+
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def safe(text: str, *, keep_newlines: bool = False) -> str:
+    r"""`text` with control, bidi, format, unassigned and private characters and lone surrogates as escapes (`\x1b`).
+
+    One line comes out, unless `keep_newlines`. Everything else stays as it is: `[link=…]` too, for rich markup is off
+    on our console. What was an escape's spelling before cannot be told from one of ours: this is for reading only.
+    """
+    # str.isprintable is exactly "no C*, no Z* but the space": Unicode's spaces are let through below.
+    return text if text.isprintable() else "".join(_shown(char, keep_newlines) for char in text)
+
+
+def _shown(char: str, keep_newlines: bool) -> str:
+    if char.isprintable() or unicodedata.category(char) == "Zs" or (keep_newlines and char == "\n"):
+        return char
+    if char in _SHORT:
+        return _SHORT[char]
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def cut(text: str, width: int) -> str:
+    """`text` made safe, on one line and at most `width` cells wide (1 or more); `…` stands where it was cut."""
+    # A bound on characters too: combining marks take no cell, and the text may be megabytes.
+    head = text[: 4 * width]
+    shown = safe(head)
+    if head == text and cell_len(shown) <= width:
+        return shown
+    return set_cell_size(shown, width - 1).rstrip() + "…"
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        # rich would point standard output, where our data goes, at /dev/null and exit.
+        self.quiet = True
+
+
+@cache
+def console() -> Console:
+    """The one console, on standard error: no markup, no emoji codes, and no colour where NO_COLOR is set."""
+    # Asked here, for older versions of rich take an empty NO_COLOR for a set one.
+    no_color = bool(os.environ.get("NO_COLOR"))
+    return _Console(stderr=True, no_color=no_color, highlight=False, markup=False, emoji=False)
+
+
+def note(text: str) -> None:
+    """Print a sentence on standard error."""
+    _say(Text(safe(text)))
+
+
+def warn(text: str) -> None:
+    """Print a sentence on standard error as a warning."""
+    _say(Text.assemble(("warning: ", "bold yellow"), safe(text)))
+
+
+def fail(text: str) -> None:
+    """Print a sentence on standard error as the error that ends the command."""
+    _say(Text.assemble(("error: ", "bold red"), safe(text)))
+
+
+def _say(text: Text) -> None:
+    with suppress(OSError):  # a full disk or a reader gone on standard error is no reason to lose data
+        console().print(text, soft_wrap=True)

@@ -1,0 +1,149 @@
+"""Text to token ids and back, from a GGUF's own vocabulary; ordinary text can never yield a control token.
+
+llama.cpp's tokenizer is not used: it matches the spellings of harmony's markers inside ordinary text, recurses until
+the stack ends on long runs of one character class, and splits text otherwise than o200k does.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import tokenizers
+from tokenizers import models, pre_tokenizers
+
+from safeguard_cli.errors import SafeguardError
+from safeguard_cli.gguf_file import Header
+
+NORMAL = 1  # llama.cpp's LLAMA_TOKEN_TYPE_NORMAL; every other type is kept out of ordinary text
+
+# The split pattern of o200k_base; https://github.com/openai/tiktoken, tiktoken_ext/openai_public.py.
+_CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+_SPLIT = "|".join(
+    [
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+" + _CONTRACTION,
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*" + _CONTRACTION,
+        r"\p{N}{1,3}",
+        r" ?[^\s\p{L}\p{N}]+[\r\n/]*",
+        r"\s*[\r\n]+",
+        r"\s+(?!\S)",
+        r"\s+",
+    ]
+)
+
+
+def _byte_of_symbol() -> dict[str, int]:
+    """GPT-2's byte-level alphabet: each byte is written as one printable character."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in set(printable)]
+    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
+
+
+_BYTES = _byte_of_symbol()
+
+
+class Tokenizer:
+    """The byte-pair tokenizer of one vocabulary.
+
+    `tokens` are the spellings by id, `types` llama.cpp's token types, `merges` pairs of spellings in order.
+    Raises SafeguardError when the vocabulary cannot spell every byte or the merges do not belong to it.
+    """
+
+    def __init__(self, tokens: Sequence[str], types: Sequence[int], merges: Iterable[tuple[str, str]]) -> None:
+        self.tokens = tokens
+        vocabulary = {
+            token: i for i, (token, kind) in enumerate(zip(tokens, types, strict=True)) if kind == NORMAL and token
+        }
+        self.control = {t: i for i, (t, kind) in enumerate(zip(tokens, types, strict=True)) if kind != NORMAL}
+        missing = sum(symbol not in vocabulary for symbol in _BYTES)
+        if missing:
+            raise SafeguardError(f"the model's vocabulary cannot spell {missing} of the 256 bytes; it is not usable")
+        self._control_ids = frozenset(self.control.values())
+        try:
+            self._tokenizer = tokenizers.Tokenizer(models.BPE(vocabulary, list(merges), ignore_merges=True))
+        except Exception as error:  # the package raises bare Exception
+            raise SafeguardError(f"the model's vocabulary and merges do not fit each other: {error}") from None
+        self._tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(tokenizers.Regex(_SPLIT), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+
+    @classmethod
+    def from_header(cls, header: Header) -> Tokenizer:
+        """Build from a GGUF's header: `tokenizer.ggml.tokens`, `.token_type` and `.merges`."""
+        data = header.metadata
+        tokens, types, merges = (data.get(f"tokenizer.ggml.{key}") for key in ("tokens", "token_type", "merges"))
+        if not isinstance(tokens, list) or not isinstance(merges, list) or not isinstance(types, np.ndarray):
+            raise SafeguardError(f"{header.path.name} carries no byte-pair vocabulary (tokens, token_type, merges)")
+        if data.get("tokenizer.ggml.model") != "gpt2" or len(types) != len(tokens):
+            raise SafeguardError(f"{header.path.name} carries a vocabulary of another kind than gpt-oss's")
+        spelled = [token.decode("utf-8", "replace") for token in tokens]
+        pairs = (tuple(merge.decode("utf-8", "replace").split(" ", 1)) for merge in merges)
+        return cls(spelled, types.tolist(), (pair for pair in pairs if len(pair) == 2))
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of ordinary text, about 0.07 ms for 340 characters; `text` must hold no lone surrogates."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def has_control(self, ids: Iterable[int]) -> bool:
+        """Whether any id is a control token; never true for what `encode` gives, and checked all the same."""
+        return not self._control_ids.isdisjoint(ids)
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes that one token stands for; a control token gives its spelling."""
+        spelling = self.tokens[token]
+        if token in self._control_ids:
+            return spelling.encode()
+        return bytes(_BYTES[symbol] for symbol in spelling)
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The bytes that the ids stand for, one after the other."""
+        return b"".join(map(self.token_bytes, ids))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of the ids; bytes that are no UTF-8 (a budget can end inside a character) become U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", "replace")
+
+    @cached_property
+    def longest(self) -> int:
+        """Bytes of the longest ordinary token: text of n bytes has at least n / longest tokens."""
+        return max(len(t) for i, t in enumerate(self.tokens) if i not in self._control_ids)
+
+    @cached_property
+    def closing_quote_ids(self) -> npt.NDArray[np.intp]:
+        """Ids of all ordinary tokens that begin with a double quote: each of them closes a JSON string."""
+        found = [i for i, t in enumerate(self.tokens) if t.startswith('"') and i not in self._control_ids]
+        return np.array(found, np.intp)
+
+    @cached_property
+    def string_kinds(self) -> npt.NDArray[np.int8]:
+        """Per token: 1 when a JSON string can go on after it, 2 when it closes the string, 0 when it would break it.
+
+        A token stands alone here: one that ends inside an escape sequence counts as breaking.
+        """
+        kinds = [0 if i in self._control_ids else _string_kind(self.token_bytes(i)) for i in range(len(self.tokens))]
+        return np.array(kinds, np.int8)
+
+
+_STRING = re.compile(rb'(?:[^"\\\x00-\x1f\x7f]|\\(?:["\\/bfnrt]|u(?!d[89a-f])[0-9a-f]{4}))*', re.IGNORECASE)
+
+
+def _string_kind(token: bytes) -> int:
+    found = _STRING.match(token)
+    assert found is not None  # it matches the empty string
+    rest = token[found.end() :]
+    return 1 if not rest else 2 if rest[:1] == b'"' else 0
+
+
+def string_text(data: bytes) -> str:
+    """The text of a JSON string's inside, up to its closing quote; bytes that are no UTF-8 become U+FFFD."""
+    found = _STRING.match(data)
+    assert found is not None
+    text: str = json.loads(b'"' + found[0].decode("utf-8", "replace").encode() + b'"')
+    return text

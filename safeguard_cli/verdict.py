@@ -1,0 +1,66 @@
+"""The Verdict on one row under one policy: a label with its scores, or an error from a closed list of codes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+ErrorCode = Literal[
+    "bad_json",  # the line is not JSON, or holds NaN, Infinity or a lone surrogate
+    "bad_row",  # JSON but no object; a CSV row with an unclosed quote or more cells than the header
+    "bad_encoding",  # bytes that are not valid in the input's encoding
+    "no_text",  # the text field is missing or null
+    "not_text",  # the text field holds something that is no text
+    "row_too_big",  # the row is larger than --max-row-bytes
+    "too_long",  # more tokens than --ctx, --long and --max-windows allow
+    "control_token",  # the tokenizer gave a control token for ordinary text
+    "engine",  # the engine failed on this row
+]
+
+
+@dataclass(frozen=True, slots=True)
+class RowError:
+    """Why a row has no label. `message` is for a person and never holds the row's content."""
+
+    code: ErrorCode
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came out for one row under one policy. With `error`, there is no label and no score."""
+
+    label: str | None = None
+    violates: bool | None = None
+    p_violates: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    effort: str | None = None
+    windows: int = 1
+    truncated: bool = False
+    rationale: str | None = None
+    reasoning: str | None = None
+    error: RowError | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object that JSONL output carries under the policy's name."""
+        if self.error is not None:
+            return {"label": None, "error": {"code": self.error.code, "message": self.error.message}}
+        assert self.label is not None
+        out: dict[str, Any] = {
+            "label": self.label,
+            "violates": self.violates,
+            "p_violates": self.p_violates,
+            "score": self.scores[self.label],
+            "scores": dict(self.scores),
+            "effort": self.effort,
+        }
+        if self.windows > 1:
+            out["windows"] = self.windows
+        if self.truncated:
+            out["truncated"] = True
+        if self.rationale is not None:
+            out["rationale"] = self.rationale
+        if self.reasoning is not None:
+            out["reasoning"] = self.reasoning
+        return out

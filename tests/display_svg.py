@@ -1,0 +1,44 @@
+"""Draws the live display with fixed numbers, for the README: python tests/display_svg.py samples/display.svg."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from safeguard_cli.policy import Policy
+from safeguard_cli.progress import Progress, _Rich
+from safeguard_cli.verdict import Verdict
+
+COMMAND = "safeguard label samples/messages.jsonl --policy spam --model demo"
+
+
+def example() -> Progress:
+    """A run over 72 rows after 12 seconds, 44 of them done."""
+    now = [0.0]
+    progress = _Rich([Policy("spam", "…", ("ham", "spam"), ("spam",))], 72, clock=lambda: now[0])
+    for number in range(44):
+        now[0] += 0.27
+        label = "spam" if number % 19 in (0, 2, 3, 5, 8, 9, 12, 14, 17) else "ham"
+        progress.row({"spam": Verdict(label, label == "spam")})
+        progress.tokens(prompt=38, generated=21)
+    return progress
+
+
+def svg(width: int = 80) -> str:
+    """The picture, the same at every call; it asks for no font from the network."""
+    console = Console(
+        record=True, width=width, height=24, file=io.StringIO(), force_terminal=True, color_system="truecolor"
+    )
+    console.print(Text("$ ", "bold green") + Text(COMMAND), no_wrap=True, crop=True)
+    console.print(example())
+    picture = console.export_svg(title="safeguard", unique_id="safeguard")
+    return re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(svg(), encoding="utf-8")

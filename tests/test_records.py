@@ -1,0 +1,315 @@
+"""Every row of an input comes out once, in order, whatever is wrong with it."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import time
+import tracemalloc
+import zlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.records import count_rows, open_source
+
+
+class Pieces(io.RawIOBase):
+    """A pipe that gives what it holds in pieces of given sizes."""
+
+    def __init__(self, data, sizes):
+        self.data, self.sizes, self.turn = data, sizes, 0
+
+    def readable(self):
+        return True
+
+    def read1(self, size):
+        size = min(size, self.sizes[self.turn % len(self.sizes)])
+        self.turn += 1
+        piece, self.data = self.data[:size], self.data[size:]
+        return piece
+
+
+def read(data, **options):
+    with open_source(io.BytesIO(data), **options) as source:
+        return list(source)
+
+
+def codes(records):
+    return [record.error.code if record.error else None for record in records]
+
+
+GOOD = st.dictionaries(st.text(max_size=5), st.text(max_size=20) | st.integers(-9, 9), max_size=3)
+JSON_LINES = st.one_of(
+    GOOD.map(lambda row: (json.dumps(row).encode(), None)),
+    GOOD.map(lambda row: (json.dumps(row, ensure_ascii=False).encode() + b" ", None)),
+    st.sampled_from(
+        [
+            (b'{"text":', "bad_json"),
+            (b'{"x":NaN,"text":"hi"}', "bad_json"),
+            (b'{"x":-Infinity}', "bad_json"),
+            (b'{"text":"\\ud800"}', "bad_json"),
+            (b"[1,2]", "bad_row"),
+            (b"null", "bad_row"),
+            (b'{"text":"\xff\xfe"}', "bad_encoding"),
+            (b'{"text":"' + b"x" * 300 + b'"}', "row_too_big"),
+            (b'{"text":"a\\u0000b"}', None),
+            (b'{"id":123456789012345678901234567890,"x":1.10,"x":2}', None),
+            (b"\x00", "bad_json"),
+        ]
+    ),
+)
+
+
+@given(st.lists(JSON_LINES | st.sampled_from([(b"", ""), (b"  \t", "")])), st.booleans(), st.booleans(), st.booleans())
+def test_jsonl_gives_one_record_for_every_line_that_is_not_blank(lines, bom, crlf, last_ends):
+    end = b"\r\n" if crlf else b"\n"
+    data = b"\xef\xbb\xbf" * bom + end.join(line for line, _ in lines) + end * last_ends
+    wanted = [(number, line, code) for number, (line, code) in enumerate(lines, 1) if code != ""]
+    records = read(data, format="jsonl", max_row_bytes=256)
+    assert [(r.line, r.error.code if r.error else None) for r in records] == [(n, code) for n, _, code in wanted]
+    assert [r.raw for r in records] == [line for _, line, _ in wanted]
+    assert [r.index for r in records] == list(range(len(records)))
+    for record in records:
+        if record.error is None:
+            assert record.fields == {k: v for k, v in json.loads(record.raw).items()} or b"1234567890" in record.raw
+
+
+CELL = st.text(st.sampled_from('ab ,;"\r\n\t\0é漢='), max_size=6)
+TABLE = st.lists(st.lists(CELL, min_size=3, max_size=3), max_size=8)
+
+
+def table_bytes(rows, **options):
+    out = io.StringIO(newline="")
+    csv.writer(out, quoting=csv.QUOTE_ALL, **options).writerows(rows)
+    return out.getvalue().encode()
+
+
+@given(TABLE, st.sampled_from(",;\t|"), st.sampled_from(["\n", "\r\n"]), st.booleans())
+def test_csv_cells_equal_what_was_written(rows, delimiter, line_ending, bom):
+    data = table_bytes([["a", "b", "c"], *rows], delimiter=delimiter, lineterminator=line_ending)
+    with open_source(io.BytesIO(b"\xef\xbb\xbf" * bom + data), format="csv") as source:
+        assert [list(record.cells) for record in source] == rows
+        assert source.delimiter == delimiter and source.line_ending == line_ending
+
+
+@given(st.lists(st.text(st.sampled_from('ab "'), max_size=5).filter(lambda cell: not cell.startswith('"')), min_size=2))
+def test_unquoted_csv_cells_read_as_in_the_csv_module(cells):
+    line = ",".join(cells)
+    assert read(b"x\n" + line.encode() + b"\n", format="csv")[0].cells == tuple(next(csv.reader([line])))
+
+
+CSV_LINES = st.sampled_from(
+    [
+        (b'1,"two\nlines",a\n', None),
+        (b'1,"say ""hi""",a\n', None),
+        (b"2,short\n", None),
+        (b"3,trailing,a,,\n", None),
+        (b'4,"x" y,a\n', None),
+        (b"3,x,y,z\n", "bad_row"),
+        (b"4,\xff,y\n", "bad_encoding"),
+        (b"5," + b"x" * 300 + b",y\n", "row_too_big"),
+        (b"6,plain,z\n", None),
+    ]
+)
+
+
+@given(st.lists(CSV_LINES), st.lists(CSV_LINES))
+def test_an_unclosed_quote_costs_its_own_line_only(before, after):
+    wanted = [*before, (b'5,"never closed,c\n', "bad_row"), *after]
+    # Where the next quote in the file could close it as well, no reader can tell; such files are left out here.
+    if any(b'"' in line for line, _ in after):
+        after = wanted[len(before) + 1 :] = [item for item in after if b'"' not in item[0]]
+    records = read(b"id,text,n\n" + b"".join(line for line, _ in wanted), max_row_bytes=256)
+    assert codes(records) == [code for _, code in wanted]
+    number = 2
+    for record, (line, _) in zip(records, wanted, strict=True):
+        assert record.line == number
+        number += line.count(b"\n")
+
+
+def test_a_quote_that_closes_before_other_text_on_a_later_line_was_a_stray_one():
+    records = read(b'id,text\n1,"stray\n2,"whole"\n3,x\n')
+    assert codes(records) == ["bad_row", None, None]
+    assert records[1].fields == {"id": "2", "text": "whole"}
+
+
+def test_a_quoted_record_over_the_limit_costs_its_first_line_only():
+    records = read(b'id,text\n1,"a\n' + b"word\n" * 100 + b'2,"b"\n', max_row_bytes=64)
+    assert len(records) == 102 and records[0].error.code == "bad_row" and records[-1].cells == ("2", "b")
+
+
+@given(st.binary(max_size=200) | st.text(st.sampled_from('a",\n\r{}[]:\0\\é'), max_size=200).map(str.encode))
+@settings(max_examples=300)
+def test_no_bytes_at_all_are_too_odd(data):
+    for format in ("jsonl", "csv"):
+        try:
+            records = read(data, format=format, max_row_bytes=50)
+        except (UsageError, SafeguardError):
+            continue
+        if format == "jsonl" and not data.startswith(b"\x1f\x8b"):
+            lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+            assert len(records) == sum(bool(line.strip()) for line in lines)
+        assert [record.line for record in records] == sorted({record.line for record in records})
+
+
+@given(
+    st.binary(max_size=80) | st.lists(CSV_LINES).map(lambda lines: b"a,b,c\n" + b"".join(line for line, _ in lines)),
+    st.lists(st.integers(1, 7), min_size=1, max_size=5),
+    st.booleans(),
+)
+def test_the_pieces_that_a_pipe_gives_do_not_matter(data, sizes, packed):
+    data = gzip.compress(data) if packed else data
+
+    def outcome(stream):
+        try:
+            return list(open_source(stream, max_row_bytes=100))
+        except SafeguardError as error:
+            return str(error)
+
+    assert outcome(Pieces(data, sizes)) == outcome(io.BytesIO(data))
+
+
+@pytest.mark.parametrize(
+    ("data", "format", "delimiter"),
+    [
+        (b'\n {"text":"a\tb"}\n', "jsonl", None),
+        (b"[1]\n", "jsonl", None),
+        (b"a\tb,c\td\n", "csv", "\t"),
+        (b"\n\nid;text\n1;a\n", "csv", ";"),
+        (b"id|text, all\n1|a,b\n", "csv", "|"),
+        (b'"a;b;c",d\n', "csv", ","),
+        (b"text\n", "csv", ","),
+        (b"", "csv", ","),
+    ],
+)
+def test_standard_input_is_sniffed(data, format, delimiter):
+    with open_source(io.BytesIO(data)) as source:
+        assert source.format == format and delimiter in (None, source.delimiter)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-16-le", "utf-32", "utf-8-sig", "cp1252"])
+@pytest.mark.parametrize("format", ["jsonl", "csv"])
+def test_other_encodings_become_utf8(encoding, format):
+    text = '{"text":"café"}\n{"text":"ü"}\n' if format == "jsonl" else "text,n\ncafé,1\nü,2\n"
+    records = read(text.encode(encoding), format=format, encoding=encoding)
+    assert [record.fields["text"] for record in records] == ["café", "ü"]
+    assert records[0].raw.decode().startswith(('{"text":"café', "café"))
+
+
+def test_what_is_invalid_in_another_encoding_is_an_error_of_its_row():
+    data = '{"text":"a"}\n'.encode("utf-16-le") + b'\x00\xd8{\x00}\x00\n\x00' + '{"text":"b"}\n'.encode("utf-16-le")
+    assert codes(read(data, format="jsonl", encoding="utf-16-le")) == [None, "bad_encoding", None]
+
+
+def test_utf16_without_encoding_names_the_option():
+    with pytest.raises(UsageError, match="--encoding"):
+        read("text\nhi\n".encode("utf-16"))
+
+
+def test_a_truncated_gzip_gives_what_it_holds_and_then_an_error():
+    rows = [b'{"id":%d,"text":"%d"}\n' % (i, i * 7919) for i in range(2000)]
+    packed = gzip.compress(b"".join(rows))
+    got = []
+    with open_source(io.BytesIO(packed[: len(packed) // 2])) as source, pytest.raises(SafeguardError, match="cut short"):
+        for record in source:
+            got.append(record)
+    whole = zlib.decompressobj(31).decompress(packed[: len(packed) // 2]).count(b"\n")
+    assert whole > 500 and [r.fields["id"] for r in got if r.fields] == list(range(whole))
+
+
+def test_a_damaged_gzip_gives_every_row_before_the_damage():
+    rows = b"".join(b'{"id":%d}\n' % i for i in range(100))
+    pack = zlib.compressobj(wbits=31)
+    packed = pack.compress(rows) + pack.flush(zlib.Z_SYNC_FLUSH) + b"\xff" * 20
+    got = []
+    with open_source(io.BytesIO(packed)) as source, pytest.raises(SafeguardError, match="after line 100"):
+        for record in source:
+            got.append(record)
+    assert len(got) == 100
+
+
+def test_a_csv_row_that_breaks_off_with_its_gzip_is_an_error():
+    pack = zlib.compressobj(wbits=31)
+    packed = pack.compress(b"id,text\n1,whole\n2,brok") + pack.flush(zlib.Z_SYNC_FLUSH)
+    with open_source(io.BytesIO(packed)) as source:
+        rows = iter(source)
+        assert next(rows).error is None and next(rows).error.code == "bad_row"
+        with pytest.raises(SafeguardError):
+            next(rows)
+
+
+def test_gzip_members_and_padding_read_as_one():
+    data = gzip.compress(b'{"a":1}\n') + gzip.compress(b"") + gzip.compress(b'{"a":2}\n') + b"\0" * 512
+    assert [record.fields["a"] for record in read(data)] == [1, 2]
+
+
+def test_duplicate_header_names_become_unique():
+    with open_source(io.BytesIO(b"a,a,a_2,,\n1,2,3,4,5\n")) as source:
+        assert source.header == ("a", "a", "a_2", "", "")
+        assert next(iter(source)).fields == {"a": "1", "a_3": "2", "a_2": "3", "": "4", "_2": "5"}
+
+
+def test_first_finds_the_first_good_row_and_loses_none():
+    with open_source(io.BytesIO(b'{\n[]\n{"a":1}\n{"a":2}\n')) as source:
+        assert source.first().line == 3 and source.first().line == 3
+        assert [record.line for record in source] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "sentence"),
+    [
+        ("x.txt", b"", {}, "--format"),
+        ("csv", b"", {}, "--format"),
+        ("x.jsonl.gz", b"{}", {}, "not a gzip"),
+        ("x.csv", b"a\xff\n1\n", {}, "--encoding"),
+        ("x.csv", b"a,b\r1,2\r", {}, "bare CR"),
+        ("x.csv", b'"a,b\n1,2\n', {}, "header"),
+        ("x.csv", b"", {"encoding": "no-such"}, "unknown encoding"),
+        ("x.csv", b"", {"encoding": "base64"}, "unknown encoding"),
+        ("x.csv", b"", {"format": "xml"}, "unknown format"),
+        ("none.csv", None, {}, "No such file"),
+        (".", None, {}, "directory"),
+    ],
+)
+def test_what_cannot_be_opened_is_a_usage_error(tmp_path, name, content, options, sentence):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=sentence):
+        open_source(tmp_path / name, **options)
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.NDJSON", "x.csv.gz", "x.tsv"])
+def test_count_and_progress_are_exact(tmp_path, name):
+    body = b'{"a":1}\n\n[\n{"a":2}' if "json" in name.lower() else b'a\n1\n\n"2\n2"\n"3'
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(body) if name.endswith("gz") else body)
+    assert count_rows(path) == 3
+    with open_source(path) as source:
+        assert len(list(source)) == 3 and source.bytes_read == source.total_bytes == path.stat().st_size
+
+
+def test_a_huge_line_is_read_past_in_bounded_memory():
+    class Huge(io.RawIOBase):
+        left = 400
+
+        def read1(self, size):
+            self.left -= 1
+            return b"x" * 65536 if self.left > 0 else b'\n{"a":1}\n' if self.left == 0 else b""
+
+    tracemalloc.start()
+    records = list(open_source(Huge(), format="jsonl", max_row_bytes=1 << 20))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert codes(records) == ["row_too_big", None] and len(records[0].raw) == 4096 and peak < 6 << 20
+
+
+@pytest.mark.parametrize("line", [b'a","b\n', b'1,"stray\n', b'"""\n', b'","\n', b'x,""""a\n', b'"a""\n'])
+def test_many_stray_quotes_take_linear_time(line):
+    started = time.perf_counter()
+    records = read(b"a,b\n" + line * 30_000, format="csv")
+    assert records and time.perf_counter() - started < 5
