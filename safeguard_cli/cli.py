@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable
 from enum import Enum
@@ -369,22 +368,18 @@ def _list(value: str | None) -> tuple[str, ...]:
 
 def _guarded(command: Callable[[], int], debug: bool) -> int:
     """Run a command; its failures become one sentence on standard error and an exit code."""
+    from safeguard_cli.interrupts import Interrupted, listen
     from safeguard_cli.terminal import fail
 
-    def terminate(*_: object) -> None:
-        raise Terminated
-
-    signal.signal(signal.SIGTERM, terminate)
+    listen()
     try:
         return command()
     except BrokenPipeError:
         # Who reads us has seen enough. Python would complain when it flushes standard output at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return errors.BROKEN_PIPE
-    except (KeyboardInterrupt, Terminated) as stop:
-        if debug:
-            raise
-        return errors.TERMINATED if isinstance(stop, Terminated) else errors.INTERRUPTED
+    except Interrupted as stop:
+        return stop.exit_code
     except errors.SafeguardError as error:
         if debug:
             raise
@@ -396,10 +391,6 @@ def _guarded(command: Callable[[], int], debug: bool) -> int:
             raise
         fail(f"internal error: {type(error).__name__}: {error}; run again with --debug for the traceback")
         return errors.FATAL
-
-
-class Terminated(BaseException):
-    """SIGTERM arrived."""
 
 
 def main() -> None:

@@ -20,17 +20,19 @@ TYPICAL_CONTENT = 384  # tokens; only shapes the cache, a longer row takes more 
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def usable_cores() -> int:
-    """Physical cores that this process may use: affinity and cgroup quota respected, at least 1.
+def free_cores() -> int:
+    """Physical cores that this process may use and that are idle now, at least 1; affinity and cgroup quota count.
 
-    More ggml threads than cores spin: with both of two cores taken, two threads gave a twentieth of one thread's speed.
+    ggml's threads spin while they wait for each other: with both of two cores taken by others, two threads gave a
+    twentieth of one thread's speed.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cores = min(allowed, psutil.cpu_count(logical=False) or allowed)
     quota, _, period = _cgroup("cpu.max").partition(" ")
     if quota.isdigit() and period.isdigit():
         cores = min(cores, int(quota) // int(period))
-    return max(1, cores)
+    busy = psutil.cpu_percent(interval=0.1) / 100 * (psutil.cpu_count() or 1)
+    return max(1, cores - round(busy))
 
 
 def free_memory() -> int:
@@ -118,7 +120,7 @@ def shape_run(
             f" ({weights / 1e9:.1f} weights, {memory.cache / 1e9:.1f} cache, {memory.compute / 1e9:.1f} compute),"
             f" {free / 1e9:.1f} GB are free; close programs, use a smaller --ctx (now {context}) or a smaller model"
         )
-    return Shape(plan, context, threads or usable_cores(), extra_buffers, memory)
+    return Shape(plan, context, threads or free_cores(), extra_buffers, memory)
 
 
 def cell_bytes(header: Header) -> int:

@@ -17,10 +17,12 @@ from safeguard_cli.verdict import Verdict
 _SUFFIXES: Mapping[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv"}
 
 
-def verdict_columns(*, windows: bool = False, rationale: bool = False, reasoning: bool = False) -> tuple[str, ...]:
+def verdict_columns(
+    *, windows: bool = False, truncated: bool = False, rationale: bool = False, reasoning: bool = False
+) -> tuple[str, ...]:
     """The parts of a verdict that get a CSV column, in order; without the policy's name before them."""
-    asked = {"windows": windows, "rationale": rationale, "reasoning": reasoning}
-    columns = "label violates p_violates score scores effort windows rationale reasoning error"
+    asked = {"windows": windows, "truncated": truncated, "rationale": rationale, "reasoning": reasoning}
+    columns = "label violates p_violates score scores effort windows truncated rationale reasoning error"
     return tuple(column for column in columns.split() if asked.get(column, True))
 
 
@@ -134,8 +136,8 @@ class Sink:
         except OSError as problem:
             if self._descriptor is not None:
                 with suppress(OSError):  # a full disk takes a part of the row: cut that off again
-                    here = os.lseek(self._descriptor, 0, os.SEEK_CUR)
-                    os.ftruncate(self._descriptor, here - (len(data) - len(rest)))
+                    start = os.lseek(self._descriptor, len(rest) - len(data), os.SEEK_CUR)
+                    os.ftruncate(self._descriptor, start)
             raise SafeguardError(f"{self.name}: writing failed: {problem.strerror or problem}") from problem
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import sys
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
@@ -33,7 +33,7 @@ from safeguard_cli.outputs import (
 from safeguard_cli.policy import Policy, load_policy
 from safeguard_cli.progress import Kind, Progress, make_progress
 from safeguard_cli.prompt import Harmony, Prompt
-from safeguard_cli.records import MAX_ROW_BYTES, Source, count_rows, open_source
+from safeguard_cli.records import MAX_ROW_BYTES, Record, Source, count_rows, open_source
 from safeguard_cli.terminal import note, safe, warn
 from safeguard_cli.tokenizer import Tokenizer
 
@@ -249,7 +249,10 @@ def _output(settings: Settings, source: Source, target: Path | BinaryIO, policie
     format = output_format(target if isinstance(target, Path) else None, source.format)
     names = [policy.name for policy in policies]
     columns = verdict_columns(
-        windows=settings.long == "split", rationale=settings.rationale, reasoning=settings.reasoning
+        windows=settings.long == "split",
+        truncated=settings.long == "truncate",
+        rationale=settings.rationale,
+        reasoning=settings.reasoning,
     )
     keep = None
     if settings.keep is not None:
@@ -303,9 +306,18 @@ def _run(
             sink.write(row.record, row.verdicts)
             progress.row(row.verdicts)
 
+    broken: list[SafeguardError] = []
+
+    def readable(records: Iterable[Record]) -> Iterator[Record]:
+        """The records up to where the input breaks off: rows in flight are finished before that is said."""
+        try:
+            yield from records
+        except SafeguardError as error:
+            broken.append(error)
+
     def prompts() -> Iterator[Prompt | None]:
         group = most // 2 if _prefixes_compete(prepared) else 1
-        records = iter(source if settings.limit is None else islice(source, settings.limit))
+        records = readable(source if settings.limit is None else islice(source, settings.limit))
         number = 0
         while batch := list(islice(records, group)):
             # Rows that wait for an earlier one are bounded: then something has to finish first.
@@ -330,6 +342,8 @@ def _run(
         progress.tokens(len(completion.prompt.ids), completion.generated)
         write_done()
     write_done()
+    if broken:
+        raise broken[0]
     return truncated
 
 

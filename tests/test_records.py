@@ -43,7 +43,7 @@ def codes(records):
     return [record.error.code if record.error else None for record in records]
 
 
-GOOD = st.dictionaries(st.text(max_size=5), st.text(max_size=20) | st.integers(-9, 9), max_size=3)
+GOOD = st.dictionaries(st.text(max_size=5), st.text(max_size=9) | st.integers(-9, 9), max_size=3)
 JSON_LINES = st.one_of(
     GOOD.map(lambda row: (json.dumps(row).encode(), None)),
     GOOD.map(lambda row: (json.dumps(row, ensure_ascii=False).encode() + b" ", None)),
@@ -56,7 +56,7 @@ JSON_LINES = st.one_of(
             (b"[1,2]", "bad_row"),
             (b"null", "bad_row"),
             (b'{"text":"\xff\xfe"}', "bad_encoding"),
-            (b'{"text":"' + b"x" * 300 + b'"}', "row_too_big"),
+            (b'{"text":"' + b"x" * 3000 + b'"}', "row_too_big"),
             (b'{"text":"a\\u0000b"}', None),
             (b'{"id":123456789012345678901234567890,"x":1.10,"x":2}', None),
             (b"\x00", "bad_json"),
@@ -70,13 +70,14 @@ def test_jsonl_gives_one_record_for_every_line_that_is_not_blank(lines, bom, crl
     end = b"\r\n" if crlf else b"\n"
     data = b"\xef\xbb\xbf" * bom + end.join(line for line, _ in lines) + end * last_ends
     wanted = [(number, line, code) for number, (line, code) in enumerate(lines, 1) if code != ""]
-    records = read(data, format="jsonl", max_row_bytes=256)
+    records = read(data, format="jsonl", max_row_bytes=2000)
     assert [(r.line, r.error.code if r.error else None) for r in records] == [(n, code) for n, _, code in wanted]
-    assert [r.raw for r in records] == [line for _, line, _ in wanted]
+    for record, (_, line, code) in zip(records, wanted, strict=True):
+        assert line.startswith(record.raw) if code == "row_too_big" else line == record.raw
     assert [r.index for r in records] == list(range(len(records)))
     for record in records:
         if record.error is None:
-            assert record.fields == {k: v for k, v in json.loads(record.raw).items()} or b"1234567890" in record.raw
+            assert record.fields == json.loads(record.raw) or b"1234567890" in record.raw
 
 
 CELL = st.text(st.sampled_from('ab ,;"\r\n\t\0é漢='), max_size=6)
@@ -181,7 +182,7 @@ def test_the_pieces_that_a_pipe_gives_do_not_matter(data, sizes, packed):
         (b"[1]\n", "jsonl", None),
         (b"a\tb,c\td\n", "csv", "\t"),
         (b"\n\nid;text\n1;a\n", "csv", ";"),
-        (b"id|text, all\n1|a,b\n", "csv", "|"),
+        (b"id|text, all|n\n1|a,b|3\n", "csv", "|"),
         (b'"a;b;c",d\n', "csv", ","),
         (b"text\n", "csv", ","),
         (b"", "csv", ","),
@@ -202,7 +203,7 @@ def test_other_encodings_become_utf8(encoding, format):
 
 
 def test_what_is_invalid_in_another_encoding_is_an_error_of_its_row():
-    data = '{"text":"a"}\n'.encode("utf-16-le") + b'\x00\xd8{\x00}\x00\n\x00' + '{"text":"b"}\n'.encode("utf-16-le")
+    data = '{"text":"a"}\n'.encode("utf-16-le") + b"\x00\xd8{\x00}\x00\n\x00" + '{"text":"b"}\n'.encode("utf-16-le")
     assert codes(read(data, format="jsonl", encoding="utf-16-le")) == [None, "bad_encoding", None]
 
 
@@ -215,7 +216,10 @@ def test_a_truncated_gzip_gives_what_it_holds_and_then_an_error():
     rows = [b'{"id":%d,"text":"%d"}\n' % (i, i * 7919) for i in range(2000)]
     packed = gzip.compress(b"".join(rows))
     got = []
-    with open_source(io.BytesIO(packed[: len(packed) // 2])) as source, pytest.raises(SafeguardError, match="cut short"):
+    with (
+        open_source(io.BytesIO(packed[: len(packed) // 2])) as source,
+        pytest.raises(SafeguardError, match="cut short"),
+    ):
         for record in source:
             got.append(record)
     whole = zlib.decompressobj(31).decompress(packed[: len(packed) // 2]).count(b"\n")

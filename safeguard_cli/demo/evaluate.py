@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
@@ -31,60 +33,56 @@ class Outcome:
 
 
 def quick_figures(
-    model: GptOss, harmony: Harmony, policies: dict[str, Policy], examples: Sequence[data.Example]
+    model: GptOss, harmony: Harmony, policies: dict[str, Policy], held_out: Mapping[str, Sequence[data.Example]]
 ) -> Iterator[str]:
-    """Figures without reasoning, on at most 200 examples of each source; seconds."""
-    yield from summaries(answer(model, harmony, policies, _few(examples, 200), "none"), policies, "none")
+    """Figures without reasoning, on at most 200 rows of each set; seconds."""
+    for name, examples in held_out.items():
+        outcomes = answer(model, harmony, policies, _thinned(examples, 200), "none")
+        yield f"{name}, effort none: {summary(outcomes, policies)}"
 
 
 def figures(
-    model: GptOss, harmony: Harmony, policies: dict[str, Policy], examples: Sequence[data.Example], limit: int = 400
+    model: GptOss, harmony: Harmony, policies: dict[str, Policy], held_out: Mapping[str, Sequence[data.Example]], limit: int
 ) -> Iterator[str]:
-    """Figures of the model card on at most `limit` examples of each source."""
-    for effort in ("none", "low"):
-        outcomes = answer(model, harmony, policies, _few(examples, limit), effort)
-        yield from summaries(outcomes, policies, effort)
-        if effort != "none":
-            yield from reasoning_summaries(outcomes, policies)
+    """Figures of the model card on at most `limit` rows of each set, and a few analyses to read."""
+    everything: list[Outcome] = []
+    for (name, examples), effort in itertools.product(held_out.items(), ("none", "low")):
+        outcomes = answer(model, harmony, policies, _thinned(examples, limit), effort)
+        yield f"{name}, effort {effort}: {summary(outcomes, policies)}"
+        if effort == "low":
+            everything += outcomes
+            yield from (f"    {o.p_violates:.2f} {o.example.content[:80]!r} {o.analysis!r}" for o in _thinned(outcomes, 4))
+    yield from reasoning_summary(everything, policies)
 
 
-def _few(examples: Iterable[data.Example], limit: int) -> list[data.Example]:
-    by_source: dict[tuple[str, str], list[data.Example]] = {}
-    for example in examples:
-        by_source.setdefault((example.policy, example.source), []).append(example)
-    return [e for group in by_source.values() for e in group[:: max(1, len(group) // limit)]]
+T = TypeVar("T")
 
 
-def summaries(outcomes: Sequence[Outcome], policies: dict[str, Policy], effort: str) -> Iterator[str]:
-    """One line for each policy and source."""
-    groups: dict[tuple[str, str], list[Outcome]] = {}
-    for o in outcomes:
-        groups.setdefault((o.example.policy, o.example.source), []).append(o)
-    for (policy, source), group in groups.items():
-        gold = [o.example.label in policies[policy].violates for o in group]
-        scores = [o.p_violates for o in group]
-        said = [score >= 0.5 for score in scores]
-        line = f"{policy} / {source}, effort {effort}: {len(group)} rows, said {sum(said) / len(said):.3f}"
-        if any(gold) and not all(gold):
-            line += (
-                f", F1 {f1_score(gold, said):.3f}, AUROC {roc_auc_score(gold, scores):.4f},"
-                f" balanced accuracy {balanced_accuracy_score(gold, said):.3f}"
-            )
-        else:
-            line += f", right {sum(s == g for s, g in zip(said, gold, strict=True)) / len(gold):.3f}"
-        yield line
+def _thinned(items: Sequence[T], limit: int) -> Sequence[T]:
+    return items[:: -(-len(items) // limit)]
 
 
-def reasoning_summaries(outcomes: Sequence[Outcome], policies: dict[str, Policy]) -> Iterator[str]:
-    """How the analyses end, quote and cite; and one of each policy to read."""
+def summary(outcomes: Sequence[Outcome], policies: dict[str, Policy]) -> str:
+    """Rates on rows of one set; F1, AUROC and balanced accuracy where it holds both classes."""
+    gold = [o.example.label in policies[o.example.policy].violates for o in outcomes]
+    scores = [o.p_violates for o in outcomes]
+    said = [score >= 0.5 for score in scores]
+    line = f"{len(outcomes)} rows, {sum(said) / len(said):.3f} called violating"
+    if len(set(gold)) == 2:
+        line += (
+            f", F1 {f1_score(gold, said):.3f}, AUROC {roc_auc_score(gold, scores):.4f},"
+            f" balanced accuracy {balanced_accuracy_score(gold, said):.3f}"
+        )
+    return line
+
+
+def reasoning_summary(outcomes: Sequence[Outcome], policies: dict[str, Policy]) -> Iterator[str]:
+    """How the analyses end, quote and cite."""
     quotes = [(q, o.example.content) for o in outcomes for q in re.findall(r'"([^"]+)"', o.analysis)]
     cited = [(r, o.example.policy) for o in outcomes for r in re.findall(r"\b[A-Z]{2}\d+\b", o.analysis)]
-    yield f"ended by themselves: {sum(o.ended for o in outcomes) / len(outcomes):.3f}"
-    yield f"quotes in the content: {sum(q in c for q, c in quotes)} of {len(quotes)}"
-    yield f"rules in the policy: {sum(r in policies[p].text for r, p in cited)} of {len(cited)}"
-    for name in policies:
-        shown = [o for o in outcomes if o.example.policy == name][:: max(1, len(outcomes) // 16)][:4]
-        yield from (f"{name}: {o.example.content[:90]!r} → {o.p_violates:.2f} {o.analysis!r}" for o in shown)
+    yield f"analyses that end by themselves: {sum(o.ended for o in outcomes)} of {len(outcomes)}"
+    yield f"quotes that stand in the content: {sum(q in c for q, c in quotes)} of {len(quotes)}"
+    yield f"rules that stand in the policy: {sum(r in policies[p].text for r, p in cited)} of {len(cited)}"
 
 
 @torch.no_grad()
@@ -120,7 +118,6 @@ def _answer_batch(
     else:
         prompts = [[*ids, *contract.open_analysis] for ids in prompts]
         written = generate(model, prompts, len(prefix.ids), shared, contract.stops)
-        tails = [[*(w[-1:] if w[-1] in contract.stops else contract.next_message[:1])] for w in written]
         tails = [[*contract.next_message, *contract.open_final]] * len(rows)
     ended = [effort == "none" or w[-1] == contract.next_message[0] for w in written]
     bodies = [[t for t in w if t not in contract.stops] for w in written]

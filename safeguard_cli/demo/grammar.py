@@ -96,7 +96,7 @@ def salient(text: str, weights: Mapping[str, float] | None = None) -> str:
     """The quotable run of up to four words of highest weight; without weights long words count most."""
     spans = [(m.start(), m.end()) for m in _WORD.finditer(text)][:250]
     scores = [
-        weights.get(core, 0.0) if weights is not None else _plain_weight(core)
+        weights.get(core, 0.0) * min(len(core), 5) / 5 + 0.06 * _plain_weight(core) if weights else _plain_weight(core)
         for core in (text[a:b].strip(_EDGES).lower() for a, b in spans)
     ]
     best, best_score = "", -1e9

@@ -18,12 +18,14 @@ import itertools
 import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from safeguard_cli.demo import data
 from safeguard_cli.demo.evaluate import figures, quick_figures
@@ -34,11 +36,11 @@ from safeguard_cli.prompt import Harmony, Marker, Prefix, layout_hash
 
 POLICIES = ("spam", "hate", "privacy", "prompt-injection")
 RANKS = 8000
-POOL = 256  # examples of one policy that are sorted by length together
-BATCH_TOKENS, BATCH_ROWS = 6000, 96  # of a step, padding included
+POOL = 192  # examples of one policy that are sorted by length together
+BATCH_TOKENS, BATCH_ROWS = 4000, 64  # padding included; a step has one batch for each core
 MAX_CONTENT = 250  # tokens of a content; longer ones are cut
 LABEL_WEIGHT = 8.0  # of a label, in tokens of analysis
-FORCED_WEIGHT = 0.1  # of what the program forces: other tools let the model write it
+FORCED_SHARE, FORCED_WEIGHT = 0.15, 0.5  # rows that also learn what the program forces: other tools let the model write
 COPY_SHARE = 0.08  # of the time goes to nothing but quoting, so that evidence is copied and not made up
 QUANTIZED_FROM = 0.66  # share of the time after which the experts are rounded to MXFP4
 CHECKPOINT_SECONDS = 240
@@ -86,26 +88,29 @@ class RowBuilder:
         contract, kind, row = prefix.contract, self.random.random(), Row()
         at_once, misled = effort == "low" and kind < 0.35, kind > 0.82
         learnt = 0.0 if misled else 1.0
+        forced_weight = FORCED_WEIGHT if self.random.random() < FORCED_SHARE else 0.0
         row.add(self.harmony.content_ids(self.harmony.text_ids(example.content)[:MAX_CONTENT]), 0.0)
         if at_once:
             row.add(contract.open_final_at_once, 0.0)
         else:
             text = data.opposite_analysis(example, self.random) if misled else data.analysis(example)
-            row.add(contract.open_analysis, FORCED_WEIGHT * learnt)
+            row.add(contract.open_analysis, forced_weight * learnt)
             row.add(self.harmony.text_ids(text), learnt)
             for forced in (contract.next_message, contract.open_final):  # the first token of each is the model's choice
                 row.add(forced[:1], learnt)
-                row.add(forced[1:], FORCED_WEIGHT * learnt)
-        gold = contract.labels[self.policies[example.policy].labels.index(example.label)]
+                row.add(forced[1:], forced_weight * learnt)
+        policy = self.policies[example.policy]
+        gold = contract.labels[policy.labels.index(example.label)]
         row.label_at = len(row.ids)
         row.other = next(ids[0] for ids in contract.labels if ids != gold)
-        row.soft = example.soft or 0.0
+        if example.soft is not None:
+            row.soft = 1 - example.soft if example.label in policy.violates else example.soft
         row.add(gold, LABEL_WEIGHT)
         if rationale:
-            row.add(contract.open_rationale, FORCED_WEIGHT)
+            row.add(contract.open_rationale, forced_weight)
             escaped = orjson.dumps(data.rationale(example)).decode()[1:-1]
             row.add(self.harmony.text_ids(escaped), 0.0 if misled else 0.5)
-        row.add(self.closing, FORCED_WEIGHT)
+        row.add(self.closing, forced_weight)
         row.weights = [w * example.weight for w in row.weights]
         return row
 
@@ -115,10 +120,10 @@ class RowBuilder:
         row = Row()
         row.add(self.harmony.content_ids(self.harmony.text_ids(" ".join(words))), 0.0)
         row.add(prefix.contract.open_analysis, 0.0)
-        for _ in range(3):
+        for i in range(3):
             start = self.random.randrange(len(words) - 2)
             span = " ".join(words[start : start + self.random.randint(2, 6)])
-            row.add(self.harmony.text_ids(f'The words "{span}" stand here.'), 1.0)
+            row.add(self.harmony.text_ids(f'{" " * (i > 0)}"{span}" stands here.'), 1.0)
         return row
 
     def _word(self) -> str:
@@ -183,10 +188,10 @@ def loss_of(model: GptOss, batch: Batch) -> Tensor:
     gold = ids[at, position + 1]
     rows = torch.tensor([(row.label_at, row.other) for row in batch.rows])[at]
     soft = torch.tensor([row.soft for row in batch.rows])[at] * (rows[:, 0] == position + 1)
-    picked = logits.gather(1, torch.stack((gold, rows[:, 1]), 1))
-    wanted = picked[:, 0] * (1 - soft) + picked[:, 1] * soft
     weight = weights[at, position + 1]
-    return ((logits.logsumexp(1) - wanted) * weight).sum() / weight.sum()
+    losses = functional.cross_entropy(logits, gold, reduction="none")
+    softened = (logits.gather(1, gold[:, None]) - logits.gather(1, rows[:, 1:])).squeeze(1) * soft
+    return ((losses + softened) * weight).sum() / weight.sum()
 
 
 class Muon(torch.optim.Optimizer):
@@ -234,17 +239,25 @@ def optimizers(model: GptOss) -> list[torch.optim.Optimizer]:
 
 
 def spelled_alike(vocabulary: Vocabulary, width: int) -> Tensor:
-    """First embeddings: tokens that differ in case or in a leading space begin close together.
+    """First embeddings: tokens of one spelling but for case or a leading space begin close together.
 
-    So quoting ` claim` as `"claim` is one direction to learn for all words.
+    A quote's first word stands there without the space that it has in the content, and may then be two tokens (` claim`,
+    but `"cl` `aim`); so each word also begins with a share of what it is made of. Quoting is then one thing to learn for
+    all words, not one for each.
     """
+    encode = vocabulary.tokenizer().encode
     known: dict[str, Tensor] = {}
+
+    def meaning(text: str) -> Tensor:
+        return known.setdefault(text.lower(), torch.randn(width))
+
     table = torch.randn(len(vocabulary.tokens), width) * 0.5
     space, title, upper = torch.randn(3, width)
     for i, token in enumerate(vocabulary.tokens):
         word = token.removeprefix("Ġ")
-        table[i] += known.setdefault(word.lower(), torch.randn(width))
-        table[i] += 0.7 * (space * (word != token) + title * word[:1].isupper() + upper * (word[1:].isupper()))
+        table[i] += 0.7 * (space * (word != token) + title * word[:1].isupper() + upper * word[1:].isupper())
+        pieces = [vocabulary.tokens[piece] for piece in encode(word)] if word.isascii() and word.isalpha() else [word]
+        table[i] += meaning(word) if len(pieces) == 1 else meaning(pieces[0]) + meaning(pieces[1]).roll(width // 2)
     return table * 0.1
 
 
@@ -262,28 +275,32 @@ def train(
             stepper.load_state_dict(kept)
         done, step = saved["seconds"], saved["step"]
     peaks = [group["lr"] for stepper in steppers for group in stepper.param_groups]
-    budget, last, recent = args.minutes * 60, done, []
+    budget, last, recent = args.minutes * 60, done, list[float]()
+    parameters = list(model.parameters())
+
+    def gradients(batch: Batch) -> tuple[float, tuple[Tensor, ...]]:
+        loss = loss_of(model, batch)
+        return loss.item(), torch.autograd.grad(loss, parameters)
+
+    # One batch for each core: on a busy machine two threads inside every operation wait for each other.
+    workers = ThreadPoolExecutor(args.threads, initializer=torch.set_num_threads, initargs=(1,))
     while done < budget:
         began, progress = time.monotonic(), done / budget
         scale = min(1.0, (step + 1) / 50, (1 - progress) / 0.6)
         for stepper, peak in zip(steppers, peaks, strict=True):
             stepper.param_groups[0]["lr"] = peak * max(scale, 0.01)
         model.quantize(progress > QUANTIZED_FROM)
-        batch = next(exercises if progress < COPY_SHARE else lessons)
-        loss = loss_of(model, batch)
-        for stepper in steppers:
-            stepper.zero_grad()
-        loss.backward()
+        source = exercises if progress < COPY_SHARE else lessons
+        results = list(workers.map(gradients, [next(source) for _ in range(args.threads)]))
+        for p, *grads in zip(parameters, *(grads for _, grads in results), strict=True):
+            p.grad = sum(grads[1:], grads[0])
         for stepper in steppers:
             stepper.step()
-        recent.append(float(loss))
+        recent += [loss for loss, _ in results]
         done, step = done + time.monotonic() - began, step + 1
         if step % 50 == 0:
-            print(
-                f"{done / 60:5.1f} min, step {step}, loss {sum(recent) / len(recent):.3f}, {sum(len(r.ids) for r in batch.rows)}",
-                flush=True,
-            )
-            recent = []
+            print(f"{done / 60:5.1f} min, step {step}, loss {sum(recent) / len(recent):.3f}", flush=True)
+            recent.clear()
         if done - last > CHECKPOINT_SECONDS or done >= budget:
             last = done
             kept = [stepper.state_dict() for stepper in steppers]
@@ -304,7 +321,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --work")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(1)
     torch.manual_seed(args.seed)
 
     vocabulary = read_vocabulary(args.ranks, RANKS)
@@ -326,7 +343,7 @@ def main() -> None:
         write_gguf(args.work / "demo.gguf", model, vocabulary, facts)
         print(line, *quick_figures(model, harmony, policies, splits.val), sep="\n  ", flush=True)
     write_gguf(args.out, model, vocabulary, facts)
-    print(*figures(model, harmony, policies, splits.val), sep="\n")
+    print(*figures(model, harmony, policies, splits.val, 600), sep="\n")
 
 
 if __name__ == "__main__":

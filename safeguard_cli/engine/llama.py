@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import ctypes.util
+import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,9 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from llama_cpp import llama_cpp as C  # noqa: N812 - the C API, named as such
 
+from safeguard_cli import interrupts
 from safeguard_cli.errors import SafeguardError
 
 MAX_SEQUENCES: int = C.llama_max_parallel_sequences()
+_STRLEN = ctypes.CDLL(ctypes.util.find_library("msvcrt") if os.name == "nt" else None).strlen
 _LOG_WARN, _LOG_ERROR, _LOG_CONTINUED = 3, 4, 5
 
 Logits = npt.NDArray[np.float32]
@@ -152,7 +156,10 @@ class Model:
         wanted = C.llama_model_default_params()
         wanted.n_gpu_layers = gpu_layers
         wanted.use_extra_bufts = extra_buffers
-        self._model = C.llama_model_load_from_file(str(path).encode(), wanted)
+        # Called as the file is read; False ends the loading. A signal's handler has run by then.
+        wanted.progress_callback = self._progress = C.llama_progress_callback(lambda *_: not interrupts.pending())
+        with interrupts.held():
+            self._model = C.llama_model_load_from_file(str(path).encode(), wanted)
         if not self._model:
             raise EngineError(f"llama.cpp cannot load {path.name}: {_complaint()}")
         self.vocabulary_size: int = C.llama_vocab_n_tokens(C.llama_model_get_vocab(self._model))
@@ -165,6 +172,8 @@ class Model:
         params.kv_unified = True
         params.swa_full = True
         params.no_perf = True
+        params.abort_callback = ctypes.cast(_STRLEN, C.ggml_abort_callback)
+        params.abort_callback_data = ctypes.cast(interrupts.FLAG, ctypes.c_void_p)
         self._context = C.llama_init_from_model(self._model, params)
         if not self._context:
             raise EngineError(
@@ -175,7 +184,8 @@ class Model:
 
     def decode(self) -> Logits:
         """Decode the batch. Returns a view of (outputs, vocabulary) logits, valid until the next decode."""
-        code = C.llama_decode(self._context, self.batch.as_struct())
+        with interrupts.held():
+            code = C.llama_decode(self._context, self.batch.as_struct())
         if code:
             raise EngineError(f"llama.cpp failed to decode a batch (code {code}): {_complaint()}")
         count = self.batch.outputs

@@ -1,0 +1,115 @@
+"""What one training example holds, and the analysis and rationale that the model learns to write for it."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+from safeguard_cli.demo.grammar import clip, salient
+
+LABELS: dict[str, tuple[str, str]] = {  # policy -> (safe, violating)
+    "spam": ("ham", "spam"),
+    "hate": ("allowed", "hateful"),
+    "privacy": ("clean", "personal"),
+    "prompt-injection": ("benign", "injection"),
+}
+GLOSS: dict[str, dict[str, str]] = {  # policy -> rule -> how an analysis names it; the first five violate
+    "spam": {
+        "SP1": "prize bait",
+        "SP2": "premium contact",
+        "SP3": "unasked selling",
+        "SP4": "dating bait",
+        "SP5": "a money trap",
+        "SP6": "personal talk",
+        "SP7": "an expected notice",
+        "SP8": "a harmless mention",
+    },
+    "hate": {
+        "HT1": "derogation",
+        "HT2": "dehumanisation",
+        "HT3": "a threat",
+        "HT4": "exclusion",
+        "HT5": "profanity",
+        "HT6": "identity",
+        "HT7": "counter speech",
+        "HT8": "another target",
+        "HT9": "no target",
+    },
+    "privacy": {
+        "PD1": "private contact",
+        "PD2": "private location",
+        "PD3": "identity data",
+        "PD4": "money or access",
+        "PD5": "sensitive facts",
+        "PD6": "nothing personal",
+        "PD7": "public or business",
+        "PD8": "not real or agreed",
+    },
+    "prompt-injection": {
+        "PI1": "an override",
+        "PI2": "an ordered verdict",
+        "PI3": "a forged role",
+        "PI4": "a forged answer",
+        "PI5": "new rules",
+        "PI6": "not for the reader",
+        "PI7": "talk about models",
+        "PI8": "orders for people",
+    },
+}
+NEUTRAL_RULE = {"spam": "SP6", "hate": "HT9", "privacy": "PD6", "prompt-injection": "PI6"}
+RULES_ON_EACH_SIDE = 5  # every policy lists five violating rules before its safe ones
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One training row: the content under one policy, its label, the rule that decides and the words that show it.
+
+    `quote` stands verbatim in `content` and is "" only where nothing can be quoted. `soft`, where known, is the
+    probability that the content violates, blended from the gold label and a teacher that did not see the row.
+    """
+
+    policy: str
+    content: str
+    label: str
+    rule: str
+    quote: str
+    source: str
+    weight: float = 1.0
+    soft: float | None = None
+
+
+def analysis(example: Example) -> str:
+    """The analysis to learn: one quote, the rule and its gist, without the label."""
+    return _cite(example.policy, example.rule, example.quote, zlib.crc32(example.content.encode()))
+
+
+def _cite(policy: str, rule: str, quote: str, salt: int) -> str:
+    gist = GLOSS[policy][rule]
+    if not quote:
+        return f"Nothing here falls under a rule but {rule}, {gist}."
+    verb = "fits" if salt % 8 == 0 else "falls under"
+    return f'"{quote}" {verb} {rule}, {gist}.'
+
+
+def opposite_analysis(example: Example, rng: random.Random) -> str:
+    """An analysis that argues for the other side, with a real quote, so that the label keeps depending on the content."""
+    rules = list(GLOSS[example.policy])
+    violates = example.label == LABELS[example.policy][1]
+    rule = rng.choice(rules[RULES_ON_EACH_SIDE:] if violates else rules[:RULES_ON_EACH_SIDE])
+    words = example.content.split(" ")
+    start = rng.randrange(len(words))
+    quote = clip(" ".join(words[start : start + 3])) if rng.random() < 0.6 else example.quote
+    return _cite(example.policy, rule, quote or example.quote, rng.randrange(8))
+
+
+def rationale(example: Example) -> str:
+    """One short sentence that needs no escaping inside a JSON string."""
+    gist = GLOSS[example.policy][example.rule]
+    return f"{example.rule}, {gist}: {example.quote}" if example.quote else f"{example.rule}, {gist}."
+
+
+def make(policy: str, violates: bool, content: str, rule: str, quote: str, source: str, **extra: Any) -> Example:
+    quote = quote if quote and quote in content else salient(content)
+    return Example(policy, content, LABELS[policy][violates], rule, quote, source, **extra)

@@ -1,0 +1,176 @@
+"""A run is shaped to fit the memory that is free, and refused with figures where nothing fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from safeguard_cli import hardware
+from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.gguf_file import Header
+from safeguard_cli.hardware import DEFAULT_SLOTS, Shape, cell_bytes, free_memory, shape_run, free_cores
+
+GB = 10**9
+PREFIX, OVERHEAD = 700, 320
+
+
+def header(
+    *, layers: int = 24, hidden: int = 2880, kv: int = 8, vocabulary: int = 201_088, size: int = 12 * GB
+) -> Header:
+    """The header of a model of gpt-oss's architecture; by default of the size of the 20b."""
+    numbers = {"block_count": layers, "embedding_length": hidden, "attention.head_count_kv": kv}
+    numbers |= {"attention.key_length": 64, "attention.value_length": 64, "context_length": 131_072}
+    numbers |= {"expert_used_count": 4, "expert_feed_forward_length": hidden}
+    metadata = {f"gpt-oss.{key}": value for key, value in numbers.items()}
+    metadata |= {"general.architecture": "gpt-oss", "tokenizer.ggml.tokens": range(vocabulary)}
+    return Header(Path("model.gguf"), size, metadata, ())
+
+
+LARGE = header()
+SMALL = header(layers=4, hidden=256, kv=2, vocabulary=8_000, size=10**7)
+
+
+@pytest.fixture
+def shape(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Shape]:
+    """Shapes a run on a machine with so many bytes free."""
+
+    def shape(
+        free: float,
+        model: Header = LARGE,
+        prefixes: tuple[int, ...] = (PREFIX,),
+        context: int | None = None,
+        slots: int | None = None,
+        amx: bool = False,
+    ) -> Shape:
+        monkeypatch.setattr(hardware, "free_memory", lambda: int(free))
+        overheads = (OVERHEAD,) * len(prefixes)
+        return shape_run(model, prefixes, overheads, context=context, slots=slots, threads=1, amx=amx)
+
+    return shape
+
+
+def test_with_enough_memory_the_defaults_are_taken(shape) -> None:
+    found = shape(64 * GB)
+    assert (found.plan.slots, found.context, found.extra_buffers) == (DEFAULT_SLOTS, 8192, True)
+
+
+def test_a_cell_of_the_20b_takes_48_kib() -> None:
+    assert cell_bytes(LARGE) == 48 * 1024
+
+
+def test_a_row_of_the_largest_size_fits_beside_all_prefixes(shape) -> None:
+    found = shape(64 * GB, prefixes=(300, 700, 5_000), slots=1)
+    assert found.plan.cells >= 300 + 700 + 5_000 + found.context - 300
+
+
+@given(st.floats(0, 100), st.sampled_from([None, 2_000, 30_000]), st.sampled_from([None, 1, 40]), st.booleans())
+def test_a_shape_never_takes_more_than_is_free(gigabytes: float, context, slots, amx: bool) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hardware, "free_memory", lambda: int(gigabytes * GB))
+        try:
+            found = shape_run(LARGE, [PREFIX], [OVERHEAD], context=context, slots=slots, threads=1, amx=amx)
+        except SafeguardError:
+            return
+    assert found.memory.total <= gigabytes * GB
+    assert found.plan.cells >= found.context
+    assert found.plan.slots >= 1
+
+
+def test_slots_are_fewer_where_memory_is_short(shape) -> None:
+    assert 1 <= shape(12.8 * GB).plan.slots < DEFAULT_SLOTS
+
+
+def test_slots_that_were_asked_for_are_kept(shape) -> None:
+    assert shape(64 * GB, slots=40).plan.slots == 40
+
+
+@pytest.mark.parametrize("model", [LARGE, SMALL], ids=["large", "small"])
+def test_what_fits_with_one_slot_is_not_refused_with_the_default(shape, model: Header) -> None:
+    least = shape(64 * GB, model, slots=1, amx=True).memory.total
+    for spare in (1.0, 1.02, 1.1):
+        assert shape(least * spare, model, amx=True).plan.slots >= 1
+
+
+@pytest.mark.parametrize("spare", [1.0, 1.05, 1.2])
+def test_a_run_is_not_refused_for_the_sake_of_repacked_weights(shape, spare: float) -> None:
+    least = shape(64 * GB, SMALL, slots=1, amx=True).memory.total
+    shape(least * spare, SMALL, slots=1, amx=False)
+
+
+def test_repacked_weights_are_left_out_on_amx(shape) -> None:
+    assert not shape(64 * GB, amx=True).extra_buffers
+
+
+def test_repacked_weights_are_left_out_where_memory_is_short(shape) -> None:
+    found = shape(16 * GB)
+    assert not found.extra_buffers
+    assert found.memory.weights == LARGE.size
+
+
+def test_too_little_memory_is_refused_with_figures(shape) -> None:
+    with pytest.raises(SafeguardError, match=r"12\.0 weights, .* cache, .* 4\.0 GB are free.*--ctx \(now 8192\)"):
+        shape(4 * GB)
+
+
+def test_no_memory_at_all_is_refused(shape) -> None:
+    with pytest.raises(SafeguardError, match=r" 0\.0 GB are free"):
+        shape(0)
+
+
+def test_a_context_too_small_for_policy_and_answer_is_a_usage_error(shape) -> None:
+    with pytest.raises(UsageError, match=r"--ctx 1,000 is too small: .* take 1,020 tokens; use at least --ctx 1276"):
+        shape(64 * GB, context=1_000)
+    assert shape(64 * GB, context=1_276).context == 1_276
+
+
+def test_the_context_is_at_most_what_the_model_was_trained_on(shape) -> None:
+    assert shape(64 * GB, SMALL, context=10**6).context == 131_072
+
+
+@pytest.mark.parametrize("key", ["block_count", "attention.head_count_kv", "context_length", "attention.key_length"])
+@pytest.mark.parametrize("value", [0, -1, 2**63])
+def test_absurd_numbers_in_a_header_are_refused_or_survived(shape, key: str, value: int) -> None:
+    broken = Header(LARGE.path, LARGE.size, {**LARGE.metadata, f"gpt-oss.{key}": value}, ())
+    try:
+        found = shape(64 * GB, broken)
+    except SafeguardError:
+        return
+    assert found.plan.cells >= 256
+
+
+@pytest.fixture
+def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts the process into a made-up control group."""
+    monkeypatch.setattr(hardware, "_CGROUP", tmp_path)
+
+    def cgroup(**files: str) -> None:
+        for name, text in files.items():
+            (tmp_path / name.replace("_", ".", 1)).write_text(text + "\n")
+
+    return cgroup
+
+
+def test_free_memory_is_at_most_what_the_control_group_leaves(cgroup) -> None:
+    cgroup(memory_max="3000000", memory_current="1000000")
+    assert free_memory() == 2_000_000
+
+
+def test_a_control_group_over_its_limit_leaves_nothing(cgroup) -> None:
+    cgroup(memory_max="1000", memory_current="2000")
+    assert free_memory() == 0
+
+
+def test_a_control_group_without_a_limit_changes_nothing(cgroup) -> None:
+    cgroup(memory_max="max", memory_current="1000", cpu_max="max 100000")
+    assert free_memory() > 1_000_000
+    assert free_cores() >= 1
+
+
+@pytest.mark.parametrize("quota", ["50000 100000", "100000 100000", "150000 100000"])
+def test_less_than_two_cores_of_quota_are_one(cgroup, quota: str) -> None:
+    cgroup(cpu_max=quota)
+    assert free_cores() == 1

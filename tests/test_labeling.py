@@ -1,0 +1,259 @@
+"""A long text becomes windows, and what the windows say becomes one verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from safeguard_cli.engine.decoding import Completion
+from safeguard_cli.labeling import OVERLAP, Labeling, Row, Rules, split
+from safeguard_cli.policy import Policy
+from safeguard_cli.prompt import ControlTokenError, Harmony, Prompt
+from safeguard_cli.records import Record
+from safeguard_cli.verdict import RowError, Verdict
+
+TWO = (Policy("spam", "x", ("ham", "spam"), ("spam",)), Policy("hate", "y", ("no", "hint", "yes"), ("hint", "yes")))
+RECORD = Record(0, 1, b"", {})
+
+
+def labeling(harmony: Harmony, *window: int, policies: Sequence[Policy] = TWO, **rules: object) -> Labeling:
+    """Labeling under as many policies as windows are given."""
+    chosen = tuple(policies[: len(window)])
+    prefixes = tuple(harmony.prefix(policy, "low") for policy in chosen)
+    return Labeling(harmony, Rules(chosen, prefixes, window, "low", **rules))  # type: ignore[arg-type]
+
+
+def contents(harmony: Harmony, prompts: Sequence[Prompt]) -> list[bytes]:
+    """The bytes of each prompt's content."""
+    return [harmony.tokenizer.decode_bytes(prompt.ids[: -len(harmony.suffix)]) for prompt in prompts]
+
+
+def finish(job: Labeling, row: Row, prompts: Sequence[Prompt], *scores: tuple[float, ...], **more: object) -> None:
+    for prompt, found in zip(prompts, scores, strict=True):
+        job.finish(row, Completion(prompt, found, **more))  # type: ignore[arg-type]
+
+
+def verdict(harmony: Harmony, *scores: float, policy: Policy = TWO[0], **rules: object) -> Verdict:
+    """The verdict on a short text for which the model gave these scores."""
+    job = labeling(harmony, 100, policies=[policy], **rules)
+    row, (prompts,) = job.start(RECORD, "x", 0)
+    finish(job, row, prompts, scores)
+    assert row.done
+    return row.verdicts[policy.name]
+
+
+STARTS = st.lists(st.integers(1, 4), min_size=1, max_size=120)  # how many tokens each character has
+
+
+@given(STARTS, st.integers(4, 700))
+def test_windows_cover_all_tokens_in_order_and_begin_at_characters(lengths: list[int], size: int) -> None:
+    first = [i == 0 for length in lengths for i in range(length)]
+    ids = range(len(first))
+    windows = split(ids, size, lambda token: first[token], 10_000)
+    assert windows[0][0] == 0
+    assert windows[-1][-1] == ids[-1]
+    assert all(first[window[0]] for window in windows)
+    assert all(0 < len(window) <= size for window in windows)
+    assert all(list(window) == list(range(window[0], window[-1] + 1)) for window in windows)
+    for window, following in pairwise(windows):
+        assert window[0] < following[0] <= window[-1] + 1
+        assert window[-1] < following[-1]
+
+
+@given(st.integers(16, 2_000), st.integers(1, 5_000))
+def test_neighbouring_windows_overlap(size: int, count: int) -> None:
+    windows = split(range(count), size, lambda _: True, 10_000)
+    for window, following in pairwise(windows):
+        assert window[-1] + 1 - following[0] == min(OVERLAP, size // 8)
+
+
+def test_no_more_windows_are_made_than_asked_for() -> None:
+    assert len(split(range(1_000_000), 16, lambda _: True, 17)) == 17
+
+
+@given(st.text(st.sampled_from("aé漢🚀 "), max_size=300), st.integers(16, 60))
+def test_windows_of_a_text_hold_whole_characters(harmony: Harmony, text: str, size: int) -> None:
+    _, (prompts,) = labeling(harmony, size, max_windows=1_000).start(RECORD, text, 0)
+    parts = [content.decode() for content in contents(harmony, prompts)]  # raises when a character is cut
+    assert all(part in text for part in parts)
+    assert text.startswith(parts[0])
+    assert text.endswith(parts[-1])
+
+
+def test_a_text_that_fits_is_one_window(harmony: Harmony) -> None:
+    row, (prompts,) = labeling(harmony, 16).start(RECORD, "!" * 16, 3)
+    assert contents(harmony, prompts) == [b"!" * 16]
+    assert (prompts[0].row, prompts[0].policy, prompts[0].window) == (3, 0, 0)
+    assert not row.done
+
+
+def test_an_empty_text_is_labelled(harmony: Harmony) -> None:
+    _, (prompts,) = labeling(harmony, 16).start(RECORD, "", 0)
+    assert [prompt.ids for prompt in prompts] == [harmony.suffix]
+
+
+def test_more_windows_than_allowed_are_too_long(harmony: Harmony) -> None:
+    job = labeling(harmony, 16, max_windows=2)  # 16 tokens, then 14 new ones beside an overlap of 2
+    assert len(job.start(RECORD, "!" * 30, 0)[1][0]) == 2
+    row, (prompts,) = job.start(RECORD, "!" * 31, 0)
+    assert row.done
+    assert not prompts
+    assert row.verdicts["spam"].error == RowError("too_long", "the text has 31 tokens, 16 fit --ctx in 2 windows")
+
+
+@pytest.mark.parametrize("rules", [{"max_windows": 2}, {"long": "error"}])
+def test_size_is_checked_in_bytes_before_tokenizing(
+    harmony: Harmony, monkeypatch: pytest.MonkeyPatch, rules: dict[str, object]
+) -> None:
+    job = labeling(harmony, 16, 20, **rules)
+    monkeypatch.setattr(harmony, "text_ids", lambda text: pytest.fail("tokenized"))
+    row, _ = job.start(RECORD, "é" * (20 * harmony.tokenizer.longest + 1), 0)
+    assert {name: found.error and found.error.code for name, found in row.verdicts.items()} == {
+        "spam": "too_long",
+        "hate": "too_long",
+    }
+
+
+def test_a_long_text_is_an_error_where_that_is_asked_for(harmony: Harmony) -> None:
+    row, _ = labeling(harmony, 16, long="error").start(RECORD, "!" * 17, 0)
+    assert row.verdicts["spam"].error == RowError("too_long", "the text has 17 tokens, 16 fit --ctx")
+
+
+@pytest.mark.parametrize("length", [17, 1_000_000])
+def test_truncation_keeps_the_beginning_and_says_so(harmony: Harmony, length: int) -> None:
+    job = labeling(harmony, 16, long="truncate")
+    row, (prompts,) = job.start(RECORD, "!" * length, 0)
+    assert contents(harmony, prompts) == [b"!" * 16]
+    finish(job, row, prompts, (0.5, 0.5))
+    assert row.verdicts["spam"].truncated
+
+
+@given(st.text(st.sampled_from("aé漢🚀"), min_size=1, max_size=100), st.integers(16, 60))
+def test_truncation_cuts_between_characters(harmony: Harmony, text: str, size: int) -> None:
+    _, (prompts,) = labeling(harmony, size, long="truncate").start(RECORD, text, 0)
+    assert text.startswith(contents(harmony, prompts)[0].decode())
+
+
+def test_a_text_that_fits_is_not_called_truncated(harmony: Harmony) -> None:
+    assert not verdict(harmony, 0.5, 0.5, long="truncate").truncated
+
+
+def test_truncation_under_one_policy_says_nothing_of_another(harmony: Harmony) -> None:
+    job = labeling(harmony, 100, 16, long="truncate")
+    row, (whole, cut) = job.start(RECORD, "!" * 50, 0)
+    finish(job, row, whole, (0.5, 0.5))
+    finish(job, row, cut, (0.2, 0.3, 0.5))
+    assert {name: found.truncated for name, found in row.verdicts.items()} == {"spam": False, "hate": True}
+
+
+def test_each_policy_has_windows_of_its_own_size(harmony: Harmony) -> None:
+    job = labeling(harmony, 100, 16)
+    row, (whole, parts) = job.start(RECORD, "!" * 44, 0)
+    assert (len(whole), len(parts)) == (1, 3)
+    finish(job, row, whole, (0.5, 0.5))
+    assert not row.done
+    finish(job, row, parts, (0.2, 0.3, 0.5), (1, 0, 0), (1, 0, 0))
+    assert row.done
+    assert {name: found.windows for name, found in row.verdicts.items()} == {"spam": 1, "hate": 3}
+
+
+def test_a_text_too_long_for_one_policy_is_labelled_under_the_other(harmony: Harmony) -> None:
+    job = labeling(harmony, 100, 16, max_windows=2)
+    row, (whole, parts) = job.start(RECORD, "!" * 50, 0)
+    assert not parts
+    finish(job, row, whole, (0.5, 0.5))
+    assert row.done
+    assert row.verdicts["spam"].label == "ham"
+    assert row.verdicts["hate"].error is not None
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
+def test_the_window_of_highest_p_violates_speaks_for_the_row(harmony: Harmony, order: tuple[int, ...]) -> None:
+    job = labeling(harmony, 100, 16)
+    row, (_, parts) = job.start(RECORD, "!" * 44, 0)
+    scores = [(0.4, 0.0, 0.6), (0.35, 0.33, 0.32), (0.9, 0.1, 0.0)]  # by highest label, the first would win
+    finish(job, row, [parts[i] for i in order], *(scores[i] for i in order))
+    found = row.verdicts["hate"]
+    assert (found.label, found.p_violates, found.windows) == ("no", 0.65, 3)
+
+
+def test_among_equal_windows_the_first_speaks(harmony: Harmony) -> None:
+    job = labeling(harmony, 16, reasoning=True)
+    row, (parts,) = job.start(RECORD, "!" * 30, 0)
+    for prompt, text in reversed(list(zip(parts, "ab", strict=True))):
+        finish(job, row, [prompt], (0.5, 0.5), analysis=(harmony.tokenizer.encode(text),))
+    assert row.verdicts["spam"].reasoning == "a"
+
+
+def test_an_engine_error_in_one_window_makes_the_row_an_error(harmony: Harmony) -> None:
+    job = labeling(harmony, 16)
+    row, (parts,) = job.start(RECORD, "!" * 30, 0)
+    finish(job, row, parts[:1], (0.1, 0.9))
+    finish(job, row, parts[1:], (), error="it failed")
+    assert row.verdicts["spam"] == Verdict(error=RowError("engine", "it failed"))
+
+
+def test_a_row_without_text_is_done_at_once_with_its_error(harmony: Harmony) -> None:
+    row, prompts = labeling(harmony, 16, 16).start(RECORD, RowError("no_text", "m"), 0)
+    assert row.done
+    assert prompts == [[], []]
+    assert row.verdicts == {name: Verdict(error=RowError("no_text", "m")) for name in ("spam", "hate")}
+
+
+def test_a_control_token_in_ordinary_text_makes_the_row_an_error(
+    harmony: Harmony, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forge(text: str) -> list[int]:
+        raise ControlTokenError
+
+    job = labeling(harmony, 16)
+    monkeypatch.setattr(harmony, "text_ids", forge)
+    error = job.start(RECORD, "x", 0)[0].verdicts["spam"].error
+    assert error is not None
+    assert error.code == "control_token"
+
+
+def test_the_label_is_the_one_of_highest_score_and_p_violates_the_sum(harmony: Harmony) -> None:
+    found = verdict(harmony, 0.4, 0.35, 0.25, policy=TWO[1])
+    assert (found.label, found.violates, found.p_violates) == ("no", False, 0.6)
+    assert found.scores == {"no": 0.4, "hint": 0.35, "yes": 0.25}
+
+
+@pytest.mark.parametrize(("threshold", "violates"), [(None, False), (0.3, True), (0.4, True), (0.41, False)])
+def test_violates_means_p_violates_at_or_over_the_threshold(
+    harmony: Harmony, threshold: float | None, violates: bool
+) -> None:
+    assert verdict(harmony, 0.6, 0.4, threshold=threshold).violates is violates
+
+
+@pytest.mark.parametrize(
+    ("scores", "threshold"), [((0.5000004, 0.1, 0.3999996), 0.5), ((1e-12, 0.4, 0.6 - 1e-12), 1.0)]
+)
+def test_the_threshold_agrees_with_the_p_violates_that_is_shown(
+    harmony: Harmony, scores: tuple[float, ...], threshold: float
+) -> None:
+    found = verdict(harmony, *scores, policy=TWO[1], threshold=threshold)
+    assert found.p_violates == threshold
+    assert found.violates is True
+
+
+def test_a_rationale_is_the_text_of_its_string(harmony: Harmony) -> None:
+    job = labeling(harmony, 16)
+    row, (prompts,) = job.start(RECORD, "x", 0)
+    finish(job, row, prompts, (0.9, 0.1), rationale=tuple(harmony.tokenizer.encode(' a \\"b\\" \\u00e9"}')))
+    assert row.verdicts["spam"].rationale == 'a "b" é'
+
+
+def test_reasoning_is_shown_only_where_it_is_asked_for(harmony: Harmony) -> None:
+    analysis = tuple(tuple(harmony.tokenizer.encode(text)) for text in ("one", "two"))
+    found = []
+    for reasoning in (False, True):
+        job = labeling(harmony, 16, reasoning=reasoning)
+        row, (prompts,) = job.start(RECORD, "x", 0)
+        finish(job, row, prompts, (0.9, 0.1), analysis=analysis)
+        found.append(row.verdicts["spam"].reasoning)
+    assert found == [None, "one\ntwo"]

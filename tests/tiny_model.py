@@ -1,0 +1,106 @@
+"""Writes a tiny GGUF of the gpt-oss architecture with random weights: sliding window, sinks, MXFP4 experts, harmony."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import gguf
+import numpy as np
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+MARKERS = ["<|startoftext|>", "<|endoftext|>", "<|return|>", "<|constrain|>", "<|channel|>"]
+MARKERS += ["<|start|>", "<|end|>", "<|message|>", "<|call|>"]
+HEADS, KV_HEADS, HEAD_DIM, EXPERTS = 4, 2, 32, 4
+
+
+def vocabulary(size: int = 600) -> tuple[list[str], list[tuple[str, str]]]:
+    """A byte-level vocabulary with merges learnt from a few sentences, always the same."""
+    words = "system developer user assistant analysis commentary final label spam ham rationale rule content message "
+    text = [words * 3 + "the of and to is not a message under this policy " * 2, '{"label":"', '","rationale":"', '"}']
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(text, trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    tokens = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    return tokens, [tuple(merge) if isinstance(merge, list) else tuple(merge.split(" ")) for merge in model["merges"]]
+
+
+def write(
+    path: Path,
+    *,
+    layers: int = 2,
+    hidden: int = 64,
+    used: int = 2,
+    seed: int = 0,
+    dense: str = "Q8_0",
+    experts: str = "MXFP4",
+) -> Path:
+    """Write the model; `dense` and `experts` name the ggml types of the attention and the expert weights.
+
+    With all 4 experts `used`, no rounding can send a token to another expert.
+    """
+    rng = np.random.default_rng(seed)
+    tokens, merges = vocabulary()
+    kinds = [gguf.TokenType.NORMAL] * len(tokens) + [gguf.TokenType.CONTROL] * len(MARKERS)
+    tokens = tokens + MARKERS
+    ff = hidden
+    out = gguf.GGUFWriter(str(path), "gpt-oss")
+    out.add_block_count(layers)
+    out.add_context_length(131072)
+    out.add_embedding_length(hidden)
+    out.add_feed_forward_length(ff)
+    out.add_expert_feed_forward_length(ff)
+    out.add_head_count(HEADS)
+    out.add_head_count_kv(KV_HEADS)
+    out.add_key_length(HEAD_DIM)
+    out.add_value_length(HEAD_DIM)
+    out.add_rope_freq_base(150000.0)
+    out.add_layer_norm_rms_eps(1e-5)
+    out.add_expert_count(EXPERTS)
+    out.add_expert_used_count(used)
+    out.add_sliding_window(128)
+    out.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+    out.add_rope_scaling_factor(32.0)
+    out.add_rope_scaling_orig_ctx_len(4096)
+    out.add_tokenizer_model("gpt2")
+    out.add_tokenizer_pre("gpt-4o")
+    out.add_token_list(tokens)
+    out.add_token_types(kinds)
+    out.add_token_merges([" ".join(pair) for pair in merges])
+    out.add_bos_token_id(tokens.index("<|startoftext|>"))
+    out.add_eos_token_id(tokens.index("<|return|>"))
+    out.add_pad_token_id(tokens.index("<|endoftext|>"))
+
+    def weights(name: str, *shape: int, kind: str = "F32", scale: float = 1.0) -> None:
+        values = (rng.standard_normal(shape) * scale / np.sqrt(shape[-1])).astype(np.float32)
+        qtype = gguf.GGMLQuantizationType[kind]
+        out.add_tensor(name, values if kind == "F32" else gguf.quants.quantize(values, qtype), raw_dtype=qtype)
+
+    weights("token_embd.weight", len(tokens), hidden, kind=dense, scale=8)
+    weights("output.weight", len(tokens), hidden, kind=dense, scale=3)
+    out.add_tensor("output_norm.weight", np.ones(hidden, np.float32))
+    for i in range(layers):
+        block = f"blk.{i}."
+        out.add_tensor(block + "attn_norm.weight", np.ones(hidden, np.float32))
+        out.add_tensor(block + "post_attention_norm.weight", np.ones(hidden, np.float32))
+        for name, heads in (("q", HEADS), ("k", KV_HEADS), ("v", KV_HEADS)):
+            weights(f"{block}attn_{name}.weight", heads * HEAD_DIM, hidden, kind=dense, scale=2)
+            weights(f"{block}attn_{name}.bias", heads * HEAD_DIM)
+        weights(block + "attn_output.weight", hidden, HEADS * HEAD_DIM, kind=dense, scale=2)
+        weights(block + "attn_output.bias", hidden)
+        weights(block + "attn_sinks.weight", HEADS)
+        weights(block + "ffn_gate_inp.weight", EXPERTS, hidden)
+        weights(block + "ffn_gate_inp.bias", EXPERTS)
+        for name in ("gate", "up"):
+            weights(f"{block}ffn_{name}_exps.weight", EXPERTS, ff, hidden, kind=experts)
+            weights(f"{block}ffn_{name}_exps.bias", EXPERTS, ff)
+        weights(block + "ffn_down_exps.weight", EXPERTS, hidden, ff, kind=experts)
+        weights(block + "ffn_down_exps.bias", EXPERTS, hidden)
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+    return path
