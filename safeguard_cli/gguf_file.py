@@ -86,12 +86,13 @@ class Header:
 
     @property
     def architecture(self) -> str:
-        return str(self.metadata.get("general.architecture", ""))
+        name = self.metadata.get("general.architecture", "")
+        return name[:100] if isinstance(name, str) else ""
 
     def number(self, key: str, default: int = 0) -> int:
         """An integer of this architecture, such as `block_count`; `default` where absent or not a number."""
         value = self.metadata.get(f"{self.architecture}.{key}", default)
-        return int(value) if isinstance(value, (int, float)) else default
+        return value if isinstance(value, int) else default
 
 
 class _Reader:
@@ -207,7 +208,7 @@ def _parse(path: Path, reader: _Reader) -> Header:
     if not isinstance(alignment, int) or alignment <= 0 or alignment > 1 << 20:
         raise reader.fail(f"its alignment is {alignment}")
     start = -(-reader.at // alignment) * alignment
-    end = start + max((t.offset + t.nbytes for t in tensors), default=0)
+    end = start + max(t.offset + t.nbytes for t in tensors) if tensors else reader.at
     if end > reader.size:
         raise BadModelFile(
             f"{path.name} is cut short: its header asks for {end:,} bytes, the file has {reader.size:,}; fetch it again"

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import psutil
 
 from safeguard_cli.engine.scheduler import BATCH, Plan
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.gguf_file import Header
+from safeguard_cli.gguf_file import BadModelFile, Header
 
 DEFAULT_CONTEXT = 8192
 DEFAULT_SLOTS = 16
-MOST_SLOTS = 64
+REPACK_SHARE = 0.7  # of the free memory; repacking is worth it only where much is left
 TYPICAL_CONTENT = 384  # tokens; only shapes the cache, a longer row takes more cells and fewer rows run beside it
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -98,35 +99,35 @@ def shape_run(
             f" use at least --ctx {least + 256} or a lower --max-reasoning"
         )
     free = free_memory()
-    cell = cell_bytes(header)
-    # Repacked weights are a second copy beside the mapped file; with AMX they crash (see engine/llama.py).
-    extra_buffers = not amx and 2 * header.size < 0.7 * free
-    weights = header.size * (2 if extra_buffers else 1)
     largest = context - min(prefixes)
     typical = max(overheads) + TYPICAL_CONTENT
-    most_cells = int((free - weights) * 0.8) // cell
-    wanted = slots or DEFAULT_SLOTS
-    cells = sum(prefixes) + max(largest, wanted * typical)
-    if cells > most_cells:
-        cells = max(most_cells, max(prefixes) + largest)
-        if slots is None:
-            wanted = max(1, min(wanted, (cells - max(prefixes)) // typical))
-    cells = -(-cells // 256) * 256  # llama.cpp rounds up itself
-    plan = Plan(wanted, cells)
-    memory = Memory(weights, cells * cell, compute_bytes(header, plan))
-    if memory.total > free:
-        raise SafeguardError(
-            f"not enough memory: about {memory.total / 1e9:.1f} GB are needed"
-            f" ({weights / 1e9:.1f} weights, {memory.cache / 1e9:.1f} cache, {memory.compute / 1e9:.1f} compute),"
-            f" {free / 1e9:.1f} GB are free; close programs, use a smaller --ctx (now {context}) or a smaller model"
+    # Best first: repacked weights, which are a second copy beside the mapped file (and crash with AMX, see
+    # engine/llama.py), then plain ones; all slots, then fewer; all prefixes resident, then one beside the largest row.
+    shapes = [
+        (n, sum(prefixes) + max(largest, n * typical)) for n in ([slots] if slots else range(DEFAULT_SLOTS, 0, -1))
+    ]
+    shapes.append((slots or max(1, largest // typical), max(prefixes) + largest))
+    for extra_buffers, (wanted, cells) in product([False] if amx else [True, False], shapes):
+        plan = Plan(wanted, -(-cells // 256) * 256)  # llama.cpp rounds up itself
+        memory = Memory(
+            header.size * (2 if extra_buffers else 1), plan.cells * cell_bytes(header), compute_bytes(header, plan)
         )
-    return Shape(plan, context, threads or free_cores(), extra_buffers, memory)
+        if memory.total <= (REPACK_SHARE * free if extra_buffers else free):
+            return Shape(plan, context, threads or free_cores(), extra_buffers, memory)
+    raise SafeguardError(
+        f"not enough memory: about {memory.total / 1e6:,.0f} MB are needed ({memory.weights / 1e6:,.0f} weights,"
+        f" {memory.cache / 1e6:,.0f} cache, {memory.compute / 1e6:,.0f} compute), {free / 1e6:,.0f} MB are free;"
+        f" close programs, use a smaller --ctx (now {context}), fewer --slots or a smaller model"
+    )
 
 
 def cell_bytes(header: Header) -> int:
     """Bytes of cache for one token: keys and values of all layers at f16 (windowed layers are kept whole too)."""
     width = header.number("attention.key_length", 64) + header.number("attention.value_length", 64)
-    return header.number("block_count", 1) * header.number("attention.head_count_kv", 1) * width * 2
+    cells = header.number("block_count") * header.number("attention.head_count_kv") * width * 2
+    if cells <= 0:
+        raise BadModelFile(f"{header.path.name} does not say how many layers and key/value heads it has")
+    return cells
 
 
 def compute_bytes(header: Header, plan: Plan) -> int:

@@ -39,7 +39,7 @@ class Row:
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     waiting: dict[int, int] = field(default_factory=dict)  # policy → windows not yet decided
     windows: dict[int, list[Completion]] = field(default_factory=dict)
-    truncated: bool = False
+    truncated: set[int] = field(default_factory=set)  # policies
 
     @property
     def done(self) -> bool:
@@ -77,7 +77,7 @@ class Labeling:
         if not row.waiting[index]:
             del row.waiting[index]
             policy = self.rules.policies[index]
-            row.verdicts[policy.name] = self._verdict(policy, row.windows.pop(index), row.truncated)
+            row.verdicts[policy.name] = self._verdict(policy, row.windows.pop(index), index in row.truncated)
 
     def _tokens(self, text: str) -> list[int] | RowError:
         rules, tokenizer = self.rules, self.harmony.tokenizer
@@ -98,7 +98,7 @@ class Labeling:
         if len(ids) <= size:
             return [ids]
         if rules.long == "truncate":
-            row.truncated = True
+            row.truncated.add(policy)
             return [ids[: self._boundary(ids, size)]]
         if rules.long == "split":
             windows = split(ids, size, self._starts_character, rules.max_windows + 1)
@@ -128,12 +128,12 @@ class Labeling:
         worst = max(sorted(completions, key=lambda c: c.prompt.window), key=p_violates)
         scores = {name: round(score, 6) for name, score in zip(policy.labels, worst.scores, strict=True)}
         label = max(zip(worst.scores, policy.labels, strict=True), key=lambda pair: pair[0])[1]
-        p, threshold = p_violates(worst), self.rules.threshold
+        p, threshold = min(1.0, round(p_violates(worst), 6)), self.rules.threshold
         decode = self.harmony.tokenizer.decode
         return Verdict(
             label=label,
             violates=label in policy.violates if threshold is None else p >= threshold,
-            p_violates=min(1.0, round(p, 6)),
+            p_violates=p,
             scores=scores,
             effort=self.rules.effort,
             windows=len(completions),

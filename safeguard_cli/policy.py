@@ -61,8 +61,13 @@ class Policy:
 
     def warnings(self) -> list[str]:
         """What looks like a mistake but does not stop a run."""
-        silent = [label for label in self.labels if label not in self.text]
+        silent = [label for label in self.labels if not re.search(_whole(label), self.text)]
         return [f"policy {self.name} never mentions its label {label!r}" for label in silent]
+
+
+def _whole(label: str) -> str:
+    """A pattern for the label by itself, since VALID stands in INVALID; scripts without spaces know no such bounds."""
+    return rf"(?<![0-9A-Za-z_]){re.escape(label)}(?![0-9A-Za-z_])" if label.isascii() else re.escape(label)
 
 
 def builtin_policies() -> dict[str, Path]:
@@ -104,7 +109,10 @@ def load_policy(
                 " `violates: [...]` in its front matter, or --violates"
             )
         bad = DEFAULT_VIOLATES
-    return Policy(str(name), text, chosen, bad, str(front.get("description") or ""))
+    description = front.get("description") or ""
+    if not isinstance(name, str) or not isinstance(description, str):
+        raise UsageError(f"{path}: `name` and `description` in the front matter must be text")
+    return Policy(name, text, chosen, bad, description)
 
 
 def _split(source: str, path: Path) -> tuple[dict[str, Any], str]:
@@ -114,7 +122,7 @@ def _split(source: str, path: Path) -> tuple[dict[str, Any], str]:
         return {}, source.strip("\r\n")
     try:
         front = yaml.load(found[1], Loader=yaml.BaseLoader) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         line = getattr(getattr(error, "problem_mark", None), "line", 0) + 2
         raise UsageError(
             f"{path}, line {line}: the front matter is not YAML: {getattr(error, 'problem', error)}"

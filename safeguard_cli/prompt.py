@@ -181,7 +181,7 @@ class Harmony:
             open_final_at_once=self.ids((Marker.CHANNEL, *_FINAL)),
             open_rationale=self.ids((_RATIONALE,)),
             quote_ids=self.tokenizer.closing_quote_ids,
-            stops=frozenset(self.tokenizer.control.values()),
+            stops=self.tokenizer.control_ids,
         )
 
     def string_text(self, ids: Iterable[int]) -> str:

@@ -302,7 +302,7 @@ def _run(
         while rows and rows[0].done:
             row = rows.popleft()
             first += 1
-            truncated += row.truncated
+            truncated += bool(row.truncated)
             sink.write(row.record, row.verdicts)
             progress.row(row.verdicts)
 

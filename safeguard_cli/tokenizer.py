@@ -55,18 +55,19 @@ class Tokenizer:
 
     def __init__(self, tokens: Sequence[str], types: Sequence[int], merges: Iterable[tuple[str, str]]) -> None:
         self.tokens = tokens
-        vocabulary = {
-            token: i for i, (token, kind) in enumerate(zip(tokens, types, strict=True)) if kind == NORMAL and token
-        }
-        self.control = {t: i for i, (t, kind) in enumerate(zip(tokens, types, strict=True)) if kind != NORMAL}
+        ordinary = [i for i, (token, kind) in enumerate(zip(tokens, types, strict=True)) if kind == NORMAL and token]
+        self.control_ids = frozenset(range(len(tokens))).difference(ordinary)
+        self.control = {tokens[i]: i for i in self.control_ids}
+        vocabulary = {tokens[i]: i for i in ordinary}
         missing = sum(symbol not in vocabulary for symbol in _BYTES)
         if missing:
             raise SafeguardError(f"the model's vocabulary cannot spell {missing} of the 256 bytes; it is not usable")
-        self._control_ids = frozenset(self.control.values())
-        try:
-            self._tokenizer = tokenizers.Tokenizer(models.BPE(vocabulary, list(merges), ignore_merges=True))
-        except Exception as error:  # the package raises bare Exception
-            raise SafeguardError(f"the model's vocabulary and merges do not fit each other: {error}") from None
+        if strange := next((token for token in vocabulary if not _BYTES.keys() >= set(token)), None):
+            raise SafeguardError(f"the model's vocabulary has the token {strange!r}, which stands for no bytes")
+        pairs = list(merges)
+        if unknown := next((pair for pair in pairs if not {*pair, "".join(pair)} <= vocabulary.keys()), None):
+            raise SafeguardError(f"the model's merges do not fit its vocabulary: {' '.join(unknown)!r} is no token")
+        self._tokenizer = tokenizers.Tokenizer(models.BPE(vocabulary, pairs, ignore_merges=True))
         self._tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [
                 pre_tokenizers.Split(tokenizers.Regex(_SPLIT), "isolated"),
@@ -93,12 +94,12 @@ class Tokenizer:
 
     def has_control(self, ids: Iterable[int]) -> bool:
         """Whether any id is a control token; never true for what `encode` gives, and checked all the same."""
-        return not self._control_ids.isdisjoint(ids)
+        return not self.control_ids.isdisjoint(ids)
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes that one token stands for; a control token gives its spelling."""
         spelling = self.tokens[token]
-        if token in self._control_ids:
+        if token in self.control_ids:
             return spelling.encode()
         return bytes(_BYTES[symbol] for symbol in spelling)
 
@@ -113,12 +114,12 @@ class Tokenizer:
     @cached_property
     def longest(self) -> int:
         """Bytes of the longest ordinary token: text of n bytes has at least n / longest tokens."""
-        return max(len(t) for i, t in enumerate(self.tokens) if i not in self._control_ids)
+        return max(len(t) for i, t in enumerate(self.tokens) if i not in self.control_ids)
 
     @cached_property
     def closing_quote_ids(self) -> npt.NDArray[np.intp]:
         """Ids of all ordinary tokens that begin with a double quote: each of them closes a JSON string."""
-        found = [i for i, t in enumerate(self.tokens) if t.startswith('"') and i not in self._control_ids]
+        found = [i for i, t in enumerate(self.tokens) if t.startswith('"') and i not in self.control_ids]
         return np.array(found, np.intp)
 
     @cached_property
@@ -127,7 +128,7 @@ class Tokenizer:
 
         A token stands alone here: one that ends inside an escape sequence counts as breaking.
         """
-        kinds = [0 if i in self._control_ids else _string_kind(self.token_bytes(i)) for i in range(len(self.tokens))]
+        kinds = [0 if i in self.control_ids else _string_kind(self.token_bytes(i)) for i in range(len(self.tokens))]
         return np.array(kinds, np.int8)
 
 

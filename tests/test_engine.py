@@ -172,6 +172,13 @@ def test_labels_that_share_a_start_are_scored_on_branches(exact, harmony, traces
     assert_equal_to_plain(exact, prefixes, traces)
 
 
+def test_more_labels_than_a_decode_has_logits_for(exact, harmony, traces) -> None:
+    prefixes = [prefix_of(harmony, 50, ['"' * i for i in range(1, 71)])]
+    done = run(exact, prefixes, prompts_of(harmony, [5, 6]), Options(0), slots=1)
+    assert all(sum(completion.scores) == pytest.approx(1) for completion in done)
+    assert_equal_to_plain(exact, prefixes, traces)
+
+
 def test_a_row_is_admitted_only_when_its_worst_case_fits(tiny, harmony) -> None:
     prefixes = [prefix_of(harmony, 100)]
     prompts = prompts_of(harmony, [1200, 10, 900, 10, 10, 10, 1000, 10])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safeguard_cli import hardware
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.gguf_file import Header
-from safeguard_cli.hardware import DEFAULT_SLOTS, Shape, cell_bytes, free_memory, shape_run, free_cores
+from safeguard_cli.hardware import DEFAULT_SLOTS, Shape, cell_bytes, free_cores, free_memory, shape_run
 
 GB = 10**9
 PREFIX, OVERHEAD = 700, 320
@@ -95,10 +95,9 @@ def test_what_fits_with_one_slot_is_not_refused_with_the_default(shape, model: H
         assert shape(least * spare, model, amx=True).plan.slots >= 1
 
 
-@pytest.mark.parametrize("spare", [1.0, 1.05, 1.2])
-def test_a_run_is_not_refused_for_the_sake_of_repacked_weights(shape, spare: float) -> None:
+def test_a_run_is_not_refused_for_the_sake_of_repacked_weights(shape) -> None:
     least = shape(64 * GB, SMALL, slots=1, amx=True).memory.total
-    shape(least * spare, SMALL, slots=1, amx=False)
+    assert not shape(least, SMALL, slots=1, amx=False).extra_buffers
 
 
 def test_repacked_weights_are_left_out_on_amx(shape) -> None:
@@ -112,12 +111,12 @@ def test_repacked_weights_are_left_out_where_memory_is_short(shape) -> None:
 
 
 def test_too_little_memory_is_refused_with_figures(shape) -> None:
-    with pytest.raises(SafeguardError, match=r"12\.0 weights, .* cache, .* 4\.0 GB are free.*--ctx \(now 8192\)"):
+    with pytest.raises(SafeguardError, match=r"12,000 weights, .* cache, .* 4,000 MB are free.*--ctx \(now 8192\)"):
         shape(4 * GB)
 
 
 def test_no_memory_at_all_is_refused(shape) -> None:
-    with pytest.raises(SafeguardError, match=r" 0\.0 GB are free"):
+    with pytest.raises(SafeguardError, match=r" 0 MB are free"):
         shape(0)
 
 

@@ -93,7 +93,7 @@ def test_violating_labels_alone_can_be_overridden(load) -> None:
         ("---\nlabels: [ham, spam]\n---\nx", "say which of its labels violate"),
         ("---\nname: My Policy\n---\nx", "use lower-case letters"),
         ("---\nname: ../x\n---\nx", "use lower-case letters"),
-        ("---\nname: [a]\n---\nx", "use lower-case letters"),
+        ("---\nname: [a]\n---\nx", "must be text"),
         ("---\nname: s\n---\n\n \n", "holds no text"),
         ("", "holds no text"),
         (b"caf\xe9", "not UTF-8"),

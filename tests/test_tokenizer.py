@@ -78,9 +78,9 @@ def test_a_byte_that_only_a_control_token_spells_is_refused(alphabet: list[str])
         Tokenizer(alphabet, [NORMAL] * 255 + [CONTROL], [])
 
 
-@pytest.mark.parametrize("merge", [("a", "b"), ("zz", "z"), ("", "a")])
+@pytest.mark.parametrize("merge", [("a", "b"), ("zz", "z"), ("", "a"), ("Ā", "Ā")])
 def test_merges_that_do_not_fit_are_refused(alphabet: list[str], merge: tuple[str, str]) -> None:
-    with pytest.raises(SafeguardError, match="do not fit each other"):
+    with pytest.raises(SafeguardError, match="merges do not fit its vocabulary"):
         Tokenizer(alphabet, [NORMAL] * 256, [merge])
 
 

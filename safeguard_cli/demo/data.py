@@ -25,7 +25,7 @@ from pathlib import Path
 from safeguard_cli.demo import phrases as ph
 from safeguard_cli.demo.example import GLOSS, LABELS, Example, analysis, make, opposite_analysis, rationale
 from safeguard_cli.demo.hate import HateRows, hate_rule, hate_weights
-from safeguard_cli.demo.messages import HAS_PRIVATE, graded, sms_pools, spam_rule, spamassassin_mails
+from safeguard_cli.demo.messages import HAS_PRIVATE, graded, sms_pools, spamassassin_mails
 from safeguard_cli.demo.mix import (
     Pools,
     Sampler,
@@ -130,7 +130,7 @@ def _held_out(
     weights: Mapping[str, float],
     rng: random.Random,
 ) -> dict[str, list[Example]]:
-    """Held-out rows: each set under its own policy, and across: SMS under `hate` and `privacy`, HateCheck under `spam`."""
+    """Held-out rows: each set under its own policy, and across (SMS under `hate`, HateCheck under `spam`, ...)."""
     messages = graded(
         [r["text"] for r in sms], [r["label"] == "spam" for r in sms], [r["label"] == "spam" for r in sms], weights
     )
@@ -143,7 +143,7 @@ def _held_out(
         return [make(banks[bank]) for _ in range(150)] if banks[bank] else []
 
     return {
-        "spam/sms": [under("spam", m.spam, m.text, spam_rule(m.text, m.spam), m.quote) for m in messages],
+        "spam/sms": [under("spam", m.spam, m.text, m.rule, m.quote) for m in messages],
         "hate/hatecheck": [under("hate", bad, t, hate_rule(r)) for t, bad, r in cases],
         "hate/sms": [under("hate", False, m.text, "HT9") for m in messages],
         "privacy/sms": [
@@ -177,7 +177,8 @@ def main(arguments: Sequence[str]) -> None:
     for policy in LABELS:
         mine = [example for name, example in rows if name == policy]
         print(
-            f"# {policy}: {dict(Counter(e.label for e in mine))}, {dict(Counter(e.source for e in mine).most_common(8))}"
+            f"# {policy}: {dict(Counter(e.label for e in mine))}",
+            dict(Counter(e.source for e in mine).most_common(8)),
         )
         for example in mine[:5]:
             print(f"  {example.label:9} {example.content!r}\n            {analysis(example)}")

@@ -54,7 +54,8 @@ def _address(rng: random.Random) -> str:
 def _site(rng: random.Random) -> str:
     host = rng.choice(("win", "prize", "txt", "mobi", "fun", "club", "deal", "pay", "love", "bonus", "secure", "cash"))
     tail = rng.choice((".com", ".co.uk", ".net", ".biz", ".info", ".ly", ".xyz", ".tv"))
-    return f"{rng.choice(('www.', 'http://', 'https://', ''))}{host}{rng.choice(('4u', '-now', 'line', '24', '-id'))}{tail}"
+    start, middle = rng.choice(("www.", "http://", "https://", "")), rng.choice(("4u", "-now", "line", "24", "-id"))
+    return f"{start}{host}{middle}{tail}"
 
 
 def verdict_json(rng: random.Random, label: str) -> str:

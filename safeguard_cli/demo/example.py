@@ -94,7 +94,7 @@ def _cite(policy: str, rule: str, quote: str, salt: int) -> str:
 
 
 def opposite_analysis(example: Example, rng: random.Random) -> str:
-    """An analysis that argues for the other side, with a real quote, so that the label keeps depending on the content."""
+    """An analysis for the other side, with a real quote, so that the label keeps depending on the content."""
     rules = list(GLOSS[example.policy])
     violates = example.label == LABELS[example.policy][1]
     rule = rng.choice(rules[RULES_ON_EACH_SIDE:] if violates else rules[:RULES_ON_EACH_SIDE])

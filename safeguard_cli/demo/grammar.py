@@ -1,4 +1,4 @@
-"""Fills sentence templates, picks and clips the words to quote, and misspells: the mechanics behind the generated rows."""
+"""Fills sentence templates, picks and clips the words to quote, and misspells."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def fill(template: str | Sequence[Any], slots: Slots, words: Slots, rng: random.
 
 
 def clip(span: str, limit: int = QUOTE_CHARACTERS) -> str:
-    """The first words of a span that fit a quote: no double quote, backslash or line end, no punctuation at its edges."""
+    """The first words of a span that fit a quote: no double quote, backslash or line end, no bare punctuation."""
     runs = _RUN.findall(span)
     if not runs:
         return ""
@@ -143,7 +143,7 @@ def misspelt(word: str, rng: random.Random) -> str:
 
 
 def misspell(text: str, quote: str, rng: random.Random) -> tuple[str, str]:
-    """Misspells one word, in the quote more often than not, or glues two words; keeps the quote verbatim in the text."""
+    """Misspells one word, mostly one of the quote, or glues two words; keeps the quote verbatim in the text."""
     source = quote if quote and rng.random() < 0.6 else text
     words = [word for word in source.split(" ") if len(word) > 2 and word.isalpha()]
     if not words or text.count(quote) != 1:

@@ -54,12 +54,13 @@ def spam_rule(text: str, spam: bool) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message with its quote and the share of spam in it, in [0, 1]."""
+    """A message with its quote, how much it counts as spam, in [0, 1], and the rule that decides."""
 
     text: str
     spam: bool
     quote: str
     soft: float
+    rule: str
 
 
 def _blend(gold: bool, taught: float) -> float:
@@ -73,7 +74,7 @@ def graded(
 ) -> list[Message]:
     against = {word: -weight for word, weight in weights.items()}
     return [
-        Message(text, gold, salient(text, weights if gold else against), _blend(gold, p))
+        Message(text, gold, salient(text, weights if gold else against), _blend(gold, p), spam_rule(text, gold))
         for text, gold, p in zip(texts, spam, taught, strict=True)
     ]
 

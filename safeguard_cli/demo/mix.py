@@ -63,16 +63,15 @@ def _message(pool: Pools, spam: bool, rng: random.Random) -> Message:
     rows = pool.spam if spam else pool.ham
     if rows and rng.random() < 0.7:
         return rng.choice(rows)
-    text, quote, _ = own_sentence(ph.SPAM if spam else ph.HAM, rng)
-    return Message(text, spam, quote, float(spam))
+    text, quote, rule = own_sentence(ph.SPAM if spam else ph.HAM, rng)
+    return Message(text, spam, quote, float(spam), rule)
 
 
 def _sms(policy: str, message: Message, source: str, rng: random.Random) -> Example:
     """A message under any policy; under `privacy` only one without private details belongs here."""
     text, quote = lightly_changed(message.text, message.quote, rng)
     if policy == "spam":
-        rule = spam_rule(message.text, message.spam)
-        return make(policy, message.spam, text, rule, quote, source, soft=message.soft)
+        return make(policy, message.spam, text, message.rule, quote, source, soft=message.soft)
     rule = NEUTRAL_RULE[policy]
     if policy == "privacy" and message.spam and HAS_DETAIL.search(text):
         rule = "PD7"
@@ -203,8 +202,7 @@ def _own_message(spam: bool, rng: random.Random) -> Example:
 
 def _mail(pool: Pools, rng: random.Random) -> Example:
     message, weight = rng.choice(pool.mails)
-    rule = spam_rule(message.text, message.spam)
-    return make("spam", message.spam, message.text, rule, message.quote, "mail", weight=weight)
+    return make("spam", message.spam, message.text, message.rule, message.quote, "mail", weight=weight)
 
 
 def hate_samplers(pool: Pools) -> list[tuple[float, Sampler]]:

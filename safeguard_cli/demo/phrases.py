@@ -303,7 +303,7 @@ CLAIMS: dict[str, tuple[str, ...]] = {
         no {GN} should ever [<lead|teach|judge|join|rule>] <us|our kids|this country>
         nobody <should|can> ever [trust {GP}]
         nobody would [miss {GP}] if they <left|were gone|vanished>
-        {GA} lives [<have no value|mean nothing|do not matter|don't count|matter less>]
+        {GA} lives [<have no value|mean nothing|carry no weight|don't count|matter less>]
         a {GA} life [<is not worth saving|has no value|counts for nothing|is not worth much>]
         {GP} [have no right to <exist|be here|complain|speak|live>]
         {GP} [do not count as <people|citizens|family|equals>]
@@ -678,7 +678,7 @@ COUNTER_SENTENCES = lines(
     {GP} may be {vermin} to you, [but not to me]
     {GP} might be {bad} in your eyes, yet [nobody cares what you think]
     {GA} lives may mean nothing to you, [but they do to us]
-    no {GN} [deserves to <die|suffer|be {harmed}>]
+    no {GN} alive [has earned <death|such pain|such hate>]
     no {GN} [should be called {bad}]
     I will [never accept] the {violence} of {GP}
     the {violence} of {GP} [<must stop|is a crime|horrifies me|is never justified>]
@@ -759,7 +759,7 @@ IDENTITY = lines(
     I wish all {GP} would be [<happy|safe|free|{helped}>]
     it would be best to [{help}] {GP}
     <if only|I hope> somebody would [{help}] those {GP}
-    {GA} lives are [worth <so much|everything|just as much|a great deal>]
+    {GA} lives are [worth <more than gold|everything|just as much|a great deal>]
     a {GA} life is [worth <just as much as mine|a lot|fighting for>]
     your {GA} lives have [great value]
     the <world|country|town> would be [poorer without {GP}]

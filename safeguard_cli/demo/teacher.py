@@ -1,4 +1,4 @@
-"""A linear teacher for the demo model: graded spam probabilities from folds that never saw the row, and word weights."""
+"""A linear teacher: graded spam probabilities from folds that never saw the row, and word weights."""
 
 from __future__ import annotations
 

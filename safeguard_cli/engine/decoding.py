@@ -16,6 +16,7 @@ import numpy.typing as npt
 from safeguard_cli.prompt import Contract, Prompt
 
 MAX_RATIONALE = 96
+MOST_OUTPUTS = 32  # logits rows that one step may ask for
 
 Logits: TypeAlias = npt.NDArray[np.float32]
 Choose: TypeAlias = Callable[[Logits], int]
@@ -129,6 +130,7 @@ def _reason(
             return True, (*contract.next_message, *contract.open_final)
         logits = yield _step(contract.next_message)
         channel = max((contract.final_token, *contract.channels), key=logits[0].__getitem__)
+        _check(logits[0][channel])
         if channel == contract.final_token:
             return True, contract.open_final
         analysis.append([])
@@ -141,9 +143,12 @@ def _score(trie: Trie, root: Logits) -> Generator[Step, Logits, npt.NDArray[np.f
     log_scores = np.zeros(len(trie.contract.labels))
     trie.root.add_scores(root, log_scores)
     for chain in trie.chains:
-        logits = yield Step(chain.tokens, tuple(index for index, _ in chain.nodes), branch=True)
-        for row, (_, node) in zip(logits, chain.nodes, strict=True):
-            node.add_scores(row, log_scores)
+        # A few nodes at a time: a decode has room for so many logits only, see Plan.context.
+        for begin in range(0, len(chain.nodes), MOST_OUTPUTS):
+            nodes = chain.nodes[begin : begin + MOST_OUTPUTS]
+            logits = yield Step(chain.tokens, tuple(index for index, _ in nodes), branch=True)
+            for row, (_, node) in zip(logits, nodes, strict=True):
+                node.add_scores(row, log_scores)
     scores: npt.NDArray[np.float64] = np.exp(log_scores)
     scores /= scores.sum()
     return scores
@@ -174,9 +179,14 @@ def _chooser(prompt: Prompt, options: Options) -> Choose:
 
 def _argmax(logits: npt.NDArray[np.floating]) -> int:
     token = int(logits.argmax())
-    if not np.isfinite(logits[token]):
-        raise BadLogits
+    _check(logits[token])
     return token
+
+
+def _check(best: np.floating) -> None:
+    """The greatest logit says whether there are numbers at all: argmax finds a NaN first."""
+    if not np.isfinite(best):
+        raise BadLogits
 
 
 @dataclass(slots=True, eq=False)
@@ -199,10 +209,10 @@ class Node:
         values = logits[list(self.children)].astype(np.float64)
         if self.end is not None and self.quote_ids is not None:
             closing = logits[self.quote_ids].astype(np.float64)  # every token that closes the string counts
+            _check(closing.max())
             values = np.append(values, np.logaddexp.reduce(closing))
+        _check(values.max())
         values -= np.logaddexp.reduce(values)
-        if not np.isfinite(values.max()):
-            raise BadLogits
         for value, labels in zip(values, self.under, strict=True):
             log_scores[labels] += value
 

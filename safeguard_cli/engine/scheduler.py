@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from safeguard_cli.engine.decoding import (
+    MOST_OUTPUTS,
     BadLogits,
     Completion,
     Coroutine,
@@ -38,7 +39,7 @@ class Plan:
 
     def context(self, prefixes: int) -> ContextSize:
         """One sequence for each prefix, one for each slot and one for each slot's branches."""
-        return ContextSize(self.cells, prefixes + 2 * self.slots, BATCH, min(BATCH, 2 * self.slots + 32))
+        return ContextSize(self.cells, prefixes + 2 * self.slots, BATCH, 2 * self.slots + MOST_OUTPUTS)
 
 
 @dataclass(slots=True, eq=False)
