@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from enum import Enum
@@ -368,17 +369,21 @@ def _list(value: str | None) -> tuple[str, ...]:
 
 def _guarded(command: Callable[[], int], debug: bool) -> int:
     """Run a command; its failures become one sentence on standard error and an exit code."""
-    from safeguard_cli.interrupts import Interrupted, listen
     from safeguard_cli.terminal import fail
 
-    listen()
+    def interrupt(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)  # the second one ends the process at once
+        raise errors.Interrupted(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     try:
         return command()
     except BrokenPipeError:
         # Who reads us has seen enough. Python would complain when it flushes standard output at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return errors.BROKEN_PIPE
-    except Interrupted as stop:
+    except errors.Interrupted as stop:
         return stop.exit_code
     except errors.SafeguardError as error:
         if debug:

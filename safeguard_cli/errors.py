@@ -23,3 +23,15 @@ class UsageError(SafeguardError):
     """The command was called wrongly; nothing was loaded or written."""
 
     exit_code = USAGE
+
+
+class EngineError(SafeguardError):
+    """The engine cannot do what it was asked; the run ends."""
+
+
+class Interrupted(BaseException):
+    """A signal asked the command to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number

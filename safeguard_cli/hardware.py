@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from safeguard_cli.engine.scheduler import BATCH, Plan
+from safeguard_cli.engine.plan import BATCH, Plan
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.gguf_file import BadModelFile, Header
 
@@ -43,6 +43,14 @@ def free_memory() -> int:
     if limit.isdigit() and used.isdigit():
         free = min(free, int(limit) - int(used))
     return max(0, free)
+
+
+def has_amx() -> bool:
+    """Whether the CPU has AMX, with which llama.cpp would repack weights for it; known on Linux only."""
+    try:
+        return "amx_int8" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
 
 
 def _cgroup(name: str) -> str:

@@ -126,6 +126,14 @@ class Prompt:
     ids: tuple[int, ...]
 
 
+class Feed(Enum):
+    """What may stand among the prompts of a run: start nothing until something finished; begin anew; no more."""
+
+    HOLD = "hold"
+    RESET = "reset"
+    END = "end"
+
+
 class ControlTokenError(Exception):
     """Ordinary text gave a control token. The tokenizer cannot do that; if it does, the row must not be labelled."""
 

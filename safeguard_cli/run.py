@@ -15,8 +15,7 @@ from typing import BinaryIO, Literal, TypedDict
 from safeguard_cli import errors, hardware
 from safeguard_cli.content import Selector, make_selector
 from safeguard_cli.engine.decoding import Options, Trie, overhead
-from safeguard_cli.engine.llama import LOG, Model, amx_build
-from safeguard_cli.engine.scheduler import Scheduler
+from safeguard_cli.engine.process import Engine, EngineSpec
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.gguf_file import Header
 from safeguard_cli.labeling import Labeling, Row, Rules
@@ -32,7 +31,7 @@ from safeguard_cli.outputs import (
 )
 from safeguard_cli.policy import Policy, load_policy
 from safeguard_cli.progress import Kind, Progress, make_progress
-from safeguard_cli.prompt import Harmony, Prompt
+from safeguard_cli.prompt import Feed, Harmony, Prompt
 from safeguard_cli.records import MAX_ROW_BYTES, Record, Source, count_rows, open_source
 from safeguard_cli.terminal import note, safe, warn
 from safeguard_cli.tokenizer import Tokenizer
@@ -115,11 +114,10 @@ def label(settings: Settings) -> int:
             return _dry_run(settings, prepared, source, selector)
         total = None if settings.quiet else _total(settings, source)
         progress = make_progress(settings.progress, policies, total, quiet=settings.quiet)
-        with _load(settings, prepared) as model, stack:
+        with _engine(settings, prepared) as engine, stack:
             sink = stack.enter_context(open_sink(target, source=source, **output))
-            scheduler = Scheduler(model, prepared.labeling.rules.prefixes, prepared.options, prepared.shape.plan)
             with progress:
-                truncated = _run(settings, prepared, source, selector, scheduler, sink, progress)
+                truncated = _run(settings, prepared, source, selector, engine, sink, progress)
             progress.finish()
     if truncated:
         warn(f"{truncated:,} rows were longer than --ctx allows and were labelled by their beginning")
@@ -166,7 +164,7 @@ def prepare(settings: Settings, policies: tuple[Policy, ...]) -> Prepared:
     kinds = harmony.tokenizer.string_kinds if settings.rationale else None
     options = Options(budget, kinds, settings.temperature, settings.seed)
     overheads = tuple(overhead(Trie(prefix.contract), options) + len(harmony.suffix) for prefix in prefixes)
-    amx = amx_build()
+    amx = hardware.has_amx()
     shape = hardware.shape_run(
         header,
         [len(prefix.ids) for prefix in prefixes],
@@ -203,17 +201,19 @@ def _shape_text(shape: hardware.Shape) -> str:
     )
 
 
-def _load(settings: Settings, prepared: Prepared) -> Model:
-    if settings.verbose:
-        LOG.sink = note
+def _engine(settings: Settings, prepared: Prepared) -> Engine:
     shape, rules = prepared.shape, prepared.labeling.rules
-    return Model(
+    spec = EngineSpec(
         prepared.header.path,
-        shape.plan.context(len(rules.prefixes)),
-        threads=shape.threads,
-        gpu_layers=settings.gpu_layers,
-        extra_buffers=shape.extra_buffers,
+        rules.prefixes,
+        prepared.options,
+        shape.plan,
+        shape.threads,
+        settings.gpu_layers,
+        shape.extra_buffers,
+        settings.verbose,
     )
+    return Engine(spec, note)
 
 
 def _target(settings: Settings, source: Source) -> Path | BinaryIO:
@@ -284,7 +284,7 @@ def _run(
     prepared: Prepared,
     source: Source,
     selector: Selector,
-    scheduler: Scheduler,
+    engine: Engine,
     sink: Sink,
     progress: Progress,
 ) -> int:
@@ -315,14 +315,14 @@ def _run(
         except SafeguardError as error:
             broken.append(error)
 
-    def prompts() -> Iterator[Prompt | None]:
+    def prompts() -> Iterator[Prompt | Feed]:
         group = most // 2 if _prefixes_compete(prepared) else 1
         records = readable(source if settings.limit is None else islice(source, settings.limit))
         number = 0
         while batch := list(islice(records, group)):
             # Rows that wait for an earlier one are bounded: then something has to finish first.
             while len(rows) + len(batch) > most:
-                yield None
+                yield Feed.HOLD
             started = []
             for record in batch:
                 text = record.error or selector.select(record)
@@ -336,7 +336,7 @@ def _run(
                 for by_policy in started:
                     yield from by_policy[index]
 
-    for completion in scheduler.complete(prompts()):
+    for completion in engine.complete(prompts()):
         row = rows[completion.prompt.row - first]
         labeling.finish(row, completion)
         progress.tokens(len(completion.prompt.ids), completion.generated)

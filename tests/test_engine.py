@@ -12,10 +12,12 @@ import tiny_model
 
 from safeguard_cli.engine import scheduler as scheduling
 from safeguard_cli.engine.decoding import Completion, Options, Step, decide
-from safeguard_cli.engine.llama import ContextSize, EngineError, Model, amx_build
-from safeguard_cli.engine.scheduler import Plan, Scheduler
+from safeguard_cli.engine.llama import Model, amx_build
+from safeguard_cli.engine.plan import ContextSize, Plan
+from safeguard_cli.engine.scheduler import Scheduler
+from safeguard_cli.errors import EngineError
 from safeguard_cli.policy import Policy
-from safeguard_cli.prompt import Harmony, Prefix, Prompt
+from safeguard_cli.prompt import Feed, Harmony, Prefix, Prompt
 
 # Logits of the tiny models spread over about 15. Batches of other make-up move them by rounding alone: by up to 0.04
 # with weights that are not quantized; with quantized ones, whose inputs are rounded to 8 bits, by up to 0.6.
@@ -207,7 +209,7 @@ def test_a_held_feed_lets_rows_finish_and_goes_on(tiny, harmony) -> None:
     def feed():
         for prompt in prompts:
             while prompt.row > len(done):
-                yield None
+                yield Feed.HOLD
             yield prompt
 
     plan = Plan(4, 2048)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
-import os
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,18 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from llama_cpp import llama_cpp as C  # noqa: N812 - the C API, named as such
 
-from safeguard_cli import interrupts
-from safeguard_cli.errors import SafeguardError
+from safeguard_cli.engine.plan import ContextSize
+from safeguard_cli.errors import EngineError
 
 MAX_SEQUENCES: int = C.llama_max_parallel_sequences()
-_STRLEN = ctypes.CDLL(ctypes.util.find_library("msvcrt") if os.name == "nt" else None).strlen
 _LOG_WARN, _LOG_ERROR, _LOG_CONTINUED = 3, 4, 5
 
 Logits = npt.NDArray[np.float32]
-
-
-class EngineError(SafeguardError):
-    """llama.cpp could not do what it was asked; the run ends."""
 
 
 class _Log:
@@ -114,16 +106,6 @@ class Batch:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ContextSize:
-    """What a context holds: `cells` tokens over all sequences; `batch` tokens and `outputs` logits rows a decode."""
-
-    cells: int
-    sequences: int
-    batch: int
-    outputs: int
-
-
 class Model:
     """A loaded model with one context of many sequences that share a unified cache. Use as a context manager.
 
@@ -156,10 +138,7 @@ class Model:
         wanted = C.llama_model_default_params()
         wanted.n_gpu_layers = gpu_layers
         wanted.use_extra_bufts = extra_buffers
-        # Called as the file is read; False ends the loading. A signal's handler has run by then.
-        wanted.progress_callback = self._progress = C.llama_progress_callback(lambda *_: not interrupts.pending())
-        with interrupts.held():
-            self._model = C.llama_model_load_from_file(str(path).encode(), wanted)
+        self._model = C.llama_model_load_from_file(str(path).encode(), wanted)
         if not self._model:
             raise EngineError(f"llama.cpp cannot load {path.name}: {_complaint()}")
         self.vocabulary_size: int = C.llama_vocab_n_tokens(C.llama_model_get_vocab(self._model))
@@ -172,8 +151,6 @@ class Model:
         params.kv_unified = True
         params.swa_full = True
         params.no_perf = True
-        params.abort_callback = ctypes.cast(_STRLEN, C.ggml_abort_callback)
-        params.abort_callback_data = ctypes.cast(interrupts.FLAG, ctypes.c_void_p)
         self._context = C.llama_init_from_model(self._model, params)
         if not self._context:
             raise EngineError(
@@ -184,8 +161,7 @@ class Model:
 
     def decode(self) -> Logits:
         """Decode the batch. Returns a view of (outputs, vocabulary) logits, valid until the next decode."""
-        with interrupts.held():
-            code = C.llama_decode(self._context, self.batch.as_struct())
+        code = C.llama_decode(self._context, self.batch.as_struct())
         if code:
             raise EngineError(f"llama.cpp failed to decode a batch (code {code}): {_complaint()}")
         count = self.batch.outputs
@@ -201,6 +177,23 @@ class Model:
     def drop(self, sequence: int) -> None:
         """Forget a whole sequence."""
         C.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+
+    def save(self, sequence: int) -> ctypes.Array[ctypes.c_uint8]:
+        """The state of a sequence as bytes, to be restored later."""
+        size = C.llama_state_seq_get_size(self._context, sequence)
+        state: ctypes.Array[ctypes.c_uint8] = (ctypes.c_uint8 * size)()
+        if C.llama_state_seq_get_data(self._context, state, size, sequence) != size:
+            raise EngineError("llama.cpp cannot save the policy's state")
+        return state
+
+    def restore(self, sequence: int, state: ctypes.Array[ctypes.c_uint8]) -> None:
+        """Bring back a saved state."""
+        if C.llama_state_seq_set_data(self._context, state, len(state), sequence) != len(state):
+            raise EngineError("llama.cpp cannot restore the policy's state")
+
+    def clear(self) -> None:
+        """Forget all sequences."""
+        C.llama_memory_clear(self._memory, True)
 
     def close(self) -> None:
         """Free the context and the model; safe to call twice."""

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from safeguard_cli.engine.decoding import (
-    MOST_OUTPUTS,
     BadLogits,
     Completion,
     Coroutine,
@@ -24,22 +23,9 @@ from safeguard_cli.engine.decoding import (
     decide,
     overhead,
 )
-from safeguard_cli.engine.llama import ContextSize, Model
-from safeguard_cli.prompt import Prefix, Prompt
-
-BATCH = 512  # tokens a decode; larger ones are no faster on a CPU
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The shape of a run: rows decoded together, and `cells` tokens of cache for prefixes and rows."""
-
-    slots: int
-    cells: int
-
-    def context(self, prefixes: int) -> ContextSize:
-        """One sequence for each prefix, one for each slot and one for each slot's branches."""
-        return ContextSize(self.cells, prefixes + 2 * self.slots, BATCH, 2 * self.slots + MOST_OUTPUTS)
+from safeguard_cli.engine.llama import Model
+from safeguard_cli.engine.plan import BATCH, Plan
+from safeguard_cli.prompt import Feed, Prefix, Prompt
 
 
 @dataclass(slots=True, eq=False)
@@ -72,35 +58,51 @@ class Scheduler:
         self.decoded_tokens = 0
         self._resident: dict[int, None] = {}  # policies whose prefix is decoded, least recently used first
         self._active: list[Slot] = []
-        first = len(prefixes)
-        self._free = [(first + 2 * i, first + 2 * i + 1) for i in reversed(range(plan.slots))]
+        self._free = self._all_slots()
 
-    def complete(self, prompts: Iterable[Prompt | None]) -> Iterator[Completion]:
-        """Yield completions as they finish. A None among the prompts means: start nothing now, finish something first.
+    def complete(self, prompts: Iterable[Prompt | Feed]) -> Iterator[Completion]:
+        """Yield completions as they finish; prompts are started in order.
 
-        Prompts are started in order. Raises EngineError when llama.cpp fails, ValueError for a prompt that could not
-        fit even alone.
+        Among the prompts, HOLD means: start nothing now, finish something first; RESET, which may come only when
+        nothing is in flight: what follows is decoded as if nothing had been before. Raises EngineError when llama.cpp
+        fails, ValueError for a prompt that could not fit even alone.
         """
         source = iter(prompts)
         head: Prompt | None = None
-        more = True
-        while more or self._active or head:
-            while more or head:
+        ended = False
+        while not ended or self._active or head:
+            while self._free:
                 if head is None:
-                    if not self._free:
+                    following = next(source, Feed.END) if not ended else Feed.END
+                    if following is Feed.RESET:
+                        self._reset()
+                        continue
+                    ended = following is Feed.END
+                    if not isinstance(following, Prompt):
                         break
-                    try:
-                        head = next(source)
-                    except StopIteration:
-                        more = False
-                        break
-                    if head is None:
-                        break
+                    head = following
                 if not self._admit(head):
                     break
                 head = None
             if self._active:
                 yield from self._decode()
+
+    def _reset(self) -> None:
+        """Bring the cache into the state that it has after the prefixes alone, cell by cell.
+
+        Where a token lies in the cache decides in which order it is summed, and so the last bits of the logits.
+        """
+        assert not self._active
+        saved = [(policy, self.model.save(policy)) for policy in sorted(self._resident)]
+        self.model.clear()
+        for policy, state in saved:
+            self.model.restore(policy, state)
+        self._resident = {policy: None for policy, _ in saved}
+        self._free = self._all_slots()
+
+    def _all_slots(self) -> list[tuple[int, int]]:
+        first = len(self.prefixes)
+        return [(first + 2 * i, first + 2 * i + 1) for i in reversed(range(self.plan.slots))]
 
     def _admit(self, prompt: Prompt) -> bool:
         """Start a row if its worst case fits beside the worst cases of all that run, so that none ever runs out."""
@@ -108,7 +110,7 @@ class Scheduler:
         prefix = self.prefixes[prompt.policy]
         if need + len(prefix.ids) > self.plan.cells:
             raise ValueError(f"a prompt of {need} tokens beside its policy cannot fit {self.plan.cells} cells")
-        if not self._free or not self._make_room(prompt.policy, need):
+        if not self._make_room(prompt.policy, need):
             return False
         if prompt.policy not in self._resident:
             self._decode_prefix(prompt.policy)

@@ -1,0 +1,30 @@
+"""The shape of a run on the engine, chosen before llama.cpp is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BATCH = 512  # tokens a decode; larger ones are no faster on a CPU
+MOST_OUTPUTS = 32  # logits rows that one step of a row may ask for
+
+
+@dataclass(frozen=True, slots=True)
+class ContextSize:
+    """What a context holds: `cells` tokens over all sequences; `batch` tokens and `outputs` logits rows a decode."""
+
+    cells: int
+    sequences: int
+    batch: int
+    outputs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The shape of a run: rows decoded together, and `cells` tokens of cache for prefixes and rows."""
+
+    slots: int
+    cells: int
+
+    def context(self, prefixes: int) -> ContextSize:
+        """One sequence for each prefix, one for each slot and one for each slot's branches."""
+        return ContextSize(self.cells, prefixes + 2 * self.slots, BATCH, 2 * self.slots + MOST_OUTPUTS)
