@@ -50,6 +50,10 @@ class Only(Enum):
     violates = "violates"
 
 
+class OnError(Enum):
+    record, stop = "record", "stop"
+
+
 class ProgressKind(Enum):
     auto, rich, plain, none = "auto", "rich", "plain", "none"
 
@@ -265,6 +269,32 @@ def label(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an output that exists already.", rich_help_panel=OUTPUT)
     ] = False,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic",
+            help="A resumed run equals an uninterrupted one byte for byte; a little slower.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    append_input: Annotated[
+        bool,
+        typer.Option(
+            "--append-input",
+            help="Go on with a finished output whose input has grown at its end.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    retry_errors: Annotated[
+        bool,
+        typer.Option(
+            "--retry-errors", help="Label the error rows of a finished output again, in place.", rich_help_panel=OUTPUT
+        ),
+    ] = False,
+    on_error: Annotated[
+        OnError,
+        typer.Option(help="Write rows that cannot be labelled as error rows, or stop there.", rich_help_panel=OUTPUT),
+    ] = OnError.record,
     keep: Annotated[
         str | None,
         typer.Option(
@@ -319,14 +349,18 @@ def label(
 
     One row in, one row out, in order: the row's own fields and, under the policy's name, its label and scores.
     """
-    from safeguard_cli.run import Settings
     from safeguard_cli.run import label as run
+    from safeguard_cli.setup import Settings
 
     settings = Settings(
         input=input,
         policies=tuple(policy),
         output=output,
         overwrite=overwrite,
+        append_input=append_input,
+        retry_errors=retry_errors,
+        on_error=on_error.value,
+        deterministic=deterministic,
         format=format and format.value,
         encoding=encoding,
         text_fields=tuple(text_field or ()),

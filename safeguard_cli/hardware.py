@@ -93,6 +93,7 @@ def shape_run(
     slots: int | None,
     threads: int | None,
     amx: bool,
+    cells: int | None = None,
 ) -> Shape:
     """Choose slots and cells that fit the free memory. `prefixes` and `overheads` are token counts by policy.
 
@@ -114,6 +115,8 @@ def shape_run(
     shapes = [
         (n, sum(prefixes) + max(largest, n * typical)) for n in ([slots] if slots else range(DEFAULT_SLOTS, 0, -1))
     ]
+    if cells and slots:
+        shapes = [(slots, cells)]  # an earlier session's
     shapes.append((slots or max(1, largest // typical), max(prefixes) + largest))
     for extra_buffers, (wanted, cells) in product([False] if amx else [True, False], shapes):
         plan = Plan(wanted, -(-cells // 256) * 256)  # llama.cpp rounds up itself

@@ -39,6 +39,8 @@ class Row:
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     waiting: dict[int, int] = field(default_factory=dict)  # policy → windows not yet decided
     windows: dict[int, list[Completion]] = field(default_factory=dict)
+    kept: bytes | None = None  # a row of an earlier output, to be copied
+    sha256: str = ""  # of the input up to this row
     truncated: set[int] = field(default_factory=set)  # policies
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -31,6 +32,14 @@ def output_format(out: Path | None, source_format: Format) -> Format:
     if out is not None and out.suffix.lower() == ".gz":
         raise UsageError(f"{out}: output is never compressed; leave out .gz")
     return source_format if out is None else _SUFFIXES.get(out.suffix.lower(), source_format)
+
+
+def output_delimiter(out: Path | None, source: Source) -> str:
+    """What separates the cells of a CSV output: a tab in .tsv, never one in .csv, else the input's."""
+    suffix = out.suffix.lower() if out is not None else ""
+    if suffix == ".tsv":
+        return "\t"
+    return "," if suffix == ".csv" and source.delimiter == "\t" else source.delimiter
 
 
 def default_output(source: Source) -> Path:
@@ -111,11 +120,19 @@ class Sink:
         self._put(self._layout.row(record, verdicts))
         return True
 
+    def copy(self, row: bytes) -> None:
+        """Writes a row of an earlier output as it is."""
+        self._put(row)
+
     def sync(self) -> None:
         """Has the system put everything on disk, as far as the output is a file."""
-        if self._descriptor is not None:
-            with suppress(OSError):  # a pipe or a terminal
-                os.fsync(self._descriptor)
+        if self._descriptor is None:
+            return
+        try:
+            os.fsync(self._descriptor)
+        except OSError as problem:
+            if problem.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EROFS):  # a pipe or a terminal
+                raise SafeguardError(f"{self.name}: writing failed: {problem.strerror}") from problem
 
     def close(self) -> None:
         """Puts everything on disk and closes the file; standard output stays open."""
@@ -160,9 +177,6 @@ def open_sink(
     """
     layout: JsonlLayout | CsvLayout = JsonlLayout(source, keep)
     if format == "csv":
-        suffix = target.suffix.lower() if isinstance(target, Path) else ""
-        delimiter = "\t" if suffix == ".tsv" else source.delimiter
-        if suffix == ".csv" and delimiter == "\t":
-            delimiter = ","
+        delimiter = output_delimiter(target if isinstance(target, Path) else None, source)
         layout = CsvLayout(source, keep, names, columns, delimiter, csv_safe)
     return Sink(target, layout, only_violating=only_violating, append=append)

@@ -65,11 +65,12 @@ class Progress:
         self._policies = policies
         self._clock = clock
         self._start = clock()
+        self._before = 0
         self._samples: deque[tuple[float, int, int]] = deque([(self._start, 0, 0)], maxlen=_WINDOW)
 
     def __enter__(self) -> Progress:
-        self._start = self._clock()
-        self._samples[0] = (self._start, 0, 0)
+        self._start, self._before = self._clock(), self.rows  # rows of an earlier session count, not for the rates
+        self._samples[0] = (self._start, self.rows, 0)
         self._open()
         return self
 
@@ -116,7 +117,9 @@ class Progress:
         if self.errors:
             codes = ", ".join(f"{count:,} {code}" for code, count in self.errors.most_common())
             facts.add_row("errors", Text(f"{self.rows_in_error:,} ({codes})", "red"))
-        facts.add_row("time", Text(f"{_span(seconds)}, {_number(self.rows / max(seconds, 1e-9))} rows/s"))
+        facts.add_row(
+            "time", Text(f"{_span(seconds)}, {_number((self.rows - self._before) / max(seconds, 1e-9))} rows/s")
+        )
         rate = _number(tokens / max(seconds, 1e-9))
         facts.add_row(
             "tokens", Text(f"{self.prompt_tokens:,} read, {self.generated_tokens:,} written, {rate} tokens/s")
@@ -139,7 +142,7 @@ class Progress:
             self._samples.append((now, self.rows, tokens))
         then, rows, tokens_then = self._samples[0]
         if self.rows - rows < 10:
-            then, rows, tokens_then = self._start, 0, 0
+            then, rows, tokens_then = self._start, self._before, 0
         seconds = max(now - then, 1e-9)
         return (self.rows - rows) / seconds, (tokens - tokens_then) / seconds
 

@@ -2,208 +2,352 @@
 
 from __future__ import annotations
 
-import statistics
 import sys
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Literal, TypedDict
+from typing import Any, BinaryIO, Literal, TypedDict
 
-from safeguard_cli import errors, hardware
+from safeguard_cli import errors
 from safeguard_cli.content import Selector, make_selector
-from safeguard_cli.engine.decoding import Options, Trie, overhead
+from safeguard_cli.dryrun import dry_run
 from safeguard_cli.engine.process import Engine, EngineSpec
-from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.gguf_file import Header
-from safeguard_cli.labeling import Labeling, Row, Rules
-from safeguard_cli.models import DEMO, DEMO_NOTICE, find_model, open_model
+from safeguard_cli.errors import SafeguardError
+from safeguard_cli.journal import Journal, check_input, open_journal
+from safeguard_cli.labeling import Row
+from safeguard_cli.manifest import Refused, file_sha256, model_fingerprint, versions
 from safeguard_cli.outputs import (
     Sink,
     check_names,
     check_output,
     default_output,
     open_sink,
+    output_delimiter,
     output_format,
     verdict_columns,
 )
-from safeguard_cli.policy import Policy, load_policy
-from safeguard_cli.progress import Kind, Progress, make_progress
-from safeguard_cli.prompt import Feed, Harmony, Prompt
-from safeguard_cli.records import MAX_ROW_BYTES, Record, Source, count_rows, open_source
-from safeguard_cli.terminal import note, safe, warn
-from safeguard_cli.tokenizer import Tokenizer
+from safeguard_cli.policy import Policy
+from safeguard_cli.progress import Progress, make_progress
+from safeguard_cli.prompt import Feed, Prompt, layout_hash
+from safeguard_cli.records import Record, Source, count_rows, open_source
+from safeguard_cli.resume import START_OVER, InputHash, Shape, Written, find_manifest, read_output, tally
+from safeguard_cli.setup import Prepared, Settings, load_policies, prepare
+from safeguard_cli.terminal import note, warn
 
-BUDGETS = {"none": 0, "low": 256, "medium": 1024, "high": 4096}  # the most reasoning tokens by effort
 WAITING = 8  # rows that may wait, for each slot, for an earlier one to finish
 COUNTABLE_BYTES = 256 << 20  # larger files are not read twice only to know their number of rows
+LONG_RUN = 1000  # rows from which on it is said that a pipe cannot be continued
+
+EngineMaker = Callable[[EngineSpec, Callable[[str], None]], Engine]
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything that `safeguard label` was asked for; the names are the options'."""
-
-    input: str
-    policies: tuple[str, ...]
-    output: str | None = None
-    overwrite: bool = False
-    format: str | None = None
-    encoding: str = "utf-8"
-    text_fields: tuple[str, ...] = ()
-    template: str | None = None
-    id_field: str | None = None
-    keep: str | None = None
-    only: str | None = None
-    rename: str | None = None
-    labels: tuple[str, ...] = ()
-    violates: tuple[str, ...] = ()
-    threshold: float | None = None
-    effort: str = "low"
-    rationale: bool = False
-    reasoning: bool = False
-    max_reasoning: int | None = None
-    policy_only_prompt: bool = False
-    temperature: float = 0.0
-    seed: int = 0
-    limit: int | None = None
-    long: str = "split"
-    max_windows: int = 16
-    max_row_bytes: int = MAX_ROW_BYTES
-    csv_safe: bool = False
-    model: str | None = None
-    threads: int | None = None
-    gpu_layers: int = -1
-    context: int | None = None
-    slots: int | None = None
-    progress: Kind = "auto"
-    quiet: bool = False
-    verbose: bool = False
-    dry_run: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A model file's vocabulary with the prefixes of the policies, and the shape that fits this machine."""
-
-    header: Header
-    labeling: Labeling
-    options: Options
-    shape: hardware.Shape
-    overheads: tuple[int, ...]
-
-
-def label(settings: Settings) -> int:
+def label(settings: Settings, make_engine: EngineMaker = Engine) -> int:
     """Run `safeguard label`. Returns the exit code; raises SafeguardError with a sentence for the user."""
-    policies = _policies(settings)
+    policies = load_policies(settings)
     with ExitStack() as stack:
-        source = stack.enter_context(
-            open_source(
-                settings.input,
-                format=settings.format,
-                encoding=settings.encoding,
-                max_row_bytes=settings.max_row_bytes,
-            )
+        reopen = partial(
+            open_source,
+            settings.input,
+            format=settings.format,
+            encoding=settings.encoding,
+            max_row_bytes=settings.max_row_bytes,
         )
+        source = stack.enter_context(reopen())
         selector = make_selector(source, text_fields=settings.text_fields, template=settings.template)
         target = _target(settings, source)
         output = _output(settings, source, target, policies)
-        prepared = prepare(settings, policies)
+        previous = find_manifest(target) if isinstance(target, Path) and not settings.overwrite else None
+        prepared = prepare(settings, policies, previous.machine if previous else {})
         if settings.dry_run:
-            return _dry_run(settings, prepared, source, selector)
+            return dry_run(settings, prepared, source, selector)
         total = None if settings.quiet else _total(settings, source)
         progress = make_progress(settings.progress, policies, total, quiet=settings.quiet)
-        with _engine(settings, prepared) as engine, stack:
-            sink = stack.enter_context(open_sink(target, source=source, **output))
-            with progress:
-                truncated = _run(settings, prepared, source, selector, engine, sink, progress)
+        records, digest = iter(source), InputHash()
+        journal = kept = None
+        if isinstance(target, Path):
+            shape = Shape(output["format"], output_delimiter(target, source), output["names"], settings.only is None)
+            journal = stack.enter_context(
+                open_journal(
+                    target,
+                    shape,
+                    _decides(settings, prepared, source, output),
+                    _machine(settings, prepared),
+                    overwrite=settings.overwrite,
+                    append_input=settings.append_input,
+                    retry_errors=settings.retry_errors,
+                    warn=warn,
+                )
+            )
+            if journal.start in ("continue", "retry") and source.path is None:
+                raise Refused(f"{target} was made from a pipe, which cannot be read again; {START_OVER}")
+            if journal.start == "finished":
+                return _finished(journal, records)
+            if journal.start == "continue":
+                check_input(journal, reopen, digest, records)
+                tally(target, shape, journal.offset, progress.row)
+                note(f"{target}: going on after {journal.rows:,} rows") if not settings.quiet else None
+            if journal.start == "retry":
+                kept = (row for row in read_output(target, shape) if row.verdicts)
+        elif not settings.quiet and (total is None or total > LONG_RUN):
+            note("standard output cannot be continued if this run is stopped; a file can: -o OUT")
+        begin = journal.rows if journal else 0
+        if settings.limit is not None:
+            records = islice(records, max(0, settings.limit - begin))
+        partial_output = target
+        if kept is not None and isinstance(target, Path):
+            partial_output = target.with_name(f"{target.stem}.retry{target.suffix}")
+        with make_engine(_spec(settings, prepared), note) as engine, stack:
+            if journal:
+                journal.begin()
+            going_on = journal is not None and journal.start == "continue" and journal.offset > 0
+            sink = stack.enter_context(open_sink(partial_output, source=source, append=going_on, **output))
+            run = Run(settings, prepared, selector, engine, sink, progress, journal, digest, kept)
+            try:
+                with progress:
+                    run.label(records, begin)
+            except BaseException as stop:
+                if kept is not None and isinstance(partial_output, Path):
+                    partial_output.unlink(missing_ok=True)
+                elif journal:
+                    journal.save(sink.sync)
+                    if not isinstance(stop, BrokenPipeError) and not settings.quiet:
+                        note(f"{run.written:,} rows are in {target}; the same command goes on from there")
+                raise
             progress.finish()
-    if truncated:
-        warn(f"{truncated:,} rows were longer than --ctx allows and were labelled by their beginning")
+            if journal:
+                _finish(settings, prepared, journal, run, sink, source, partial_output)
+    if run.truncated:
+        warn(f"{run.truncated:,} rows were longer than --ctx allows and were labelled by their beginning")
     return errors.ROWS_IN_ERROR if progress.rows_in_error else errors.OK
 
 
-def _policies(settings: Settings) -> tuple[Policy, ...]:
-    several = len(settings.policies) > 1
-    for option, value in (
-        ("--labels", settings.labels),
-        ("--violates", settings.violates),
-        ("--as", settings.rename),
-        ("--threshold", settings.threshold),
-    ):
-        if several and value not in (None, ()):
-            raise UsageError(f"{option} cannot be used with several policies: write it into each policy's front matter")
-    policies = tuple(
-        load_policy(name, labels=settings.labels, violates=settings.violates, rename=settings.rename)
-        for name in settings.policies
+class Run:
+    """The rows under way: they enter in order, are decided as slots allow, and leave in order.
+
+    `written` counts input rows whose output is written, `truncated` those that were cut; `sha256` is the input's
+    hash so far.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        prepared: Prepared,
+        selector: Selector,
+        engine: Engine,
+        sink: Sink,
+        progress: Progress,
+        journal: Journal | None,
+        digest: InputHash,
+        kept: Iterator[Written] | None,
+    ) -> None:
+        self.settings, self.prepared, self.selector, self.engine = settings, prepared, selector, engine
+        self.sink, self.progress, self.journal, self.digest, self.kept = sink, progress, journal, digest, kept
+        self.written = self.truncated = 0
+        self.sha256 = ""
+        self.broken: SafeguardError | None = None
+        self._rows: deque[Row] = deque()  # in input order; the first is number `written`
+        self._most = WAITING * prepared.shape.plan.slots
+
+    def label(self, records: Iterator[Record], begin: int) -> None:
+        """Label all records, the first of which is number `begin`. Raises SafeguardError when the input breaks off."""
+        self.written = begin
+        labeling = self.prepared.labeling
+        for completion in self.engine.complete(self._prompts(self._readable(records), begin)):
+            labeling.finish(self._rows[completion.prompt.row - self.written], completion)
+            self.progress.tokens(len(completion.prompt.ids), completion.generated)
+            if self.journal:
+                self.journal.manifest.prompt_tokens += len(completion.prompt.ids)
+                self.journal.manifest.generated_tokens += completion.generated
+            self._write_done()
+        self._write_done()
+        if self.broken:
+            raise self.broken
+
+    def _readable(self, records: Iterator[Record]) -> Iterator[Record]:
+        """The records up to where the input breaks off: rows in flight are finished before that is said."""
+        try:
+            yield from records
+        except SafeguardError as error:
+            self.broken = error
+
+    def _prompts(self, records: Iterator[Record], number: int) -> Iterator[Prompt | Feed]:
+        policies = self.prepared.labeling.rules.policies
+        every = self.prepared.drain
+        group = self._most // 2 if _prefixes_compete(self.prepared) else 1
+        if every:
+            yield Feed.RESET
+        while batch := list(islice(records, min(group, every - number % every) if every else group)):
+            # Rows that wait for an earlier one are bounded: then something has to finish first.
+            while len(self._rows) + len(batch) > self._most:
+                yield Feed.HOLD
+            started = []
+            for record in batch:
+                started.append(self._start(record, number))
+                number += 1
+            self._write_done()
+            # One row under all its policies, then the next; whole groups by policy when not all prefixes fit at once.
+            for index in range(len(policies)):
+                for by_policy in started:
+                    yield from by_policy[index]
+            if every and number % every == 0:
+                while self._rows:
+                    yield Feed.HOLD
+                yield Feed.RESET
+
+    def _start(self, record: Record, number: int) -> list[list[Prompt]]:
+        """Begin a row; its prompts by policy."""
+        known = next(self.kept, None) if self.kept is not None else None
+        if known is not None and not known.in_error:
+            row = Row(record, dict(known.verdicts), kept=known.raw)
+            prompts: list[list[Prompt]] = [[] for _ in self.prepared.overheads]
+        else:
+            text = record.error or self.selector.select(record)
+            row, prompts = self.prepared.labeling.start(record, text, number)
+        if self.journal:
+            row.sha256 = self.digest.add(record)
+        self._rows.append(row)
+        return prompts
+
+    def _write_done(self) -> None:
+        """Write the rows at the head that are decided."""
+        while self._rows and self._rows[0].done:
+            row = self._rows[0]
+            failed = next((v.error for v in row.verdicts.values() if v.error), None)
+            if failed and self.settings.on_error == "stop":
+                raise SafeguardError(f"row {self.written + 1}: {failed.code}: {failed.message}; stopped, as asked for")
+            if row.kept is not None:
+                self.sink.copy(row.kept)
+            else:
+                self.sink.write(row.record, row.verdicts)
+            self._rows.popleft()
+            self.written += 1
+            self.truncated += bool(row.truncated)
+            self.progress.row(row.verdicts)
+            self.sha256 = row.sha256
+            if self.journal and self.kept is None:
+                self.journal.written(self.written, row.sha256, self.sink.sync)
+
+
+def _prefixes_compete(prepared: Prepared) -> bool:
+    """Whether the cache cannot hold all policies beside the largest row."""
+    prefixes = [len(prefix.ids) for prefix in prepared.labeling.rules.prefixes]
+    return sum(prefixes) - min(prefixes) + prepared.shape.context > prepared.shape.plan.cells
+
+
+def _finished(journal: Journal, records: Iterator[Record]) -> int:
+    """The output is finished already: say so, if the input is still the one that it was made from."""
+    digest, sha256, rows = InputHash(), "", 0
+    for record in records:
+        sha256, rows = digest.add(record), rows + 1
+        if rows == journal.manifest.rows and sha256 != journal.manifest.input_sha256:
+            break
+    if rows > journal.manifest.rows and sha256:
+        raise Refused(
+            f"{journal.output} is finished, and the input has grown since: --append-input labels what is new;"
+            f" {START_OVER}"
+        )
+    if (rows, sha256) != (journal.manifest.rows, journal.manifest.input_sha256):
+        raise Refused(f"{journal.output} is finished, and the input is not the one that it was made from; {START_OVER}")
+    note(f"{journal.output} is finished already: {rows:,} rows; {START_OVER}")
+    assert journal.manifest.result is not None
+    return int(journal.manifest.result["exit_code"])
+
+
+def _finish(
+    settings: Settings,
+    prepared: Prepared,
+    journal: Journal,
+    run: Run,
+    sink: Sink,
+    source: Source,
+    partial_output: Path | BinaryIO,
+) -> None:
+    """Put everything on disk and leave the record of the finished run."""
+    sink.close()
+    if run.kept is not None and isinstance(partial_output, Path):
+        if (journal.manifest.rows, journal.manifest.input_sha256) != (run.written, run.sha256):
+            partial_output.unlink()
+            raise Refused(f"the input is not the one that {journal.output} was made from; {START_OVER}")
+        partial_output.replace(journal.output)
+    progress = run.progress
+    journal.finish(
+        {
+            "rows": run.written,
+            "rows_in_error": progress.rows_in_error,
+            "errors": dict(progress.errors),
+            "labels": {name: dict(counts) for name, counts in progress.tally.items()},
+            "violating": dict(progress.violating),
+            "decoded_tokens": run.engine.decoded_tokens,
+            "engine_deaths": run.engine.deaths,
+            "exit_code": errors.ROWS_IN_ERROR if progress.rows_in_error else errors.OK,
+            "input_exhausted": settings.limit is None or run.written < settings.limit,
+            "input": str(source.path or source.name),
+            "model": str(prepared.header.path),
+            "model_sha256": file_sha256(prepared.header.path),
+        }
     )
-    names = [policy.name for policy in policies]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UsageError(f"two policies are named {twice!r}; change `name:` in one's front matter")
-    for policy in policies:
-        for warning in policy.warnings():
-            warn(warning)
-    return policies
 
 
-def prepare(settings: Settings, policies: tuple[Policy, ...]) -> Prepared:
-    """Everything that can be known from the model file's header alone, before its weights are loaded."""
-    path = find_model(settings.model)
-    header = open_model(path)
-    if settings.model == DEMO and not settings.quiet:
-        note(DEMO_NOTICE)
-    harmony = Harmony(Tokenizer.from_header(header))
-    prefixes = tuple(
-        harmony.prefix(policy, settings.effort, rationale=settings.rationale, policy_only=settings.policy_only_prompt)
-        for policy in policies
-    )
-    budget = BUDGETS[settings.effort]
-    if settings.max_reasoning is not None and settings.effort != "none":
-        budget = settings.max_reasoning
-    kinds = harmony.tokenizer.string_kinds if settings.rationale else None
-    options = Options(budget, kinds, settings.temperature, settings.seed)
-    overheads = tuple(overhead(Trie(prefix.contract), options) + len(harmony.suffix) for prefix in prefixes)
-    amx = hardware.has_amx()
-    shape = hardware.shape_run(
-        header,
-        [len(prefix.ids) for prefix in prefixes],
-        overheads,
-        context=settings.context,
-        slots=settings.slots,
-        threads=settings.threads,
-        amx=amx,
-    )
-    if settings.verbose:
-        if amx:
-            note("this CPU has AMX, where repacked weights crash llama.cpp: they are not repacked")
-        note(_shape_text(shape))
-    window = tuple(shape.context - len(prefix.ids) - extra for prefix, extra in zip(prefixes, overheads, strict=True))
-    rules = Rules(
-        policies,
-        prefixes,
-        window,
-        settings.effort,
-        settings.long,
-        settings.max_windows,
-        settings.threshold,
-        settings.reasoning,
-    )
-    return Prepared(header, Labeling(harmony, rules), options, shape, overheads)
+def _decides(settings: Settings, prepared: Prepared, source: Source, output: _Output) -> dict[str, Any]:
+    """All that can change a label or how a row is written."""
+    rules = prepared.labeling.rules
+    return {
+        "policies": {
+            policy.name: {"sha256": policy.sha256, "labels": list(policy.labels), "violates": list(policy.violates)}
+            for policy in rules.policies
+        },
+        "model": model_fingerprint(prepared.header.path),
+        "prompt_layout": layout_hash(),
+        "input": {
+            "format": source.format,
+            "encoding": settings.encoding,
+            "text_fields": list(settings.text_fields),
+            "template": settings.template,
+            "max_row_bytes": settings.max_row_bytes,
+        },
+        "answer": {
+            "effort": settings.effort,
+            "most_reasoning": prepared.options.budget,
+            "ctx": prepared.shape.context,
+            "long": settings.long,
+            "max_windows": settings.max_windows,
+            "threshold": settings.threshold,
+            "temperature": settings.temperature,
+            "seed": settings.seed,
+            "policy_only_prompt": settings.policy_only_prompt,
+            "rationale": settings.rationale,
+            "reasoning": settings.reasoning,
+        },
+        "output": {
+            "format": output["format"],
+            "columns": list(output["columns"]),
+            "keep": output["keep"],
+            "only": settings.only,
+            "csv_safe": settings.csv_safe,
+        },
+        "deterministic": prepared.drain,
+    }
 
 
-def _shape_text(shape: hardware.Shape) -> str:
-    memory = shape.memory
-    return (
-        f"{shape.plan.slots} slots, {shape.plan.cells:,} cells, {shape.threads} threads; about"
-        f" {memory.total / 1e6:,.0f} MB of memory ({memory.weights / 1e6:,.0f} weights,"
-        f" {memory.cache / 1e6:,.0f} cache, {memory.compute / 1e6:,.0f} compute)"
-    )
+def _machine(settings: Settings, prepared: Prepared) -> dict[str, Any]:
+    """What can move a score's last digits."""
+    shape = prepared.shape
+    return {
+        "slots": shape.plan.slots,
+        "cells": shape.plan.cells,
+        "threads": shape.threads,
+        "gpu_layers": settings.gpu_layers,
+        "extra_buffers": shape.extra_buffers,
+        "versions": versions(),
+    }
 
 
-def _engine(settings: Settings, prepared: Prepared) -> Engine:
+def _spec(settings: Settings, prepared: Prepared) -> EngineSpec:
     shape, rules = prepared.shape, prepared.labeling.rules
-    spec = EngineSpec(
+    return EngineSpec(
         prepared.header.path,
         rules.prefixes,
         prepared.options,
@@ -213,7 +357,6 @@ def _engine(settings: Settings, prepared: Prepared) -> Engine:
         shape.extra_buffers,
         settings.verbose,
     )
-    return Engine(spec, note)
 
 
 def _target(settings: Settings, source: Source) -> Path | BinaryIO:
@@ -222,17 +365,9 @@ def _target(settings: Settings, source: Source) -> Path | BinaryIO:
         return sys.stdout.buffer
     path = Path(settings.output) if settings.output else default_output(source)
     check_output(path, source)
-    if path.exists() and path.stat().st_size and not settings.overwrite and not settings.dry_run:
-        raise OutputExists(f"{path} exists already and is left as it is; --overwrite replaces it")
     if not settings.output and not settings.quiet:
         note(f"writing to {path}")
     return path
-
-
-class OutputExists(SafeguardError):
-    """The output holds something, which is never overwritten unasked."""
-
-    exit_code = errors.RESUME_REFUSED
 
 
 class _Output(TypedDict):
@@ -277,113 +412,3 @@ def _total(settings: Settings, source: Source) -> int | None:
         source.path, format=settings.format, encoding=settings.encoding, max_row_bytes=settings.max_row_bytes
     )
     return rows if settings.limit is None else min(rows, settings.limit)
-
-
-def _run(
-    settings: Settings,
-    prepared: Prepared,
-    source: Source,
-    selector: Selector,
-    engine: Engine,
-    sink: Sink,
-    progress: Progress,
-) -> int:
-    """Label all rows: they enter in order, are decided as slots allow, and leave in order.
-
-    Returns how many were truncated.
-    """
-    labeling, plan = prepared.labeling, prepared.shape.plan
-    most = WAITING * plan.slots
-    rows: deque[Row] = deque()  # in input order, the first not yet written
-    first = truncated = 0  # `first` is the number of rows[0]
-
-    def write_done() -> None:
-        nonlocal first, truncated
-        while rows and rows[0].done:
-            row = rows.popleft()
-            first += 1
-            truncated += bool(row.truncated)
-            sink.write(row.record, row.verdicts)
-            progress.row(row.verdicts)
-
-    broken: list[SafeguardError] = []
-
-    def readable(records: Iterable[Record]) -> Iterator[Record]:
-        """The records up to where the input breaks off: rows in flight are finished before that is said."""
-        try:
-            yield from records
-        except SafeguardError as error:
-            broken.append(error)
-
-    def prompts() -> Iterator[Prompt | Feed]:
-        group = most // 2 if _prefixes_compete(prepared) else 1
-        records = readable(source if settings.limit is None else islice(source, settings.limit))
-        number = 0
-        while batch := list(islice(records, group)):
-            # Rows that wait for an earlier one are bounded: then something has to finish first.
-            while len(rows) + len(batch) > most:
-                yield Feed.HOLD
-            started = []
-            for record in batch:
-                text = record.error or selector.select(record)
-                row, by_policy = labeling.start(record, text, number)
-                rows.append(row)
-                started.append(by_policy)
-                number += 1
-            write_done()
-            # One row under all its policies, then the next; whole groups by policy when not all prefixes fit at once.
-            for index in range(len(labeling.rules.policies)):
-                for by_policy in started:
-                    yield from by_policy[index]
-
-    for completion in engine.complete(prompts()):
-        row = rows[completion.prompt.row - first]
-        labeling.finish(row, completion)
-        progress.tokens(len(completion.prompt.ids), completion.generated)
-        write_done()
-    write_done()
-    if broken:
-        raise broken[0]
-    return truncated
-
-
-def _prefixes_compete(prepared: Prepared) -> bool:
-    """Whether the cache cannot hold all policies beside the largest row."""
-    prefixes = [len(prefix.ids) for prefix in prepared.labeling.rules.prefixes]
-    return sum(prefixes) - min(prefixes) + prepared.shape.context > prepared.shape.plan.cells
-
-
-def _dry_run(settings: Settings, prepared: Prepared, source: Source, selector: Selector) -> int:
-    """Print what a run would do, from the vocabulary alone."""
-    labeling, shape = prepared.labeling, prepared.shape
-    rules, tokenizer = labeling.rules, labeling.harmony.tokenizer
-    lengths: Counter[int] = Counter()
-    found: Counter[str] = Counter()
-    split_rows = 0
-    shown: str | None = None
-    for number, record in enumerate(source if settings.limit is None else islice(source, settings.limit)):
-        text = record.error or selector.select(record)
-        row, prompts = labeling.start(record, text, number)
-        if row.done:
-            found.update({v.error.code for v in row.verdicts.values() if v.error})
-            continue
-        split_rows += any(len(windows) > 1 for windows in prompts)
-        first = next(windows[0] for windows in prompts if windows)
-        if isinstance(text, str):
-            lengths[len(tokenizer.encode(text))] += 1
-        if shown is None:
-            shown = labeling.harmony.readable((*rules.prefixes[first.policy].ids, *first.ids))
-    lines = [f"rows            {lengths.total():,}" + "".join(f", {n:,} {code}" for code, n in found.most_common())]
-    for policy, prefix in zip(rules.policies, rules.prefixes, strict=True):
-        lines.append(f"policy          {policy.name}: {len(prefix.ids):,} tokens, prompt around it included")
-    if lengths:
-        lines.append(
-            f"content tokens  {_median(lengths):,} median, {max(lengths):,} longest; {split_rows:,} rows split"
-        )
-    lines += [f"run             {_shape_text(shape)}", "", "first prompt:", shown or "(none)"]
-    print(safe("\n".join(lines), keep_newlines=True))
-    return errors.ROWS_IN_ERROR if found else errors.OK
-
-
-def _median(lengths: Counter[int]) -> int:
-    return statistics.median_low(lengths.elements())

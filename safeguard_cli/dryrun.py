@@ -1,0 +1,49 @@
+"""`--dry-run`: what a run would do, from the vocabulary alone."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from itertools import islice
+
+from safeguard_cli import errors
+from safeguard_cli.content import Selector
+from safeguard_cli.records import Source
+from safeguard_cli.setup import Prepared, Settings, shape_text
+from safeguard_cli.terminal import safe
+
+
+def dry_run(settings: Settings, prepared: Prepared, source: Source, selector: Selector) -> int:
+    """Print what a run would do, from the vocabulary alone."""
+    labeling, shape = prepared.labeling, prepared.shape
+    rules, tokenizer = labeling.rules, labeling.harmony.tokenizer
+    lengths: Counter[int] = Counter()
+    found: Counter[str] = Counter()
+    split_rows = 0
+    shown: str | None = None
+    for number, record in enumerate(source if settings.limit is None else islice(source, settings.limit)):
+        text = record.error or selector.select(record)
+        row, prompts = labeling.start(record, text, number)
+        if row.done:
+            found.update({v.error.code for v in row.verdicts.values() if v.error})
+            continue
+        split_rows += any(len(windows) > 1 for windows in prompts)
+        first = next(windows[0] for windows in prompts if windows)
+        if isinstance(text, str):
+            lengths[len(tokenizer.encode(text))] += 1
+        if shown is None:
+            shown = labeling.harmony.readable((*rules.prefixes[first.policy].ids, *first.ids))
+    lines = [f"rows            {lengths.total():,}" + "".join(f", {n:,} {code}" for code, n in found.most_common())]
+    for policy, prefix in zip(rules.policies, rules.prefixes, strict=True):
+        lines.append(f"policy          {policy.name}: {len(prefix.ids):,} tokens, prompt around it included")
+    if lengths:
+        lines.append(
+            f"content tokens  {_median(lengths):,} median, {max(lengths):,} longest; {split_rows:,} rows split"
+        )
+    lines += [f"run             {shape_text(shape)}", "", "first prompt:", shown or "(none)"]
+    print(safe("\n".join(lines), keep_newlines=True))
+    return errors.ROWS_IN_ERROR if found else errors.OK
+
+
+def _median(lengths: Counter[int]) -> int:
+    return statistics.median_low(lengths.elements())

@@ -1,0 +1,147 @@
+"""The durable side of a run that writes a file: what an earlier session left, and what this one leaves behind."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from safeguard_cli.errors import UsageError
+from safeguard_cli.manifest import Manifest, Refused, locked, now
+from safeguard_cli.resume import (
+    START_OVER,
+    InputHash,
+    Shape,
+    check_same,
+    find_manifest,
+    manifest_path,
+    run_path,
+    truncate,
+    whole_rows,
+)
+
+SYNC_SECONDS = 10.0  # between two fsyncs of the output: the most work that a power cut can cost
+
+Start = Literal["new", "continue", "retry", "finished"]
+
+
+@dataclass(slots=True)
+class Journal:
+    """An output file under this run's lock.
+
+    `start` says what this session does with it: begin at row 0, go on after `rows` rows, label the error rows of a
+    finished output again, or nothing, because it is finished.
+    """
+
+    output: Path
+    shape: Shape
+    manifest: Manifest
+    start: Start
+    rows: int = 0
+    offset: int = 0
+    _synced: float = 0.0
+    _began: float = 0.0
+
+    def begin(self) -> None:
+        """Make what is on disk fit the start; called when all else is ready, so that a refusal touches nothing."""
+        self._synced = self._began = time.monotonic()
+        if self.start == "retry":
+            return
+        if self.start == "continue":
+            truncate(self.output, self.offset)
+        self.manifest.process, self.manifest.result = os.getpid(), None
+        self.manifest.save(run_path(self.output))
+        manifest_path(self.output).unlink(missing_ok=True)
+
+    def written(self, rows: int, input_sha256: str, sync: Callable[[], None]) -> None:
+        """Note that so many input rows are in the output; saves it now and then, after `sync` put them on disk."""
+        self.manifest.rows, self.manifest.input_sha256 = rows, input_sha256
+        if time.monotonic() - self._synced >= SYNC_SECONDS:
+            self.save(sync)
+
+    def save(self, sync: Callable[[], None]) -> None:
+        """Put the output on disk, then what is known of it."""
+        if self.start == "retry":
+            return
+        sync()
+        self.manifest.output_bytes = self.output.stat().st_size
+        self._count_time()
+        self.manifest.save(run_path(self.output))
+        self._synced = time.monotonic()
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """The output is complete."""
+        self._count_time()
+        self.manifest.output_bytes = self.output.stat().st_size
+        self.manifest.result = {"finished": now(), **result}
+        self.manifest.save(manifest_path(self.output))
+        run_path(self.output).unlink(missing_ok=True)
+
+    def _count_time(self) -> None:
+        here = time.monotonic()
+        self.manifest.seconds, self._began = round(self.manifest.seconds + here - self._began, 3), here
+
+
+@contextmanager
+def open_journal(
+    output: Path,
+    shape: Shape,
+    decides: dict[str, Any],
+    machine: dict[str, Any],
+    *,
+    overwrite: bool,
+    append_input: bool,
+    retry_errors: bool,
+    warn: Callable[[str], None],
+) -> Iterator[Journal]:
+    """Lock the output and find out where it stands. Raises Refused, touching nothing, when it cannot be built on."""
+    existed = output.exists()
+    with locked(output, run_path(output)):
+        try:
+            new = Manifest(decides, machine, now(), os.getpid())
+            old = None if overwrite else find_manifest(output)
+            if overwrite or (not output.stat().st_size and (old is None or not old.finished)):
+                journal = Journal(output, shape, new, "new")
+            elif old is None:
+                raise Refused(
+                    f"{output} exists and is not an output of safeguard's that can be continued; {START_OVER}"
+                )
+            else:
+                for difference in check_same(old, new, output):
+                    warn(f"not as when {output} was begun: {difference}")
+                old.machine = machine
+                journal = Journal(output, shape, old, _start(old, output, append_input, retry_errors))
+                if journal.start == "continue":
+                    journal.rows, journal.offset = whole_rows(output, shape, old)
+            if retry_errors and journal.start != "retry":
+                raise UsageError(f"--retry-errors: {output} is no finished output; run the same command without it")
+            yield journal
+        finally:
+            if not existed and not output.stat().st_size and find_manifest(output) is None:
+                output.unlink()  # only the lock made it
+
+
+def _start(old: Manifest, output: Path, append_input: bool, retry_errors: bool) -> Start:
+    size = output.stat().st_size
+    if old.result is None or size < old.output_bytes:
+        return "continue"
+    if size > old.output_bytes:
+        raise Refused(f"{output} was changed after it was finished; {START_OVER}")
+    if retry_errors:
+        return "retry"
+    return "continue" if append_input or not old.result["input_exhausted"] else "finished"
+
+
+def check_input(journal: Journal, reopen: Callable[[], Any], skipped: InputHash, records: Iterator[Any]) -> None:
+    """Take the rows that are done out of `records`, making sure that they are those of the earlier session."""
+    known = journal.manifest.rows
+    with reopen() as again:
+        before = InputHash().over(iter(again), known) if known else ""
+    if before != (journal.manifest.input_sha256 if known else ""):
+        raise Refused(f"the first {known:,} rows of the input are not those behind {journal.output}; {START_OVER}")
+    if journal.rows:
+        skipped.over(records, journal.rows)

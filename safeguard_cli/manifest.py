@@ -1,0 +1,170 @@
+"""The record of a run beside its output: enough to go on with it, and in a year to say how its labels came about.
+
+`OUT.run.json` stands beside an unfinished output, `OUT.manifest.json` beside a finished one. The output itself is the
+checkpoint: what the file beside it says of rows is only as new as the last sync.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+
+from safeguard_cli import errors
+from safeguard_cli.errors import SafeguardError
+
+VERSION = 1
+SAMPLES, SAMPLE_BYTES = 64, 1 << 16
+PACKAGES = ("safeguard-cli", "llama-cpp-python", "tokenizers", "numpy", "orjson")
+
+
+class Refused(SafeguardError):
+    """The output cannot be continued with this command; it is left as it is."""
+
+    exit_code = errors.RESUME_REFUSED
+
+
+@dataclass(slots=True)
+class Manifest:
+    """`decides` is all that can change a label, `machine` what can only move its last digits.
+
+    `rows` and `input_sha256` (a hash over the rows' bytes) are of what was written when this was last saved,
+    `result` is there when the run is finished. Seconds and tokens are of all sessions together.
+    """
+
+    decides: dict[str, Any]
+    machine: dict[str, Any]
+    started: str
+    process: int
+    rows: int = 0
+    output_bytes: int = 0
+    input_sha256: str = ""
+    seconds: float = 0.0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    result: dict[str, Any] | None = None
+    version: int = VERSION
+
+    @property
+    def finished(self) -> bool:
+        return self.result is not None
+
+    def save(self, path: Path) -> None:
+        """Write atomically: whoever reads finds the old one or this one, whole."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        new = path.with_name(path.name + ".new")
+        try:
+            with new.open("wb") as file:
+                file.write(orjson.dumps(fields, option=orjson.OPT_INDENT_2) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(path)
+        except OSError as error:
+            raise SafeguardError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def load(path: Path) -> Manifest | None:
+    """The manifest at `path`, None when there is none. Raises Refused when it cannot be understood."""
+    try:
+        fields = orjson.loads(path.read_bytes())
+        if fields["version"] != VERSION:
+            raise Refused(f"{path} was written by another version of safeguard; --overwrite starts over")
+        return Manifest(**fields)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Refused(f"{path} cannot be read ({error}); --overwrite starts over") from None
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that labels pass through."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def model_fingerprint(path: Path) -> dict[str, Any]:
+    """Size of a model file and a hash of its beginning and of blocks spread over it: instant for 12 GB too."""
+    size = path.stat().st_size
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for i in range(SAMPLES + 1):
+            file.seek(i * max(0, size - SAMPLE_BYTES) // SAMPLES)
+            digest.update(file.read(SAMPLE_BYTES))
+    return {"bytes": size, "sampled_sha256": digest.hexdigest()}
+
+
+def file_sha256(path: Path) -> str:
+    """The whole file's hash; that of a model takes seconds, so it is kept by path, size and time of change."""
+    state = path.stat()
+    key = f"{path.resolve()}:{state.st_size}:{state.st_mtime_ns}"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "safeguard" / "model-hashes.json"
+    known: dict[str, str] = {}
+    with suppress(OSError, ValueError):
+        known = dict(orjson.loads(cache.read_bytes()))
+    if key not in known:
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        known[key] = digest.hexdigest()
+        with suppress(OSError):
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            new = cache.with_name(f"{cache.name}.{os.getpid()}")
+            new.write_bytes(orjson.dumps(known))
+            new.replace(cache)
+    return known[key]
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two records, as `name: old → new` for people."""
+    found: list[str] = []
+    for key in {**old, **new}:
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += changes(before, after, f"{prefix}{key}.")
+        elif before != after:
+            found.append(f"{prefix}{key}: {_short(before)} → {_short(after)}")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = orjson.dumps(value, default=str).decode()
+    return text if len(text) <= 60 else text[:20] + "…"
+
+
+@contextmanager
+def locked(path: Path, holder: Path) -> Iterator[IO[bytes]]:
+    """Hold `path`, made if need be, against other runs. Raises Refused naming the process that has it."""
+    try:
+        file = path.open("ab")
+    except OSError as error:
+        raise SafeguardError(f"{path}: cannot be written: {error.strerror}") from None
+    with file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # Windows: an open file is protected well enough there
+            pass
+        except OSError:
+            other = load(holder)
+            who = f"process {other.process}" if other else "another process"
+            raise Refused(f"{path} is being written by {who} just now") from None
+        yield file

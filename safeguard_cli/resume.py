@@ -1,0 +1,182 @@
+"""Where an output stands: its whole rows, what they say, and what of it a further run may build on."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from safeguard_cli.manifest import Manifest, Refused, changes, load
+from safeguard_cli.records import Record
+from safeguard_cli.verdict import RowError, Verdict
+
+START_OVER = "--overwrite starts over"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One whole row of an output: its bytes, and its verdicts by name as far as a tally needs them."""
+
+    raw: bytes
+    verdicts: dict[str, Verdict]
+
+    @property
+    def in_error(self) -> bool:
+        return any(verdict.error is not None for verdict in self.verdicts.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How an output is written: what it takes to read it again."""
+
+    format: str
+    delimiter: str
+    names: Sequence[str]
+    every_row: bool  # one row out for every row in, so that the output itself says how many rows are done
+
+
+def run_path(output: Path) -> Path:
+    """The manifest of an unfinished output."""
+    return output.with_name(output.name + ".run.json")
+
+
+def manifest_path(output: Path) -> Path:
+    """The manifest of a finished output."""
+    return output.with_name(output.name + ".manifest.json")
+
+
+def find_manifest(output: Path) -> Manifest | None:
+    """The manifest that belongs to an output; that of a finished run first."""
+    return load(manifest_path(output)) or load(run_path(output))
+
+
+def check_same(old: Manifest, new: Manifest, output: Path) -> list[str]:
+    """Refuse when anything differs that can change a label; returns what else differs, as warnings."""
+    if different := changes(old.decides, new.decides):
+        raise Refused(f"{output} was labelled differently, {START_OVER}:\n" + "\n".join(different))
+    different = changes(old.machine, new.machine)
+    if different and old.decides["deterministic"]:
+        raise Refused(f"{output} is a --deterministic run on another footing, {START_OVER}:\n" + "\n".join(different))
+    return different
+
+
+def read_output(path: Path, shape: Shape) -> Iterator[Written]:
+    """The whole rows of an output; a torn last one is left out. A CSV's header comes first, without verdicts.
+
+    Raises Refused when a row is not one of ours.
+    """
+    header: list[str] = []
+    for number, raw in enumerate(_whole_rows(path, shape.format)):
+        try:
+            if shape.format == "jsonl":
+                row = orjson.loads(raw)
+                yield Written(raw, {name: _verdict(row[name]) for name in shape.names})
+                continue
+            cells = next(csv.reader(io.StringIO(raw.decode(), newline=""), delimiter=shape.delimiter))
+            if not header:
+                header = cells
+                yield Written(raw, {})
+                continue
+            if len(cells) != len(header):
+                raise ValueError
+            row = dict(zip(header, cells, strict=True))  # our columns are the last, and win over others of their name
+            yield Written(raw, {name: _verdict_of_cells(row, name) for name in shape.names})
+        except (ValueError, KeyError, TypeError, StopIteration):
+            raise Refused(f"{path}, row {number + 1}: not a row of such a run; {START_OVER}") from None
+
+
+def _whole_rows(path: Path, format: str) -> Iterator[bytes]:
+    """Rows with their line ends. In CSV one inside quotes is none: every quote is doubled, so their parity tells."""
+    pieces: list[bytes] = []
+    quotes = 0
+    with path.open("rb") as file:
+        for line in file:
+            pieces.append(line)
+            quotes += line.count(b'"')
+            if line.endswith(b"\n") and (format == "jsonl" or quotes % 2 == 0):
+                yield b"".join(pieces)
+                pieces, quotes = [], 0
+
+
+def _verdict(found: dict[str, Any]) -> Verdict:
+    if error := found.get("error"):
+        return Verdict(error=RowError(error["code"], error["message"]))
+    return Verdict(label=found["label"], violates=found["violates"])
+
+
+def _verdict_of_cells(row: dict[str, str], name: str) -> Verdict:
+    if error := row[f"{name}_error"].removeprefix("'"):
+        code, _, message = error.partition(": ")
+        return Verdict(error=RowError(code, message))  # type: ignore[arg-type]
+    label = row[f"{name}_label"]
+    guarded = label[:1] == "'" and label[1:2] in ("=", "+", "-", "@", "\t", "\r")
+    return Verdict(label=label[guarded:], violates=row[f"{name}_violates"] == "true")
+
+
+def whole_rows(path: Path, shape: Shape, manifest: Manifest) -> tuple[int, int]:
+    """How many input rows an output answers, and where these end in bytes; nothing is touched.
+
+    In a deterministic run only up to where the slots were last drained. Where not every row comes out, the manifest's
+    last word counts if the output is still that long.
+    """
+    if not shape.every_row:
+        if path.stat().st_size >= manifest.output_bytes:
+            return manifest.rows, manifest.output_bytes
+        return 0, len(next(_whole_rows(path, shape.format), b"")) if shape.format == "csv" else 0
+    every = manifest.decides["deterministic"] or 1
+    rows, offset, end = 0, 0, 0
+    for written in read_output(path, shape):
+        end += len(written.raw)
+        rows += bool(written.verdicts)  # a CSV's header has none
+        if rows % every == 0:
+            offset = end
+    return rows - rows % every, offset
+
+
+def tally(path: Path, shape: Shape, offset: int, count: Callable[[Mapping[str, Verdict]], None]) -> None:
+    """Give `count` the verdicts of the rows before `offset`."""
+    end = 0
+    for written in read_output(path, shape):
+        end += len(written.raw)
+        if end > offset:
+            return
+        if written.verdicts:
+            count(written.verdicts)
+
+
+class InputHash:
+    """A running hash over the bytes of the rows that were consumed."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def add(self, record: Record) -> str:
+        """Take a record in; returns the hash over all so far."""
+        self._hash.update(b"%d\n" % len(record.raw))
+        self._hash.update(record.raw)
+        return self._hash.hexdigest()
+
+    def over(self, records: Iterable[Record], count: int) -> str:
+        """Take `count` records in. Raises Refused when there are fewer."""
+        taken, digest = 0, ""
+        for record in islice(records, count):
+            digest = self.add(record)
+            taken += 1
+        if taken < count:
+            raise Refused(f"the input has only {taken:,} rows where it had {count:,} before; {START_OVER}")
+        return digest
+
+
+def truncate(path: Path, offset: int) -> None:
+    """Cut off what follows `offset`, on disk before anything is appended."""
+    with path.open("r+b") as file:
+        file.truncate(offset)
+        os.fsync(file.fileno())

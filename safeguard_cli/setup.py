@@ -1,0 +1,163 @@
+"""What a run needs before it starts: its settings, its policies, and the model's vocabulary and shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from safeguard_cli import hardware
+from safeguard_cli.engine.decoding import Options, Trie, overhead
+from safeguard_cli.errors import UsageError
+from safeguard_cli.gguf_file import Header
+from safeguard_cli.labeling import Labeling, Rules
+from safeguard_cli.models import DEMO, DEMO_NOTICE, find_model, open_model
+from safeguard_cli.policy import Policy, load_policy
+from safeguard_cli.progress import Kind
+from safeguard_cli.prompt import Harmony
+from safeguard_cli.records import MAX_ROW_BYTES
+from safeguard_cli.terminal import note, warn
+from safeguard_cli.tokenizer import Tokenizer
+
+DRAIN = 16  # with --deterministic: rows for each slot between two moments when all slots are empty
+BUDGETS = {"none": 0, "low": 256, "medium": 1024, "high": 4096}  # the most reasoning tokens by effort
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that `safeguard label` was asked for; the names are the options'."""
+
+    input: str
+    policies: tuple[str, ...]
+    output: str | None = None
+    overwrite: bool = False
+    append_input: bool = False
+    retry_errors: bool = False
+    on_error: str = "record"
+    deterministic: bool = False
+    format: str | None = None
+    encoding: str = "utf-8"
+    text_fields: tuple[str, ...] = ()
+    template: str | None = None
+    id_field: str | None = None
+    keep: str | None = None
+    only: str | None = None
+    rename: str | None = None
+    labels: tuple[str, ...] = ()
+    violates: tuple[str, ...] = ()
+    threshold: float | None = None
+    effort: str = "low"
+    rationale: bool = False
+    reasoning: bool = False
+    max_reasoning: int | None = None
+    policy_only_prompt: bool = False
+    temperature: float = 0.0
+    seed: int = 0
+    limit: int | None = None
+    long: str = "split"
+    max_windows: int = 16
+    max_row_bytes: int = MAX_ROW_BYTES
+    csv_safe: bool = False
+    model: str | None = None
+    threads: int | None = None
+    gpu_layers: int = -1
+    context: int | None = None
+    slots: int | None = None
+    progress: Kind = "auto"
+    quiet: bool = False
+    verbose: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A model file's vocabulary with the prefixes of the policies, and the shape that fits this machine."""
+
+    header: Header
+    labeling: Labeling
+    options: Options
+    shape: hardware.Shape
+    overheads: tuple[int, ...]
+    drain: int | None  # with --deterministic: the slots are drained whenever so many rows are done
+
+
+def load_policies(settings: Settings) -> tuple[Policy, ...]:
+    several = len(settings.policies) > 1
+    for option, value in (
+        ("--labels", settings.labels),
+        ("--violates", settings.violates),
+        ("--as", settings.rename),
+        ("--threshold", settings.threshold),
+    ):
+        if several and value not in (None, ()):
+            raise UsageError(f"{option} cannot be used with several policies: write it into each policy's front matter")
+    policies = tuple(
+        load_policy(name, labels=settings.labels, violates=settings.violates, rename=settings.rename)
+        for name in settings.policies
+    )
+    names = [policy.name for policy in policies]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"two policies are named {twice!r}; change `name:` in one's front matter")
+    for policy in policies:
+        for warning in policy.warnings():
+            warn(warning)
+    return policies
+
+
+def prepare(settings: Settings, policies: tuple[Policy, ...], before: Mapping[str, Any]) -> Prepared:
+    """Everything that can be known from the model file's header alone, before its weights are loaded.
+
+    `before` is the machine that an earlier session of the run had: where nothing else is asked for, it is kept.
+    """
+    path = find_model(settings.model)
+    header = open_model(path)
+    if settings.model == DEMO and not settings.quiet:
+        note(DEMO_NOTICE)
+    harmony = Harmony(Tokenizer.from_header(header))
+    prefixes = tuple(
+        harmony.prefix(policy, settings.effort, rationale=settings.rationale, policy_only=settings.policy_only_prompt)
+        for policy in policies
+    )
+    budget = BUDGETS[settings.effort]
+    if settings.max_reasoning is not None and settings.effort != "none":
+        budget = settings.max_reasoning
+    kinds = harmony.tokenizer.string_kinds if settings.rationale else None
+    options = Options(budget, kinds, settings.temperature, settings.seed)
+    overheads = tuple(overhead(Trie(prefix.contract), options) + len(harmony.suffix) for prefix in prefixes)
+    amx = hardware.has_amx()
+    shape = hardware.shape_run(
+        header,
+        [len(prefix.ids) for prefix in prefixes],
+        overheads,
+        context=settings.context,
+        slots=settings.slots or before.get("slots"),
+        threads=settings.threads or before.get("threads"),
+        cells=before.get("cells"),
+        amx=amx,
+    )
+    if settings.verbose:
+        if amx:
+            note("this CPU has AMX, where repacked weights crash llama.cpp: they are not repacked")
+        note(shape_text(shape))
+    window = tuple(shape.context - len(prefix.ids) - extra for prefix, extra in zip(prefixes, overheads, strict=True))
+    rules = Rules(
+        policies,
+        prefixes,
+        window,
+        settings.effort,
+        settings.long,
+        settings.max_windows,
+        settings.threshold,
+        settings.reasoning,
+    )
+    drain = DRAIN * shape.plan.slots if settings.deterministic else None
+    return Prepared(header, Labeling(harmony, rules), options, shape, overheads, drain)
+
+
+def shape_text(shape: hardware.Shape) -> str:
+    memory = shape.memory
+    return (
+        f"{shape.plan.slots} slots, {shape.plan.cells:,} cells, {shape.threads} threads; about"
+        f" {memory.total / 1e6:,.0f} MB of memory ({memory.weights / 1e6:,.0f} weights,"
+        f" {memory.cache / 1e6:,.0f} cache, {memory.compute / 1e6:,.0f} compute)"
+    )
