@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable
 from enum import Enum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from safeguard_cli import __version__, errors
+from safeguard_cli import __version__, errors, signals
 
 app = typer.Typer(
     name="safeguard",
@@ -397,6 +397,27 @@ def label(
     raise typer.Exit(_guarded(lambda: run(settings), debug))
 
 
+@app.command(
+    no_args_is_help=True,
+    epilog=(
+        "[bold]Examples[/bold]\n\nsafeguard show labels.csv\n\nsafeguard show out.jsonl --json | jq .result.labels"
+    ),
+)
+def show(
+    output: Annotated[str, typer.Argument(metavar="OUT", help="An output of label's, finished or not.")],
+    json: Annotated[bool, typer.Option("--json", help="Print the manifest itself.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback where something fails.")] = False,
+) -> None:
+    """Show how an output came about: counts, labels, settings, versions and hashes."""
+
+    def run() -> int:
+        from safeguard_cli.show import show
+
+        return show(Path(output), as_json=json)
+
+    raise typer.Exit(_guarded(run, debug))
+
+
 def _list(value: str | None) -> tuple[str, ...]:
     return tuple(item.strip() for item in value.split(",") if item.strip()) if value else ()
 
@@ -405,12 +426,7 @@ def _guarded(command: Callable[[], int], debug: bool) -> int:
     """Run a command; its failures become one sentence on standard error and an exit code."""
     from safeguard_cli.terminal import fail
 
-    def interrupt(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_DFL)  # the second one ends the process at once
-        raise errors.Interrupted(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
+    signals.install()
     try:
         return command()
     except BrokenPipeError:

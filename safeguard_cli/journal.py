@@ -1,16 +1,20 @@
-"""The durable side of a run that writes a file: what an earlier session left, and what this one leaves behind."""
+"""The durable side of a run that writes a file: what an earlier session left, and what this one leaves behind.
+
+At every moment the files beside the output fit it, wherever the run is killed: what is to be continued is cut first,
+then described, and what says that it is finished goes away last.
+"""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from safeguard_cli.errors import UsageError
+from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.manifest import Manifest, Refused, locked, now
 from safeguard_cli.resume import (
     START_OVER,
@@ -33,8 +37,8 @@ Start = Literal["new", "continue", "retry", "finished"]
 class Journal:
     """An output file under this run's lock.
 
-    `start` says what this session does with it: begin at row 0, go on after `rows` rows, label the error rows of a
-    finished output again, or nothing, because it is finished.
+    `start` says what this session does with it: begin at row 0, go on after `rows` rows and `offset` bytes, label the
+    error rows of a finished output again, or nothing, because it is finished.
     """
 
     output: Path
@@ -49,17 +53,26 @@ class Journal:
     def begin(self) -> None:
         """Make what is on disk fit the start; called when all else is ready, so that a refusal touches nothing."""
         self._synced = self._began = time.monotonic()
-        if self.start == "retry":
-            return
-        if self.start == "continue":
+        if self.start != "retry":
             truncate(self.output, self.offset)
+            self.unfinish()
+
+    def unfinish(self) -> None:
+        """From here on the output counts as one to be continued."""
         self.manifest.process, self.manifest.result = os.getpid(), None
         self.manifest.save(run_path(self.output))
         manifest_path(self.output).unlink(missing_ok=True)
 
-    def written(self, rows: int, input_sha256: str, sync: Callable[[], None]) -> None:
-        """Note that so many input rows are in the output; saves it now and then, after `sync` put them on disk."""
-        self.manifest.rows, self.manifest.input_sha256 = rows, input_sha256
+    def written(self, rows: int, digest: InputHash, size: int, counts: Callable[[], dict[str, Any]]) -> None:
+        """Note how far the output is, where it could be gone on from: the next `save` says it."""
+        if rows % (self.manifest.decides["deterministic"] or 1):
+            return
+        self.manifest.rows, self.manifest.input_sha256, self.manifest.output_bytes = rows, digest.value(), size
+        if not self.shape.every_row:
+            self.manifest.counts = counts()
+
+    def save_now_and_then(self, sync: Callable[[], None]) -> None:
+        """Save what was noted, if it is time to."""
         if time.monotonic() - self._synced >= SYNC_SECONDS:
             self.save(sync)
 
@@ -68,15 +81,15 @@ class Journal:
         if self.start == "retry":
             return
         sync()
-        self.manifest.output_bytes = self.output.stat().st_size
         self._count_time()
         self.manifest.save(run_path(self.output))
         self._synced = time.monotonic()
 
     def finish(self, result: dict[str, Any]) -> None:
-        """The output is complete."""
+        """The output is complete and on disk."""
         self._count_time()
         self.manifest.output_bytes = self.output.stat().st_size
+        self.manifest.counts = None
         self.manifest.result = {"finished": now(), **result}
         self.manifest.save(manifest_path(self.output))
         run_path(self.output).unlink(missing_ok=True)
@@ -93,6 +106,7 @@ def open_journal(
     decides: dict[str, Any],
     machine: dict[str, Any],
     *,
+    limit: int | None,
     overwrite: bool,
     append_input: bool,
     retry_errors: bool,
@@ -104,7 +118,8 @@ def open_journal(
         try:
             new = Manifest(decides, machine, now(), os.getpid())
             old = None if overwrite else find_manifest(output)
-            if overwrite or (not output.stat().st_size and (old is None or not old.finished)):
+            empty = not output.stat().st_size and not (old and old.finished and not old.output_bytes)
+            if overwrite or empty:
                 journal = Journal(output, shape, new, "new")
             elif old is None:
                 raise Refused(
@@ -114,18 +129,19 @@ def open_journal(
                 for difference in check_same(old, new, output):
                     warn(f"not as when {output} was begun: {difference}")
                 old.machine = machine
-                journal = Journal(output, shape, old, _start(old, output, append_input, retry_errors))
+                journal = Journal(output, shape, old, _start(old, output, limit, append_input, retry_errors))
                 if journal.start == "continue":
                     journal.rows, journal.offset = whole_rows(output, shape, old)
             if retry_errors and journal.start != "retry":
                 raise UsageError(f"--retry-errors: {output} is no finished output; run the same command without it")
             yield journal
         finally:
-            if not existed and not output.stat().st_size and find_manifest(output) is None:
-                output.unlink()  # only the lock made it
+            with suppress(OSError, SafeguardError):
+                if not existed and not output.stat().st_size and find_manifest(output) is None:
+                    output.unlink()  # only the lock made it
 
 
-def _start(old: Manifest, output: Path, append_input: bool, retry_errors: bool) -> Start:
+def _start(old: Manifest, output: Path, limit: int | None, append_input: bool, retry_errors: bool) -> Start:
     size = output.stat().st_size
     if old.result is None or size < old.output_bytes:
         return "continue"
@@ -133,15 +149,6 @@ def _start(old: Manifest, output: Path, append_input: bool, retry_errors: bool) 
         raise Refused(f"{output} was changed after it was finished; {START_OVER}")
     if retry_errors:
         return "retry"
+    if limit is not None and limit <= old.rows:
+        return "finished"
     return "continue" if append_input or not old.result["input_exhausted"] else "finished"
-
-
-def check_input(journal: Journal, reopen: Callable[[], Any], skipped: InputHash, records: Iterator[Any]) -> None:
-    """Take the rows that are done out of `records`, making sure that they are those of the earlier session."""
-    known = journal.manifest.rows
-    with reopen() as again:
-        before = InputHash().over(iter(again), known) if known else ""
-    if before != (journal.manifest.input_sha256 if known else ""):
-        raise Refused(f"the first {known:,} rows of the input are not those behind {journal.output}; {START_OVER}")
-    if journal.rows:
-        skipped.over(records, journal.rows)

@@ -40,7 +40,6 @@ class Row:
     waiting: dict[int, int] = field(default_factory=dict)  # policy → windows not yet decided
     windows: dict[int, list[Completion]] = field(default_factory=dict)
     kept: bytes | None = None  # a row of an earlier output, to be copied
-    sha256: str = ""  # of the input up to this row
     truncated: set[int] = field(default_factory=set)  # policies
 
     @property
@@ -80,6 +79,8 @@ class Labeling:
             del row.waiting[index]
             policy = self.rules.policies[index]
             row.verdicts[policy.name] = self._verdict(policy, row.windows.pop(index), index in row.truncated)
+            if not row.waiting:  # in the policies' order, whichever came first
+                row.verdicts = {policy.name: row.verdicts[policy.name] for policy in self.rules.policies}
 
     def _tokens(self, text: str) -> list[int] | RowError:
         rules, tokenizer = self.rules, self.harmony.tokenizer

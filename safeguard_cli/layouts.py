@@ -41,8 +41,12 @@ class JsonlLayout:
 
     def row(self, record: Record, verdicts: Mapping[str, Verdict]) -> bytes:
         added = [orjson.dumps(name) + b":" + orjson.dumps(verdict.as_dict()) for name, verdict in verdicts.items()]
+        return self.beginning(record) + b",".join(added) + b"}\n"
+
+    def beginning(self, record: Record) -> bytes:
+        """What stands before the first verdict."""
         head = self._own(record)
-        return head + (b"" if head.endswith(b"{") else b",") + b",".join(added) + b"}\n"
+        return head if head.endswith(b"{") else head + b","
 
     def _own(self, record: Record) -> bytes:
         """The row's own object, without its last brace. Of a JSONL row it is the very bytes: `1.10` stays `1.10`."""
@@ -92,8 +96,14 @@ class CsvLayout:
         return self._line(self._titles, [f"{name}_{column}" for name in self._names for column in self._columns])
 
     def row(self, record: Record, verdicts: Mapping[str, Verdict]) -> bytes:
-        own = self._from_jsonl(record) if self._jsonl_in else self._from_csv(record)
-        return self._line(own, [cell for name in self._names for cell in self._verdict(verdicts[name])])
+        return self._line(self._own(record), [cell for name in self._names for cell in self._verdict(verdicts[name])])
+
+    def beginning(self, record: Record) -> bytes:
+        """What stands before the first verdict."""
+        return self._line(self._own(record), [""]).removesuffix(self._line_ending.encode())
+
+    def _own(self, record: Record) -> list[str]:
+        return self._from_jsonl(record) if self._jsonl_in else self._from_csv(record)
 
     def _from_jsonl(self, record: Record) -> list[str]:
         """Strings as they are, null as nothing, all else as its JSON text; what the header lacks goes to `_extra`."""

@@ -13,11 +13,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
 import orjson
+import psutil
 
 from safeguard_cli import errors
 from safeguard_cli.errors import SafeguardError
@@ -37,8 +39,9 @@ class Refused(SafeguardError):
 class Manifest:
     """`decides` is all that can change a label, `machine` what can only move its last digits.
 
-    `rows` and `input_sha256` (a hash over the rows' bytes) are of what was written when this was last saved,
-    `result` is there when the run is finished. Seconds and tokens are of all sessions together.
+    `rows`, `output_bytes` and `input_sha256` (a hash over the rows' bytes) are of what was written when this was last
+    saved, `counts` too where the output itself cannot tell them (`--only`); `result` is there when the run is finished.
+    Seconds and tokens are of all sessions together.
     """
 
     decides: dict[str, Any]
@@ -51,6 +54,7 @@ class Manifest:
     seconds: float = 0.0
     prompt_tokens: int = 0
     generated_tokens: int = 0
+    counts: dict[str, Any] | None = None
     result: dict[str, Any] | None = None
     version: int = VERSION
 
@@ -68,7 +72,10 @@ class Manifest:
                 file.flush()
                 os.fsync(file.fileno())
             new.replace(path)
+            sync_folder(path)
         except OSError as error:
+            with suppress(OSError):
+                new.unlink()
             raise SafeguardError(f"{path}: cannot be written: {error.strerror}") from None
 
 
@@ -85,11 +92,22 @@ def load(path: Path) -> Manifest | None:
         raise Refused(f"{path} cannot be read ({error}); --overwrite starts over") from None
 
 
+def sync_folder(path: Path) -> None:
+    """Have the system put on disk that `path` is there under this name."""
+    with suppress(OSError, AttributeError):  # not every system can
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
 def now() -> str:
     """The time in UTC, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
+@cache
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that labels pass through."""
     found = {"python": platform.python_version()}
@@ -104,14 +122,23 @@ def model_fingerprint(path: Path) -> dict[str, Any]:
     size = path.stat().st_size
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        for i in range(SAMPLES + 1):
-            file.seek(i * max(0, size - SAMPLE_BYTES) // SAMPLES)
+        for at in (*range(0, size, max(SAMPLE_BYTES, size // SAMPLES)), max(0, size - SAMPLE_BYTES)):
+            file.seek(at)
             digest.update(file.read(SAMPLE_BYTES))
     return {"bytes": size, "sampled_sha256": digest.hexdigest()}
 
 
-def file_sha256(path: Path) -> str:
-    """The whole file's hash; that of a model takes seconds, so it is kept by path, size and time of change."""
+def sha256(path: Path) -> str:
+    """The hash of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def model_sha256(path: Path) -> str:
+    """The hash of a model file: it takes seconds, so it is kept by path, size and time of change."""
     state = path.stat()
     key = f"{path.resolve()}:{state.st_size}:{state.st_mtime_ns}"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "safeguard" / "model-hashes.json"
@@ -119,11 +146,7 @@ def file_sha256(path: Path) -> str:
     with suppress(OSError, ValueError):
         known = dict(orjson.loads(cache.read_bytes()))
     if key not in known:
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        known[key] = digest.hexdigest()
+        known[key] = sha256(path)
         with suppress(OSError):
             cache.parent.mkdir(parents=True, exist_ok=True)
             new = cache.with_name(f"{cache.name}.{os.getpid()}")
@@ -161,10 +184,15 @@ def locked(path: Path, holder: Path) -> Iterator[IO[bytes]]:
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours = path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
         except ImportError:  # Windows: an open file is protected well enough there
-            pass
-        except OSError:
+            ours = True
+        except BlockingIOError:
+            ours = False
+        except OSError as error:
+            raise SafeguardError(f"{path}: cannot be locked against other runs: {error.strerror}") from None
+        if not ours:  # or it was replaced by one that has just ended
             other = load(holder)
-            who = f"process {other.process}" if other else "another process"
+            who = f"process {other.process}" if other and psutil.pid_exists(other.process) else "another process"
             raise Refused(f"{path} is being written by {who} just now") from None
         yield file

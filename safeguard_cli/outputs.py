@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import select
+import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +15,11 @@ from typing import BinaryIO
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.layouts import CsvLayout, JsonlLayout, field_names
 from safeguard_cli.records import Format, Record, Source
+from safeguard_cli.signals import UNBROKEN
 from safeguard_cli.verdict import Verdict
+
+_ATOMIC = 4096  # bytes that a pipe with room takes at once, so that writing them never waits
+_STALLED = 0.5  # seconds between two looks whether a signal came while a reader takes nothing
 
 _SUFFIXES: Mapping[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv"}
 
@@ -84,15 +90,17 @@ class Sink:
     """An open output: `write` each row in input order, in a `with` block. Made by `open_sink`.
 
     A row is one write to the system, so that a killed run leaves whole rows; a failed one takes back its part.
+    `size` is that of the file in bytes.
     """
 
     def __init__(
         self, target: Path | BinaryIO, layout: JsonlLayout | CsvLayout, *, only_violating: bool, append: bool
     ) -> None:
-        self.name = str(target) if isinstance(target, Path) else "standard output"
+        self._path = target if isinstance(target, Path) else None
+        self.name = str(target if isinstance(target, Path) else getattr(target, "name", target))
+        self.name = "standard output" if self.name == "<stdout>" else self.name
         self._layout = layout
         self._only_violating = only_violating
-        self._owned = isinstance(target, Path)
         try:
             self._stream = target.open("ab" if append else "wb", buffering=0) if isinstance(target, Path) else target
         except OSError as problem:
@@ -101,14 +109,30 @@ class Sink:
         with suppress(OSError, AttributeError):  # a stream in memory has none
             self._stream.flush()
             self._descriptor = self._stream.fileno()
+        state = None if self._descriptor is None else os.fstat(self._descriptor)
+        self._pipe = state is not None and stat.S_ISFIFO(state.st_mode)
+        self.size = state.st_size if append and state is not None else 0
         if not append:
-            self._put(layout.header())
+            try:
+                with UNBROKEN:
+                    self._put(layout.header())
+            except BaseException:
+                self._abandon()
+                raise
 
     def __enter__(self) -> Sink:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
+        if kind is None:
+            self.close()
+        else:
+            self._abandon()
+
+    def wait(self) -> None:
+        """Until a pipe takes more: the place for a signal to come, for a row that is begun is to be finished."""
+        if self._pipe and self._descriptor is not None:
+            select.select([], [self._descriptor], [])
 
     def write(self, record: Record, verdicts: Mapping[str, Verdict]) -> bool:
         """Writes the row with its verdict under each policy's name; False when `--only violates` leaves it out.
@@ -125,37 +149,60 @@ class Sink:
         self._put(row)
 
     def sync(self) -> None:
-        """Has the system put everything on disk, as far as the output is a file."""
-        if self._descriptor is None:
+        """Has the system put everything on disk, if the output is a file. SafeguardError when it is not there then."""
+        if self._path is None or self._descriptor is None:
             return
         try:
             os.fsync(self._descriptor)
         except OSError as problem:
-            if problem.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EROFS):  # a pipe or a terminal
+            if problem.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):  # a file system that has no fsync
                 raise SafeguardError(f"{self.name}: writing failed: {problem.strerror}") from problem
+        try:
+            there = os.path.samestat(os.fstat(self._descriptor), self._path.stat())
+        except OSError:
+            there = False
+        if not there:
+            raise SafeguardError(f"{self.name} was moved, replaced or deleted while it was being written")
 
     def close(self) -> None:
         """Puts everything on disk and closes the file; standard output stays open."""
-        if self._owned and not self._stream.closed:
-            self.sync()
-            self._stream.close()
+        if self._path is not None and not self._stream.closed:
+            try:
+                self.sync()
+            finally:
+                self._stream.close()
+
+    def _abandon(self) -> None:
+        """Closes the file after a failure, which is the one to tell of."""
+        if self._path is not None:
+            with suppress(OSError):
+                self._stream.close()
 
     def _put(self, data: bytes) -> None:
         rest = memoryview(data)
         try:
             while rest:
                 # Not through the stream's buffer, whose content would be a part of a row at any time.
-                rest = rest[
-                    self._stream.write(rest) if self._descriptor is None else os.write(self._descriptor, rest) :
-                ]
+                if self._descriptor is None:
+                    rest = rest[self._stream.write(rest) :]
+                    continue
+                if self._pipe and len(rest) < len(data):
+                    _wait_for_a_slow_reader(self._descriptor)
+                rest = rest[os.write(self._descriptor, rest[:_ATOMIC] if self._pipe else rest) :]
         except BrokenPipeError:
             raise
         except OSError as problem:
-            if self._descriptor is not None:
+            if self._descriptor is not None and len(rest) < len(data):
                 with suppress(OSError):  # a full disk takes a part of the row: cut that off again
                     start = os.lseek(self._descriptor, len(rest) - len(data), os.SEEK_CUR)
                     os.ftruncate(self._descriptor, start)
             raise SafeguardError(f"{self.name}: writing failed: {problem.strerror or problem}") from problem
+        self.size += len(data)
+
+
+def _wait_for_a_slow_reader(pipe: int) -> None:
+    while not select.select([], [pipe], [], _STALLED)[1]:
+        UNBROKEN.give_up()  # a reader that takes nothing any more must not keep the run from ending
 
 
 def open_sink(
@@ -175,8 +222,21 @@ def open_sink(
     `names` are the verdicts' names, `columns` what `verdict_columns` gives, `keep` the fields to keep (None: all).
     Call `check_output` and `check_names` before.
     """
-    layout: JsonlLayout | CsvLayout = JsonlLayout(source, keep)
-    if format == "csv":
-        delimiter = output_delimiter(target if isinstance(target, Path) else None, source)
-        layout = CsvLayout(source, keep, names, columns, delimiter, csv_safe)
+    delimiter = output_delimiter(target if isinstance(target, Path) else None, source)
+    layout = make_layout(source, format, names, columns, keep, delimiter, csv_safe)
     return Sink(target, layout, only_violating=only_violating, append=append)
+
+
+def make_layout(
+    source: Source,
+    format: Format,
+    names: Sequence[str],
+    columns: Sequence[str],
+    keep: Sequence[str] | None,
+    delimiter: str,
+    csv_safe: bool,
+) -> JsonlLayout | CsvLayout:
+    """How rows become bytes; the arguments are those of `open_sink`."""
+    if format == "jsonl":
+        return JsonlLayout(source, keep)
+    return CsvLayout(source, keep, names, columns, delimiter, csv_safe)

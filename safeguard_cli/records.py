@@ -160,7 +160,7 @@ class Source:
                 yield Record(index, line, first, None, _too_big(line, self._limit))
                 continue
             self._reached, taken = line, bytearray(first)
-            cells = _cells(first.decode("utf-8", "replace"), self.delimiter, partial(self._next_line, taken))
+            cells = split_cells(first.decode("utf-8", "replace"), self.delimiter, partial(self._next_line, taken))
             if cells is None:
                 # Only this line is in error: the lines that the quote took in are read again, as rows of their own.
                 self._doomed = max(self._doomed, self._reached)
@@ -236,7 +236,7 @@ def count_rows(
         return source.count()
 
 
-def _cells(text: str, delimiter: str, more: Callable[[], str]) -> list[str] | None:
+def split_cells(text: str, delimiter: str, more: Callable[[], str]) -> list[str] | None:
     """A record's cells by RFC 4180, from its first line and as many more as its quotes ask for; None if they never end.
 
     As in Python's csv module, a quote inside an unquoted cell is a character like any other, and text after a closing

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 import orjson
 
 from safeguard_cli.manifest import Manifest, Refused, changes, load
-from safeguard_cli.records import Record
+from safeguard_cli.records import Record, split_cells
 from safeguard_cli.verdict import RowError, Verdict
 
 START_OVER = "--overwrite starts over"
@@ -40,6 +38,7 @@ class Shape:
     format: str
     delimiter: str
     names: Sequence[str]
+    columns: Sequence[str]
     every_row: bool  # one row out for every row in, so that the output itself says how many rows are done
 
 
@@ -73,23 +72,24 @@ def read_output(path: Path, shape: Shape) -> Iterator[Written]:
 
     Raises Refused when a row is not one of ours.
     """
-    header: list[str] = []
+    ours = [f"{name}_{column}" for name in shape.names for column in shape.columns]
+    width = 0
     for number, raw in enumerate(_whole_rows(path, shape.format)):
         try:
             if shape.format == "jsonl":
                 row = orjson.loads(raw)
                 yield Written(raw, {name: _verdict(row[name]) for name in shape.names})
                 continue
-            cells = next(csv.reader(io.StringIO(raw.decode(), newline=""), delimiter=shape.delimiter))
-            if not header:
-                header = cells
+            cells = split_cells(raw.decode(), shape.delimiter, str) or []
+            if not width:
+                width = len(cells)
                 yield Written(raw, {})
                 continue
-            if len(cells) != len(header):
+            if len(cells) != width:
                 raise ValueError
-            row = dict(zip(header, cells, strict=True))  # our columns are the last, and win over others of their name
+            row = dict(zip(ours, cells[-len(ours) :], strict=True))
             yield Written(raw, {name: _verdict_of_cells(row, name) for name in shape.names})
-        except (ValueError, KeyError, TypeError, StopIteration):
+        except (ValueError, KeyError, TypeError):
             raise Refused(f"{path}, row {number + 1}: not a row of such a run; {START_OVER}") from None
 
 
@@ -141,38 +141,66 @@ def whole_rows(path: Path, shape: Shape, manifest: Manifest) -> tuple[int, int]:
     return rows - rows % every, offset
 
 
-def tally(path: Path, shape: Shape, offset: int, count: Callable[[Mapping[str, Verdict]], None]) -> None:
-    """Give `count` the verdicts of the rows before `offset`."""
-    end = 0
-    for written in read_output(path, shape):
-        end += len(written.raw)
-        if end > offset:
-            return
-        if written.verdicts:
-            count(written.verdicts)
-
-
 class InputHash:
     """A running hash over the bytes of the rows that were consumed."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
 
-    def add(self, record: Record) -> str:
-        """Take a record in; returns the hash over all so far."""
+    def add(self, record: Record) -> None:
         self._hash.update(b"%d\n" % len(record.raw))
         self._hash.update(record.raw)
+
+    def value(self) -> str:
+        """The hash over all so far."""
         return self._hash.hexdigest()
 
-    def over(self, records: Iterable[Record], count: int) -> str:
-        """Take `count` records in. Raises Refused when there are fewer."""
-        taken, digest = 0, ""
-        for record in islice(records, count):
-            digest = self.add(record)
-            taken += 1
-        if taken < count:
-            raise Refused(f"the input has only {taken:,} rows where it had {count:,} before; {START_OVER}")
-        return digest
+    def copy(self) -> InputHash:
+        other = InputHash()
+        other._hash = self._hash.copy()
+        return other
+
+
+def check_input(
+    records: Iterator[Record],
+    again: Iterator[Record],
+    written: Iterator[Written],
+    rows: int,
+    manifest: Manifest,
+    beginning: Callable[[Record], bytes],
+    count: Callable[[Mapping[str, Verdict]], None],
+) -> InputHash:
+    """Take the first `rows` rows, those that are done, out of `records`: are they still what they were?
+
+    The manifest's hash tells for as many as it knew of, and the output's own row for each (`written` is empty where
+    not every row comes out). `again` are the same records. Calls `count` with each row's verdicts.
+    """
+    digest = InputHash()
+    known, ahead = manifest.rows, InputHash()
+    if known > rows:  # what the output has lost at its end is known as well
+        for record in _first(again, known):
+            ahead.add(record)
+    for number, record in enumerate(_first(records, rows), 1):
+        digest.add(record)
+        row = next(written, None)
+        if row and not row.raw.startswith(beginning(record)):
+            raise Refused(f"row {number:,} of the input is not the one that was labelled before; {START_OVER}")
+        if row:
+            count(row.verdicts)
+        if number == known:
+            ahead = digest.copy()
+    if known and ahead.value() != manifest.input_sha256:
+        raise Refused(f"the first {known:,} rows of the input are not those that were labelled before; {START_OVER}")
+    return digest
+
+
+def _first(records: Iterator[Record], count: int) -> Iterator[Record]:
+    taken = 0
+    for record in islice(records, count):
+        yield record
+        taken += 1
+    if taken < count:
+        raise Refused(f"the input has only {taken:,} rows where it had {count:,} before; {START_OVER}")
 
 
 def truncate(path: Path, offset: int) -> None:

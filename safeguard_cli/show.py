@@ -1,0 +1,86 @@
+"""`safeguard show`: what is on record about an output, finished or not."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from safeguard_cli import errors
+from safeguard_cli.errors import UsageError
+from safeguard_cli.manifest import Manifest, load
+from safeguard_cli.resume import manifest_path, run_path
+from safeguard_cli.terminal import safe
+
+
+def show(output: Path, *, as_json: bool) -> int:
+    """Print the manifest of an output on standard output, for people or as JSON."""
+    finished = manifest_path(output)
+    path = finished if finished.exists() else run_path(output)
+    manifest = load(path)
+    if manifest is None:
+        raise UsageError(f"{output}: nothing is on record; there is neither {finished.name} nor {path.name}")
+    if as_json:
+        print(orjson.dumps(orjson.loads(path.read_bytes()), option=orjson.OPT_INDENT_2).decode())
+        return errors.OK
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in _lines(output, manifest):
+        table.add_row(safe(name), Text(safe(value)))
+    width = None if sys.stdout.isatty() else 200
+    Console(highlight=False, markup=False, emoji=False, width=width).print(table)
+    return errors.OK
+
+
+def _lines(output: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
+    decides, result = manifest.decides, manifest.result or {}
+    yield "output", str(output)
+    state = f"finished {result['finished']}" if result else "unfinished: the same command goes on with it"
+    yield "state", f"{state}; begun {manifest.started}"
+    yield "rows", f"{manifest.rows:,}" + (_errors(result) if result else " or more")
+    for name, policy in decides["policies"].items():
+        counts = result.get("labels", {}).get(name, {})
+        tally = ", ".join(f"{label} {counts.get(label, 0):,}" for label in policy["labels"]) if result else "…"
+        violates = result.get("violating", {}).get(name, 0)
+        yield f"policy {name}", f"{tally}; {violates:,} violate" if result else ", ".join(policy["labels"])
+        yield "", f"sha256 {policy['sha256']}"
+    yield "model", f"{result.get('model', '')} {decides['model']['bytes']:,} bytes".strip()
+    yield "", f"sha256 {result['model_sha256']}" if result else f"sampled sha256 {decides['model']['sampled_sha256']}"
+    if result:
+        yield "input", result["input"]
+        yield "command", " ".join(result["command"])
+    yield "input sha256", manifest.input_sha256
+    if result:
+        yield "output sha256", result["output_sha256"]
+    yield "time", f"{manifest.seconds:,.1f} s; {manifest.rows / max(manifest.seconds, 1e-9):,.1f} rows/s"
+    yield "tokens", f"{manifest.prompt_tokens:,} read, {manifest.generated_tokens:,} written"
+    for part in ("answer", "input", "output"):
+        yield f"{part} settings", _pairs(decides[part])
+    yield (
+        "deterministic",
+        f"slots drained every {decides['deterministic']:,} rows" if decides["deterministic"] else "no",
+    )
+    machine = dict(manifest.machine)
+    versions = machine.pop("versions")
+    yield "machine", _pairs(machine)
+    yield "versions", _pairs(versions)
+
+
+def _errors(result: dict[str, Any]) -> str:
+    codes = ", ".join(f"{count:,} {code}" for code, count in result["errors"].items())
+    return f", {result['rows_in_error']:,} in error" + (f" ({codes})" if codes else "")
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {_text(value)}" for name, value in values.items() if value not in (None, [], False, ""))
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()

@@ -1,0 +1,49 @@
+"""The signals that ask a command to end: raised as Interrupted where they find it, but never in the middle of a row."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+
+from safeguard_cli.errors import Interrupted
+
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+class _Unbroken:
+    """A `with` block that a signal waits for: what is inside happens whole or not at all."""
+
+    def __init__(self) -> None:
+        self._held = False
+        self._number: int | None = None
+
+    def __enter__(self) -> None:
+        self._held = True
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._held = False
+        if kind is None:
+            self.give_up()
+
+    def give_up(self) -> None:
+        """End here after all, if a signal waits."""
+        if self._number is not None:
+            number, self._number = self._number, None
+            raise Interrupted(number)
+
+    def stop(self, number: int, _: FrameType | None) -> None:
+        """The handler: the first signal is raised, the second one ends the process at once."""
+        for each in _STOPPING:
+            signal.signal(each, signal.SIG_DFL)
+        self._number = number
+        if not self._held:
+            self.give_up()
+
+
+UNBROKEN = _Unbroken()
+
+
+def install() -> None:
+    """From here on SIGINT and SIGTERM raise Interrupted in the main thread."""
+    for number in _STOPPING:
+        signal.signal(number, UNBROKEN.stop)
