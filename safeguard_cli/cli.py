@@ -83,7 +83,7 @@ def root(
         "safeguard label tickets.csv --policy rules.md --template '{subject}\\n{body}' --rationale\n\n"
         "safeguard label data.jsonl --policy spam --dry-run\n\n"
         "[bold]Exit codes[/bold]  0 every row labelled, 1 failed, 2 wrong usage, 3 finished with rows in error,"
-        " 4 output exists already, 130 interrupted, 143 terminated"
+        " 4 output cannot be continued, 130 interrupted, 143 terminated"
     ),
 )
 def label(

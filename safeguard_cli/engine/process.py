@@ -174,9 +174,14 @@ class Engine:
         self._process = context.Process(target=_work, args=(theirs, self._spec, self._last_words.name), daemon=True)
         # Ctrl-C at a terminal goes to the child too, which inherits that it ignores it: the parent decides.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # The child is a `python -c`, which imports from its working directory first: that may be a folder of somebody
+        # else's data. It goes back to the real one when it is up.
+        folder = Path.cwd()
+        os.chdir(Path(__file__).parent)
         try:
             self._process.start()
         finally:
+            os.chdir(folder)
             signal.signal(signal.SIGINT, before)
         theirs.close()
         try:
