@@ -14,12 +14,12 @@ from torch import Tensor
 
 from safeguard_cli.demo import data
 from safeguard_cli.demo.model import Cache, GptOss
+from safeguard_cli.demo.rows import MAX_CONTENT
 from safeguard_cli.policy import Policy
 from safeguard_cli.prompt import Harmony, Prefix
 
 BUDGET = 64  # tokens of analysis
 ROWS = 48
-MAX_CONTENT = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,11 @@ def quick_figures(
 
 
 def figures(
-    model: GptOss, harmony: Harmony, policies: dict[str, Policy], held_out: Mapping[str, Sequence[data.Example]], limit: int
+    model: GptOss,
+    harmony: Harmony,
+    policies: dict[str, Policy],
+    held_out: Mapping[str, Sequence[data.Example]],
+    limit: int,
 ) -> Iterator[str]:
     """Figures of the model card on at most `limit` rows of each set, and a few analyses to read."""
     everything: list[Outcome] = []
@@ -51,7 +55,9 @@ def figures(
         yield f"{name}, effort {effort}: {summary(outcomes, policies)}"
         if effort == "low":
             everything += outcomes
-            yield from (f"    {o.p_violates:.2f} {o.example.content[:80]!r} {o.analysis!r}" for o in _thinned(outcomes, 4))
+            yield from (
+                f"    {o.p_violates:.2f} {o.example.content[:80]!r} {o.analysis!r}" for o in _thinned(outcomes, 4)
+            )
     yield from reasoning_summary(everything, policies)
 
 

@@ -20,7 +20,8 @@ from safeguard_cli.tokenizer import Tokenizer, _byte_of_symbol
 
 CONTROL = ("startoftext", "endoftext", "return", "constrain", "channel", "start", "end", "message", "call")
 CHAT_TEMPLATE = (
-    "<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.\nKnowledge cutoff: 2024-06\n\n"
+    "<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.\n"
+    "Knowledge cutoff: 2024-06\n\n"
     "Reasoning: {{ reasoning_effort or 'low' }}\n\n"
     "# Valid channels: analysis, commentary, final. Channel must be included for every message.<|end|>"
     "{% for m in messages %}{% if m.role in ('system', 'developer') %}<|start|>developer<|message|># Instructions\n\n"
@@ -129,7 +130,7 @@ def write_gguf(
 
 
 def _tensors(model: GptOss) -> dict[str, torch.Tensor]:
-    """llama.cpp's names for the model's tensors; it wants an output matrix of its own even where it is the embedding."""
+    """The tensors by llama.cpp's names; it wants an output matrix of its own even where that is the embedding."""
     tensors = {"token_embd.weight": model.embedding, "output.weight": model.embedding, "output_norm.weight": model.norm}
     for i, layer in enumerate(model.layers):
         experts = layer.experts

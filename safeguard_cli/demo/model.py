@@ -54,7 +54,7 @@ class _SinkAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, sinks: Tensor, masks: list[Tensor | None], *pieces: Tensor) -> Tensor:
-        """`query` is (rows, kv heads, queries, dim), `sinks` (kv heads, queries); `pieces` are keys, values by turns."""
+        """`query` is (rows, kv heads, queries, dim), `sinks` (kv heads, queries), `pieces` keys, values by turns."""
         attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         outs, sums = [], []
         for mask, keys, values in zip(masks, pieces[::2], pieces[1::2], strict=True):
@@ -102,7 +102,7 @@ def _expand(query: Tensor, *tensors: Tensor) -> list[Tensor]:
 
 
 def yarn_frequencies(dim: int) -> tuple[Tensor, float]:
-    """Angle by position for each pair of dimensions, and the factor on cosine and sine; ggml's formula, corners rounded."""
+    """Angle by position of each pair of dimensions, and the factor on cosine and sine; ggml's, corners rounded."""
     pairs = torch.arange(dim // 2, dtype=torch.float64)
     plain = ROPE_BASE ** (-2 * pairs / dim)
 
@@ -226,7 +226,7 @@ class Layer(nn.Module):
 
 
 class GptOss(nn.Module):
-    """The model. Input and output embeddings are one matrix: half the parameters, and copying words is learnt sooner."""
+    """The model. Input and output embeddings are one matrix: fewer parameters, and words are easily copied."""
 
     def __init__(self, c: Config) -> None:
         super().__init__()
