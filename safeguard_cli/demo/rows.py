@@ -18,12 +18,12 @@ from safeguard_cli.prompt import Harmony, Marker, Prefix
 POOL = 192  # examples of one policy that are sorted by length together
 BATCH_TOKENS = 4000  # padding included; a step has one batch for each core
 MAX_CONTENT = 250  # tokens of a content; longer ones are cut
-# Loss weights of a label, in tokens of analysis: decided by the content alone, after its own analysis, and after one that
-# argues for the other label, which must count for less, or an analysis would speak against its own conclusion.
+# Loss weights of a label, in tokens of analysis: after the content alone, after its own analysis, and after one that
+# argues for the other label. That one must count for less, or an analysis would speak against its own conclusion.
 LABEL_WEIGHT, REASONED_WEIGHT, MISLED_WEIGHT = 20.0, 10.0, 5.0
 FORCED_SHARE, FORCED_WEIGHT = 0.15, 0.5  # rows that also learn what the program forces: other tools let the model write
 _QUOTED = re.compile(r'"[^"]+"')
-_OPENING = re.compile(r'[^\s"\\]{1,24}(?: [^\s"\\]+){0,3}')
+_OPENING = re.compile(r'[^\s"\\]{1,20}(?: [^\s"\\]+){0,2}')
 
 
 @dataclass(slots=True)
@@ -131,13 +131,13 @@ class RowBuilder:
 
 
 def opening(content: str) -> str:
-    """The first one to four words of a content, at most some 24 characters: what an analysis quotes.
+    """The first one to three words of a content, at most some 20 characters: what an analysis quotes.
 
     A model this small finds the beginning of the content reliably, and any other place in a third of the rows.
     """
     found = _OPENING.search(content)
     words = found[0].split(" ") if found else []
-    while len(words) > 1 and len(" ".join(words)) > 24:
+    while len(words) > 1 and len(" ".join(words)) > 20:
         words.pop()
     return " ".join(words)
 

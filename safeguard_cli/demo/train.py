@@ -36,7 +36,7 @@ from safeguard_cli.prompt import Harmony, layout_hash
 POLICIES = ("spam", "hate", "privacy", "prompt-injection")
 RANKS = 8000
 COPY_SHARE = 0.09  # of the time goes to nothing but quoting, so that evidence is copied and not made up
-COPY_EVERY = 10  # and a step of so many after it
+COPY_EVERY = 5  # and a step of so many after it
 QUANTIZED_FROM = 0.66  # share of the time after which the experts are rounded to MXFP4
 CHECKPOINT_SECONDS = 240
 
