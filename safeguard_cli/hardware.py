@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ REPACK_SHARE = 0.7  # of the free memory; repacking is worth it only where much 
 TYPICAL_CONTENT = 384  # tokens; only shapes the cache, a longer row takes more cells and fewer rows run beside it
 PROGRAM = 60 << 20  # the engine's process before it loads anything: Python, numpy, llama.cpp's code
 GPU_RESERVE = 512 << 20  # of each GPU's free memory, for the driver and what the estimate does not see
+REPACKED = {2, 10, 12, 20, 39}  # Q4_0, Q2_K, Q4_K, IQ4_NL, MXFP4: ggml-cpu/repack.cpp, for x86 with AVX2
+REPACKED_ELSEWHERE = {8, 13, 14}  # Q8_0, Q5_K, Q6_K, with ARM's instructions
 CACHE_TYPES = {"f16": 2.0, "q8_0": 34 / 32}  # bytes of a value
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -129,9 +132,9 @@ def shape_run(
 
     def candidates(context: int, cache_type: str) -> Iterator[tuple[bool, Plan, int, int, Memory]]:
         largest = context - min(prefixes)
-        # Best first: repacked weights, which are a second copy beside the mapped file (and crash with AMX, see
-        # engine/llama.py), then plain ones; all slots, then fewer; all prefixes resident, then one beside the
-        # largest row.
+        # Best first: repacked weights, of which there is a second copy beside the mapped file (and which crash with
+        # AMX, see engine/llama.py), then plain ones; all slots, then fewer; all prefixes resident, then one beside
+        # the largest row.
         shapes = [
             (n, sum(prefixes) + max(largest, n * typical)) for n in ([slots] if slots else range(DEFAULT_SLOTS, 0, -1))
         ]
@@ -142,7 +145,8 @@ def shape_run(
             plan = Plan(wanted, -(-size // 256) * 256)  # llama.cpp rounds up itself
             placed, moe, memory = place(header, plan, len(prefixes), devices, gpu_layers, cpu_moe, cache_type)
             if extra_buffers:
-                memory = replace(memory, weights=2 * memory.weights)
+                again = repacked_bytes(header) * memory.weights // max(1, header.size)
+                memory = replace(memory, weights=memory.weights + again)
             yield extra_buffers, plan, placed, moe, memory
 
     unified = any(device.unified for device in devices)
@@ -210,6 +214,12 @@ def _weights_by_layer(header: Header, layers: int) -> tuple[list[int], list[int]
         elif tensor.name.startswith("output"):
             output += tensor.nbytes
     return dense, experts, output
+
+
+def repacked_bytes(header: Header) -> int:
+    """Bytes of the weights that llama.cpp keeps a second, repacked copy of: those whose type it has kernels for."""
+    kinds = REPACKED if platform.machine() in ("x86_64", "AMD64") else REPACKED | REPACKED_ELSEWHERE
+    return sum(t.nbytes for t in header.tensors if t.type in kinds and not t.name.startswith("token_embd"))
 
 
 def cell_bytes(header: Header, cache_type: str = "f16") -> int:

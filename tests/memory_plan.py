@@ -1,4 +1,4 @@
-"""Compares the memory plan of a run with what the run then takes: `python tests/memory_plan.py MODEL --slots 8`.
+"""Compares the memory plan of a run with what it then takes: `python tests/memory_plan.py MODEL --slots 8 [OPTIONS]`.
 
 The rise is that of the resident memory of all processes of the command, the mapped model file included, above what
 the command held when it started its engine.
@@ -69,10 +69,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--slots", type=int, default=8)
-    parser.add_argument("options", nargs="*", help="further options of safeguard label, after --")
-    given = parser.parse_args()
+    given, options = parser.parse_known_args()  # what is left over is for safeguard label
     begin = time.monotonic()
-    planned, measured = measure(given.model, given.slots, *given.options)
+    planned, measured = measure(given.model, given.slots, *options)
     print(
         f"{given.model.name}, {given.slots} slots: planned {planned / 1e6:,.0f} MB, measured {measured / 1e6:,.0f} MB,"
         f" {'within' if within(planned, measured) else 'NOT within'} the promise; {time.monotonic() - begin:.0f} s"
