@@ -150,24 +150,36 @@ def shape_run(
             yield extra_buffers, plan, placed, moe, memory
 
     unified = any(device.unified for device in devices)
+
+    def fits(memory: Memory, share: float = 1.0) -> bool:
+        return memory.total + (memory.video if unified else 0) <= share * free and memory.video <= video_room(devices)
+
     for extra_buffers, plan, placed, moe, memory in candidates(context, cache_type):
-        needed = memory.total + (memory.video if unified else 0)
-        if needed <= (REPACK_SHARE * free if extra_buffers else free):
+        if fits(memory, REPACK_SHARE if extra_buffers else 1.0):
             return Shape(plan, context, threads or free_cores(), extra_buffers, memory, placed, moe, cache_type)
     smaller = (c for c in (4096, 2048, least + 256) if least + 16 <= c < context)
     advice = next(
         (
             f"it would fit with --ctx {c}" + (f" --kv-type {kind}" if kind != cache_type else "")
             for c, kind in product((context, *smaller), CACHE_TYPES)
-            if any(m.total + (m.video if unified else 0) <= free for *_, m in candidates(c, kind))
+            if any(fits(found) for *_, found in candidates(c, kind))
         ),
         "close programs or use a smaller model",
     )
+    on_gpu = ""
+    if memory.video:
+        on_gpu = f" {memory.video / 1e6:,.0f} MB on the GPU (room: {video_room(devices) / 1e6:,.0f});"
     raise SafeguardError(
-        f"not enough memory: about {needed / 1e6:,.0f} MB are needed ({memory.weights / 1e6:,.0f} weights,"
-        f" {memory.cache / 1e6:,.0f} cache, {memory.compute / 1e6:,.0f} compute), {free / 1e6:,.0f} MB are free;"
+        f"not enough memory: about {memory.total / 1e6:,.0f} MB are needed ({memory.weights / 1e6:,.0f} weights,"
+        f" {memory.cache / 1e6:,.0f} cache, {memory.compute / 1e6:,.0f} compute);{on_gpu}"
+        f" {free / 1e6:,.0f} MB are free;"
         f" --ctx is {context}, --slots {plan.slots}: {advice}"
     )
+
+
+def video_room(devices: Sequence[Device]) -> int:
+    """Bytes of GPU memory that a run may take."""
+    return sum(max(0, device.free - GPU_RESERVE) for device in devices)
 
 
 def place(
@@ -182,14 +194,14 @@ def place(
     """How many layers go on the GPUs, of how many the experts stay off them, and the memory that this takes.
 
     Best first: everything on the GPUs; the experts of ever more layers in the machine's memory; fewer layers. As in
-    llama.cpp the last layers go first, and the output counts as one more.
+    llama.cpp the last layers go first, and the output counts as one more. What was asked for is given, fit or not.
     """
     cache, compute = plan.cells * cell_bytes(header, cache_type), compute_bytes(header, plan, prefixes)
-    layers = header.number("block_count")
+    layers = min(header.number("block_count"), len(header.tensors))
     if not devices or not gpu_layers:
         return gpu_layers, cpu_moe or 0, Memory(header.size, cache, compute)
     dense, experts, output = _weights_by_layer(header, layers)
-    room = sum(max(0, device.free - GPU_RESERVE) for device in devices)
+    room = video_room(devices)
     most = layers + 1 if gpu_layers < 0 else min(gpu_layers, layers + 1)
     placements = [(most, n) for n in (range(layers + 1) if cpu_moe is None else [cpu_moe])]
     if gpu_layers < 0:

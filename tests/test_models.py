@@ -14,6 +14,7 @@ from memory_plan import measure, within
 from test_engine import prefix_of, prompts_of
 from test_hardware import header as header_of
 
+from safeguard_cli import hardware
 from safeguard_cli.engine.decoding import Options
 from safeguard_cli.engine.plan import Plan
 from safeguard_cli.engine.probe import Device, Probe, check_loadable, gpu_build
@@ -274,3 +275,14 @@ def test_doctor_says_what_it_found_and_what_to_do(tmp_path: Path, monkeypatch: p
     assert broken.returncode == 1
     assert "broken" in broken.stdout
     assert "pip install" in broken.stdout
+
+
+def test_layers_that_were_asked_for_and_do_not_fit_the_gpu_are_refused_with_figures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hardware, "free_memory", lambda: 64 * GB)
+    given = {"context": None, "slots": 4, "threads": 1, "amx": True}
+    with pytest.raises(SafeguardError, match=r"MB on the GPU \(room: 1,463\); 64,000 MB are free"):
+        hardware.shape_run(LARGE, [700], [300], **given, gpu_layers=20, cpu_moe=0, devices=[gpu(2)])
+    shape = hardware.shape_run(LARGE, [700], [300], **given, devices=[gpu(4)])
+    assert (shape.gpu_layers, shape.cpu_moe > 10) == (25, True)
