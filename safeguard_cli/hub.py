@@ -70,6 +70,8 @@ def pull(model: HubName) -> tuple[Path, ...]:
     What was fetched stays when the connection, or the process, breaks off. Raises SafeguardError.
     """
     logging.getLogger("huggingface_hub").handlers = [_Notes()]
+    if constants.HF_HUB_OFFLINE and (here := cached_model(model)):
+        return here
     with _said_plainly(model.repo):
         remote = _list_files(model)
         blobs = _repo_folder(model.repo) / "blobs"
@@ -230,6 +232,8 @@ def _said_plainly(repo: str) -> Iterator[None]:
             429: "too many requests; wait some minutes, or log in with `hf auth login` for a higher limit",
         }.get(code, "the hub may be down; try later")
         raise SafeguardError(f"the hub answered {code} for {repo}: {advice} ({again})") from None
+    except errors.LocalEntryNotFoundError:  # what it raises when the connection goes away at the very end
+        raise SafeguardError(f"cannot reach the hub at {constants.ENDPOINT}; check the connection, {again}") from None
     except errors.EntryNotFoundError:
         raise SafeguardError(f"a file of {repo} is not on the hub any more; pull it again") from None
     except SafeguardError:

@@ -77,6 +77,7 @@ def test_a_pull_is_found_again_without_network_and_can_be_removed(machine: Machi
     assert machine.run("pull", f"hf:{REPO}:Q8_0").returncode == 0
     assert machine.hub.served == served, "nothing is fetched twice"
     seen = len(machine.hub.log)
+    assert machine.run("pull", f"hf:{REPO}:Q8_0", HF_HUB_OFFLINE="1").returncode == 0
     offline = machine.run("label", "-", "-p", "spam", "--model", f"hf:{REPO}:{FILE}", "--dry-run", "--threads", 1)
     assert offline.returncode in (0, 2)
     assert "is not here" not in offline.stderr

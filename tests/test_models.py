@@ -171,6 +171,16 @@ def test_the_wrong_thing_is_named(tiny: Path, tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
+def test_nothing_is_imported_from_a_folder_of_data(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("multiprocessing", "json", "ctypes", "numpy", "llama_cpp", "safeguard_cli", "tempfile"):
+        (tmp_path / f"{name}.py").write_text("open('trapped', 'w')")
+    monkeypatch.chdir(tmp_path)
+    assert scores(tiny)
+    check_loadable(tiny, "key")
+    assert Path.cwd() == tmp_path
+    assert not (tmp_path / "trapped").exists()
+
+
 def test_experts_on_the_cpu_change_nothing_without_a_gpu(tiny: Path) -> None:
     assert scores(tiny, cpu_moe=1, extra_buffers=False) == scores(tiny, extra_buffers=False)
 
