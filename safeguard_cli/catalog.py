@@ -8,7 +8,7 @@ from safeguard_cli import errors
 from safeguard_cli.config import configured_model
 from safeguard_cli.errors import UsageError
 from safeguard_cli.gguf_file import SPLIT_NAME, model_parts
-from safeguard_cli.models import DEFAULT, DEMO, KNOWN, HubName, find_model, hub_name, open_model
+from safeguard_cli.models import DEFAULT, DEMO, KNOWN, HubName, find_model, hub_name, open_model, size_text
 from safeguard_cli.terminal import note, safe
 
 
@@ -30,7 +30,7 @@ def remove_model(name: str) -> int:
     from safeguard_cli.hub import remove
 
     freed = remove(model)
-    note(f"removed {name}: {freed / 1e9:,.2f} GB are free again" if freed else f"{name} is not here; nothing removed")
+    note(f"removed {name}: {size_text(freed)} are free again" if freed else f"{name} is not here; nothing removed")
     return errors.OK
 
 
@@ -39,13 +39,13 @@ def list_models() -> int:
     from safeguard_cli.hub import cached_model, cached_repos
 
     chosen = configured_model() or DEFAULT
-    rows = [(DEMO, "here", _gigabytes(_size(find_model(DEMO))), "comes with the program, Apache-2.0")]
+    rows = [(DEMO, "here", size_text(_size(find_model(DEMO))), "comes with the program, Apache-2.0")]
     listed: set[Path] = set()
     for name, known in KNOWN.items():
         files = cached_model(HubName(known.repo, known.file))
         listed.update(files or ())
         if files:
-            rows.append((name, "here", _gigabytes(sum(map(_size, files))), str(files[0])))
+            rows.append((name, "here", size_text(sum(map(_size, files))), str(files[0])))
         else:
             rows.append((name, "", f"~{known.gigabytes} GB", f"safeguard pull {name} ({known.repo}; {known.note})"))
     for repo, found in cached_repos().items():
@@ -53,7 +53,7 @@ def list_models() -> int:
             if path in listed or ((part := SPLIT_NAME.search(file)) and int(part[1]) != 1):
                 continue
             whole = sum(map(_size, model_parts(path)))
-            rows.append((f"hf:{repo}:{file}", "here", _gigabytes(whole), str(path)))
+            rows.append((f"hf:{repo}:{file}", "here", size_text(whole), str(path)))
     width = max(len(safe(row[0])) for row in rows) + 2
     for name, here, size, where in rows:
         mark = "*" if name == chosen else " "
@@ -74,7 +74,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:,.2f} GB" if size else "missing"

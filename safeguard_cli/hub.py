@@ -23,7 +23,7 @@ from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore
 
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.manifest import sha256
-from safeguard_cli.models import HubName, choose_files
+from safeguard_cli.models import HubName, choose_files, size_text
 from safeguard_cli.terminal import note, safe
 
 REVISION = "main"
@@ -161,7 +161,7 @@ def _check_disk(blobs: Path, missing: list[Remote]) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise SafeguardError(
-            f"not enough room: {needed / 1e9:,.1f} GB are to be fetched, {_cache()} has {free / 1e9:,.1f} GB free;"
+            f"not enough room: {size_text(needed)} are to be fetched, {_cache()} has {size_text(free)} free;"
             " make room, or set HF_HOME to a folder on another disk"
         )
 
@@ -187,8 +187,8 @@ def _fetch(repo: str, file: Remote, blobs: Path) -> None:
         if have > file.size:
             partial.unlink()
             have = 0
-        going_on = f", going on at {have / 1e9:,.2f} GB" if have else ""
-        note(f"fetching {file.name} ({file.size / 1e9:,.2f} GB) from {repo}{going_on}")
+        going_on = f", going on at {size_text(have)}" if have else ""
+        note(f"fetching {file.name} ({size_text(file.size)}) from {repo}{going_on}")
         constants.DOWNLOAD_CHUNK_SIZE = CHUNK
         with partial.open("ab") as out:
             http_get(
@@ -253,4 +253,4 @@ class _Notes(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno >= logging.WARNING:
-            note(record.getMessage().split("\n")[-1])
+            note(" ".join(record.getMessage().split()))

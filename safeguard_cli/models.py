@@ -76,6 +76,11 @@ class HubName:
     wanted: str
 
 
+def size_text(size: float) -> str:
+    """Bytes for people."""
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+
+
 def hub_name(name: str) -> HubName | None:
     """What a short name or `hf:OWNER/REPO[:FILE or quantization]` stands for; None for a path and for `demo`.
 

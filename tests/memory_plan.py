@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-POLICY = "Say yes when the text asks for money, else no. " * 12
+POLICY = "Say yes when the text asks for money, else no. " * 36  # with what is around it a full batch of 512 tokens
 TOLERANCE = (0.10, 50e6)
 
 
@@ -26,11 +26,11 @@ def measure(model: Path, slots: int, *options: str, rows: int | None = None) -> 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "p.md").write_text(f"---\nlabels: [no, yes]\nviolates: [yes]\n---\n{POLICY}")
-        texts = (json.dumps({"id": i, "text": f"message number {i} " * 12}) for i in range(rows or slots))
+        texts = (json.dumps({"id": i, "text": f"message number {i}"}) for i in range(rows or slots))
         (folder / "in.jsonl").write_text("\n".join(texts) + "\n")
         command = [str(Path(sys.executable).parent / "safeguard"), "label", "in.jsonl", "-p", "p.md", "-v"]
         command += ["--model", str(model.resolve()), "--slots", str(slots), "--effort", "none", *options]
-        command += ["--progress", "none", "-o", "out.jsonl"]
+        command += ["--progress", "none"]
         with (folder / "err").open("w+") as err:
             process = subprocess.Popen(command, cwd=folder, stderr=err, stdout=subprocess.DEVNULL)
             peak = _watch(psutil.Process(process.pid))
