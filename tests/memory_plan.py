@@ -57,7 +57,7 @@ def _watch(parent: psutil.Process) -> float:
         for pid in sizes:
             held.setdefault(pid, own)
             peaks[pid] = max(peaks.get(pid, 0), own + sum(sizes.values()) - held[pid])
-        time.sleep(0.01)
+        time.sleep(0.05)
     return max(peaks.values())
 
 
