@@ -150,6 +150,11 @@ def _list_files(model: HubName) -> list[Remote]:
         lfs = siblings[name].lfs
         if lfs is None or len(lfs.sha256) != 64 or not set(lfs.sha256) <= set("0123456789abcdef") or lfs.size < 0:
             raise SafeguardError(f"the hub gives no checksum for {name} of {model.repo}; it is not fetched")
+        if lfs.size > constants.MAX_HTTP_DOWNLOAD_SIZE:
+            raise SafeguardError(
+                f"{name} is larger than the hub gives out over HTTP ({size_text(lfs.size)}): fetch it with"
+                f" `hf download {model.repo} {name}`; it is found in the cache then"
+            )
         remote.append(Remote(name, lfs.size, lfs.sha256))
     return remote
 
