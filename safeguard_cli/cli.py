@@ -54,6 +54,10 @@ class OnError(Enum):
     record, stop = "record", "stop"
 
 
+class CacheType(Enum):
+    f16, q8_0 = "f16", "q8_0"
+
+
 class ProgressKind(Enum):
     auto, rich, plain, none = "auto", "rich", "plain", "none"
 
@@ -220,7 +224,12 @@ def label(
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed for --temperature.", rich_help_panel=POLICY)] = 0,
     model: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="A GGUF file of a gpt-oss model, or demo.", rich_help_panel=MODEL),
+        typer.Option(
+            metavar="NAME",
+            help="A name that `safeguard models` lists, hf:OWNER/REPO[:FILE], a GGUF file, or demo."
+            " Default: SAFEGUARD_MODEL, safeguard.toml, else gpt-oss-safeguard-20b.",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     threads: Annotated[
         int | None,
@@ -233,10 +242,23 @@ def label(
         typer.Option(
             min=-1,
             metavar="N",
-            help="Layers on the GPU; -1 is all, where llama.cpp was built for one.",
+            help="Layers on the GPU; -1 is all that fit, where llama.cpp was built for one.",
             rich_help_panel=MODEL,
         ),
     ] = -1,
+    cpu_moe: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Keep the experts of the first N layers off the GPU; default: as many as must be.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    kv_type: Annotated[
+        CacheType,
+        typer.Option(help="How the cache stores keys and values; q8_0 takes half the memory.", rich_help_panel=MODEL),
+    ] = CacheType.f16,
     ctx: Annotated[
         int | None,
         typer.Option(
@@ -387,6 +409,8 @@ def label(
         model=model,
         threads=threads,
         gpu_layers=gpu_layers,
+        cpu_moe=cpu_moe,
+        kv_type=kv_type.value,
         context=ctx,
         slots=slots,
         progress=progress.value,
@@ -416,6 +440,67 @@ def show(
         return show(Path(output), as_json=json)
 
     raise typer.Exit(_guarded(run, debug))
+
+
+@app.command(
+    epilog=(
+        "[bold]Examples[/bold]\n\n"
+        "safeguard pull\n\n"
+        "safeguard pull gpt-oss-safeguard-120b\n\n"
+        "safeguard pull hf:ggml-org/gpt-oss-20b-GGUF"
+    )
+)
+def pull(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A name that `safeguard models` lists, or hf:OWNER/REPO[:FILE].")
+    ] = "gpt-oss-safeguard-20b",
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback where something fails.")] = False,
+) -> None:
+    """Fetch a model into the Hugging Face cache: goes on where it was cut off, and checks what arrived.
+
+    This is the one command that uses the network. HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are honoured.
+    """
+    from safeguard_cli.catalog import pull_model
+
+    raise typer.Exit(_guarded(lambda: pull_model(name), debug))
+
+
+@app.command(epilog="[bold]Exit codes[/bold]  0 fine, 5 works with warnings, 1 broken")
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Look at this machine: CPU, memory, disk, GPUs, llama.cpp's build, models; say what to do about each."""
+    from safeguard_cli.doctor import doctor as run
+
+    raise typer.Exit(_guarded(lambda: run(as_json), debug=False))
+
+
+models_app = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]})
+app.add_typer(
+    models_app,
+    name="models",
+    invoke_without_command=True,
+    epilog="[bold]Examples[/bold]\n\nsafeguard models\n\nsafeguard models rm gpt-oss-safeguard-20b",
+)
+
+
+@models_app.callback()
+def models(context: typer.Context) -> None:
+    """List the models that are here and those that could be fetched."""
+    if context.invoked_subcommand is None:
+        from safeguard_cli.catalog import list_models
+
+        raise typer.Exit(_guarded(list_models, debug=False))
+
+
+@models_app.command("rm", epilog="[bold]Examples[/bold]\n\nsafeguard models rm gpt-oss-safeguard-20b")
+def models_rm(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name that `safeguard models` lists.")],
+) -> None:
+    """Remove a model that was pulled; nothing outside the Hugging Face cache is touched."""
+    from safeguard_cli.catalog import remove_model
+
+    raise typer.Exit(_guarded(lambda: remove_model(name), debug=False))
 
 
 def _list(value: str | None) -> tuple[str, ...]:

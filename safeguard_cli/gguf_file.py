@@ -6,9 +6,10 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 an
 from __future__ import annotations
 
 import mmap
+import re
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ MAX_KEYS = 10_000
 MAX_TENSORS = 200_000
 MAX_DIMENSIONS = 4
 STRING, ARRAY, BOOL = 8, 9, 7
+SPLIT_NAME = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")  # llama.cpp's name of one part of several
+MAX_PARTS = 1000
 SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 
 # ggml type → (values in a block, bytes of a block); ggml_blck_size and ggml_type_size of https://github.com/ggml-org/ggml
@@ -77,7 +80,10 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A GGUF's metadata and tensor list. Arrays of numbers are numpy arrays, arrays of strings are lists of bytes."""
+    """A GGUF's metadata and tensor list. Arrays of numbers are numpy arrays, arrays of strings are lists of bytes.
+
+    For a model in parts `path` is the first one's, `size` and `tensors` are of all.
+    """
 
     path: Path
     size: int
@@ -187,6 +193,43 @@ def read_header(path: Path) -> Header:
         raise BadModelFile(f"{path.name} is empty, not a GGUF file") from None
     except OSError as error:
         raise BadModelFile(f"cannot read the model file {path}: {error.strerror}") from None
+
+
+def model_parts(path: Path) -> tuple[Path, ...]:
+    """All files of a model, by the name of one of them: `name-00001-of-00003.gguf` stands for three."""
+    found = SPLIT_NAME.search(path.name)
+    count = int(found[2]) if found else 1
+    if not found or not 1 < count <= MAX_PARTS:
+        return (path,)
+    stem = path.name[: found.start()]
+    return tuple(path.with_name(f"{stem}-{i:05}-of-{count:05}.gguf") for i in range(1, count + 1))
+
+
+def read_model(path: Path) -> Header:
+    """The header of a model that may lie in several parts, given any of them. Raises BadModelFile."""
+    parts = model_parts(path)
+    headers = []
+    for i, part in enumerate(parts):
+        if len(parts) > 1 and not part.is_file():
+            raise BadModelFile(
+                f"{part.name} is missing beside {path.name}: a model in {len(parts)} parts needs them all"
+            )
+        header = read_header(part)
+        number, count = header.metadata.get("split.no", 0), header.metadata.get("split.count", 0) or 1
+        if (number, count) != (i, len(parts)):
+            raise BadModelFile(
+                f"{part.name} says that it is part {number + 1 if isinstance(number, int) else number} of {count};"
+                " the parts of a model must keep the names that they came with"
+            )
+        headers.append(header)
+    first = headers[0]
+    tensors = tuple(tensor for header in headers for tensor in header.tensors)
+    wanted = first.metadata.get("split.tensors.count", len(tensors))
+    if wanted != len(tensors):
+        raise BadModelFile(
+            f"the parts of {first.path.name} hold {len(tensors):,} of {wanted} tensors; fetch them again"
+        )
+    return replace(first, size=sum(header.size for header in headers), tensors=tensors)
 
 
 def _parse(path: Path, reader: _Reader) -> Header:

@@ -1,16 +1,19 @@
-"""What this machine offers, and how a run is shaped to fit it: threads, memory, slots and cells."""
+"""What this machine offers, and how a run is shaped to fit it: threads, memory, slots, cells and GPU layers."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import platform
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
 import psutil
 
-from safeguard_cli.engine.plan import BATCH, Plan
+from safeguard_cli.engine.plan import Plan
+from safeguard_cli.engine.probe import Device
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.gguf_file import BadModelFile, Header
 
@@ -18,6 +21,11 @@ DEFAULT_CONTEXT = 8192
 DEFAULT_SLOTS = 16
 REPACK_SHARE = 0.7  # of the free memory; repacking is worth it only where much is left
 TYPICAL_CONTENT = 384  # tokens; only shapes the cache, a longer row takes more cells and fewer rows run beside it
+PROGRAM = 60 << 20  # the engine's process before it loads anything: Python, numpy, llama.cpp's code
+GPU_RESERVE = 512 << 20  # of each GPU's free memory, for the driver and what the estimate does not see
+REPACKED = {2, 10, 12, 20, 39}  # Q4_0, Q2_K, Q4_K, IQ4_NL, MXFP4: ggml-cpu/repack.cpp, for x86 with AVX2
+REPACKED_ELSEWHERE = {8, 13, 14}  # Q8_0, Q5_K, Q6_K, with ARM's instructions
+CACHE_TYPES = {"f16": 2.0, "q8_0": 34 / 32}  # bytes of a value
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -62,26 +70,34 @@ def _cgroup(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes that a run takes, estimated before anything is loaded."""
+    """Bytes that a run takes beside what it had before loading, estimated from the header; `video` is on GPUs."""
 
     weights: int
     cache: int
     compute: int
+    program: int = PROGRAM
+    video: int = 0
 
     @property
     def total(self) -> int:
-        return self.weights + self.cache + self.compute
+        return self.weights + self.cache + self.compute + self.program
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A run's shape: `plan` for the scheduler, `context` the most tokens that one row may take, policy included."""
+    """A run's shape: `plan` for the scheduler, `context` the most tokens that one row may take, policy included.
+
+    `gpu_layers` is llama.cpp's number, -1 for all; the experts of the first `cpu_moe` layers stay off the GPU.
+    """
 
     plan: Plan
     context: int
     threads: int
     extra_buffers: bool
     memory: Memory
+    gpu_layers: int = -1
+    cpu_moe: int = 0
+    cache_type: str = "f16"
 
 
 def shape_run(
@@ -94,8 +110,12 @@ def shape_run(
     threads: int | None,
     amx: bool,
     cells: int | None = None,
+    gpu_layers: int = -1,
+    cpu_moe: int | None = None,
+    cache_type: str = "f16",
+    devices: Sequence[Device] = (),
 ) -> Shape:
-    """Choose slots and cells that fit the free memory. `prefixes` and `overheads` are token counts by policy.
+    """Choose slots, cells and GPU layers that fit the free memory. `prefixes` and `overheads` are tokens by policy.
 
     Raises UsageError when --ctx cannot hold a policy and its answer, SafeguardError when memory cannot hold one row.
     """
@@ -108,44 +128,134 @@ def shape_run(
             f" use at least --ctx {least + 256} or a lower --max-reasoning"
         )
     free = free_memory()
-    largest = context - min(prefixes)
     typical = max(overheads) + TYPICAL_CONTENT
-    # Best first: repacked weights, which are a second copy beside the mapped file (and crash with AMX, see
-    # engine/llama.py), then plain ones; all slots, then fewer; all prefixes resident, then one beside the largest row.
-    shapes = [
-        (n, sum(prefixes) + max(largest, n * typical)) for n in ([slots] if slots else range(DEFAULT_SLOTS, 0, -1))
-    ]
-    if cells and slots:
-        shapes = [(slots, cells)]  # an earlier session's
-    shapes.append((slots or max(1, largest // typical), max(prefixes) + largest))
-    for extra_buffers, (wanted, cells) in product([False] if amx else [True, False], shapes):
-        plan = Plan(wanted, -(-cells // 256) * 256)  # llama.cpp rounds up itself
-        memory = Memory(
-            header.size * (2 if extra_buffers else 1), plan.cells * cell_bytes(header), compute_bytes(header, plan)
-        )
-        if memory.total <= (REPACK_SHARE * free if extra_buffers else free):
-            return Shape(plan, context, threads or free_cores(), extra_buffers, memory)
+
+    def candidates(context: int, cache_type: str) -> Iterator[tuple[bool, Plan, int, int, Memory]]:
+        largest = context - min(prefixes)
+        # Best first: repacked weights, of which there is a second copy beside the mapped file (and which crash with
+        # AMX, see engine/llama.py), then plain ones; all slots, then fewer; all prefixes resident, then one beside
+        # the largest row.
+        shapes = [
+            (n, sum(prefixes) + max(largest, n * typical)) for n in ([slots] if slots else range(DEFAULT_SLOTS, 0, -1))
+        ]
+        if cells and slots:
+            shapes = [(slots, cells)]  # an earlier session's
+        shapes.append((slots or max(1, largest // typical), max(prefixes) + largest))
+        for extra_buffers, (wanted, size) in product([False] if amx else [True, False], shapes):
+            plan = Plan(wanted, -(-size // 256) * 256)  # llama.cpp rounds up itself
+            placed, moe, memory = place(header, plan, len(prefixes), devices, gpu_layers, cpu_moe, cache_type)
+            if extra_buffers:
+                again = repacked_bytes(header) * memory.weights // max(1, header.size)
+                memory = replace(memory, weights=memory.weights + again)
+            yield extra_buffers, plan, placed, moe, memory
+
+    unified = any(device.unified for device in devices)
+
+    def fits(memory: Memory, share: float = 1.0) -> bool:
+        return memory.total + (memory.video if unified else 0) <= share * free and memory.video <= video_room(devices)
+
+    for extra_buffers, plan, placed, moe, memory in candidates(context, cache_type):
+        if fits(memory, REPACK_SHARE if extra_buffers else 1.0):
+            return Shape(plan, context, threads or free_cores(), extra_buffers, memory, placed, moe, cache_type)
+    smaller = (c for c in (4096, 2048, least + 256) if least + 16 <= c < context)
+    advice = next(
+        (
+            f"it would fit with --ctx {c}" + (f" --kv-type {kind}" if kind != cache_type else "")
+            for c, kind in product((context, *smaller), CACHE_TYPES)
+            if any(fits(found) for *_, found in candidates(c, kind))
+        ),
+        "close programs or use a smaller model",
+    )
+    on_gpu = ""
+    if memory.video:
+        on_gpu = f" {memory.video / 1e6:,.0f} MB on the GPU (room: {video_room(devices) / 1e6:,.0f});"
     raise SafeguardError(
         f"not enough memory: about {memory.total / 1e6:,.0f} MB are needed ({memory.weights / 1e6:,.0f} weights,"
-        f" {memory.cache / 1e6:,.0f} cache, {memory.compute / 1e6:,.0f} compute), {free / 1e6:,.0f} MB are free;"
-        f" close programs, use a smaller --ctx (now {context}), fewer --slots or a smaller model"
+        f" {memory.cache / 1e6:,.0f} cache, {memory.compute / 1e6:,.0f} compute);{on_gpu}"
+        f" {free / 1e6:,.0f} MB are free;"
+        f" --ctx is {context}, --slots {plan.slots}: {advice}"
     )
 
 
-def cell_bytes(header: Header) -> int:
-    """Bytes of cache for one token: keys and values of all layers at f16 (windowed layers are kept whole too)."""
+def video_room(devices: Sequence[Device]) -> int:
+    """Bytes of GPU memory that a run may take."""
+    return sum(max(0, device.free - GPU_RESERVE) for device in devices)
+
+
+def place(
+    header: Header,
+    plan: Plan,
+    prefixes: int,
+    devices: Sequence[Device],
+    gpu_layers: int = -1,
+    cpu_moe: int | None = None,
+    cache_type: str = "f16",
+) -> tuple[int, int, Memory]:
+    """How many layers go on the GPUs, of how many the experts stay off them, and the memory that this takes.
+
+    Best first: everything on the GPUs; the experts of ever more layers in the machine's memory; fewer layers. As in
+    llama.cpp the last layers go first, and the output counts as one more. What was asked for is given, fit or not.
+    """
+    cache, compute = plan.cells * cell_bytes(header, cache_type), compute_bytes(header, plan, prefixes)
+    layers = min(header.number("block_count"), len(header.tensors))
+    if not devices or not gpu_layers:
+        return gpu_layers, cpu_moe or 0, Memory(header.size, cache, compute)
+    dense, experts, output = _weights_by_layer(header, layers)
+    room = video_room(devices)
+    most = layers + 1 if gpu_layers < 0 else min(gpu_layers, layers + 1)
+    placements = [(most, n) for n in (range(layers + 1) if cpu_moe is None else [cpu_moe])]
+    if gpu_layers < 0:
+        placements += [(n, layers if cpu_moe is None else cpu_moe) for n in range(layers, 0, -1)]
+    for placed, moe in placements:
+        first = layers + 1 - placed
+        weights = output + sum(dense[first:]) + sum(experts[max(first, moe) :])
+        share = cache * (layers - first) // layers if layers > first else 0
+        if weights + share + compute <= room or (gpu_layers >= 0 and (placed, moe) == placements[-1]):
+            # llama.cpp keeps a mirror of the working buffers for what it computes on the CPU.
+            return placed, moe, Memory(header.size - weights, cache - share, compute, video=weights + share + compute)
+    return 0, 0, Memory(header.size, cache, compute)
+
+
+def _weights_by_layer(header: Header, layers: int) -> tuple[list[int], list[int], int]:
+    """Bytes of each layer without its experts, of its experts, and of the output; the embedding is never on a GPU."""
+    dense, experts, output = [0] * layers, [0] * layers, 0
+    for tensor in header.tensors:
+        found = re.match(r"blk\.(\d+)\.", tensor.name)
+        if found and int(found[1]) < layers:
+            (experts if "_exps" in tensor.name else dense)[int(found[1])] += tensor.nbytes
+        elif tensor.name.startswith("output"):
+            output += tensor.nbytes
+    return dense, experts, output
+
+
+def repacked_bytes(header: Header) -> int:
+    """Bytes of the weights that llama.cpp keeps a second, repacked copy of: those whose type it has kernels for."""
+    kinds = REPACKED if platform.machine() in ("x86_64", "AMD64") else REPACKED | REPACKED_ELSEWHERE
+    return sum(t.nbytes for t in header.tensors if t.type in kinds and not t.name.startswith("token_embd"))
+
+
+def cell_bytes(header: Header, cache_type: str = "f16") -> int:
+    """Bytes of cache for one token: keys and values of all layers (windowed layers are kept whole too)."""
     width = header.number("attention.key_length", 64) + header.number("attention.value_length", 64)
-    cells = header.number("block_count") * header.number("attention.head_count_kv") * width * 2
+    cells = int(
+        header.number("block_count") * header.number("attention.head_count_kv") * width * CACHE_TYPES[cache_type]
+    )
     if cells <= 0:
         raise BadModelFile(f"{header.path.name} does not say how many layers and key/value heads it has")
     return cells
 
 
-def compute_bytes(header: Header, plan: Plan) -> int:
-    """Bytes of llama.cpp's working buffers: logits twice (graph and output), and the widest layer's activations."""
-    tokens = header.metadata.get("tokenizer.ggml.tokens", ())
-    logits = 2 * plan.context(1).outputs * len(tokens) * 4
+def compute_bytes(header: Header, plan: Plan, prefixes: int = 1) -> int:
+    """Bytes of llama.cpp's working buffers: what one batch needs in one layer, then its logits; and these once more.
+
+    llama.cpp reuses the memory of the layers for the logits in the graph. Checked against its own figures, see
+    tests/memory_plan.py.
+    """
+    size = plan.context(prefixes)
+    logits = size.outputs * len(header.metadata.get("tokenizer.ggml.tokens", ())) * 4
     hidden = header.number("embedding_length", 1)
-    experts = header.number("expert_used_count", 1) * header.number("expert_feed_forward_length", hidden)
-    attention = plan.cells * 4  # the mask, twice at f16
-    return logits + BATCH * (4 * (6 * hidden + 4 * experts) + attention)
+    width = header.number("expert_feed_forward_length", hidden)
+    experts = header.number("expert_used_count", 1) * (3 * width + hidden)
+    tokens = size.batch + size.sequences  # llama.cpp makes room for a multiple of the sequences
+    masks = 2 * 2 * plan.cells  # of full and of windowed layers, f16
+    return max(tokens * (4 * experts + masks), logits) + logits

@@ -22,7 +22,9 @@ import orjson
 import psutil
 
 from safeguard_cli import errors
+from safeguard_cli.config import cache_folder
 from safeguard_cli.errors import SafeguardError
+from safeguard_cli.gguf_file import model_parts
 
 VERSION = 1
 SAMPLES, SAMPLE_BYTES = 64, 1 << 16
@@ -118,14 +120,17 @@ def versions() -> dict[str, str]:
 
 
 def model_fingerprint(path: Path) -> dict[str, Any]:
-    """Size of a model file and a hash of its beginning and of blocks spread over it: instant for 12 GB too."""
-    size = path.stat().st_size
+    """Size of a model, all its parts, and a hash of their beginnings and of blocks spread over them: instant."""
+    total = 0
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for at in (*range(0, size, max(SAMPLE_BYTES, size // SAMPLES)), max(0, size - SAMPLE_BYTES)):
-            file.seek(at)
-            digest.update(file.read(SAMPLE_BYTES))
-    return {"bytes": size, "sampled_sha256": digest.hexdigest()}
+    for part in model_parts(path):
+        size = part.stat().st_size
+        total += size
+        with part.open("rb") as file:
+            for at in (*range(0, size, max(SAMPLE_BYTES, size // SAMPLES)), max(0, size - SAMPLE_BYTES)):
+                file.seek(at)
+                digest.update(file.read(SAMPLE_BYTES))
+    return {"bytes": total, "sampled_sha256": digest.hexdigest()}
 
 
 def sha256(path: Path) -> str:
@@ -137,11 +142,24 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def model_sha256(path: Path) -> str:
-    """The hash of a model file: it takes seconds, so it is kept by path, size and time of change."""
+def model_key(path: Path) -> str:
+    """What a model was when something about it was found out: path, size and time of change of all its parts."""
+    return "|".join(map(_file_key, model_parts(path)))
+
+
+def _file_key(path: Path) -> str:
     state = path.stat()
-    key = f"{path.resolve()}:{state.st_size}:{state.st_mtime_ns}"
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "safeguard" / "model-hashes.json"
+    return f"{path.resolve()}:{state.st_size}:{state.st_mtime_ns}"
+
+
+def model_sha256(path: Path) -> str:
+    """The hash of a model's file, or those of its parts with commas between; kept, for it takes seconds."""
+    return ",".join(map(_kept_sha256, model_parts(path)))
+
+
+def _kept_sha256(path: Path) -> str:
+    key = _file_key(path)
+    cache = cache_folder() / "model-hashes.json"
     known: dict[str, str] = {}
     with suppress(OSError, ValueError):
         known = dict(orjson.loads(cache.read_bytes()))

@@ -2,46 +2,165 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from safeguard_cli.errors import SafeguardError
-from safeguard_cli.gguf_file import BadModelFile, Header, read_header
+from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.gguf_file import SPLIT_NAME, BadModelFile, Header, read_model
 
 DEMO = "demo"
 DEFAULT = "gpt-oss-safeguard-20b"
 ARCHITECTURE = "gpt-oss"
-DOWNLOAD = "hf download unsloth/gpt-oss-safeguard-20b-GGUF gpt-oss-safeguard-20b-Q4_K_M.gguf --local-dir ."
 DEMO_NOTICE = (
     "demo is a small demonstration model for the shipped policies spam, hate, privacy and prompt-injection;"
-    f" for real use: {DOWNLOAD}"
+    f" for real use: safeguard pull {DEFAULT}"
 )
+_WORD = r"[A-Za-z0-9_](?:[A-Za-z0-9_+-]|\.(?!\.))*"
+_HUB_NAME = re.compile(rf"hf:({_WORD}/{_WORD})(?::((?:{_WORD}/)*{_WORD}))?", re.ASCII)
+_FILE_NAME = re.compile(rf"(?:{_WORD}/)*{_WORD}\.gguf", re.ASCII | re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A model that goes by a short name: where it is, and what is known about it."""
+
+    repo: str
+    file: str
+    gigabytes: float
+    licence: str
+    note: str
+
+
+# No repository could be asked when this was written: what is not checked is what others write of it, sizes are those of
+# the base models' files. Where a file is not in its repository, `safeguard pull` lists what is.
+KNOWN = {
+    DEFAULT: Known(
+        "unsloth/gpt-oss-safeguard-20b-GGUF",
+        "gpt-oss-safeguard-20b-Q4_K_M.gguf",
+        12.1,
+        "Apache-2.0",
+        "file known to exist, size not checked",
+    ),
+    "gpt-oss-safeguard-120b": Known(
+        "lmstudio-community/gpt-oss-safeguard-120b-GGUF",
+        "gpt-oss-safeguard-120b-MXFP4-00001-of-00002.gguf",
+        63.4,
+        "Apache-2.0",
+        "not checked",
+    ),
+    "gpt-oss-20b": Known(
+        "ggml-org/gpt-oss-20b-GGUF",
+        "gpt-oss-20b-mxfp4.gguf",
+        12.1,
+        "Apache-2.0",
+        "not checked",
+    ),
+    "gpt-oss-120b": Known(
+        "ggml-org/gpt-oss-120b-GGUF",
+        "gpt-oss-120b-mxfp4-00001-of-00003.gguf",
+        63.4,
+        "Apache-2.0",
+        "not checked",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class HubName:
+    """A model on the hub: `wanted` is a file, a quantization such as Q4_K_M, or empty for the only model there."""
+
+    repo: str
+    wanted: str
+
+
+def size_text(size: float) -> str:
+    """Bytes for people."""
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+
+
+def hub_name(name: str) -> HubName | None:
+    """What a short name or `hf:OWNER/REPO[:FILE or quantization]` stands for; None for a path and for `demo`.
+
+    Raises UsageError when an `hf:` name could lead anywhere but to a file of that repository.
+    """
+    if known := KNOWN.get(name):
+        return HubName(known.repo, known.file)
+    if not name.startswith("hf:"):
+        return None
+    found = _HUB_NAME.fullmatch(name)
+    if not found or "--" in found[1]:
+        raise UsageError(
+            f"{name!r} is not of the form hf:OWNER/REPO or hf:OWNER/REPO:FILE.gguf or hf:OWNER/REPO:Q4_K_M"
+        )
+    return HubName(found[1], found[2] or "")
+
+
+def choose_files(names: Iterable[str], wanted: str, where: str) -> tuple[str, ...]:
+    """The file, or all parts in order, that `wanted` means among a repository's file names.
+
+    Names that could lead out of a folder do not count. Raises SafeguardError naming the choices when not exactly one
+    model fits.
+    """
+    models: dict[str, list[str]] = {}
+    for name in sorted(names):
+        if _FILE_NAME.fullmatch(name) and not name.rsplit("/", 1)[-1].startswith("mmproj"):
+            models.setdefault(SPLIT_NAME.sub(".gguf", name), []).append(name)
+    if wanted.lower().endswith(".gguf"):
+        found = [parts for whole, parts in models.items() if wanted in (whole, *parts)]
+    else:
+        quantization = re.compile(rf"(?:^|[-._/]){re.escape(wanted)}(?:/[^/]*)?\.gguf$", re.IGNORECASE)
+        found = [parts for whole, parts in models.items() if quantization.search(whole) or not wanted]
+    if len(found) != 1:
+        listed = "".join(f"\n  {whole}" for whole in list(models)[:20]) or "\n  (no GGUF files)"
+        reason = f"has no {wanted}" if wanted and not found else "has no model" if not models else "has several models"
+        raise SafeguardError(f"{where} {reason}; name one of its files after a colon:{listed}")
+    parts = found[0]
+    if (split := SPLIT_NAME.search(parts[0])) and len(parts) != int(split[2]):
+        raise SafeguardError(f"{where} has only {len(parts)} of the {int(split[2])} parts of {parts[0]}")
+    return tuple(parts)
 
 
 def find_model(name: str | None) -> Path:
-    """The file that `--model` names: `demo`, or a path. Raises SafeguardError saying what to do when there is none."""
+    """The file that a name stands for (the first part of a split one): `demo`, a path, or a model that was pulled.
+
+    Without a name it is the default model, if that was pulled. Never uses the network. Raises SafeguardError saying
+    what to do when there is none.
+    """
     if name == DEMO:
         return Path(str(resources.files("safeguard_cli"))) / "demo" / "demo.gguf"
+    if hub := hub_name(name or DEFAULT):
+        from safeguard_cli.hub import cached_model
+
+        if found := cached_model(hub):
+            return found[0]
     if name is None:
         raise SafeguardError(
-            f"no model chosen: pass --model with the path of a GGUF of {DEFAULT}\n"
-            f"to fetch it (about 12 GB): {DOWNLOAD}\n"
+            f"no model: none was chosen, and {DEFAULT} is not here\n"
+            f"to fetch it (about {KNOWN[DEFAULT].gigabytes:.0f} GB): safeguard pull {DEFAULT}\n"
             "to try without it: --model demo"
         )
+    if hub:
+        raise SafeguardError(f"the model {name} is not here; to fetch it: safeguard pull {name}")
     path = Path(name)
-    if not path.is_file():
-        raise SafeguardError(f"no model {name!r}: not a file, and not `demo`; to fetch the real one: {DOWNLOAD}")
+    if "\0" in name or not path.is_file():
+        raise SafeguardError(
+            f"no model {name!r}: not a file, and not one of {', '.join((DEMO, *KNOWN))} or hf:OWNER/REPO;"
+            f" to fetch the default one: safeguard pull {DEFAULT}"
+        )
     return path
 
 
 def open_model(path: Path) -> Header:
-    """Read and check a model file's header before llama.cpp sees it. Raises BadModelFile saying what is wrong."""
-    header = read_header(path)
+    """Read and check a model's header, of all parts, before llama.cpp sees it. Raises BadModelFile with the reason."""
+    header = read_model(path)
     if header.architecture != ARCHITECTURE:
         found = header.architecture or "none"
         raise BadModelFile(
             f"{path.name} holds a model of architecture {found!r}; only {ARCHITECTURE} models can be used"
         )
     if not header.tensors:
-        raise BadModelFile(f"{path.name} holds no weights (a part of a split file must be given as its first part)")
+        raise BadModelFile(f"{path.name} holds no weights")
     return header

@@ -84,7 +84,7 @@ def label(settings: Settings, make_engine: EngineMaker = Engine) -> int:
                 output["columns"],
                 every_row=not output["only_violating"],
             )
-            decides, machine = _decides(settings, prepared, source, output), _machine(settings, prepared)
+            decides, machine = _decides(settings, prepared, source, output), _machine(prepared)
             journal = run.journal = stack.enter_context(
                 open_journal(
                     target,
@@ -413,14 +413,16 @@ def _decides(settings: Settings, prepared: Prepared, source: Source, output: _Ou
     }
 
 
-def _machine(settings: Settings, prepared: Prepared) -> dict[str, Any]:
+def _machine(prepared: Prepared) -> dict[str, Any]:
     """What can move a score's last digits."""
     shape = prepared.shape
     return {
         "slots": shape.plan.slots,
         "cells": shape.plan.cells,
         "threads": shape.threads,
-        "gpu_layers": settings.gpu_layers,
+        "gpu_layers": shape.gpu_layers,
+        "cpu_moe": shape.cpu_moe,
+        "kv_type": shape.cache_type,
         "extra_buffers": shape.extra_buffers,
         "versions": versions(),
     }
@@ -434,8 +436,10 @@ def _spec(settings: Settings, prepared: Prepared) -> EngineSpec:
         prepared.options,
         shape.plan,
         shape.threads,
-        settings.gpu_layers,
+        shape.gpu_layers,
         shape.extra_buffers,
+        shape.cpu_moe,
+        shape.cache_type,
         settings.verbose,
     )
 

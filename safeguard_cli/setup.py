@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from safeguard_cli import hardware
+from safeguard_cli.config import configured_model
 from safeguard_cli.engine.decoding import Options, Trie, overhead
+from safeguard_cli.engine.probe import check_loadable, devices
 from safeguard_cli.errors import UsageError
 from safeguard_cli.gguf_file import Header
 from safeguard_cli.labeling import Labeling, Rules
+from safeguard_cli.manifest import model_key
 from safeguard_cli.models import DEMO, DEMO_NOTICE, find_model, open_model
 from safeguard_cli.policy import Policy, load_policy
 from safeguard_cli.progress import Kind
@@ -61,6 +64,8 @@ class Settings:
     model: str | None = None
     threads: int | None = None
     gpu_layers: int = -1
+    cpu_moe: int | None = None
+    kv_type: str = "f16"
     context: int | None = None
     slots: int | None = None
     progress: Kind = "auto"
@@ -109,11 +114,12 @@ def prepare(settings: Settings, policies: tuple[Policy, ...], before: Mapping[st
 
     `before` is the machine that an earlier session of the run had: where nothing else is asked for, it is kept.
     """
-    path = find_model(settings.model)
-    header = open_model(path)
-    if settings.model == DEMO and not settings.quiet:
+    name = settings.model or configured_model()
+    header = open_model(find_model(name))
+    if name == DEMO and not settings.quiet:
         note(DEMO_NOTICE)
     harmony = Harmony(Tokenizer.from_header(header))
+    check_loadable(header.path, model_key(header.path))
     prefixes = tuple(
         harmony.prefix(policy, settings.effort, rationale=settings.rationale, policy_only=settings.policy_only_prompt)
         for policy in policies
@@ -134,6 +140,10 @@ def prepare(settings: Settings, policies: tuple[Policy, ...], before: Mapping[st
         threads=settings.threads or before.get("threads"),
         cells=before.get("cells"),
         amx=amx,
+        gpu_layers=settings.gpu_layers,
+        cpu_moe=settings.cpu_moe,
+        cache_type=settings.kv_type,
+        devices=devices(),
     )
     if settings.verbose:
         if amx:
@@ -156,8 +166,15 @@ def prepare(settings: Settings, policies: tuple[Policy, ...], before: Mapping[st
 
 def shape_text(shape: hardware.Shape) -> str:
     memory = shape.memory
-    return (
+    text = (
         f"{shape.plan.slots} slots, {shape.plan.cells:,} cells, {shape.threads} threads; about"
         f" {memory.total / 1e6:,.0f} MB of memory ({memory.weights / 1e6:,.0f} weights,"
-        f" {memory.cache / 1e6:,.0f} cache, {memory.compute / 1e6:,.0f} compute)"
+        f" {memory.cache / 1e6:,.0f} cache, {memory.compute / 1e6:,.0f} compute, {memory.program / 1e6:,.0f} program)"
     )
+    if shape.cache_type != "f16":
+        text += f"; cache {shape.cache_type}"
+    if memory.video:
+        text += f"; {shape.gpu_layers} layers on the GPU with {memory.video / 1e6:,.0f} MB"
+    if shape.cpu_moe:
+        text += f"; experts of {shape.cpu_moe} layers on the CPU"
+    return text

@@ -111,7 +111,7 @@ def test_repacked_weights_are_left_out_where_memory_is_short(shape) -> None:
 
 
 def test_too_little_memory_is_refused_with_figures(shape) -> None:
-    with pytest.raises(SafeguardError, match=r"12,000 weights, .* cache, .* 4,000 MB are free.*--ctx \(now 8192\)"):
+    with pytest.raises(SafeguardError, match=r"12,000 weights, .* cache, .* 4,000 MB are free; --ctx is 8192"):
         shape(4 * GB)
 
 

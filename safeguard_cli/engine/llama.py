@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import llama_cpp
 import numpy as np
 import numpy.typing as npt
 from llama_cpp import llama_cpp as C  # noqa: N812 - the C API, named as such
@@ -18,6 +19,8 @@ from safeguard_cli.errors import EngineError
 
 MAX_SEQUENCES: int = C.llama_max_parallel_sequences()
 _LOG_WARN, _LOG_ERROR, _LOG_CONTINUED = 3, 4, 5
+_GPU, _INTEGRATED_GPU = 1, 2  # ggml_backend_dev_type
+_CACHE_TYPES = {"f16": C.GGML_TYPE_F16, "q8_0": C.GGML_TYPE_Q8_0}
 
 Logits = npt.NDArray[np.float32]
 
@@ -51,6 +54,80 @@ def amx_build() -> bool:
     must then be loaded without the extra buffer types.
     """
     return b"AMX_INT8 = 1" in C.llama_print_system_info()
+
+
+def vocabulary_size(path: Path) -> int:
+    """Have llama.cpp read a file's settings and vocabulary, no weights. Raises EngineError with its reason."""
+    LOG.complaints.clear()
+    wanted = C.llama_model_default_params()
+    wanted.vocab_only = True
+    model = C.llama_model_load_from_file(str(path).encode(), wanted)
+    if not model:
+        raise EngineError(f"llama.cpp cannot load it: {_complaint()}")
+    try:
+        return int(C.llama_vocab_n_tokens(C.llama_model_get_vocab(model)))
+    finally:
+        C.llama_model_free(model)
+
+
+def describe_build() -> dict[str, Any]:
+    """llama.cpp's account of itself: `version`, `system` (CPU features), `backends`, `devices` (see probe.Device)."""
+    C.llama_backend_init()
+    return {
+        "version": llama_cpp.__version__,
+        "system": C.llama_print_system_info().decode("utf-8", "replace"),
+        "gpu": bool(C.llama_supports_gpu_offload()),
+        "amx": amx_build(),
+        "backends": [
+            _ggml("ggml_backend_reg_name", ctypes.c_char_p)(_ggml("ggml_backend_reg_get")(i)).decode()
+            for i in range(_ggml("ggml_backend_reg_count", ctypes.c_size_t)())
+        ],
+        "devices": [_device(i) for i in range(_ggml("ggml_backend_dev_count", ctypes.c_size_t)())],
+    }
+
+
+def _ggml(name: str, result: Any = ctypes.c_void_p) -> Any:
+    """A function of ggml's, which llama-cpp-python does not bind; pointers and sizes are its only arguments."""
+    function = getattr(C._lib, name)
+    function.restype = result
+
+    def call(*arguments: Any) -> Any:
+        wide = [
+            a if isinstance(a, ctypes._SimpleCData) or not isinstance(a, int) else ctypes.c_size_t(a) for a in arguments
+        ]
+        return function(*wide)
+
+    return call
+
+
+def _device(index: int) -> dict[str, Any]:
+    device = _ggml("ggml_backend_dev_get")(index)
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    _ggml("ggml_backend_dev_memory", None)(device, ctypes.byref(free), ctypes.byref(total))
+    kind = _ggml("ggml_backend_dev_type", ctypes.c_int)(device)
+    name = _ggml("ggml_backend_dev_name", ctypes.c_char_p)(device).decode("utf-8", "replace")
+    return {
+        "name": name,
+        "description": _ggml("ggml_backend_dev_description", ctypes.c_char_p)(device).decode("utf-8", "replace"),
+        "free": free.value,
+        "total": total.value,
+        "gpu": kind in (_GPU, _INTEGRATED_GPU),
+        "unified": kind == _INTEGRATED_GPU or name.startswith(("Metal", "MTL")),
+    }
+
+
+class _Override(ctypes.Structure):
+    """llama_model_tensor_buft_override: tensors whose names match `pattern` go into buffers of type `buffer`."""
+
+    _fields_ = (("pattern", ctypes.c_char_p), ("buffer", ctypes.c_void_p))
+
+
+def _experts_on_cpu(layers: int) -> ctypes.Array[_Override]:
+    """Overrides that keep the experts of the first `layers` layers in the machine's memory."""
+    buffer = _ggml("ggml_backend_cpu_buffer_type")()
+    # The pattern of llama.cpp's own --n-cpu-moe; the last, empty entry ends the list.
+    patterns = [rf"blk\.{i}\.ffn_(up|down|gate|gate_up)_exps".encode() for i in range(layers)]
+    return (_Override * (layers + 1))(*(_Override(pattern, buffer) for pattern in patterns), _Override())
 
 
 class Batch:
@@ -121,6 +198,8 @@ class Model:
         threads: int,
         gpu_layers: int = -1,
         extra_buffers: bool = True,
+        cpu_moe: int = 0,
+        cache_type: str = "f16",
     ) -> None:
         self._model: Any = None
         self._context: Any = None
@@ -129,15 +208,20 @@ class Model:
         LOG.complaints.clear()
         C.llama_backend_init()
         try:
-            self._load(path, threads, gpu_layers, extra_buffers)
+            self._load(path, threads, gpu_layers, extra_buffers, cpu_moe, cache_type)
         except BaseException:
             self.close()
             raise
 
-    def _load(self, path: Path, threads: int, gpu_layers: int, extra_buffers: bool) -> None:
+    def _load(
+        self, path: Path, threads: int, gpu_layers: int, extra_buffers: bool, cpu_moe: int, cache_type: str
+    ) -> None:
         wanted = C.llama_model_default_params()
         wanted.n_gpu_layers = gpu_layers
         wanted.use_extra_bufts = extra_buffers
+        if cpu_moe:
+            self._overrides = _experts_on_cpu(cpu_moe)  # llama.cpp holds only a pointer
+            wanted.tensor_buft_overrides = ctypes.addressof(self._overrides)
         self._model = C.llama_model_load_from_file(str(path).encode(), wanted)
         if not self._model:
             raise EngineError(f"llama.cpp cannot load {path.name}: {_complaint()}")
@@ -148,6 +232,7 @@ class Model:
         params.n_seq_max = self.size.sequences
         params.n_outputs_max = self.size.outputs
         params.n_threads = params.n_threads_batch = threads
+        params.type_k = params.type_v = _CACHE_TYPES[cache_type]
         params.kv_unified = True
         params.swa_full = True
         params.no_perf = True

@@ -48,6 +48,8 @@ class EngineSpec:
     threads: int
     gpu_layers: int = -1
     extra_buffers: bool = True
+    cpu_moe: int = 0
+    cache_type: str = "f16"
     verbose: bool = False
 
 
@@ -206,12 +208,16 @@ class Engine:
     def _bury(self) -> str:
         """Why the child died, as far as its exit code and its last words tell."""
         self._process.join(5)
-        code = self._process.exitcode or 0
-        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"code {code}"
-        lines = self._last_words.read().decode("utf-8", "replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        last_words = self._last_words.read().decode("utf-8", "replace")
         self.close()
-        return f"the engine died ({name}): {_LIKELY.get(name, 'for no known reason')}" + (f" [{last}]" if last else "")
+        return why_it_died("the engine", self._process.exitcode or 0, last_words)
+
+
+def why_it_died(who: str, code: int, last_words: str) -> str:
+    """A sentence on a process that ended with an exit code, negative for a signal, and what it last printed."""
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"code {code}"
+    last = next((line.strip() for line in reversed(last_words.split("\n")) if line.strip()), "")
+    return f"{who} died ({name}): {_LIKELY.get(name, 'for no known reason')}" + (f" [{last}]" if last else "")
 
 
 def _key(prompt: Prompt) -> tuple[int, int, int]:
@@ -242,7 +248,15 @@ def _serve(connection: Connection, spec: EngineSpec) -> None:
         LOG.sink = lambda line: connection.send(_Line(line))
     extra_buffers = spec.extra_buffers and not amx_build()
     size = spec.plan.context(len(spec.prefixes))
-    with Model(spec.path, size, threads=spec.threads, gpu_layers=spec.gpu_layers, extra_buffers=extra_buffers) as model:
+    with Model(
+        spec.path,
+        size,
+        threads=spec.threads,
+        gpu_layers=spec.gpu_layers,
+        extra_buffers=extra_buffers,
+        cpu_moe=spec.cpu_moe,
+        cache_type=spec.cache_type,
+    ) as model:
         scheduler = Scheduler(model, spec.prefixes, spec.options, spec.plan)
 
         def prompts() -> Iterator[Prompt | Feed]:

@@ -1,0 +1,76 @@
+"""`safeguard pull`, `safeguard models` and `safeguard models rm`: what they print and return."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safeguard_cli import errors
+from safeguard_cli.config import configured_model
+from safeguard_cli.errors import UsageError
+from safeguard_cli.gguf_file import SPLIT_NAME, model_parts
+from safeguard_cli.models import DEFAULT, DEMO, KNOWN, HubName, find_model, hub_name, open_model, size_text
+from safeguard_cli.terminal import note, safe
+
+
+def pull_model(name: str) -> int:
+    """Fetch a model and check that it can be used."""
+    model = _on_the_hub(name)
+    from safeguard_cli.hub import pull
+
+    path = pull(model)[0]
+    open_model(path)
+    note(f"ready: {path}")
+    note(f"to use it: safeguard label DATA --policy POLICY{'' if name == DEFAULT else f' --model {name}'}")
+    return errors.OK
+
+
+def remove_model(name: str) -> int:
+    """Remove a model's files from the cache."""
+    model = _on_the_hub(name)
+    from safeguard_cli.hub import remove
+
+    freed = remove(model)
+    note(f"removed {name}: {size_text(freed)} are free again" if freed else f"{name} is not here; nothing removed")
+    return errors.OK
+
+
+def list_models() -> int:
+    """Print the models that are here, and those that `pull` could fetch."""
+    from safeguard_cli.hub import cached_model, cached_repos
+
+    chosen = configured_model() or DEFAULT
+    rows = [(DEMO, "here", size_text(_size(find_model(DEMO))), "comes with the program, Apache-2.0")]
+    listed: set[Path] = set()
+    for name, known in KNOWN.items():
+        files = cached_model(HubName(known.repo, known.file))
+        listed.update(files or ())
+        if files:
+            rows.append((name, "here", size_text(sum(map(_size, files))), str(files[0])))
+        else:
+            rows.append((name, "", f"~{known.gigabytes} GB", f"safeguard pull {name} ({known.repo}; {known.note})"))
+    for repo, found in cached_repos().items():
+        for file, path in found.items():
+            if path in listed or ((part := SPLIT_NAME.search(file)) and int(part[1]) != 1):
+                continue
+            whole = sum(map(_size, model_parts(path)))
+            rows.append((f"hf:{repo}:{file}", "here", size_text(whole), str(path)))
+    width = max(len(safe(row[0])) for row in rows) + 2
+    for name, here, size, where in rows:
+        mark = "*" if name == chosen else " "
+        print(f"{mark} {safe(name):{width}}{here:6}{size:>10}  {safe(where)}")
+    print(f"* is used where --model is not given{'' if chosen in KNOWN or chosen == DEMO else f': {safe(chosen)}'}")
+    return errors.OK
+
+
+def _on_the_hub(name: str) -> HubName:
+    model = hub_name(name)
+    if model is None:
+        raise UsageError(f"{name!r} is not on the hub: use {', '.join(KNOWN)} or hf:OWNER/REPO[:FILE]")
+    return model
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,92 @@
+"""The model that is used when none is named: environment, project file, user file, in this order.
+
+A project file lies in the working directory and may have come with somebody else's data. It can name a model, or a
+file inside its own folder, and nothing else: no server, no credential, no path that leads out.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from safeguard_cli.errors import UsageError
+from safeguard_cli.models import DEMO, hub_name
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+VARIABLE = "SAFEGUARD_MODEL"
+PROJECT_FILES = ("safeguard.toml", "pyproject.toml")
+KEYS = {"model"}
+MAX_BYTES = 1 << 20
+
+
+def cache_folder() -> Path:
+    """Where small things are kept that can be computed again."""
+    return platformdirs.user_cache_path("safeguard", appauthor=False)
+
+
+def user_file() -> Path:
+    """The user's own settings."""
+    return platformdirs.user_config_path("safeguard", appauthor=False) / "safeguard.toml"
+
+
+def configured_model(folder: Path | None = None) -> str | None:
+    """The model's name as set outside the command line. Raises UsageError naming the file that is wrong."""
+    if name := os.environ.get(VARIABLE):
+        return name
+    folder = folder or Path.cwd()
+    for path in (*(folder / name for name in PROJECT_FILES), user_file()):
+        name = _settings(path).get("model")
+        if name is None:
+            continue
+        if not isinstance(name, str) or not name:
+            raise UsageError(f"{path}: model must be a name or a path in quotes")
+        if path == user_file():
+            return str(Path(name).expanduser()) if name.startswith("~") else name
+        return _inside(name, path)
+    return None
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """The settings in a file; none where there is no file."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UsageError(f"{path} is too large for a file of settings")
+        content: dict[str, Any] = tomllib.loads(path.read_bytes().decode())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        if path.name == "pyproject.toml":
+            return {}  # somebody else's business, and said by whoever reads it
+        raise UsageError(f"{path} is not valid TOML: {error}") from None
+    if path.name == "pyproject.toml":
+        tool = content.get("tool")
+        content = tool.get("safeguard", {}) if isinstance(tool, dict) else {}
+        if not isinstance(content, dict):
+            raise UsageError(f"{path}: tool.safeguard must be a table")
+    if unknown := sorted(set(content) - KEYS):
+        raise UsageError(
+            f"{path}: {unknown[0]!r} cannot be set there; only {', '.join(sorted(KEYS))} can"
+            " (servers and credentials never: such a file may have come with somebody else's data)"
+        )
+    return content
+
+
+def _inside(name: str, file: Path) -> str:
+    """A project file's model: a name as it is, a path only where it stays in the file's folder."""
+    if name == DEMO or hub_name(name):
+        return name
+    folder = file.parent.resolve()
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder):
+        raise UsageError(f"{file}: model {name!r} lies outside {folder}; a project file may only name files inside it")
+    return str(path)

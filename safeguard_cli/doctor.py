@@ -1,0 +1,174 @@
+"""`safeguard doctor`: what this machine offers, what stands in the way, and what to do about each."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from safeguard_cli import errors, hardware
+from safeguard_cli.config import configured_model
+from safeguard_cli.engine.decoding import Options
+from safeguard_cli.engine.plan import Plan
+from safeguard_cli.engine.probe import Probe
+from safeguard_cli.engine.process import Engine, EngineSpec
+from safeguard_cli.errors import SafeguardError
+from safeguard_cli.models import DEFAULT, DEMO, KNOWN, find_model, open_model
+from safeguard_cli.policy import Policy
+from safeguard_cli.prompt import Harmony, Prompt
+from safeguard_cli.terminal import safe
+from safeguard_cli.tokenizer import Tokenizer
+
+State = Literal["ok", "warning", "broken"]
+BUILDS = {  # https://llama-cpp-python.readthedocs.io, "Supported Backends"
+    "CUDA": "-DGGML_CUDA=on",
+    "Metal": "-DGGML_METAL=on",
+    "Vulkan": "-DGGML_VULKAN=on",
+}
+_MARK = {"ok": "ok     ", "warning": "warning", "broken": "broken "}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at; `advice` says what to do where it is not fine."""
+
+    topic: str
+    state: State
+    text: str
+    advice: str = ""
+
+
+def doctor(as_json: bool) -> int:
+    """Look at everything a run needs and print it; 0 fine, 5 works with warnings, 1 broken."""
+    findings = []
+    for finding in examine():
+        findings.append(finding)
+        if not as_json:
+            print(f"{_MARK[finding.state]} {finding.topic:10} {safe(finding.text)}", flush=True)
+            if finding.advice:
+                print(f"{'':18} → {safe(finding.advice)}")
+    states = {finding.state for finding in findings}
+    worst: State = "broken" if "broken" in states else "warning" if "warning" in states else "ok"
+    if as_json:
+        print(json.dumps({"state": worst, "findings": [asdict(finding) for finding in findings]}, indent=2))
+    return {"ok": errors.OK, "warning": errors.CHECK_FAILED, "broken": errors.FATAL}[worst]
+
+
+def examine() -> Iterator[Finding]:
+    """All findings, the cheap ones first."""
+    yield Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    yield from _memory()
+    yield _disk()
+    build: dict[str, Any] = {}
+    with Probe() as probe:
+        try:
+            build = probe.ask("build")
+        except SafeguardError as error:
+            again = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
+            yield Finding("llama.cpp", "broken", str(error), f"build it for this machine: {again}")
+    if build:
+        yield from _engine(build)
+        yield _self_test()
+    yield from _models()
+
+
+def _memory() -> Iterator[Finding]:
+    free, total = hardware.free_memory(), psutil.virtual_memory().total
+    wanted = KNOWN[DEFAULT].gigabytes * 1e9 + 1.5e9
+    text = f"{free / 1e9:.1f} GB free of {total / 1e9:.1f} GB; {DEFAULT} takes about {wanted / 1e9:.0f} GB"
+    if free >= wanted:
+        yield Finding("memory", "ok", text)
+    else:
+        yield Finding(
+            "memory", "warning", text, "close programs, or use a GPU; `safeguard label --dry-run` has figures"
+        )
+    cores = hardware.free_cores()
+    text = f"{psutil.cpu_count(logical=False) or '?'} physical cores, {cores} idle now and used by default"
+    yield Finding("cpu", "ok", text)
+
+
+def _disk() -> Finding:
+    from huggingface_hub import constants
+
+    cache = Path(constants.HF_HUB_CACHE)
+    folder = next(folder for folder in (cache, *cache.parents) if folder.is_dir())
+    free = shutil.disk_usage(folder).free
+    state: State = "ok" if free > KNOWN[DEFAULT].gigabytes * 1e9 else "warning"
+    advice = "" if state == "ok" else "too little for the default model: make room, or set HF_HOME to another disk"
+    return Finding("disk", state, f"{free / 1e9:.1f} GB free for models in {cache}", advice)
+
+
+def _engine(build: dict[str, Any]) -> Iterator[Finding]:
+    features = [
+        part.removesuffix(" = 1").strip() for part in build["system"].split("|") if part.strip().endswith("= 1")
+    ]
+    text = f"llama-cpp-python {build['version']}; backends {', '.join(build['backends'])}; {', '.join(features)}"
+    yield Finding("llama.cpp", "ok", text)
+    if build["amx"]:
+        text = "this build uses AMX, where repacked weights crash llama.cpp; models are loaded without repacking"
+        yield Finding("amx", "ok", text, "nothing to do; it is 20 to 30 % slower than it could be")
+    elif hardware.has_amx():
+        yield Finding("amx", "ok", "this CPU has AMX, this build does not use it; models are loaded without repacking")
+    gpus = [device for device in build["devices"] if device["gpu"]]
+    for gpu in gpus:
+        text = f"{gpu['name']}: {gpu['description']}, {gpu['free'] / 1e9:.1f} of {gpu['total'] / 1e9:.1f} GB free"
+        yield Finding("gpu", "ok", text)
+    if not gpus:
+        wanted = "Metal" if sys.platform == "darwin" else "CUDA" if shutil.which("nvidia-smi") else ""
+        if wanted:
+            advice = f"there seems to be a GPU; to use it: {_install(wanted)}"
+            yield Finding("gpu", "warning", "llama-cpp-python was built for the CPU only", advice)
+        else:
+            advice = "with a GPU, build for it: " + "; ".join(f"{name}: {_install(name)}" for name in BUILDS)
+            yield Finding("gpu", "ok", "none; llama.cpp computes on the CPU", advice)
+
+
+def _install(build: str) -> str:
+    return (
+        f'CMAKE_ARGS="{BUILDS[build]}" pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python'
+        " llama-cpp-python"
+    )
+
+
+def _self_test() -> Finding:
+    """Label one text with the demo model, in a child process as ever."""
+    path = find_model(DEMO)
+    try:
+        harmony = Harmony(Tokenizer.from_header(open_model(path)))
+        prefix = harmony.prefix(Policy("test", "Say yes or no.", ("no", "yes"), ("yes",)), "low")
+        prompt = Prompt(0, 0, 0, harmony.content_ids(harmony.text_ids("hello")))
+        spec = EngineSpec(path, (prefix,), Options(8), Plan(1, 1024), 1, extra_buffers=not hardware.has_amx())
+        with Engine(spec) as engine:
+            completion = next(iter(engine.complete(iter([prompt]))))
+    except SafeguardError as error:
+        return Finding("self-test", "broken", f"the demo model does not work: {error}", "install safeguard again")
+    if completion.error:
+        return Finding(
+            "self-test", "broken", f"the demo model does not work: {completion.error}", "see llama.cpp above"
+        )
+    return Finding("self-test", "ok", "the demo model loads and decodes")
+
+
+def _models() -> Iterator[Finding]:
+    try:
+        name = configured_model()
+        path = find_model(name)
+        header = open_model(path)
+        Harmony(Tokenizer.from_header(header))
+    except SafeguardError as error:
+        first, *rest = str(error).split("\n")
+        yield Finding("model", "warning", first, "; ".join(rest) or f"safeguard pull {DEFAULT}, or --model demo")
+        return
+    layers, context = header.number("block_count"), header.number("context_length")
+    text = (
+        f"{name or DEFAULT}: {header.size / 1e9:.1f} GB, {layers} layers, {context:,} tokens of context,"
+        f" vocabulary {len(header.metadata['tokenizer.ggml.tokens']):,}; {path}"
+    )
+    yield Finding("model", "ok", text)

@@ -1,0 +1,168 @@
+"""Questions to llama.cpp that may kill whoever asks them, asked in a child process.
+
+Run as a script this reads one JSON request a line and answers each with one line; the parent never imports llama_cpp.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import orjson
+
+from safeguard_cli.config import cache_folder
+from safeguard_cli.engine.process import why_it_died
+from safeguard_cli.errors import EngineError, SafeguardError
+
+TIMEOUT = 120.0
+_CPU_LIBRARIES = ("ggml", "ggml-base", "ggml-cpu", "llama", "mtmd", "ggml-blas")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device that llama.cpp can compute on; bytes of memory. On `unified` ones it is the machine's own memory."""
+
+    name: str
+    description: str
+    free: int
+    total: int
+    gpu: bool
+    unified: bool
+
+
+class Probe:
+    """A child that answers questions; a new one is started when the last was killed by its question."""
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Probe:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._child:
+            self._child.kill()
+            self._child.communicate()
+            self._errors.close()
+            self._child = None
+
+    def ask(self, question: str, **arguments: str) -> dict[str, Any]:
+        """The child's answer. Raises EngineError with the reason when there is none, or when it died."""
+        child = self._child or self._start()
+        assert child.stdin and child.stdout
+        line = b""
+        try:
+            child.stdin.write(json.dumps({"question": question, **arguments}).encode() + b"\n")
+            child.stdin.flush()
+            line = child.stdout.readline()
+        except BrokenPipeError:
+            pass
+        if not line:
+            code = child.wait(TIMEOUT)
+            last = self._errors.read().decode("utf-8", "replace")
+            self.close()
+            raise EngineError(why_it_died("llama.cpp's process", code, last))
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise EngineError(str(answer["error"]))
+        return answer
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self._errors = tempfile.NamedTemporaryFile(prefix="safeguard-", suffix=".log")  # noqa: SIM115
+        self._child = subprocess.Popen(
+            [sys.executable, __file__],  # not -m, which would import from the working directory first
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env={**os.environ, "GGML_NO_BACKTRACE": "1"},
+            start_new_session=True,  # Ctrl-C is the parent's affair
+        )
+        return self._child
+
+
+def check_loadable(path: Path, key: str, probe: Probe | None = None) -> None:
+    """Have llama.cpp load a file's vocabulary and settings, without weights; what was fine before is not asked again.
+
+    `key` says which file it was. Raises EngineError with llama.cpp's reason.
+    """
+    cache = cache_folder() / "loadable-models.json"
+    try:
+        known = list(orjson.loads(cache.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        known = []
+    if key in known:
+        return
+    asked = probe or Probe()
+    try:
+        asked.ask("vocabulary", path=str(path))
+    except EngineError as error:
+        raise EngineError(f"{path.name} cannot be used: {error}") from None
+    finally:
+        if probe is None:
+            asked.close()
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        new = cache.with_name(f"{cache.name}.{os.getpid()}")
+        new.write_bytes(orjson.dumps([*known[-99:], key]))
+        new.replace(cache)
+    except OSError:
+        pass
+
+
+def gpu_build() -> bool:
+    """Whether llama-cpp-python was built for more than the CPU, by the libraries that it brought; nothing is loaded."""
+    spec = find_spec("llama_cpp")
+    if spec is None or spec.origin is None:
+        return False
+    libraries = (Path(spec.origin).parent / "lib").glob("*ggml-*")
+    return any(file.name.removeprefix("lib").split(".")[0] not in _CPU_LIBRARIES for file in libraries)
+
+
+def devices(probe: Probe | None = None) -> tuple[Device, ...]:
+    """The devices with a memory of their own, or none where llama.cpp was built for the CPU only."""
+    if not gpu_build():
+        return ()
+    asked = probe or Probe()
+    try:
+        return tuple(Device(**device) for device in asked.ask("build")["devices"] if device["gpu"])
+    finally:
+        if probe is None:
+            asked.close()
+
+
+def _answer(request: dict[str, str]) -> dict[str, Any]:
+    from safeguard_cli.engine import llama
+
+    if request["question"] == "vocabulary":
+        return {"tokens": llama.vocabulary_size(Path(request["path"]))}
+    return llama.describe_build()
+
+
+def _main() -> None:
+    # llama.cpp's libraries may print; answers alone go to the pipe.
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    for line in sys.stdin.buffer:
+        try:
+            answer = _answer(json.loads(line))
+        except SafeguardError as error:
+            answer = {"error": str(error)}
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        out.write(json.dumps(answer).encode() + b"\n")
+        out.flush()
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,261 @@
+"""Models in the shared Hugging Face cache: found there, fetched into it, removed from it.
+
+huggingface_hub knows the hub's protocol, the cache's layout and its environment variables (HF_HOME, HF_HUB_CACHE,
+HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE). Two things it does not do (2.4.0, read in its source): it drops what it has of
+a file when the process ends, and it checks no hash of what came by HTTP. So the bytes are fetched here, with its
+`http_get`, into `blobs/SHA256.incomplete`, checked, and put in place; it then finds the blob and does the rest.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub import constants, errors
+from huggingface_hub.file_download import http_get, repo_folder_name
+from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined]
+
+from safeguard_cli.errors import SafeguardError
+from safeguard_cli.manifest import sha256
+from safeguard_cli.models import HubName, choose_files, size_text
+from safeguard_cli.terminal import note, safe
+
+REVISION = "main"
+constants.HF_HUB_DISABLE_TELEMETRY = True  # a pull tells the hub what is wanted, and nothing about the machine
+LIST_TIMEOUT = 30.0
+CHUNK = 1 << 16  # bytes that a broken connection can cost; by default 10 MB, and five cuts within these are the end
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A file on the hub: its size and the SHA-256 that its content must have."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+def cached_model(model: HubName) -> tuple[Path, ...] | None:
+    """The files of a model that is in the cache, in order; None when it is not, or not whole."""
+    for files in _snapshots(model.repo):
+        try:
+            names = choose_files(files, model.wanted, model.repo)
+        except SafeguardError:
+            continue
+        return tuple(files[name] for name in names)
+    return None
+
+
+def cached_repos() -> dict[str, dict[str, Path]]:
+    """The GGUF files in the cache, by repository and name."""
+    found: dict[str, dict[str, Path]] = {}
+    for repo in _repos():
+        files: dict[str, Path] = {}
+        for snapshot in _snapshots_of(repo):
+            files = {**snapshot, **files}
+        if files:
+            found[repo.repo_id] = files
+    return found
+
+
+def pull(model: HubName) -> tuple[Path, ...]:
+    """Fetch a model's files that are not here yet; returns them in order.
+
+    What was fetched stays when the connection, or the process, breaks off. Raises SafeguardError.
+    """
+    logging.getLogger("huggingface_hub").handlers = [_Notes()]
+    if constants.HF_HUB_OFFLINE and (here := cached_model(model)):
+        return here
+    with _said_plainly(model.repo):
+        remote = _list_files(model)
+        blobs = _repo_folder(model.repo) / "blobs"
+        missing = [file for file in remote if not (blobs / file.sha256).is_file()]
+        _check_disk(blobs, missing)
+        for file in missing:
+            _fetch(model.repo, file, blobs)
+        paths = [Path(huggingface_hub.hf_hub_download(model.repo, file.name, revision=REVISION)) for file in remote]
+    for path, file in zip(paths, remote, strict=True):
+        if path.resolve().name != file.sha256:
+            raise SafeguardError(f"{model.repo} changed while {file.name} was fetched; pull it again")
+    return tuple(paths)
+
+
+def remove(model: HubName) -> int:
+    """Remove a model's files from the cache, other files of its repository stay; returns the bytes that became free."""
+    cache, folder = _cache().resolve(), _repo_folder(model.repo)
+    freed = 0
+    for files in _snapshots(model.repo):
+        try:
+            names = choose_files(files, model.wanted, model.repo)
+        except SafeguardError:
+            continue
+        for pointer in (files[name] for name in names):
+            blob = pointer.resolve()
+            if not pointer.parent.resolve().is_relative_to(cache):
+                raise SafeguardError(f"{pointer} lies outside the cache {cache}; it is left alone")
+            pointer.unlink()
+            still_used = any(path.resolve() == blob for other in _snapshots(model.repo) for path in other.values())
+            if blob.is_relative_to(cache) and not still_used and blob.is_file():
+                freed += blob.stat().st_size
+                blob.unlink()
+    for partial in (folder / "blobs").glob("*.incomplete"):
+        freed += partial.stat().st_size
+        partial.unlink()
+    if not any(path.is_file() for path in (folder / "blobs").glob("*")) and folder.resolve().is_relative_to(cache):
+        shutil.rmtree(folder, ignore_errors=True)
+    return freed
+
+
+def _cache() -> Path:
+    return Path(constants.HF_HUB_CACHE)
+
+
+def _repo_folder(repo: str) -> Path:
+    return _cache() / repo_folder_name(repo_id=repo, repo_type="model")
+
+
+def _repos() -> list[huggingface_hub.CachedRepoInfo]:
+    try:
+        found = huggingface_hub.scan_cache_dir()
+    except (errors.CacheNotFound, OSError, ValueError):
+        return []
+    return sorted((repo for repo in found.repos if repo.repo_type == "model"), key=lambda repo: repo.repo_id)
+
+
+def _snapshots(repo: str) -> Iterator[dict[str, Path]]:
+    for found in _repos():
+        if found.repo_id == repo:
+            yield from _snapshots_of(found)
+
+
+def _snapshots_of(repo: huggingface_hub.CachedRepoInfo) -> Iterator[dict[str, Path]]:
+    """The GGUF files of each revision that is here, that of `main` first, then the newest."""
+    for revision in sorted(repo.revisions, key=lambda r: (REVISION in r.refs, r.last_modified), reverse=True):
+        files = {file.file_path.relative_to(revision.snapshot_path).as_posix(): file for file in revision.files}
+        yield {name: file.file_path for name, file in files.items() if name.lower().endswith(".gguf")}
+
+
+def _list_files(model: HubName) -> list[Remote]:
+    """What the hub says of a model's files."""
+    info = huggingface_hub.HfApi().model_info(model.repo, files_metadata=True, timeout=LIST_TIMEOUT)
+    siblings = {file.rfilename: file for file in info.siblings or ()}
+    remote = []
+    for name in choose_files(siblings, model.wanted, model.repo):
+        lfs = siblings[name].lfs
+        if lfs is None or len(lfs.sha256) != 64 or not set(lfs.sha256) <= set("0123456789abcdef") or lfs.size < 0:
+            raise SafeguardError(f"the hub gives no checksum for {name} of {model.repo}; it is not fetched")
+        if lfs.size > constants.MAX_HTTP_DOWNLOAD_SIZE:
+            raise SafeguardError(
+                f"{name} is larger than the hub gives out over HTTP ({size_text(lfs.size)}): fetch it with"
+                f" `hf download {model.repo} {name}`; it is found in the cache then"
+            )
+        remote.append(Remote(name, lfs.size, lfs.sha256))
+    return remote
+
+
+def _check_disk(blobs: Path, missing: list[Remote]) -> None:
+    """Refuse before the first byte what the disk cannot hold."""
+    needed = sum(file.size - _size(_partial(blobs, file)) for file in missing)
+    folder = next(folder for folder in blobs.parents if folder.is_dir())
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise SafeguardError(
+            f"not enough room: {size_text(needed)} are to be fetched, {_cache()} has {size_text(free)} free;"
+            " make room, or set HF_HOME to a folder on another disk"
+        )
+
+
+def _partial(blobs: Path, file: Remote) -> Path:
+    return blobs / f"{file.sha256}.incomplete"
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _fetch(repo: str, file: Remote, blobs: Path) -> None:
+    """Fetch one file, going on with what is there of it, and put it in place when its hash is right."""
+    partial = _partial(blobs, file)
+    locks = _cache() / ".locks" / blobs.parent.name
+    for folder in (blobs, locks, (blobs / file.sha256).parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(locks / f"{file.sha256}.lock"):
+        if (blobs / file.sha256).is_file():
+            return  # another process was faster
+        have = _size(partial)
+        if have > file.size:
+            partial.unlink()
+            have = 0
+        going_on = f", going on at {size_text(have)}" if have else ""
+        note(f"fetching {file.name} ({size_text(file.size)}) from {repo}{going_on}")
+        constants.DOWNLOAD_CHUNK_SIZE = CHUNK
+        with partial.open("ab") as out:
+            http_get(
+                huggingface_hub.hf_hub_url(repo, file.name, revision=REVISION),
+                out,
+                resume_size=have,
+                headers=build_hf_headers(library_name="safeguard"),
+                expected_size=file.size,
+                displayed_filename=safe(file.name),
+            )
+            out.flush()
+            os.fsync(out.fileno())
+        note(f"checking {file.name}")
+        if sha256(partial) != file.sha256:
+            partial.unlink()
+            raise SafeguardError(
+                f"{file.name} arrived damaged (its SHA-256 is not the hub's) and was thrown away; pull it again"
+            )
+        partial.replace(blobs / file.sha256)
+
+
+@contextmanager
+def _said_plainly(repo: str) -> Iterator[None]:
+    """Turn what huggingface_hub raises into one sentence with what to do."""
+    again = "what has arrived is kept, `safeguard pull` goes on from there"
+    try:
+        yield
+    except errors.OfflineModeIsEnabled:
+        raise SafeguardError("HF_HUB_OFFLINE is set: nothing is fetched; unset it to pull a model") from None
+    except errors.RepositoryNotFoundError:  # also raised for 401, and its subclass GatedRepoError for gated ones
+        raise SafeguardError(
+            f"the hub has no {repo}, or does not show it without a login; check the name, and for a gated or private"
+            f" one accept its terms at {constants.ENDPOINT}/{repo} and log in with `hf auth login` or HF_TOKEN"
+        ) from None
+    except errors.HfHubHTTPError as error:
+        code = error.response.status_code
+        advice = {
+            401: "log in with `hf auth login`, or set HF_TOKEN",
+            403: "your login may not read it; accept its terms on the hub",
+            404: "the file is not there; check its name",
+            429: "too many requests; wait some minutes, or log in with `hf auth login` for a higher limit",
+        }.get(code, "the hub may be down; try later")
+        raise SafeguardError(f"the hub answered {code} for {repo}: {advice} ({again})") from None
+    except errors.LocalEntryNotFoundError:  # what it raises when the connection goes away at the very end
+        raise SafeguardError(f"cannot reach the hub at {constants.ENDPOINT}; check the connection, {again}") from None
+    except errors.EntryNotFoundError:
+        raise SafeguardError(f"a file of {repo} is not on the hub any more; pull it again") from None
+    except SafeguardError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error).split("\n")[0]
+        raise SafeguardError(f"cannot fetch {repo}: {reason}; {again}") from None
+    except errors.HTTPError as error:  # type: ignore[attr-defined]
+        reason = str(error) or type(error).__name__
+        raise SafeguardError(
+            f"cannot reach the hub at {constants.ENDPOINT}: {reason}; check the connection and the proxy, {again}"
+        ) from None
+
+
+class _Notes(logging.Handler):
+    """What huggingface_hub has to say, such as that it tries again, on our console and harmless."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING:
+            note(" ".join(record.getMessage().split()))

@@ -1,0 +1,133 @@
+"""A local server that speaks as much of the Hugging Face hub's protocol as a pull needs, and misbehaves on demand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclass
+class Hub:
+    """Repositories by name, files by name. `cuts` are places in a file where the connection breaks, once each.
+
+    `status` answers every request so; `wrong` names files whose content is not what their checksum says.
+    """
+
+    repos: dict[str, dict[str, bytes]]
+    cuts: list[int] = field(default_factory=list)
+    status: int = 0
+    status_of_files: int = 0
+    wrong: set[str] = field(default_factory=set)
+    stall: threading.Event | None = None
+    log: list[str] = field(default_factory=list)
+    served: int = 0
+    authorizations: list[tuple[str, str | None]] = field(default_factory=list)
+    address: str = ""
+
+    def __enter__(self) -> Hub:
+        hub = self
+
+        class Handler(_Handler):
+            pass
+
+        Handler.hub = hub
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
+        self.cdn = f"http://localhost:{self._server.server_port}"  # another host by name
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: Hub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def _send(self, code: int, body: bytes = b"", **headers: str) -> None:
+        self.send_response(code)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def _answer(self) -> None:
+        hub, path = self.hub, urlsplit(self.path).path
+        hub.log.append(f"{self.command} {self.path} {self.headers.get('Range', '')}".strip())
+        hub.authorizations.append((path, self.headers.get("Authorization")))
+        if hub.status:
+            return self._send(hub.status)
+        if listing := re.fullmatch(r"/api/models/([^/]+/[^/]+)", path):
+            files = hub.repos.get(listing[1])
+            if files is None:
+                return self._send(401, X_Error_Code="RepoNotFound")
+            siblings = [
+                {"rfilename": n, "size": len(c), "blobId": "0" * 40, "lfs": {**_lfs(c), "pointerSize": 130}}
+                for n, c in files.items()
+            ]
+            body = json.dumps({"id": listing[1], "sha": COMMIT, "siblings": siblings}).encode()
+            return self._send(200, body, Content_Type="application/json")
+        resolve = re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path)
+        if resolve and resolve[2] in hub.repos.get(resolve[1], {}):
+            content = hub.repos[resolve[1]][resolve[2]]
+            return self._send(
+                302,
+                Location=f"{hub.cdn}/cdn/{resolve[1]}/{resolve[2]}",
+                X_Repo_Commit=COMMIT,
+                X_Linked_Etag=f'"{_lfs(content)["sha256"]}"',
+                X_Linked_Size=str(len(content)),
+            )
+        if cdn := re.fullmatch(r"/cdn/([^/]+/[^/]+)/(.+)", path):
+            return self._content(cdn[2], hub.repos[cdn[1]][cdn[2]])
+        return self._send(404, X_Error_Code="EntryNotFound")
+
+    def _content(self, name: str, content: bytes) -> None:
+        hub = self.hub
+        if hub.status_of_files:
+            return self._send(hub.status_of_files)
+        if name in hub.wrong:
+            content = content[:-1] + bytes([content[-1] ^ 1])
+        begin = int(self.headers.get("Range", "bytes=0-")[6:].rstrip("-"))
+        end = len(content)
+        self.send_response(206 if begin else 200)
+        self.send_header("Content-Length", str(end - begin))
+        if begin:
+            self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{end}")
+        self.end_headers()
+        stop = next((cut for cut in hub.cuts if cut > begin), None)
+        if stop is not None:
+            hub.cuts.remove(stop)
+        part = content[begin:stop]
+        hub.served += len(part)
+        self.wfile.write(part)
+        if stop is not None:
+            self.wfile.flush()
+            if hub.stall:
+                hub.stall.wait(60)
+            self.close_connection = True
+        return None
+
+
+def _lfs(content: bytes) -> dict[str, object]:
+    return {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}

@@ -1,0 +1,298 @@
+"""A hostile, damaged or split model file is loaded or refused with a sentence; the command never crashes on one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+from memory_plan import measure, within
+from test_engine import prefix_of, prompts_of
+from test_hardware import header as header_of
+
+from safeguard_cli import hardware
+from safeguard_cli.engine.decoding import Options
+from safeguard_cli.engine.plan import Plan
+from safeguard_cli.engine.probe import Device, Probe, check_loadable, gpu_build
+from safeguard_cli.engine.process import Engine, EngineSpec
+from safeguard_cli.errors import EngineError, SafeguardError
+from safeguard_cli.gguf_file import BadModelFile, Tensor, read_header, read_model
+from safeguard_cli.hardware import GPU_RESERVE, place
+from safeguard_cli.manifest import model_fingerprint, model_key, model_sha256
+from safeguard_cli.models import choose_files, find_model, open_model
+from safeguard_cli.prompt import Harmony
+from safeguard_cli.tokenizer import Tokenizer
+
+SAFEGUARD = str(Path(sys.executable).parent / "safeguard")
+GB = 10**9
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+def split(path: Path, folder: Path, count: int) -> list[Path]:
+    """Write a GGUF again in parts, as llama.cpp's gguf-split does: all metadata in the first."""
+    source = gguf.GGUFReader(path)
+    size = -(-len(source.tensors) // count)
+    parts = []
+    for number in range(count):
+        part = folder / f"parts-{number + 1:05}-of-{count:05}.gguf"
+        out = gguf.GGUFWriter(str(part), "gpt-oss")
+        if number == 0:
+            for field in source.fields.values():
+                if not field.name.startswith(("GGUF.", "general.architecture")):
+                    kind = field.types[0]
+                    sub = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
+                    out.add_key_value(field.name, field.contents(), kind, sub)
+        out.add_uint16("split.no", number)
+        out.add_uint16("split.count", count)
+        out.add_int32("split.tensors.count", len(source.tensors))
+        for tensor in source.tensors[number * size : (number + 1) * size]:
+            out.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+        out.write_header_to_file()
+        out.write_kv_data_to_file()
+        out.write_tensors_to_file()
+        out.close()
+        parts.append(part)
+    return parts
+
+
+def scores(path: Path, **options) -> list[float]:
+    """The scores that an engine gives a few prompts."""
+    harmony = Harmony(Tokenizer.from_header(open_model(path)))
+    spec = EngineSpec(path, (prefix_of(harmony, 60),), Options(2), Plan(2, 1024), threads=1, **options)
+    with Engine(spec) as engine:
+        done = sorted(engine.complete(prompts_of(harmony, [5, 30, 12])), key=lambda c: c.prompt.row)
+    return [score for completion in done for score in completion.scores]
+
+
+def test_a_model_in_three_parts_loads_and_is_the_same_model(tiny: Path, tmp_path: Path) -> None:
+    parts = split(tiny, tmp_path, 3)
+    header = open_model(parts[0])
+    assert header.size == sum(part.stat().st_size for part in parts)
+    assert [t.name for t in header.tensors] == [t.name for t in read_header(tiny).tensors]
+    assert open_model(parts[2]).path == parts[0], "any part stands for the whole"
+    assert scores(parts[0]) == scores(tiny)
+    assert model_sha256(parts[0]).count(",") == 2
+    before, key = model_fingerprint(parts[0]), model_key(parts[0])
+    with parts[2].open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\xee")
+    assert model_fingerprint(parts[0]) != before
+    assert model_key(parts[0]) != key
+
+
+def test_parts_that_miss_or_are_swapped_are_refused(tiny: Path, tmp_path: Path) -> None:
+    parts = split(tiny, tmp_path, 3)
+    second, third = parts[1].read_bytes(), parts[2].read_bytes()
+    parts[1].write_bytes(third)
+    with pytest.raises(BadModelFile, match=r"says that it is part 3 of 3"):
+        read_model(parts[0])
+    parts[1].write_bytes(second)
+    parts[2].unlink()
+    with pytest.raises(BadModelFile, match=r"00003-of-00003\.gguf is missing beside"):
+        read_model(parts[0])
+    alone = parts[0].rename(tmp_path / "alone.gguf")
+    with pytest.raises(BadModelFile, match="must keep the names"):
+        read_model(alone)
+
+
+def refused(path: Path, probe: Probe) -> bool:
+    """Whether a file is refused before it is loaded; anything but a SafeguardError fails the test."""
+    try:
+        Harmony(Tokenizer.from_header(open_model(path)))
+        check_loadable(path, model_key(path), probe)
+    except SafeguardError as error:
+        assert str(error)
+        return True
+    return False
+
+
+def test_a_model_truncated_at_50_places_or_with_200_changed_headers_never_crashes(tiny: Path, tmp_path: Path) -> None:
+    content, rng = tiny.read_bytes(), np.random.default_rng(3)
+    end = content.rindex(b"ffn_down_exps.bias") + 64
+    path = tmp_path / "model.gguf"
+    loaded = 0
+    with Probe() as probe:
+        for place_ in [*rng.integers(0, end, 25), *rng.integers(end, len(content), 25)]:
+            path.write_bytes(content[:place_])
+            assert refused(path, probe)
+        for _ in range(200):
+            damaged = bytearray(content)
+            for place_ in rng.integers(0, end, rng.integers(1, 5)):
+                damaged[place_] = rng.integers(256)
+            path.write_bytes(damaged)
+            if not refused(path, probe):
+                loaded += 1
+                try:
+                    scores(path)  # in earnest
+                except SafeguardError as error:
+                    assert str(error)
+    assert loaded, "some damage in texts should do no harm"
+
+
+def test_a_probe_that_was_killed_is_said_and_replaced(tiny: Path) -> None:
+    with Probe() as probe:
+        assert probe.ask("vocabulary", path=str(tiny))["tokens"] > 300
+        probe._child.kill()
+        with pytest.raises(EngineError, match=r"died \(SIGKILL\)"):
+            probe.ask("build")
+        assert "CPU" in probe.ask("build")["backends"]
+
+
+def test_a_file_that_was_fine_is_not_asked_about_again(tiny: Path) -> None:
+    check_loadable(tiny, "key")
+    check_loadable(tiny.with_name("gone.gguf"), "key")
+    with pytest.raises(EngineError, match=r"gone\.gguf cannot be used: llama\.cpp cannot load it"):
+        check_loadable(tiny.with_name("gone.gguf"), "another key")
+
+
+def test_the_wrong_thing_is_named(tiny: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    (tmp_path / "in.jsonl").write_text('{"text": "x"}\n')
+    content = tiny.read_bytes()
+    for damage, said in (
+        (content[: len(content) // 2], "cut short"),
+        (content.replace(b"<|message|>", b"<|massage|>"), "lacks harmony's <|message|>"),
+        (content.replace(b"gpt-oss", b"llama-x"), "only gpt-oss models can be used"),
+        (b"PK" + content[2:], "not a GGUF file"),
+    ):
+        path.write_bytes(damage)
+        command = [SAFEGUARD, "label", tmp_path / "in.jsonl", "-p", "spam", "--model", path, "--threads", "1"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_nothing_is_imported_from_a_folder_of_data(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("multiprocessing", "json", "ctypes", "numpy", "llama_cpp", "safeguard_cli", "tempfile"):
+        (tmp_path / f"{name}.py").write_text("open('trapped', 'w')")
+    monkeypatch.chdir(tmp_path)
+    assert scores(tiny)
+    check_loadable(tiny, "key")
+    assert Path.cwd() == tmp_path
+    assert not (tmp_path / "trapped").exists()
+
+
+def test_experts_on_the_cpu_change_nothing_without_a_gpu(tiny: Path) -> None:
+    assert scores(tiny, cpu_moe=1, extra_buffers=False) == scores(tiny, extra_buffers=False)
+
+
+def test_a_smaller_cache_type_gives_nearly_the_same_scores(tiny: Path) -> None:
+    assert scores(tiny, cache_type="q8_0") == pytest.approx(scores(tiny), abs=0.2)
+
+
+@pytest.mark.parametrize("slots", [1, 32])
+def test_the_memory_plan_of_the_demo_model_is_right(slots: int) -> None:
+    planned, measured = measure(find_model("demo"), slots, "--threads", "1")
+    assert within(planned, measured), f"planned {planned / 1e6:.0f} MB, measured {measured / 1e6:.0f} MB"
+
+
+# No GPU is needed to plan for one.
+def sized(name: str, size: int) -> Tensor:
+    return Tensor(name, (size,), 24, 0, size)
+
+
+LAYERS = 24
+LARGE = header_of(size=12 * GB)
+LARGE = type(LARGE)(
+    LARGE.path,
+    LARGE.size,
+    LARGE.metadata,
+    (
+        *(sized(f"blk.{i}.attn_q.weight", 20_000_000) for i in range(LAYERS)),
+        *(sized(f"blk.{i}.ffn_up_exps.weight", 420_000_000) for i in range(LAYERS)),
+        *(sized("output.weight", 600_000_000), sized("token_embd.weight", 600_000_000)),
+    ),
+)
+
+
+def gpu(free: float) -> Device:
+    return Device("GPU0", "a card", int(free * GB), int(free * GB), gpu=True, unified=False)
+
+
+def test_without_a_gpu_all_is_in_the_machines_memory() -> None:
+    layers, moe, memory = place(LARGE, Plan(8, 8192), 1, [])
+    assert (layers, moe, memory.video, memory.weights) == (-1, 0, 0, LARGE.size)
+
+
+def test_a_large_gpu_takes_everything_but_the_embedding() -> None:
+    layers, moe, memory = place(LARGE, Plan(8, 8192), 1, [gpu(24)])
+    assert (layers, moe) == (LAYERS + 1, 0)
+    assert memory.weights == LARGE.size - 24 * 440_000_000 - 600_000_000
+    assert memory.cache == 0
+
+
+def test_experts_leave_a_small_gpu_first_then_layers() -> None:
+    plan, seen = Plan(8, 8192), []
+    for free in (24, 12, 8, 5, 3, 2, 1, 0.3):
+        layers, moe, memory = place(LARGE, plan, 1, [gpu(free)])
+        assert memory.video <= max(0, free * GB - GPU_RESERVE)
+        seen.append((layers, -moe))
+    assert seen == sorted(seen, key=lambda p: (p[0], p[1]), reverse=True)
+    assert any(layers == LAYERS + 1 and moe < 0 for layers, moe in seen), "experts before layers"
+    assert seen[-1][0] == 0
+
+
+def test_what_was_asked_for_is_kept() -> None:
+    assert place(LARGE, Plan(8, 8192), 1, [gpu(1)], gpu_layers=5, cpu_moe=24)[:2] == (5, 24)
+    assert place(LARGE, Plan(8, 8192), 1, [gpu(24)], gpu_layers=0)[2].video == 0
+
+
+def test_a_build_for_the_cpu_is_not_asked_for_devices() -> None:
+    with Probe() as probe:
+        assert gpu_build() == any(device["gpu"] for device in probe.ask("build")["devices"])
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted", "chosen"),
+    [
+        (["a-Q4_K_M.gguf", "a-Q8_0.gguf"], "Q4_K_M", ["a-Q4_K_M.gguf"]),
+        (["a-Q4_K_M.gguf", "a-Q8_0.gguf"], "q8_0", ["a-Q8_0.gguf"]),
+        (["a.gguf", "mmproj-a.gguf", "README.md"], "", ["a.gguf"]),
+        (["b-00002-of-00002.gguf", "b-00001-of-00002.gguf"], "", ["b-00001-of-00002.gguf", "b-00002-of-00002.gguf"]),
+        (["Q4/b-Q4-00001-of-00001.gguf", "c-Q8.gguf"], "Q4", ["Q4/b-Q4-00001-of-00001.gguf"]),
+        (["x/b-00001-of-00002.gguf", "x/b-00002-of-00002.gguf"], "x/b-00002-of-00002.gguf", None),
+    ],
+)
+def test_files_are_chosen_by_name_or_quantization(names: list[str], wanted: str, chosen: list[str] | None) -> None:
+    assert choose_files(names, wanted, "a/b") == tuple(sorted(names) if chosen is None else chosen)
+
+
+def test_doctor_says_what_it_found_and_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    done = subprocess.run([SAFEGUARD, "doctor", "--json"], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    report = json.loads(done.stdout)
+    found = {finding["topic"]: finding for finding in report["findings"]}
+    assert done.returncode == 5
+    assert report["state"] == "warning"
+    assert found["self-test"]["state"] == "ok"
+    assert "safeguard pull" in found["model"]["advice"]
+    assert {"python", "memory", "cpu", "disk", "llama.cpp", "gpu"} <= set(found)
+    for build in ("CUDA", "Metal", "Vulkan"):
+        assert f"GGML_{build.upper()}=on" in found["gpu"]["advice"] or found["gpu"]["state"] == "warning"
+    without = "import sys; sys.executable = '/bin/false'; from safeguard_cli.cli import main; main()"
+    command = [sys.executable, "-c", without, "doctor"]
+    broken = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert broken.returncode == 1
+    assert "broken" in broken.stdout
+    assert "pip install" in broken.stdout
+
+
+def test_layers_that_were_asked_for_and_do_not_fit_the_gpu_are_refused_with_figures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hardware, "free_memory", lambda: 64 * GB)
+    given = {"context": None, "slots": 4, "threads": 1, "amx": True}
+    with pytest.raises(SafeguardError, match=r"MB on the GPU \(room: 1,463\); 64,000 MB are free"):
+        hardware.shape_run(LARGE, [700], [300], **given, gpu_layers=20, cpu_moe=0, devices=[gpu(2)])
+    shape = hardware.shape_run(LARGE, [700], [300], **given, devices=[gpu(4)])
+    assert (shape.gpu_layers, shape.cpu_moe > 10) == (25, True)
