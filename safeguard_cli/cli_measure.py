@@ -264,6 +264,58 @@ def compare(
     run(command, debug)
 
 
+@app.command(
+    no_args_is_help=True,
+    epilog=(
+        "[bold]Examples[/bold]\n\n"
+        "safeguard report messages.labels.jsonl\n\n"
+        "safeguard report golden.labels.jsonl --by language -o spam.html"
+    ),
+)
+def report(
+    out: Annotated[str, typer.Argument(metavar="OUT", help="An output of safeguard label.")],
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="The page; default: OUT with .html.")
+    ] = None,
+    gold_field: GoldField = None,
+    map: Map = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD", help="Figures for each value of a field. Repeatable.", rich_help_panel=SHOW),
+    ] = None,
+    examples: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Rows shown of each label.", rich_help_panel=SHOW)
+    ] = 25,
+    text_field: TextField = None,
+    template: Template = None,
+    format: Format = None,
+    encoding: Encoding = "utf-8",
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """An output as one HTML page that opens offline: shares, scores, examples, and figures where gold labels are.
+
+    It is written anew each time: its content is OUT's.
+    """
+
+    def command() -> int:
+        from safeguard_cli.evaluate import Wanted
+        from safeguard_cli.report import report as run_report
+
+        wanted = Wanted(tuple(gold_field or ()), tuple(map or ()), by=tuple(by or ()))
+        settings = _settings(
+            out,
+            text_fields=tuple(text_field or ()),
+            template=template,
+            format=format,
+            encoding=encoding,
+            quiet=quiet,
+        )
+        return run_report(settings, wanted, output, examples)
+
+    run(command, debug)
+
+
 def _settings(input: str, policies: tuple[str, ...] = (), **given: Any) -> Any:
     from safeguard_cli.setup import Settings
 

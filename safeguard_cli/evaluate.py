@@ -16,7 +16,7 @@ from rich.text import Text
 
 from safeguard_cli import errors, metrics
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.golden import Golden, GoldenRow, gold_fields, parse_map, read_golden
+from safeguard_cli.golden import Golden, GoldenRow, as_text, gold_fields, parse_map, read_golden
 from safeguard_cli.labelled import APART, TOGETHER, Answers, Labels, read_labels, verdict_names
 from safeguard_cli.metrics import Outcomes
 from safeguard_cli.policy import Policy
@@ -87,11 +87,11 @@ def evaluate(settings: Settings, wanted: Wanted) -> int:
         "rows": len(measured.golden.rows),
         "rows_not_used": dict(measured.golden.unused),
         "policies": {
-            answers.name: _policy_result(measured, answers, wanted, search, quick) for answers in measured.answers
+            answers.name: policy_result(measured, answers, wanted, search, quick) for answers in measured.answers
         },
     }
     if len(measured.answers) > 1:
-        result["multi_policy_accuracy"] = _all_right(measured)
+        result["multi_policy_accuracy"] = multi_policy_result(measured)
     failed = sum(any(v.error for v in verdicts.values()) for verdicts in measured.verdicts)
     if wanted.json:
         print(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode())
@@ -215,7 +215,7 @@ def outcomes(measured: Measured, answers: Answers, threshold: float | None = Non
     ), kept
 
 
-def _policy_result(
+def policy_result(
     measured: Measured,
     answers: Answers,
     wanted: Wanted,
@@ -270,7 +270,7 @@ def _places(kept: Sequence[int], wanted: Sequence[int]) -> Any:
     return np.array([at[row] for row in wanted], np.int64)
 
 
-def _all_right(measured: Measured) -> dict[str, Any]:
+def multi_policy_result(measured: Measured) -> dict[str, Any]:
     """The technical report's multi-policy accuracy: a row counts only if every policy's label is right."""
     whole = [
         (row, verdicts)
@@ -287,7 +287,7 @@ def _all_right(measured: Measured) -> dict[str, Any]:
 def _slices(rows: Sequence[GoldenRow], kept: Sequence[int], found: Outcomes, column: str) -> Iterator[dict[str, Any]]:
     import numpy as np
 
-    values = [str(rows[i].fields.get(column, "")) for i in kept]
+    values = [as_text(rows[i].fields.get(column)) for i in kept]
     for value in sorted(set(values)):
         part = found.take(np.array([v == value for v in values]))
         right = int(part.right.sum())

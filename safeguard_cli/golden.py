@@ -99,7 +99,7 @@ def read_golden(
         for number, record in enumerate(source, 1):
             text = selector.select(record)
             gold, reason = _gold(record, answers, fields, mapping, values)
-            if record.fields is not None and not any(_shown(value) for value in record.fields.values()):
+            if record.fields is not None and not any(as_text(value) for value in record.fields.values()):
                 golden.unused["blank"] += 1
             elif reason:
                 golden.unused[reason] += 1
@@ -128,7 +128,7 @@ def _gold(
     """The row's right labels, or why it has none."""
     gold: dict[str, str] = {}
     for answer in answers:
-        value = _shown((record.fields or {}).get(fields[answer.name]))
+        value = as_text((record.fields or {}).get(fields[answer.name]))
         if not value:
             return {}, "no gold label"
         values[value] += 1
@@ -139,7 +139,7 @@ def _gold(
     return gold, None
 
 
-def _shown(value: Any) -> str:
+def as_text(value: Any) -> str:
     """A value as text; JSON's true and 1 are the labels `true` and `1`."""
     if value is None:
         return ""

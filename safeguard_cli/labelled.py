@@ -124,10 +124,13 @@ def _verdict(value: Any) -> Verdict:
     try:
         if error := value.get("error"):
             return Verdict(error=RowError(error["code"], error["message"]))
+        p_violates = float(value["p_violates"])
+        if not 0 <= p_violates <= 1:  # NaN too
+            raise ValueError
         return Verdict(
             label=str(value["label"]),
             violates=bool(value["violates"]),
-            p_violates=float(value["p_violates"]),
+            p_violates=p_violates,
             scores=value.get("scores") or {},
             effort=value.get("effort"),
             windows=value.get("windows", 1),
