@@ -214,6 +214,14 @@ def label(
             rich_help_panel=POLICY,
         ),
     ] = False,
+    together: Annotated[
+        bool,
+        typer.Option(
+            "--together",
+            help="Ask about all policies in one prompt and one answer: faster, and less exact.",
+            rich_help_panel=POLICY,
+        ),
+    ] = False,
     temperature: Annotated[
         float,
         typer.Option(
@@ -380,6 +388,7 @@ def label(
         reasoning=reasoning,
         max_reasoning=max_reasoning,
         policy_only_prompt=policy_only_prompt,
+        together=together,
         temperature=temperature,
         seed=seed,
         limit=limit,

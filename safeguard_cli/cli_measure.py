@@ -126,6 +126,10 @@ def evaluate(
     threads: Threads = None,
     slots: Slots = None,
     ctx: Context = None,
+    together: Annotated[
+        bool,
+        typer.Option("--together", help="Ask about all policies in one prompt and one answer.", rich_help_panel=MODEL),
+    ] = False,
     by: Annotated[
         list[str] | None,
         typer.Option(metavar="FIELD", help="Figures for each value of a field. Repeatable.", rich_help_panel=SHOW),
@@ -179,6 +183,7 @@ def evaluate(
             model=model,
             effort=effort,
             rationale=rationale,
+            together=together,
             max_reasoning=max_reasoning,
             threads=threads,
             slots=slots,

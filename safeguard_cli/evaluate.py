@@ -115,7 +115,7 @@ def measure(settings: Settings, wanted: Wanted) -> Measured:
     answers = tuple(Answers(policy.name, policy.labels, policy.violates) for policy in policies)
     golden = _read(settings, wanted, answers)
     verdicts = label_golden(settings, golden)
-    prompting = TOGETHER if getattr(settings, "together", False) else APART
+    prompting = TOGETHER if settings.together and len(policies) > 1 else APART
     return Measured(golden, answers, verdicts, prompting, settings.model or "", settings.effort)
 
 
