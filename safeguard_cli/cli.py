@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from safeguard_cli import __version__, errors, signals
+from safeguard_cli import __version__, cli_measure, cli_policy, errors, signals
 
 app = typer.Typer(
     name="safeguard",
@@ -23,6 +23,9 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(cli_measure.app)
+app.add_typer(cli_policy.app, name="policy")
 
 INPUT, TEXT, POLICY, MODEL, OUTPUT, DISPLAY = (
     "Reading the input",
@@ -215,6 +218,14 @@ def label(
             rich_help_panel=POLICY,
         ),
     ] = False,
+    together: Annotated[
+        bool,
+        typer.Option(
+            "--together",
+            help="Ask about all policies in one prompt and one answer: faster, and less exact.",
+            rich_help_panel=POLICY,
+        ),
+    ] = False,
     temperature: Annotated[
         float,
         typer.Option(
@@ -399,6 +410,7 @@ def label(
         reasoning=reasoning,
         max_reasoning=max_reasoning,
         policy_only_prompt=policy_only_prompt,
+        together=together,
         temperature=temperature,
         seed=seed,
         limit=limit,

@@ -34,8 +34,9 @@ def dry_run(settings: Settings, prepared: Prepared, source: Source, selector: Se
         if shown is None:
             shown = labeling.harmony.readable((*rules.prefixes[first.policy].ids, *first.ids))
     lines = [f"rows            {lengths.total():,}" + "".join(f", {n:,} {code}" for code, n in found.most_common())]
-    for policy, prefix in zip(rules.policies, rules.prefixes, strict=True):
-        lines.append(f"policy          {policy.name}: {len(prefix.ids):,} tokens, prompt around it included")
+    for group, prefix in zip(rules.groups, rules.prefixes, strict=True):
+        names = " and ".join(policy.name for policy in group)
+        lines.append(f"policy          {names}: {len(prefix.ids):,} tokens, prompt around it included")
     if lengths:
         lines.append(
             f"content tokens  {_median(lengths):,} median, {max(lengths):,} longest; {split_rows:,} rows split"

@@ -18,7 +18,8 @@ OVERLAP = 64  # tokens that two neighbouring windows of a long content share, at
 class Rules:
     """How contents become prompts and completions become Verdicts.
 
-    `window` is the most content tokens of a prompt by policy, `long` what is done with longer ones.
+    A prompt asks about a group of policies: each about one, or all about all of them `together`. `prefixes` and
+    `window`, the most content tokens of a prompt, are by group; `long` is what is done with longer contents.
     """
 
     policies: tuple[Policy, ...]
@@ -29,6 +30,11 @@ class Rules:
     max_windows: int = 16
     threshold: float | None = None
     reasoning: bool = False
+    together: bool = False
+
+    @property
+    def groups(self) -> tuple[tuple[Policy, ...], ...]:
+        return (self.policies,) if self.together else tuple((policy,) for policy in self.policies)
 
 
 @dataclass(slots=True, eq=False)
@@ -37,10 +43,10 @@ class Row:
 
     record: Record
     verdicts: dict[str, Verdict] = field(default_factory=dict)
-    waiting: dict[int, int] = field(default_factory=dict)  # policy → windows not yet decided
+    waiting: dict[int, int] = field(default_factory=dict)  # group → windows not yet decided
     windows: dict[int, list[Completion]] = field(default_factory=dict)
     kept: bytes | None = None  # a row of an earlier output, to be copied
-    truncated: set[int] = field(default_factory=set)  # policies
+    truncated: set[int] = field(default_factory=set)  # groups
 
     @property
     def done(self) -> bool:
@@ -54,14 +60,14 @@ class Labeling:
         self.harmony, self.rules = harmony, rules
 
     def start(self, record: Record, text: str | RowError, number: int) -> tuple[Row, list[list[Prompt]]]:
-        """A record's Row and its prompts by policy; a row that cannot be labelled is done at once, with its error."""
+        """A record's Row and its prompts by group; a row that cannot be labelled is done at once, with its error."""
         row = Row(record)
-        prompts: list[list[Prompt]] = [[] for _ in self.rules.policies]
+        prompts: list[list[Prompt]] = [[] for _ in self.rules.groups]
         ids = text if isinstance(text, RowError) else self._tokens(text)
-        for index, policy in enumerate(self.rules.policies):
+        for index, group in enumerate(self.rules.groups):
             found = ids if isinstance(ids, RowError) else self._windows(ids, index, row)
             if isinstance(found, RowError):
-                row.verdicts[policy.name] = Verdict(error=found)
+                row.verdicts |= {policy.name: Verdict(error=found) for policy in group}
                 continue
             row.waiting[index] = len(found)
             row.windows[index] = []
@@ -77,8 +83,10 @@ class Labeling:
         row.waiting[index] -= 1
         if not row.waiting[index]:
             del row.waiting[index]
-            policy = self.rules.policies[index]
-            row.verdicts[policy.name] = self._verdict(policy, row.windows.pop(index), index in row.truncated)
+            windows, begin = row.windows.pop(index), 0
+            for policy in self.rules.groups[index]:
+                row.verdicts[policy.name] = self._verdict(policy, windows, begin, index in row.truncated)
+                begin += len(policy.labels)
             if not row.waiting:  # in the policies' order, whichever came first
                 row.verdicts = {policy.name: row.verdicts[policy.name] for policy in self.rules.policies}
 
@@ -96,12 +104,12 @@ class Labeling:
         except ControlTokenError:
             return RowError("control_token", "the tokenizer gave a control token for ordinary text")
 
-    def _windows(self, ids: Sequence[int], policy: int, row: Row) -> list[Sequence[int]] | RowError:
-        size, rules = self.rules.window[policy], self.rules
+    def _windows(self, ids: Sequence[int], group: int, row: Row) -> list[Sequence[int]] | RowError:
+        size, rules = self.rules.window[group], self.rules
         if len(ids) <= size:
             return [ids]
         if rules.long == "truncate":
-            row.truncated.add(policy)
+            row.truncated.add(group)
             return [ids[: self._boundary(ids, size)]]
         if rules.long == "split":
             windows = split(ids, size, self._starts_character, rules.max_windows + 1)
@@ -118,19 +126,23 @@ class Labeling:
     def _starts_character(self, token: int) -> bool:
         return self.harmony.tokenizer.token_bytes(token)[0] & 0xC0 != 0x80  # not a UTF-8 continuation byte
 
-    def _verdict(self, policy: Policy, completions: list[Completion], truncated: bool) -> Verdict:
-        """The window of highest p_violates speaks for the row; one that failed makes the row an error."""
+    def _verdict(self, policy: Policy, completions: list[Completion], begin: int, truncated: bool) -> Verdict:
+        """The window of highest p_violates speaks for the row; one that failed makes the row an error.
+
+        The policy's scores begin at `begin` among those of a completion.
+        """
         for completion in completions:
             if completion.error is not None:
                 return Verdict(error=RowError("engine", completion.error))
-        bad = [i for i, label in enumerate(policy.labels) if label in policy.violates]
+        bad = [i for i, label in enumerate(policy.labels, begin) if label in policy.violates]
 
         def p_violates(completion: Completion) -> float:
             return sum(completion.scores[i] for i in bad)
 
         worst = max(sorted(completions, key=lambda c: c.prompt.window), key=p_violates)
-        scores = {name: round(score, 6) for name, score in zip(policy.labels, worst.scores, strict=True)}
-        label = max(zip(worst.scores, policy.labels, strict=True), key=lambda pair: pair[0])[1]
+        own = worst.scores[begin : begin + len(policy.labels)]
+        scores = {name: round(score, 6) for name, score in zip(policy.labels, own, strict=True)}
+        label = max(zip(own, policy.labels, strict=True), key=lambda pair: pair[0])[1]
         p, threshold = min(1.0, round(p_violates(worst), 6)), self.rules.threshold
         decode = self.harmony.tokenizer.decode
         return Verdict(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeAlias
 
@@ -56,9 +56,18 @@ def prefix_parts(
 
     Effort `none` has the prompt of `low`. `policy_only` leaves the response format out of the developer message.
     """
-    developer = f"# Instructions\n\n{policy.text}"
+    return _parts({"label": policy}, effort, rationale=rationale, policy_only=policy_only)
+
+
+def together_parts(policies: Sequence[Policy], effort: str, *, rationale: bool = False) -> tuple[Part, ...]:
+    """The same for several policies in one prompt, whose answer names a label under each policy's name."""
+    return _parts({policy.name: policy for policy in policies}, effort, rationale=rationale, policy_only=False)
+
+
+def _parts(policies: Mapping[str, Policy], effort: str, *, rationale: bool, policy_only: bool) -> tuple[Part, ...]:
+    developer = "# Instructions\n\n" + "\n\n".join(policy.text for policy in policies.values())
     if not policy_only:
-        developer += f"\n\n# Response Formats\n\n## verdict\n\n{_schema(policy.labels, rationale)}"
+        developer += f"\n\n# Response Formats\n\n## verdict\n\n{_schema(policies, rationale)}"
     system = _SYSTEM.format(effort="low" if effort == "none" else effort)
     return (
         *(Marker.START, "system", Marker.MESSAGE, system, Marker.END),
@@ -67,8 +76,10 @@ def prefix_parts(
     )
 
 
-def _schema(labels: Sequence[str], rationale: bool) -> str:
-    properties: dict[str, object] = {"label": {"type": "string", "enum": list(labels)}}
+def _schema(policies: Mapping[str, Policy], rationale: bool) -> str:
+    properties: dict[str, object] = {
+        key: {"type": "string", "enum": list(policy.labels)} for key, policy in policies.items()
+    }
     if rationale:
         properties["rationale"] = {"type": "string"}
     return orjson.dumps({"type": "object", "properties": properties, "required": list(properties)}).decode()
@@ -85,6 +96,14 @@ def layout_hash() -> str:
 def readable(part: Part) -> str:
     """A part as text, markers by their spelling; for people and hashes, never to be tokenized."""
     return part.value if isinstance(part, Marker) else part
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Question:
+    """A further label that the same answer gives: the ids that lead to it, and those of its labels."""
+
+    opening: tuple[int, ...]
+    labels: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,6 +125,7 @@ class Contract:
     open_rationale: tuple[int, ...]
     quote_ids: npt.NDArray[np.intp]
     stops: frozenset[int]
+    more: tuple[Question, ...] = ()  # with several policies in one prompt: those after the first
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,18 +195,27 @@ class Harmony:
         parts = prefix_parts(policy, effort, rationale=rationale, policy_only=policy_only)
         return Prefix(self.ids(parts), self._contract(policy))
 
-    def _contract(self, policy: Policy) -> Contract:
-        labels = tuple(self.ids((orjson.dumps(label).decode()[1:-1],)) for label in policy.labels)
+    def prefix_together(self, policies: Sequence[Policy], effort: str, *, rationale: bool = False) -> Prefix:
+        """The shared tokens and the contract of several policies in one prompt and one answer."""
+        first, *others = policies
+        contract = self._contract(first, (*_FINAL[:-1], f'{{"{first.name}":"'))
+        more = tuple(Question(self.ids((f'","{other.name}":"',)), self._label_ids(other)) for other in others)
+        return Prefix(self.ids(together_parts(policies, effort, rationale=rationale)), replace(contract, more=more))
+
+    def _label_ids(self, policy: Policy) -> tuple[tuple[int, ...], ...]:
+        return tuple(self.ids((orjson.dumps(label).decode()[1:-1],)) for label in policy.labels)
+
+    def _contract(self, policy: Policy, opening: tuple[Part, ...] = _FINAL) -> Contract:
         openings = {name: self.ids((name, Marker.MESSAGE)) for name in ("analysis", "commentary")}
-        final = self.ids(_FINAL)
+        final = self.ids(opening)
         return Contract(
-            labels=labels,
+            labels=self._label_ids(policy),
             open_analysis=self.ids(_ANALYSIS),
             next_message=self.ids(_NEXT_MESSAGE),
             channels={ids[0]: ids for ids in openings.values()},
             final_token=final[0],
             open_final=final,
-            open_final_at_once=self.ids((Marker.CHANNEL, *_FINAL)),
+            open_final_at_once=self.ids((Marker.CHANNEL, *opening)),
             open_rationale=self.ids((_RATIONALE,)),
             quote_ids=self.tokenizer.closing_quote_ids,
             stops=self.tokenizer.control_ids,

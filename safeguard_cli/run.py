@@ -196,7 +196,6 @@ class Run:
             self.broken = error
 
     def _prompts(self, records: Iterator[Record], sink: Sink) -> Iterator[Prompt | Feed]:
-        policies = self.prepared.labeling.rules.policies
         every = self.prepared.drain
         group = self._most // 2 if _prefixes_compete(self.prepared) else 1
         number = self.written
@@ -212,7 +211,7 @@ class Run:
                 number += 1
             self._write_done(sink)
             # One row under all its policies, then the next; whole groups by policy when not all prefixes fit at once.
-            for index in range(len(policies)):
+            for index in range(len(self.prepared.overheads)):
                 for by_policy in started:
                     yield from by_policy[index]
             if every and number % every == 0:
@@ -399,6 +398,7 @@ def _decides(settings: Settings, prepared: Prepared, source: Source, output: _Ou
             "temperature": settings.temperature,
             "seed": settings.seed,
             "policy_only_prompt": settings.policy_only_prompt,
+            "together": rules.together,
             "rationale": settings.rationale,
             "reasoning": settings.reasoning,
         },

@@ -17,7 +17,7 @@ from safeguard_cli.manifest import model_key
 from safeguard_cli.models import DEMO, DEMO_NOTICE, find_model, open_model
 from safeguard_cli.policy import Policy, load_policy
 from safeguard_cli.progress import Kind
-from safeguard_cli.prompt import Harmony
+from safeguard_cli.prompt import Harmony, Prefix
 from safeguard_cli.records import MAX_ROW_BYTES
 from safeguard_cli.terminal import note, warn
 from safeguard_cli.tokenizer import Tokenizer
@@ -54,6 +54,7 @@ class Settings:
     reasoning: bool = False
     max_reasoning: int | None = None
     policy_only_prompt: bool = False
+    together: bool = False
     temperature: float = 0.0
     seed: int = 0
     limit: int | None = None
@@ -100,6 +101,8 @@ def load_policies(settings: Settings) -> tuple[Policy, ...]:
         load_policy(name, labels=settings.labels, violates=settings.violates, rename=settings.rename)
         for name in settings.policies
     )
+    if settings.together and settings.policy_only_prompt:
+        raise UsageError("--together needs the response format that --policy-only-prompt leaves out")
     names = [policy.name for policy in policies]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"two policies are named {twice!r}; change `name:` in one's front matter")
@@ -120,10 +123,18 @@ def prepare(settings: Settings, policies: tuple[Policy, ...], before: Mapping[st
         note(DEMO_NOTICE)
     harmony = Harmony(Tokenizer.from_header(header))
     check_loadable(header.path, model_key(header.path))
-    prefixes = tuple(
-        harmony.prefix(policy, settings.effort, rationale=settings.rationale, policy_only=settings.policy_only_prompt)
-        for policy in policies
-    )
+    together = settings.together and len(policies) > 1
+    if together:
+        prefixes: tuple[Prefix, ...] = (
+            harmony.prefix_together(policies, settings.effort, rationale=settings.rationale),
+        )
+    else:
+        prefixes = tuple(
+            harmony.prefix(
+                policy, settings.effort, rationale=settings.rationale, policy_only=settings.policy_only_prompt
+            )
+            for policy in policies
+        )
     budget = BUDGETS[settings.effort]
     if settings.max_reasoning is not None and settings.effort != "none":
         budget = settings.max_reasoning
@@ -159,6 +170,7 @@ def prepare(settings: Settings, policies: tuple[Policy, ...], before: Mapping[st
         settings.max_windows,
         settings.threshold,
         settings.reasoning,
+        together,
     )
     drain = DRAIN * shape.plan.slots if settings.deterministic else None
     return Prepared(header, Labeling(harmony, rules), options, shape, overheads, drain)

@@ -53,7 +53,8 @@ class Step:
 class Completion:
     """What the model said about one prompt.
 
-    `scores` are the labels' probabilities in the policy's order, summing to 1. `analysis` are the reasoning messages'
+    `scores` are the labels' probabilities in the policy's order, summing to 1; where an answer holds labels of several
+    policies, one such list after the other. `analysis` are the reasoning messages'
     ids, `ended` whether the model ended its reasoning itself, `generated` counts the tokens that it chose freely.
     With `error`, there is nothing else.
     """
@@ -77,10 +78,14 @@ def overhead(trie: Trie, options: Options) -> int:
         cells = len(contract.open_analysis) + options.budget + len(contract.next_message) + len(contract.open_final)
     else:
         cells = len(contract.open_final_at_once)
-    cells += max(map(len, contract.labels)) + max((len(chain.tokens) for chain in trie.chains), default=0)
+    cells += _choice_cells(trie) + sum(len(opening) + _choice_cells(other) for opening, other in trie.more)
     if options.string_kinds is not None:
         cells += len(contract.open_rationale) + MAX_RATIONALE
     return cells
+
+
+def _choice_cells(trie: Trie) -> int:
+    return max(map(len, trie.labels)) + max((len(chain.tokens) for chain in trie.chains), default=0)
 
 
 def decide(prompt: Prompt, trie: Trie, options: Options) -> Coroutine:
@@ -93,10 +98,14 @@ def decide(prompt: Prompt, trie: Trie, options: Options) -> Coroutine:
     else:
         forced = (*prompt.ids, *contract.open_final_at_once)
     logits = yield _step((*forced, *trie.common))
-    scores = yield from _score(trie, logits[0])
+    choice = yield from _score(trie, logits[0])
+    scores, best = choice, trie.rest_of_best(choice)
+    for opening, other in trie.more:
+        logits = yield _step((*best, *opening, *other.common))
+        choice = yield from _score(other, logits[0])
+        scores, best = np.append(scores, choice), other.rest_of_best(choice)
     rationale = None
     if options.string_kinds is not None:
-        best = contract.labels[int(np.argmax(scores))][len(trie.common) :]
         rationale = yield from _write_string((*best, *contract.open_rationale), options.string_kinds, choose)
     generated = sum(map(len, analysis)) + len(rationale or ())
     return Completion(prompt, tuple(scores.tolist()), tuple(map(tuple, analysis)), ended, rationale, generated)
@@ -140,7 +149,7 @@ def _reason(
 
 def _score(trie: Trie, root: Logits) -> Generator[Step, Logits, npt.NDArray[np.float64]]:
     """Probabilities of all labels: at each branching node the children's probabilities, renormalised, multiply."""
-    log_scores = np.zeros(len(trie.contract.labels))
+    log_scores = np.zeros(len(trie.labels))
     trie.root.add_scores(root, log_scores)
     for chain in trie.chains:
         # A few nodes at a time: a decode has room for so many logits only, see Plan.context.
@@ -226,12 +235,17 @@ class Chain:
 
 
 class Trie:
-    """The labels' tokens as a tree: `common` is what all begin with, `root` the first choice, `chains` the others."""
+    """The labels' tokens as a tree: `common` is what all begin with, `root` the first choice, `chains` the others.
 
-    def __init__(self, contract: Contract) -> None:
+    `more` are the choices that follow in the same answer, each with the tokens that lead to it.
+    """
+
+    def __init__(self, contract: Contract, labels: tuple[tuple[int, ...], ...] | None = None) -> None:
         self.contract = contract
+        self.labels = labels or contract.labels
+        self.more = () if labels else tuple((other.opening, Trie(contract, other.labels)) for other in contract.more)
         top = Node()
-        for index, ids in enumerate(contract.labels):
+        for index, ids in enumerate(self.labels):
             node = top
             for token in ids:
                 node = node.children.setdefault(token, Node())
@@ -244,6 +258,10 @@ class Trie:
         self.common, self.root = tuple(common), top
         _collect(top)
         self.chains = tuple(_chains(top))
+
+    def rest_of_best(self, scores: npt.NDArray[np.float64]) -> tuple[int, ...]:
+        """The likeliest label's tokens after `common`."""
+        return self.labels[int(np.argmax(scores))][len(self.common) :]
 
 
 def _collect(node: Node) -> list[int]:

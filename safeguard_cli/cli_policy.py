@@ -1,0 +1,78 @@
+"""The command line of `safeguard policy`: options and help, one call each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="List, read, check and begin policies.")
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback where something fails.")]
+
+
+def run(command: Callable[[], int], debug: bool) -> None:
+    """Run a command as the others: a failure is a sentence and an exit code."""
+    from safeguard_cli.cli import _guarded  # it imports this module
+
+    raise typer.Exit(_guarded(command, debug))
+
+
+@app.command("list", epilog="[bold]Example[/bold]\n\nsafeguard policy list")
+def list_(debug: Debug = False) -> None:
+    """The built-in policies with their labels and lengths."""
+    from safeguard_cli.policy_check import list_command
+
+    run(list_command, debug)
+
+
+@app.command(no_args_is_help=True, epilog="[bold]Example[/bold]\n\nsafeguard policy show fraud > my-fraud.md")
+def show(
+    policy: Annotated[str, typer.Argument(metavar="POLICY", help="A built-in policy's name, or a file.")],
+    debug: Debug = False,
+) -> None:
+    """A policy's file, word for word: a beginning for one's own."""
+    from safeguard_cli.policy_check import show_command
+
+    run(lambda: show_command(policy), debug)
+
+
+@app.command(
+    no_args_is_help=True,
+    epilog="[bold]Examples[/bold]\n\nsafeguard policy check my-rules.md\n\nsafeguard policy check policies/*.md",
+)
+def check(
+    policies: Annotated[list[str], typer.Argument(metavar="POLICY…", help="Policy files, or built-in names.")],
+    debug: Debug = False,
+) -> None:
+    """Find what weakens a policy: FILE:LINE: what it is. Exit code 5 when there is anything.
+
+    Missing sections, rules without codes, vague words, too few examples, labels that are never mentioned or stand
+    inside each other, a length far from 400 to 600 tokens, spellings of control tokens, unfinished places.
+    """
+    from safeguard_cli.policy_check import check_command
+
+    run(lambda: check_command(policies), debug)
+
+
+@app.command(
+    no_args_is_help=True,
+    epilog="[bold]Example[/bold]\n\nsafeguard policy new off-topic --labels on_topic,off_topic --violates off_topic",
+)
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The policy's name: a-z, 0-9, - and _.")],
+    labels: Annotated[str | None, typer.Option(metavar="A,B", help="Its labels; default: allowed,violating.")] = None,
+    violates: Annotated[str | None, typer.Option(metavar="B", help="Which violate; default: the last.")] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="Where to; default: NAME.md.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Begin a policy from a template with all its sections."""
+    from safeguard_cli.policy_check import new_command
+
+    def split(value: str | None) -> list[str]:
+        return [item.strip() for item in (value or "").split(",") if item.strip()]
+
+    run(lambda: new_command(name, split(labels), split(violates), output), debug)

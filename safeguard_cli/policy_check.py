@@ -1,0 +1,257 @@
+"""`safeguard policy`: lints a policy file by its line numbers, starts a new one, and lists those that are built in."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from safeguard_cli import errors
+from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.policy import Policy, builtin_policies, load_policy, mentions
+from safeguard_cli.terminal import note, safe
+
+BEST_TOKENS = (400, 600)  # what the model's makers say reads best
+SLACK = 0.1  # the count is an estimate: the real vocabulary comes with the real model only
+BYTES_PER_TOKEN = 4.0  # of o200k on policies in English: 3.84 to 4.18 on the built-in ones
+EXAMPLES = (4, 6)
+
+# What a section is called is the writer's choice; what it is for is not.
+SECTIONS = {
+    "an instruction": "instruct|task|goal|overview",
+    "definitions": "defin|terms|glossary",
+    "criteria for what violates": "(?<!not )violat|prohibit|not allowed|disallow",
+    "criteria for what is safe": r"\bsafe\b|(?<!not )(?<!dis)allowed|permitted|not violat",
+    "precedence between rules": "preceden|priorit|conflict",
+    "examples": "example",
+    "what to do when it is unclear": "escalat|unclear|ambigu|unsure|edge case",
+}
+VAGUE = (
+    "inappropriate|unacceptable|questionable|problematic|offensive|generally|typically|usually|somewhat|excessive|undue"
+    r"|reasonable|common sense|use your judge?ment|as needed|if possible|and so on|etc\.?|things like that"
+)
+_HEADING = re.compile(r"\s{0,3}#{1,6}\s+(.+?)\s*#*\s*$")
+_VAGUE = re.compile(rf"\b(?:{VAGUE})(?![\w])", re.IGNORECASE)
+_CODE = re.compile(r"\b[A-Z]{1,5}-?\d+(?:\.[a-z0-9]+)?\b")
+_RULE = re.compile(rf"\s*[-*]\s+\W*({_CODE.pattern})")
+_ITEM = re.compile(r"\s*(?:[-*]|\d+[.)])\s+\S")
+_MARKER = re.compile(r"<\|[^|>\n]{0,40}\|>")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Finding:
+    """Something to improve, at a line of the file."""
+
+    line: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    number: int
+    text: str
+    section: str  # the heading that it stands under, "" before the first
+
+
+def tokens(text: str) -> int:
+    """About how many tokens of the real vocabulary a policy has."""
+    return round(len(text.encode()) / BYTES_PER_TOKEN)
+
+
+def check(name_or_path: str) -> tuple[Path, list[Finding]]:
+    """Lint a policy; returns its path and what was found, by line. Raises UsageError when there is no such file."""
+    path = builtin_policies().get(name_or_path, Path(name_or_path))
+    if not path.is_file():
+        load_policy(name_or_path)  # says what is wrong, and what is built in
+    try:
+        policy = load_policy(name_or_path)
+    except UsageError as problem:
+        at = re.search(r", line (\d+):", str(problem))
+        return path, [Finding(int(at[1]) if at else 1, str(problem))]
+    source = path.read_text(encoding="utf-8-sig").replace("\r\n", "\n")
+    first = source.count("\n", 0, source.rindex(policy.text.replace("\r\n", "\n"))) + 1
+    lines = list(_lines(policy.text, first))
+    front = {key: _line_of(source, f"{key}:") for key in ("labels", "description")}
+    found = [
+        *_sections(lines),
+        *_labels(policy, front["labels"]),
+        *_rules(lines),
+        *_examples(policy, lines),
+        *_words(lines, source),
+        *_length(policy, first),
+    ]
+    if not policy.description:
+        found.append(Finding(1, "no description: in the front matter: say in a line what this policy finds"))
+    return path, sorted(set(found))
+
+
+def _lines(text: str, first: int) -> Iterator[_Line]:
+    section = ""
+    for number, line in enumerate(text.splitlines(), first):
+        if heading := _HEADING.match(line):
+            section = heading[1]
+        yield _Line(number, line, section)
+
+
+def _line_of(source: str, key: str) -> int:
+    return next((n for n, line in enumerate(source.splitlines(), 1) if line.startswith(key)), 1)
+
+
+def _under(lines: Sequence[_Line], section: str) -> list[_Line]:
+    pattern = re.compile(SECTIONS[section], re.IGNORECASE)
+    return [line for line in lines if pattern.search(line.section)]
+
+
+def _sections(lines: Sequence[_Line]) -> Iterator[Finding]:
+    last = lines[-1].number
+    for section in SECTIONS:
+        under = _under(lines, section)
+        if not under:
+            yield Finding(last, f"no section with {section}")
+        elif not any(line.text.strip() and not _HEADING.match(line.text) for line in under):
+            yield Finding(under[0].number, f"the section with {section} is empty")
+
+
+def _labels(policy: Policy, line: int) -> Iterator[Finding]:
+    for label in policy.labels:
+        if not mentions(policy.text, label):
+            yield Finding(line, f"the label {label!r} is never mentioned in the text")
+        for other in policy.labels:
+            if label != other and label.lower() in other.lower():
+                yield Finding(
+                    line, f"the label {label!r} stands inside {other!r}: readers and models mix them up; rename one"
+                )
+
+
+def _rules(lines: Sequence[_Line]) -> Iterator[Finding]:
+    """Rules have codes, once each; every code that is cited is one of a rule."""
+    defined: dict[str, int] = {}
+    for section in ("criteria for what violates", "criteria for what is safe"):
+        under = _under(lines, section)
+        items = [line for line in under if _ITEM.match(line.text)]
+        coded = [(line.number, found[1]) for line in items if (found := _RULE.match(line.text))]
+        if under and not coded:
+            yield Finding(under[0].number, f"the {section} have no rule codes, such as AB1, for a rationale to cite")
+        for number, code in coded:
+            if defined.setdefault(code, number) != number:
+                yield Finding(number, f"the rule code {code} is used in line {defined[code]} already")
+    stems = {re.match(r"[A-Z]+", code)[0] for code in defined}  # type: ignore[index]
+    for line in lines:
+        for code in _CODE.findall(line.text):
+            if code not in defined and re.match(r"[A-Z]+", code)[0] in stems:  # type: ignore[index]
+                yield Finding(line.number, f"there is no rule {code}")
+
+
+def _examples(policy: Policy, lines: Sequence[_Line]) -> Iterator[Finding]:
+    under = _under(lines, "examples")
+    items = [line for line in under if _ITEM.match(line.text)]
+    if not under:
+        return
+    if not EXAMPLES[0] <= len(items) <= EXAMPLES[1]:
+        yield Finding(under[0].number, f"{len(items)} examples; {EXAMPLES[0]} to {EXAMPLES[1]} near the boundary help")
+    shown = set()
+    for line in items:
+        named = {label for label in policy.labels if mentions(line.text, label)}
+        shown |= named
+        if not named:
+            yield Finding(line.number, "this example does not say which label is right")
+    if items and not shown.intersection(policy.violates):
+        yield Finding(under[0].number, "no example violates")
+    if items and not shown.difference(policy.violates):
+        yield Finding(under[0].number, "no example is safe: show what looks like a violation and is none")
+
+
+def _words(lines: Sequence[_Line], source: str) -> Iterator[Finding]:
+    examples = {line.number for line in _under(lines, "examples")}
+    for line in lines:
+        if line.number in examples:
+            continue
+        for word in _VAGUE.findall(re.sub(r'"[^"]*"', "", line.text)):
+            yield Finding(line.number, f"{word!r} is vague: say what a reader would see in the text")
+    for number, text in enumerate(source.splitlines(), 1):
+        if marker := _MARKER.search(text):
+            yield Finding(number, f"{marker[0]} spells a control token; to the model it is plain text that misleads")
+        if re.search(r"\bTODO\b", text):
+            yield Finding(number, "TODO: this is still to be written")
+
+
+def _length(policy: Policy, first: int) -> Iterator[Finding]:
+    count, (least, most) = tokens(policy.text), BEST_TOKENS
+    if not least * (1 - SLACK) <= count <= most * (1 + SLACK):
+        yield Finding(first, f"about {count:,} tokens; {least} to {most} read best")
+
+
+def check_command(names: Sequence[str]) -> int:
+    """Run `safeguard policy check`: findings as FILE:LINE: MESSAGE on standard output; exit 5 when there are any."""
+    failed = 0
+    for name in names:
+        path, findings = check(name)
+        for finding in findings:
+            print(safe(f"{path}:{finding.line}: {finding.message}"))
+        failed += bool(findings)
+        if not findings:
+            note(f"{path}: fine")
+    return errors.CHECK_FAILED if failed else errors.OK
+
+
+def list_command() -> int:
+    """Run `safeguard policy list`: the built-in policies."""
+    from rich.console import Console
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("name", "labels", "tokens", "finds"):
+        table.add_column(column, justify="right" if column == "tokens" else "left")
+    for name in builtin_policies():
+        policy = load_policy(name)
+        labels = Text(", ").join(Text(label, "red" if label in policy.violates else "") for label in policy.labels)
+        table.add_row(policy.name, labels, f"{tokens(policy.text)}", policy.description)
+    Console(markup=False, emoji=False, highlight=False).print(table)
+    note("tokens are about; labels that violate are red at a terminal")
+    return errors.OK
+
+
+def show_command(name: str) -> int:
+    """Run `safeguard policy show`: the file as it is, made harmless at a terminal."""
+    load_policy(name)
+    source = builtin_policies().get(name, Path(name)).read_bytes()
+    if sys.stdout.isatty():
+        print(safe(source.decode("utf-8-sig"), keep_newlines=True), end="")
+    else:
+        sys.stdout.buffer.write(source)
+    return errors.OK
+
+
+def new_command(name: str, labels: Sequence[str], violates: Sequence[str], output: str | None) -> int:
+    """Run `safeguard policy new`: a policy to be filled in, as NAME.md here; never over a file that exists."""
+    labels = tuple(labels) or ("allowed", "violating")
+    violates = tuple(violates) or labels[-1:]
+    Policy(name, "checks the name and the labels", labels, violates)
+    good = [label for label in labels if label not in violates]
+    if not good:
+        raise UsageError("every label violates; one must be left for what is safe")
+    template = resources.files("safeguard_cli").joinpath("templates").joinpath("policy.md").read_text(encoding="utf-8")
+    text = template.format(
+        name=name,
+        title=name.replace("-", " ").replace("_", " ").capitalize(),
+        labels=", ".join(labels),
+        violates=", ".join(violates),
+        bad="` or `".join(violates),
+        good="` or `".join(good),
+        code=re.sub(r"[^A-Z]", "", name.upper())[:2] or "R",
+    )
+    path = Path(output or f"{name}.md")
+    try:
+        with path.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UsageError(f"{path} exists already; nothing was written") from None
+    except OSError as error:
+        raise SafeguardError(f"{path}: cannot be written: {error.strerror}") from None
+    note(f"{path} is begun; fill in every TODO, then: safeguard policy check {path}")
+    return errors.OK

@@ -1,0 +1,239 @@
+"""`safeguard report`: an output as one HTML file that needs no network, for people who decide about a policy.
+
+What rows and policies say is hostile: the template escapes it all, control characters are spelled out, and the page's
+own content security policy lets no script run but ours, known by its hash.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from safeguard_cli import __version__, errors, metrics
+from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.evaluate import FIGURES, Measured, Wanted, measure, multi_policy_result, outcomes, policy_result
+from safeguard_cli.golden import gold_fields
+from safeguard_cli.labelled import Answers, Labelled, Labels, read_labels
+from safeguard_cli.setup import Settings
+from safeguard_cli.terminal import note, safe
+
+BINS = 20
+SHOWN_CHARACTERS = 2000  # of a row's text
+# Colours that the page's style sheet decides, so that charts follow its light and dark scheme. matplotlib knows only
+# fixed ones: these stand for them until the SVG is written.
+_COLOURS = {"#010101": "currentColor", "#020202": "var(--bad)", "#030303": "var(--good)", "#040404": "var(--line)"}
+_INK, _BAD, _GOOD, _LINE = _COLOURS
+
+
+def report(settings: Settings, wanted: Wanted, output: str | None, examples: int) -> int:
+    """Run `safeguard report`. Returns the exit code; raises SafeguardError with a sentence for the user."""
+    try:
+        import jinja2
+        import matplotlib
+    except ImportError:
+        raise SafeguardError("a report needs Jinja2 and matplotlib: pip install 'safeguard-cli[report]'") from None
+    path = Path(settings.input)
+    if not path.is_file():
+        raise UsageError(f"{settings.input}: there is no such file")
+    labels = read_labels(path, format=settings.format, encoding=settings.encoding)
+    measured = _gold(labels, settings, wanted)
+    target = Path(output or path.with_suffix(".html"))
+    if target.exists() and target.samefile(path):
+        raise UsageError(f"{target}: this is the output itself; write the report to another file")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("safeguard_cli"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= {"safe_text": _safe_text, "figure": _figure, "share": _share, "count": "{:,}".format}
+    script = resources.files("safeguard_cli").joinpath("templates").joinpath("report.js").read_text(encoding="utf-8")
+    matplotlib.use("svg")
+    page = environment.get_template("report.html").render(
+        title=path.name,
+        version=__version__,
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        facts=_facts(labels, measured),
+        figures=FIGURES,
+        together=multi_policy_result(measured) if measured and len(measured.answers) > 1 else None,
+        policies=[_policy(labels, answers, measured, wanted, examples) for answers in labels.answers],
+        manifest=_manifest(labels),
+    )
+    try:
+        target.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise SafeguardError(f"{target}: cannot be written: {error.strerror}") from None
+    if not settings.quiet:
+        note(f"{target} is written; it opens in any browser, without a network")
+    return errors.OK
+
+
+def _gold(labels: Labels, settings: Settings, wanted: Wanted) -> Measured | None:
+    """The right labels, where the output has them. A field `label` that means something else is no gold."""
+    names = [answers.name for answers in labels.answers]
+    fields = gold_fields(wanted.gold_fields, names)
+    if not wanted.gold_fields and not all(name in row.fields for row in labels.rows[:1] for name in fields.values()):
+        if wanted.by:
+            raise UsageError("--by gives figures by slice, and those need gold labels (--gold-field)")
+        return None
+    try:
+        return measure(replace(settings, policies=()), wanted)
+    except UsageError as problem:
+        if wanted.gold_fields or wanted.by:
+            raise
+        note(f"no figures: {problem}")
+        return None
+
+
+def _policy(
+    labels: Labels, answers: Answers, measured: Measured | None, wanted: Wanted, examples: int
+) -> dict[str, Any]:
+    """What the page says about one policy."""
+    done = [row for row in labels.rows if row.verdicts[answers.name].error is None]
+    verdicts = [row.verdicts[answers.name] for row in done]
+    counts = Counter(verdict.label for verdict in verdicts)
+    codes = Counter(error.code for row in labels.rows if (error := row.verdicts[answers.name].error))
+    gold = {row.number: row.gold[answers.name] for row in measured.golden.rows} if measured else {}
+    result = curve = None
+    if measured and done:
+        result = policy_result(measured, answers, wanted, None, None)
+        curve = _calibration(measured, answers)
+    return {
+        "name": answers.name,
+        "labels": answers.labels,
+        "violates": answers.violates,
+        "rows": len(done),
+        "errors": dict(codes),
+        "violating": sum(bool(verdict.violates) for verdict in verdicts),
+        "shares": [(label, counts[label], counts[label] / max(len(done), 1)) for label in answers.labels],
+        "histogram": _histogram([v.p_violates or 0.0 for v in verdicts], [bool(v.violates) for v in verdicts]),
+        "result": result,
+        "calibration": curve,
+        "examples": [
+            {
+                "number": row.number,
+                "text": _text(row)[:SHOWN_CHARACTERS],
+                "cut": len(_text(row)) > SHOWN_CHARACTERS,
+                "verdict": row.verdicts[answers.name],
+                "gold": gold.get(row.number),
+                "wrong": row.number in gold and gold[row.number] != row.verdicts[answers.name].label,
+            }
+            for label in answers.labels
+            for row in _examples([r for r in done if r.verdicts[answers.name].label == label], answers, gold, examples)
+        ],
+    }
+
+
+def _examples(rows: Sequence[Labelled], answers: Answers, gold: Mapping[int, str], most: int) -> Sequence[Labelled]:
+    """The rows of one label that teach most: the wrong ones first, then the least sure."""
+
+    def order(row: Labelled) -> tuple[bool, float]:
+        verdict = row.verdicts[answers.name]
+        right = gold.get(row.number, verdict.label) == verdict.label
+        return right, abs((verdict.p_violates or 0.0) - 0.5)
+
+    return sorted(rows, key=order)[:most]
+
+
+def _text(row: Labelled) -> str:
+    """What a reader knows a row by: its text, else all its fields."""
+    text = row.fields.get("text")
+    return text if isinstance(text, str) else orjson.dumps(dict(row.fields), default=str).decode()
+
+
+def _facts(labels: Labels, measured: Measured | None) -> list[tuple[str, str]]:
+    """Rows, time and tokens, each where it is known."""
+    facts = [("rows", f"{len(labels.rows):,}")]
+    if measured:
+        facts.append(("with a gold label", f"{len(measured.golden.rows):,}"))
+        unused = [f"{count:,} {reason}" for reason, count in measured.golden.unused.items() if count]
+        facts += [("not used for figures", "; ".join(unused))] if unused else []
+    facts.append(("policies asked", labels.prompting))
+    if manifest := labels.manifest:
+        seconds = manifest.seconds
+        facts += [
+            ("effort", str(manifest.decides.get("answer", {}).get("effort", "unknown"))),
+            ("model", Path(str((manifest.result or {}).get("model", "unknown"))).name),
+            ("time", f"{seconds:,.1f} s, {len(labels.rows) / seconds:,.2f} rows/s" if seconds else "unknown"),
+            ("tokens", f"{manifest.prompt_tokens:,} read, {manifest.generated_tokens:,} written"),
+            ("started", manifest.started),
+        ]
+    return facts
+
+
+def _manifest(labels: Labels) -> str:
+    if labels.manifest is None:
+        return ""
+    fields = {name: getattr(labels.manifest, name) for name in labels.manifest.__slots__}
+    return orjson.dumps(fields, option=orjson.OPT_INDENT_2).decode()
+
+
+def _histogram(p: Sequence[float], violating: Sequence[bool]) -> str:
+    """How p_violates is spread; high in the middle means that the policy leaves the model unsure."""
+    sides = [[x for x, bad in zip(p, violating, strict=True) if bad is side] for side in (False, True)]
+    figure, axes = _axes("p_violates", "rows")
+    axes.hist(sides, bins=BINS, range=(0, 1), stacked=True, color=[_GOOD, _BAD], label=["safe", "violating"])
+    axes.legend(frameon=False, labelcolor=_INK)
+    return _svg(figure)
+
+
+def _calibration(measured: Measured, answers: Answers) -> str:
+    """Of the rows said to violate with probability p, how many do; on the diagonal p means what it says."""
+    found, _ = outcomes(measured, answers)
+    bins = metrics.calibration_bins(found.truth, found.p_violates)
+    figure, axes = _axes("mean p_violates", "share that violates")
+    axes.plot([0, 1], [0, 1], color=_LINE, linestyle="--")
+    axes.plot([mean for _, mean, _ in bins], [share for *_, share in bins], color=_BAD, marker="o")
+    for count, mean, share in bins:
+        axes.annotate(f"{count:,}", (mean, share), (0, 6), textcoords="offset points", ha="center", color=_INK)
+    axes.set(xlim=(-0.03, 1.03), ylim=(-0.05, 1.12))
+    return _svg(figure)
+
+
+def _axes(x: str, y: str) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 2.8), layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = figure.add_subplot()
+    axes.patch.set_alpha(0)
+    axes.set_xlabel(x, color=_INK)
+    axes.set_ylabel(y, color=_INK)
+    axes.tick_params(colors=_INK)
+    for name, spine in axes.spines.items():
+        spine.set_color(_LINE)
+        spine.set_visible(name in ("left", "bottom"))
+    return figure, axes
+
+
+def _svg(figure: Any) -> str:
+    """The chart as an SVG element: text as text, the same bytes for the same figures."""
+    import matplotlib
+
+    out = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "safeguard", "text.parse_math": False}):
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    svg = out.getvalue()
+    svg = svg[svg.index("<svg") :]
+    for fixed, variable in _COLOURS.items():
+        svg = svg.replace(fixed, variable)
+    return svg
+
+
+def _safe_text(text: object) -> str:
+    return safe(str(text), keep_newlines=True)
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f} %"

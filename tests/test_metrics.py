@@ -1,0 +1,140 @@
+"""The figures: scikit-learn's on any labels, with intervals that hold them; hand-worked cases for what it lacks."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("sklearn")
+from sklearn import metrics as sk
+
+from safeguard_cli.metrics import (
+    Outcomes,
+    agreement,
+    calibration_error,
+    confusion,
+    figures,
+    find_threshold,
+    intervals,
+    mcnemar,
+    multi_policy_accuracy,
+    share_interval,
+    sure_table,
+    weighted_figures,
+)
+
+LABELS = ("ham", "spam", "worse")
+
+
+def outcomes(rows: list[tuple[str, str, float]], labels: tuple[str, ...] = LABELS) -> Outcomes:
+    gold, said, p = zip(*rows, strict=True)
+    return Outcomes.of(labels, labels[1:], gold, said, [label != "ham" for label in said], p)
+
+
+any_rows = st.lists(
+    st.tuples(st.sampled_from(LABELS), st.sampled_from(LABELS), st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0])),
+    min_size=2,
+    max_size=40,
+)
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(deadline=None, max_examples=40)
+@given(any_rows)
+def test_figures_equal_scikit_learn(rows) -> None:
+    gold, said, p = zip(*rows, strict=True)
+    truth, told = [label != "ham" for label in gold], [label != "ham" for label in said]
+    found = figures(outcomes(rows))
+    assert found["accuracy"] == pytest.approx(sk.accuracy_score(gold, said))
+    assert found["kappa"] == pytest.approx(sk.cohen_kappa_score(gold, said, labels=LABELS), nan_ok=True)
+    assert found["mcc"] == pytest.approx(sk.matthews_corrcoef(gold, said))
+    assert found["brier"] == pytest.approx(np.mean((np.array(p) - truth) ** 2))
+    assert found["precision"] == pytest.approx(sk.precision_score(truth, told, zero_division=0))
+    assert found["recall"] == pytest.approx(sk.recall_score(truth, told, zero_division=0))
+    assert found["f1"] == pytest.approx(sk.f1_score(truth, told, zero_division=0))
+    each = sk.f1_score(gold, said, labels=LABELS, average=None, zero_division=0)
+    assert [found[f"f1:{label}"] for label in LABELS] == pytest.approx(list(each))
+    if 0 < sum(truth) < len(truth):
+        assert found["auroc"] == pytest.approx(sk.roc_auc_score(truth, p))
+        assert found["average_precision"] == pytest.approx(sk.average_precision_score(truth, p))
+    else:
+        assert math.isnan(found["auroc"])
+    assert confusion(outcomes(rows)) == sk.confusion_matrix(gold, said, labels=LABELS).tolist()
+
+
+@settings(deadline=None, max_examples=40)
+@given(any_rows, st.integers(0, 2**32 - 1))
+def test_resampled_figures_are_the_figures_of_the_resampled_rows(rows, seed) -> None:
+    whole = outcomes(rows)
+    drawn = np.random.default_rng(seed).integers(len(rows), size=len(rows))
+    weights = np.bincount(drawn, minlength=len(rows)).astype(float)
+    quick = weighted_figures(whole, weights[None, :])
+    for name, value in figures(whole.take(drawn)).items():
+        assert quick[name][0] == pytest.approx(value, nan_ok=True, abs=1e-9), name
+
+
+def test_intervals_hold_the_figure_and_repeat() -> None:
+    rng = np.random.default_rng(1)
+    rows = [("spam" if i % 2 else "ham", "spam" if rng.random() < 0.6 else "ham", rng.random()) for i in range(60)]
+    whole = outcomes(rows, ("ham", "spam"))
+    bounds = intervals(whole, 200)
+    for name, value in figures(whole).items():
+        low, high = bounds[name]
+        assert low <= value + 1e-9, name
+        assert high >= value - 1e-9, name
+    assert bounds == intervals(whole, 200)
+
+
+def test_a_share_of_all_rows_has_an_interval_below_one() -> None:
+    low, high = share_interval(5, 5)
+    assert 0.5 < low < 0.6
+    assert high == pytest.approx(1)
+
+
+def test_multi_policy_accuracy_counts_rows_that_are_right_on_every_policy() -> None:
+    # three rows, two policies: both right, one right, both right
+    assert multi_policy_accuracy([(True, True), (True, False), (True, True)]) == (2, 3)
+
+
+def test_calibration_error_of_a_hand_worked_case() -> None:
+    # p 0.95 on two rows of which one violates, 0.05 on two that do not: (2·0.45 + 2·0.05) / 4
+    truth, p = np.array([True, False, False, False]), np.array([0.95, 0.95, 0.05, 0.05])
+    assert calibration_error(truth, p) == pytest.approx(0.25)
+
+
+def test_threshold_reaches_what_is_wanted_with_the_most_of_the_other() -> None:
+    rows = [("spam", "spam", 0.9), ("spam", "spam", 0.7), ("ham", "spam", 0.6), ("spam", "ham", 0.4), ("ham", "ham", 0)]
+    whole = outcomes(rows, ("ham", "spam"))
+    exact = find_threshold(whole, "precision", 1.0)
+    assert exact is not None
+    assert (exact.threshold, exact.precision, exact.recall) == (0.7, 1.0, pytest.approx(2 / 3))
+    every = find_threshold(whole, "recall", 1.0)
+    assert every is not None
+    assert (every.threshold, every.precision) == (0.4, 0.75)
+    hopeless = outcomes([("ham", "ham", 0.9), ("spam", "ham", 0.1)], ("ham", "spam"))
+    assert find_threshold(hopeless, "precision", 0.9) is None
+
+
+def test_sure_takes_quick_labels_where_they_are_sure_enough() -> None:
+    full = outcomes([("spam", "spam", 1), ("ham", "ham", 0), ("ham", "ham", 0)], ("ham", "spam"))
+    quick = outcomes([("spam", "spam", 0.99), ("ham", "spam", 0.55), ("ham", "ham", 0.1)], ("ham", "spam"))
+    by_sure = {line.sure: line for line in sure_table(quick, full)}
+    assert by_sure[0.5].at_once == 1
+    assert by_sure[0.5].agreement == pytest.approx(2 / 3)
+    assert by_sure[0.9].at_once == pytest.approx(2 / 3)
+    assert by_sure[0.9].accuracy == 1
+
+
+def test_mcnemar_is_the_exact_binomial_test() -> None:
+    assert mcnemar(0, 0) == 1
+    assert mcnemar(5, 5) == pytest.approx(1)
+    assert mcnemar(0, 6) == pytest.approx(2 * 0.5**6)
+
+
+def test_agreement_is_the_share_and_kappa() -> None:
+    share, kappa = agreement(["a", "a", "b", "b"], ["a", "b", "b", "b"])
+    assert (share, kappa) == (0.75, pytest.approx(0.5))

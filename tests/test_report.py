@@ -1,0 +1,141 @@
+"""`safeguard report`: one offline page, in which nothing that a row says is more than text."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from test_cli import write
+from test_eval import output, verdict
+
+pytest.importorskip("sklearn")
+pytest.importorskip("matplotlib")
+
+from safeguard_cli.errors import UsageError
+from safeguard_cli.evaluate import Wanted
+from safeguard_cli.report import report
+from safeguard_cli.setup import Settings
+
+HOSTILE = (
+    "<script>document.title='broken'</script>",
+    "</p></article></body><img src=x onerror=\"document.title='broken'\">",
+    '" onmouseover="document.title=\'broken\'" x="',
+    "{{ 7 * 191 }} {% for x in y %} javascript:document.title='broken'",
+    "]]></svg><svg onload=\"document.title='broken'\">",
+    "right \u202eto left, \x1b[31mred\x00",
+)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of rows, labels and rationales that all try to break out of it."""
+    folder = tmp_path_factory.mktemp("report")
+    labels = ("ham", HOSTILE[0])
+    rows = [
+        {"id": i, "text": text, "label": labels[i % 2], "source": text}
+        | {"spam": verdict(labels[(i + i // 2) % 2], i / 12, labels=labels, rationale=text)}
+        for i, text in enumerate(HOSTILE * 2)
+    ]
+    source = output(folder / "<img src=x>.jsonl", rows)
+    assert report(Settings(str(source), (), quiet=True), Wanted(by=("source",)), str(folder / "page.html"), 25) == 0
+    return folder / "page.html"
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def parsed(page: Path) -> Tags:
+    tags = Tags()
+    tags.feed(page.read_text(encoding="utf-8"))
+    return tags
+
+
+def test_content_makes_no_tag_and_no_attribute(page) -> None:
+    found = parsed(page)
+    assert [tag for tag, _ in found.tags].count("script") == 1
+    assert not [tag for tag, _ in found.tags if tag in ("img", "iframe", "object", "link")]
+    assert not [name for _, attributes in found.tags for name in attributes if name.startswith("on")]
+    words = "".join(found.words)
+    assert all(text in words for text in HOSTILE[:5])
+    assert "1337" not in words
+    assert "\u202e" not in words
+    assert "\\x1b[31mred" in words
+
+
+def test_the_page_needs_no_network(page) -> None:
+    text = page.read_text(encoding="utf-8")
+    addresses = [
+        value for _, attributes in parsed(page).tags for key, value in attributes.items() if key in ("src", "href")
+    ]
+    assert all(value and value.startswith("#") for value in addresses)
+    assert not re.search(r"url\((?!#)|@import", text)
+    assert "default-src 'none'" in text
+
+
+def test_it_has_what_was_asked_for(page) -> None:
+    words = "".join(parsed(page).words)
+    for part in ("Cohen's kappa", "Confusion", "By source", "Calibration", "Examples", "12 rows labelled", "Scores"):
+        assert part in words
+
+
+def test_an_output_without_gold_is_reported_too(tmp_path) -> None:
+    rows = [{"text": f"row {i}", "spam": verdict("ham", i / 10)} for i in range(4)]
+    source = output(tmp_path / "out.jsonl", rows)
+    manifest = {"decides": {"policies": {}}, "machine": {}, "started": "2026-01-01T00:00:00+00:00", "process": 1}
+    (tmp_path / "out.jsonl.manifest.json").write_text(
+        json.dumps(manifest | {"version": 1, "seconds": 2.0, "result": {}})
+    )
+    assert report(Settings(str(source), (), quiet=True), Wanted(), None, 25) == 0
+    words = "".join(parsed(tmp_path / "out.html").words)
+    assert "4 rows labelled, 0 violating" in words
+    assert "2.0 s, 2.00 rows/s" in words
+    assert "Confusion" not in words
+    with pytest.raises(UsageError, match="gold"):
+        report(Settings(str(source), (), quiet=True), Wanted(by=("text",)), None, 25)
+
+
+def test_what_is_no_output_is_refused(tmp_path) -> None:
+    plain = write(tmp_path / "in.jsonl", '{"text":"a"}')
+    with pytest.raises(UsageError, match="no row holds a verdict"):
+        report(Settings(str(plain), ()), Wanted(), None, 25)
+
+
+def test_a_browser_runs_no_script_of_the_content_and_filters_with_ours(page) -> None:
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("needs a Chromium to open the page in")
+    done = subprocess.run(
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", page.as_uri()],
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    dom = done.stdout.decode()
+    assert "<title>broken" not in dom
+    assert "· safeguard</title>" in dom
+    # Ours did run: it wrote how many examples are shown. The page's policy would also stop a script that got in.
+    assert "12 of 12</output>" in dom
+    evil = page.with_name("evil.html")
+    evil.write_text(page.read_text(encoding="utf-8").replace("</header>", f"{HOSTILE[0]}{HOSTILE[1]}</header>", 1))
+    again = subprocess.run(
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", evil.as_uri()],
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert "<title>broken" not in again.stdout.decode()
