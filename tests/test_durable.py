@@ -603,11 +603,8 @@ def test_a_signal_at_any_row_leaves_whole_rows_and_says_how_to_go_on(bench, hand
         assert bench.out.read_bytes() == whole
 
 
-def test_a_signal_that_comes_in_the_middle_of_a_row_waits_for_its_end(bench, handlers, monkeypatch) -> None:
-    """A row larger than a pipe takes, a reader that is slow: the pipe gets whole lines."""
-    bench.fill(3)
-    with bench.source.open("a") as file:
-        file.write(json.dumps({"id": 3, "text": "long " * 60_000}) + "\n")
+def run_into_a_pipe(bench) -> tuple[int, int]:
+    """Label to a pipe in a child process; its id and the end of the pipe to read from."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
@@ -619,6 +616,15 @@ def test_a_signal_that_comes_in_the_middle_of_a_row_waits_for_its_end(bench, han
             os._exit(stop.exit_code)
         os._exit(0)
     os.close(writer)
+    return child, reader
+
+
+def test_a_signal_that_comes_in_the_middle_of_a_row_waits_for_its_end(bench, handlers, monkeypatch) -> None:
+    """A row larger than a pipe takes, a reader that is slow: the pipe gets whole lines."""
+    bench.fill(3)
+    with bench.source.open("a") as file:
+        file.write(json.dumps({"id": 3, "text": "long " * 60_000}) + "\n")
+    child, reader = run_into_a_pipe(bench)
     data = b""
     while len(data) < 100_000:
         data += os.read(reader, 10_000)
@@ -637,16 +643,7 @@ def test_a_reader_that_has_stalled_does_not_keep_a_signal_from_ending_the_run(be
     bench.fill(0)
     line = json.dumps({"id": 1, "text": "x " * (size // 2)}) + "\n"
     bench.source.write_text(line * (200_000 // size + 2))
-    reader, writer = os.pipe()
-    child = os.fork()
-    if not child:
-        sys.stdout = os.fdopen(writer, "w")
-        try:
-            bench(output=None, max_windows=1000)
-        except errors.Interrupted as stop:
-            os._exit(stop.exit_code)
-        os._exit(0)
-    os.close(writer)
+    child, reader = run_into_a_pipe(bench)
     select.select([reader], [], [])
     time.sleep(0.7)
     started = time.monotonic()
