@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from safeguard_cli import __version__, cli_measure, cli_policy, errors, signals
+from safeguard_cli import __version__, cli_measure, cli_policy, options
+from safeguard_cli.options import DISPLAY, EXAMPLES, INPUT, MODEL, OUTPUT, POLICY, TEXT
 
 app = typer.Typer(
     name="safeguard",
@@ -27,23 +25,6 @@ app = typer.Typer(
 app.add_typer(cli_measure.app)
 app.add_typer(cli_policy.app, name="policy")
 
-INPUT, TEXT, POLICY, MODEL, OUTPUT, DISPLAY = (
-    "Reading the input",
-    "What the model sees of a row",
-    "Policy and decision",
-    "Model and machine",
-    "Output",
-    "Display",
-)
-
-
-class Format(Enum):
-    jsonl, ndjson, csv, tsv = "jsonl", "ndjson", "csv", "tsv"
-
-
-class Effort(Enum):
-    none, low, medium, high = "none", "low", "medium", "high"
-
 
 class Long(Enum):
     split, truncate, error = "split", "truncate", "error"
@@ -55,10 +36,6 @@ class Only(Enum):
 
 class OnError(Enum):
     record, stop = "record", "stop"
-
-
-class CacheType(Enum):
-    f16, q8_0 = "f16", "q8_0"
 
 
 class ProgressKind(Enum):
@@ -83,8 +60,7 @@ def root(
 @app.command(
     no_args_is_help=True,
     epilog=(
-        "[bold]Examples[/bold]\n\n"
-        "safeguard label data.jsonl --policy spam --model demo\n\n"
+        EXAMPLES + "safeguard label data.jsonl --policy spam --model demo\n\n"
         "safeguard label posts.csv --policy my-rules.md --policy hate --text-field body -o labels.csv\n\n"
         "zcat log.jsonl.gz | safeguard label - --policy spam --effort none | jq -c .spam.label | sort | uniq -c\n\n"
         "safeguard label tickets.csv --policy rules.md --template '{subject}\\n{body}' --rationale\n\n"
@@ -97,50 +73,18 @@ def label(
     input: Annotated[
         str, typer.Argument(metavar="INPUT", help="JSONL, NDJSON, CSV or TSV, each also .gz; - for standard input.")
     ],
-    policy: Annotated[
-        list[str],
-        typer.Option(
-            "--policy",
-            "-p",
-            metavar="FILE",
-            help="A policy file, or a built-in policy's name (spam, hate, …). Repeatable.",
-            rich_help_panel=POLICY,
-        ),
-    ],
-    format: Annotated[
-        Format | None,
-        typer.Option(
-            help="The input's format; by default its extension, or the first bytes of standard input.",
-            rich_help_panel=INPUT,
-        ),
-    ] = None,
-    encoding: Annotated[str, typer.Option(help="The input's character encoding.", rich_help_panel=INPUT)] = "utf-8",
+    policy: options.Policies,
+    format: options.Format = None,
+    encoding: options.Encoding = "utf-8",
     limit: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Label the first N rows only.", rich_help_panel=INPUT)
     ] = None,
     max_row_bytes: Annotated[
         int, typer.Option(min=1, metavar="N", help="A larger row becomes an error row.", rich_help_panel=INPUT)
     ] = 64 << 20,
-    id_field: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FIELD", help="The row's id: kept in the output whatever --keep says.", rich_help_panel=INPUT
-        ),
-    ] = None,
-    text_field: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FIELD",
-            help="The field that holds the text or a list of chat messages. Repeatable. Default: text.",
-            rich_help_panel=TEXT,
-        ),
-    ] = None,
-    template: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TEXT", help="Build the text from fields, such as '{title}\\n{body}'.", rich_help_panel=TEXT
-        ),
-    ] = None,
+    id_field: options.IdField = None,
+    text_field: options.TextField = None,
+    template: options.Template = None,
     long: Annotated[
         Long,
         typer.Option(
@@ -157,13 +101,8 @@ def label(
             rich_help_panel=TEXT,
         ),
     ] = 16,
-    effort: Annotated[
-        Effort,
-        typer.Option(help="How much the model reasons before it decides; none is fastest.", rich_help_panel=POLICY),
-    ] = Effort.low,
-    rationale: Annotated[
-        bool, typer.Option("--rationale", help="Also write a short rationale for every row.", rich_help_panel=POLICY)
-    ] = False,
+    effort: options.Effort = options.EffortName.low,
+    rationale: options.Rationale = False,
     reasoning: Annotated[
         bool,
         typer.Option(
@@ -172,15 +111,7 @@ def label(
             rich_help_panel=POLICY,
         ),
     ] = False,
-    max_reasoning: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="TOKENS",
-            help="The most reasoning tokens; default 256, 1024 or 4096 by effort. Rather lower the effort.",
-            rich_help_panel=POLICY,
-        ),
-    ] = None,
+    max_reasoning: options.MaxReasoning = None,
     labels: Annotated[
         str | None,
         typer.Option(metavar="A,B", help="The policy's labels, instead of those in its file.", rich_help_panel=POLICY),
@@ -218,14 +149,7 @@ def label(
             rich_help_panel=POLICY,
         ),
     ] = False,
-    together: Annotated[
-        bool,
-        typer.Option(
-            "--together",
-            help="Ask about all policies in one prompt and one answer: faster, and less exact.",
-            rich_help_panel=POLICY,
-        ),
-    ] = False,
+    together: options.Together = False,
     temperature: Annotated[
         float,
         typer.Option(
@@ -233,21 +157,8 @@ def label(
         ),
     ] = 0.0,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed for --temperature.", rich_help_panel=POLICY)] = 0,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="A name that `safeguard models` lists, hf:OWNER/REPO[:FILE], a GGUF file, or demo."
-            " Default: SAFEGUARD_MODEL, safeguard.toml, else gpt-oss-safeguard-20b.",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="N", help="CPU threads; default: the cores that may be used.", rich_help_panel=MODEL
-        ),
-    ] = None,
+    model: options.Model = None,
+    threads: options.Threads = None,
     gpu_layers: Annotated[
         int,
         typer.Option(
@@ -267,28 +178,11 @@ def label(
         ),
     ] = None,
     kv_type: Annotated[
-        CacheType,
+        options.CacheType,
         typer.Option(help="How the cache stores keys and values; q8_0 takes half the memory.", rich_help_panel=MODEL),
-    ] = CacheType.f16,
-    ctx: Annotated[
-        int | None,
-        typer.Option(
-            min=64,
-            metavar="TOKENS",
-            help="The most tokens a row may take, policy and reasoning included; default 8192.",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
-    slots: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=64,
-            metavar="N",
-            help="Rows decoded together; default: 16, or what memory allows.",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
+    ] = options.CacheType.f16,
+    ctx: options.Context = None,
+    slots: options.Slots = None,
     output: Annotated[
         str | None,
         typer.Option(
@@ -357,18 +251,14 @@ def label(
             help="The display on standard error; auto is rich at a terminal, plain elsewhere.", rich_help_panel=DISPLAY
         ),
     ] = ProgressKind.auto,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print errors and warnings only.", rich_help_panel=DISPLAY)
-    ] = False,
+    quiet: options.Quiet = False,
     verbose: Annotated[
         bool,
         typer.Option(
             "--verbose", "-v", help="Also print the run's shape and llama.cpp's log.", rich_help_panel=DISPLAY
         ),
     ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show a traceback where something fails.", rich_help_panel=DISPLAY)
-    ] = False,
+    debug: options.Debug = False,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -430,19 +320,17 @@ def label(
         verbose=verbose,
         dry_run=dry_run,
     )
-    raise typer.Exit(_guarded(lambda: run(settings), debug))
+    options.run(lambda: run(settings), debug)
 
 
 @app.command(
     no_args_is_help=True,
-    epilog=(
-        "[bold]Examples[/bold]\n\nsafeguard show labels.csv\n\nsafeguard show out.jsonl --json | jq .result.labels"
-    ),
+    epilog=(EXAMPLES + "safeguard show labels.csv\n\nsafeguard show out.jsonl --json | jq .result.labels"),
 )
 def show(
     output: Annotated[str, typer.Argument(metavar="OUT", help="An output of label's, finished or not.")],
     json: Annotated[bool, typer.Option("--json", help="Print the manifest itself.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback where something fails.")] = False,
+    debug: options.Debug = False,
 ) -> None:
     """Show how an output came about: counts, labels, settings, versions and hashes."""
 
@@ -451,13 +339,12 @@ def show(
 
         return show(Path(output), as_json=json)
 
-    raise typer.Exit(_guarded(run, debug))
+    options.run(run, debug)
 
 
 @app.command(
     epilog=(
-        "[bold]Examples[/bold]\n\n"
-        "safeguard pull\n\n"
+        EXAMPLES + "safeguard pull\n\n"
         "safeguard pull gpt-oss-safeguard-120b\n\n"
         "safeguard pull hf:ggml-org/gpt-oss-20b-GGUF"
     )
@@ -466,7 +353,7 @@ def pull(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="A name that `safeguard models` lists, or hf:OWNER/REPO[:FILE].")
     ] = "gpt-oss-safeguard-20b",
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback where something fails.")] = False,
+    debug: options.Debug = False,
 ) -> None:
     """Fetch a model into the Hugging Face cache: goes on where it was cut off, and checks what arrived.
 
@@ -474,7 +361,7 @@ def pull(
     """
     from safeguard_cli.catalog import pull_model
 
-    raise typer.Exit(_guarded(lambda: pull_model(name), debug))
+    options.run(lambda: pull_model(name), debug)
 
 
 @app.command(epilog="[bold]Exit codes[/bold]  0 fine, 5 works with warnings, 1 broken")
@@ -484,7 +371,7 @@ def doctor(
     """Look at this machine: CPU, memory, disk, GPUs, llama.cpp's build, models; say what to do about each."""
     from safeguard_cli.doctor import doctor as run
 
-    raise typer.Exit(_guarded(lambda: run(as_json), debug=False))
+    options.run(lambda: run(as_json))
 
 
 models_app = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]})
@@ -492,7 +379,7 @@ app.add_typer(
     models_app,
     name="models",
     invoke_without_command=True,
-    epilog="[bold]Examples[/bold]\n\nsafeguard models\n\nsafeguard models rm gpt-oss-safeguard-20b",
+    epilog=EXAMPLES + "safeguard models\n\nsafeguard models rm gpt-oss-safeguard-20b",
 )
 
 
@@ -502,47 +389,21 @@ def models(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         from safeguard_cli.catalog import list_models
 
-        raise typer.Exit(_guarded(list_models, debug=False))
+        options.run(list_models)
 
 
-@models_app.command("rm", epilog="[bold]Examples[/bold]\n\nsafeguard models rm gpt-oss-safeguard-20b")
+@models_app.command("rm", epilog=EXAMPLES + "safeguard models rm gpt-oss-safeguard-20b")
 def models_rm(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name that `safeguard models` lists.")],
 ) -> None:
     """Remove a model that was pulled; nothing outside the Hugging Face cache is touched."""
     from safeguard_cli.catalog import remove_model
 
-    raise typer.Exit(_guarded(lambda: remove_model(name), debug=False))
+    options.run(lambda: remove_model(name))
 
 
 def _list(value: str | None) -> tuple[str, ...]:
     return tuple(item.strip() for item in value.split(",") if item.strip()) if value else ()
-
-
-def _guarded(command: Callable[[], int], debug: bool) -> int:
-    """Run a command; its failures become one sentence on standard error and an exit code."""
-    from safeguard_cli.terminal import fail
-
-    signals.install()
-    try:
-        return command()
-    except BrokenPipeError:
-        # Who reads us has seen enough. Python would complain when it flushes standard output at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return errors.BROKEN_PIPE
-    except errors.Interrupted as stop:
-        return stop.exit_code
-    except errors.SafeguardError as error:
-        if debug:
-            raise
-        for line in str(error).splitlines():
-            fail(line)
-        return error.exit_code
-    except Exception as error:
-        if debug:
-            raise
-        fail(f"internal error: {type(error).__name__}: {error}; run again with --debug for the traceback")
-        return errors.FATAL
 
 
 def main() -> None:

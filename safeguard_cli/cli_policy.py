@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
+from safeguard_cli.options import Debug, run
+
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="List, read, check and begin policies.")
-
-Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback where something fails.")]
-
-
-def run(command: Callable[[], int], debug: bool) -> None:
-    """Run a command as the others: a failure is a sentence and an exit code."""
-    from safeguard_cli.cli import _guarded  # it imports this module
-
-    raise typer.Exit(_guarded(command, debug))
 
 
 @app.command("list", epilog="[bold]Example[/bold]\n\nsafeguard policy list")

@@ -1,4 +1,7 @@
-"""What a run needs before it starts: its settings, its policies, and the model's vocabulary and shape."""
+"""What a run needs before it starts: its settings, its policies, and the model's vocabulary and shape.
+
+And what of these a later session of the same run must find again: `decides` and `machine`.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,11 @@ from safeguard_cli.engine.probe import check_loadable, devices
 from safeguard_cli.errors import UsageError
 from safeguard_cli.gguf_file import Header
 from safeguard_cli.labeling import Labeling, Rules
-from safeguard_cli.manifest import model_key
+from safeguard_cli.manifest import model_fingerprint, model_key, versions
 from safeguard_cli.models import DEMO, DEMO_NOTICE, find_model, open_model
 from safeguard_cli.policy import Policy, load_policy
 from safeguard_cli.progress import Kind
-from safeguard_cli.prompt import Harmony, Prefix
+from safeguard_cli.prompt import Harmony, Prefix, layout_hash
 from safeguard_cli.records import MAX_ROW_BYTES
 from safeguard_cli.terminal import note, warn
 from safeguard_cli.tokenizer import Tokenizer
@@ -190,3 +193,60 @@ def shape_text(shape: hardware.Shape) -> str:
     if shape.cpu_moe:
         text += f"; experts of {shape.cpu_moe} layers on the CPU"
     return text
+
+
+def decides(settings: Settings, prepared: Prepared, input_format: str, output: Mapping[str, Any]) -> dict[str, Any]:
+    """All that can change a label or how a row is written; `output` is target.Output."""
+    rules = prepared.labeling.rules
+    return {
+        "policies": {
+            policy.name: {"sha256": policy.sha256, "labels": list(policy.labels), "violates": list(policy.violates)}
+            for policy in rules.policies
+        },
+        "model": model_fingerprint(prepared.header.path),
+        "prompt_layout": layout_hash(),
+        "input": {
+            "format": input_format,
+            "encoding": settings.encoding,
+            "text_fields": list(settings.text_fields),
+            "template": settings.template,
+            "max_row_bytes": settings.max_row_bytes,
+        },
+        "answer": {
+            "effort": settings.effort,
+            "most_reasoning": prepared.options.budget,
+            "ctx": prepared.shape.context,
+            "long": settings.long,
+            "max_windows": settings.max_windows,
+            "threshold": settings.threshold,
+            "temperature": settings.temperature,
+            "seed": settings.seed,
+            "policy_only_prompt": settings.policy_only_prompt,
+            "together": rules.together,
+            "rationale": settings.rationale,
+            "reasoning": settings.reasoning,
+        },
+        "output": {
+            "format": output["format"],
+            "columns": list(output["columns"]),
+            "keep": output["keep"],
+            "only": settings.only,
+            "csv_safe": settings.csv_safe,
+        },
+        "deterministic": prepared.drain,
+    }
+
+
+def machine(prepared: Prepared) -> dict[str, Any]:
+    """What can move a score's last digits."""
+    shape = prepared.shape
+    return {
+        "slots": shape.plan.slots,
+        "cells": shape.plan.cells,
+        "threads": shape.threads,
+        "gpu_layers": shape.gpu_layers,
+        "cpu_moe": shape.cpu_moe,
+        "kv_type": shape.cache_type,
+        "extra_buffers": shape.extra_buffers,
+        "versions": versions(),
+    }

@@ -1,0 +1,140 @@
+"""The rows under way: they enter in order, are decided as slots allow, and leave in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from safeguard_cli.content import Selector
+from safeguard_cli.engine.process import Engine
+from safeguard_cli.errors import SafeguardError
+from safeguard_cli.journal import Journal
+from safeguard_cli.labeling import Row
+from safeguard_cli.outputs import Sink
+from safeguard_cli.progress import Progress
+from safeguard_cli.prompt import Feed, Prompt
+from safeguard_cli.records import Record
+from safeguard_cli.resume import InputHash, Written
+from safeguard_cli.setup import Prepared, Settings
+from safeguard_cli.signals import UNBROKEN
+
+WAITING = 8  # rows that may wait, for each slot, for an earlier one to finish
+
+
+class InFlight:
+    """The rows under way: they enter in order, are decided as slots allow, and leave in order.
+
+    `written` counts input rows whose output is written, `digest` is a hash over them, `truncated` counts those that
+    were cut. `kept` are the rows of a finished output whose error rows alone are to be labelled again.
+    """
+
+    def __init__(self, settings: Settings, prepared: Prepared, selector: Selector, progress: Progress) -> None:
+        self.settings, self.prepared, self.selector, self.progress = settings, prepared, selector, progress
+        self.journal: Journal | None = None
+        self.kept: Iterator[Written] | None = None
+        self.digest = InputHash()
+        self.written = self.truncated = 0
+        self.broken: SafeguardError | None = None
+        self._rows: deque[Row] = deque()  # in input order; the first is number `written`
+        self._most = WAITING * prepared.shape.plan.slots
+
+    def label(self, records: Iterator[Record], engine: Engine, sink: Sink) -> None:
+        """Label all records, the first of which is number `written`. Raises SafeguardError when the input breaks off
+        or the output cannot be written."""
+        labeling = self.prepared.labeling
+        for completion in engine.complete(self._prompts(self._readable(records), sink)):
+            labeling.finish(self._rows[completion.prompt.row - self.written], completion)
+            self.progress.tokens(len(completion.prompt.ids), completion.generated)
+            if self.journal:
+                self.journal.manifest.prompt_tokens += len(completion.prompt.ids)
+                self.journal.manifest.generated_tokens += completion.generated
+            self._write_done(sink)
+        self._write_done(sink)
+        if self.broken:
+            raise self.broken
+
+    def counts(self) -> dict[str, Any]:
+        """What came out so far, as the manifest says it."""
+        progress = self.progress
+        return {
+            "rows": progress.rows,
+            "rows_in_error": progress.rows_in_error,
+            "errors": dict(progress.errors),
+            "labels": {name: dict(counts) for name, counts in progress.tally.items()},
+            "violating": dict(progress.violating),
+        }
+
+    def _readable(self, records: Iterator[Record]) -> Iterator[Record]:
+        """The records up to where the input breaks off: rows in flight are finished before that is said."""
+        try:
+            yield from records
+        except SafeguardError as error:
+            self.broken = error
+
+    def _prompts(self, records: Iterator[Record], sink: Sink) -> Iterator[Prompt | Feed]:
+        every = self.prepared.drain
+        group = self._most // 2 if _prefixes_compete(self.prepared) else 1
+        number = self.written
+        if every:
+            yield Feed.RESET
+        while batch := list(islice(records, min(group, every - number % every) if every else group)):
+            # Rows that wait for an earlier one are bounded: then something has to finish first.
+            while len(self._rows) + len(batch) > self._most:
+                yield Feed.HOLD
+            started = []
+            for record in batch:
+                started.append(self._start(record, number))
+                number += 1
+            self._write_done(sink)
+            # One row under all its policies, then the next; whole groups by policy when not all prefixes fit at once.
+            for index in range(len(self.prepared.overheads)):
+                for by_policy in started:
+                    yield from by_policy[index]
+            if every and number % every == 0:
+                while self._rows:
+                    yield Feed.HOLD
+                yield Feed.RESET
+
+    def _start(self, record: Record, number: int) -> list[list[Prompt]]:
+        """Begin a row; its prompts by policy."""
+        known = next(self.kept, None) if self.kept is not None else None
+        if known is not None and not known.in_error:
+            row = Row(record, dict(known.verdicts), kept=known.raw)
+            prompts: list[list[Prompt]] = [[] for _ in self.prepared.overheads]
+        else:
+            text = record.error or self.selector.select(record)
+            row, prompts = self.prepared.labeling.start(record, text, number)
+        self._rows.append(row)
+        return prompts
+
+    def _write_done(self, sink: Sink) -> None:
+        """Write the rows at the head that are decided."""
+        while self._rows and self._rows[0].done:
+            row = self._rows[0]
+            failed = next((v.error for v in row.verdicts.values() if v.error), None)
+            if failed and self.settings.on_error == "stop":
+                raise SafeguardError(f"row {self.written + 1}: {failed.code}: {failed.message}; stopped, as asked for")
+            sink.wait()
+            with UNBROKEN:
+                if row.kept is not None:
+                    sink.copy(row.kept)
+                else:
+                    sink.write(row.record, row.verdicts)
+                self._rows.popleft()
+                self.written += 1
+                self.truncated += bool(row.truncated)
+                self.progress.row(row.verdicts)
+                if self.journal:
+                    self.digest.add(row.record)
+                    if self.kept is None:
+                        self.journal.written(self.written, self.digest, sink.size, self.counts)
+            if self.journal:
+                self.journal.save_now_and_then(sink.sync)
+
+
+def _prefixes_compete(prepared: Prepared) -> bool:
+    """Whether the cache cannot hold all policies beside the largest row."""
+    prefixes = [len(prefix.ids) for prefix in prepared.labeling.rules.prefixes]
+    return sum(prefixes) - min(prefixes) + prepared.shape.context > prepared.shape.plan.cells

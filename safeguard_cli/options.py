@@ -1,0 +1,174 @@
+"""Options that several commands share, the panels they stand in, and how a command's failure is told."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from safeguard_cli import errors, signals
+
+INPUT, TEXT, POLICY, MODEL, OUTPUT, DISPLAY, FIGURES = (
+    "Reading the input",
+    "What the model sees of a row",
+    "Policy and decision",
+    "Model and machine",
+    "Output",
+    "Display",
+    "What is shown",
+)
+EXAMPLES = "[bold]Examples[/bold]\n\n"
+
+
+class InputFormat(Enum):
+    jsonl, ndjson, csv, tsv = "jsonl", "ndjson", "csv", "tsv"
+
+
+class EffortName(Enum):
+    none, low, medium, high = "none", "low", "medium", "high"
+
+
+class CacheType(Enum):
+    f16, q8_0 = "f16", "q8_0"
+
+
+Policies = Annotated[
+    list[str],
+    typer.Option(
+        "--policy",
+        "-p",
+        metavar="FILE",
+        help="A policy file, or a built-in policy's name (spam, hate, …). Repeatable.",
+        rich_help_panel=POLICY,
+    ),
+]
+OptionalPolicies = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--policy",
+        "-p",
+        metavar="FILE",
+        help="A policy file, or a built-in policy's name (spam, hate, …). Repeatable.",
+        rich_help_panel=POLICY,
+    ),
+]
+Format = Annotated[
+    InputFormat | None,
+    typer.Option(
+        help="The input's format; by default its extension, or the first bytes of standard input.",
+        rich_help_panel=INPUT,
+    ),
+]
+Encoding = Annotated[str, typer.Option(help="The input's character encoding.", rich_help_panel=INPUT)]
+IdField = Annotated[
+    str | None,
+    typer.Option(metavar="FIELD", help="The row's id: kept in the output whatever --keep says.", rich_help_panel=INPUT),
+]
+TextField = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FIELD",
+        help="The field that holds the text or a list of chat messages. Repeatable. Default: text.",
+        rich_help_panel=TEXT,
+    ),
+]
+Template = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="Build the text from fields, such as '{title}\\n{body}'.", rich_help_panel=TEXT),
+]
+Effort = Annotated[
+    EffortName,
+    typer.Option(help="How much the model reasons before it decides; none is fastest.", rich_help_panel=POLICY),
+]
+MaxReasoning = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="TOKENS",
+        help="The most reasoning tokens; default 256, 1024 or 4096 by effort. Rather lower the effort.",
+        rich_help_panel=POLICY,
+    ),
+]
+Rationale = Annotated[
+    bool, typer.Option("--rationale", help="Also write a short rationale for every row.", rich_help_panel=POLICY)
+]
+Together = Annotated[
+    bool,
+    typer.Option(
+        "--together",
+        help="Ask about all policies in one prompt and one answer: faster, and less exact.",
+        rich_help_panel=POLICY,
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="A name that `safeguard models` lists, hf:OWNER/REPO[:FILE], a GGUF file, or demo."
+        " Default: SAFEGUARD_MODEL, safeguard.toml, else gpt-oss-safeguard-20b.",
+        rich_help_panel=MODEL,
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="CPU threads; default: the cores that may be used.", rich_help_panel=MODEL),
+]
+Slots = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=64,
+        metavar="N",
+        help="Rows decoded together; default: 16, or what memory allows.",
+        rich_help_panel=MODEL,
+    ),
+]
+Context = Annotated[
+    int | None,
+    typer.Option(
+        min=64,
+        metavar="TOKENS",
+        help="The most tokens a row may take, policy and reasoning included; default 8192.",
+        rich_help_panel=MODEL,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Everything as JSON.", rich_help_panel=FIGURES)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and warnings only.", rich_help_panel=DISPLAY)]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show a traceback where something fails.", rich_help_panel=DISPLAY)
+]
+
+
+def run(command: Callable[[], int], debug: bool = False) -> None:
+    """Run a command and exit with its code; its failures become one sentence on standard error and an exit code."""
+    raise typer.Exit(_guarded(command, debug))
+
+
+def _guarded(command: Callable[[], int], debug: bool) -> int:
+    """Run a command; its failures become one sentence on standard error and an exit code."""
+    from safeguard_cli.terminal import fail
+
+    signals.install()
+    try:
+        return command()
+    except BrokenPipeError:
+        # Who reads us has seen enough. Python would complain when it flushes standard output at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return errors.BROKEN_PIPE
+    except errors.Interrupted as stop:
+        return stop.exit_code
+    except errors.SafeguardError as error:
+        if debug:
+            raise
+        for line in str(error).splitlines():
+            fail(line)
+        return error.exit_code
+    except Exception as error:
+        if debug:
+            raise
+        fail(f"internal error: {type(error).__name__}: {error}; run again with --debug for the traceback")
+        return errors.FATAL
