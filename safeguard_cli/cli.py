@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from safeguard_cli import __version__, cli_measure, cli_policy, options
+from safeguard_cli import __version__, cli_measure, cli_policy, cli_stress, options
 from safeguard_cli.options import DISPLAY, EXAMPLES, INPUT, MODEL, OUTPUT, POLICY, TEXT
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 
 app.add_typer(cli_measure.app)
+app.add_typer(cli_stress.app)
 app.add_typer(cli_policy.app, name="policy")
 
 
