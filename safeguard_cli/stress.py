@@ -37,6 +37,7 @@ from safeguard_cli.stress_figures import (
 from safeguard_cli.terminal import cut, note
 from safeguard_cli.variants import Variant, all_variants, changed_texts
 
+OURS = (LANGUAGES, RATIONALE, REPEAT)  # families that change no text
 REPETITIONS = 2
 _MAX_FLIPS = re.compile(r"(\d+(?:\.\d+)?)\s*(%?)")
 
@@ -92,13 +93,17 @@ def stress(settings: Settings, wanted: Wanted, plan: Plan, export: str | None, m
 def planned(settings: Settings, wanted: Wanted, plan: Plan, policy: Policy) -> list[dict[str, Any]]:
     """The rows of a stress test: the originals in their order, then all variants, shuffled."""
     variants = all_variants()
-    known = dict.fromkeys([*(variant.family for variant in variants), LANGUAGES, RATIONALE, REPEAT])
+    if taken := next((v for v in variants if v.family in (ORIGINAL, *OURS)), None):
+        raise UsageError(f"the variant {taken.family}/{taken.name} needs a family of its own")
+    known = dict.fromkeys([*(variant.family for variant in variants), *OURS])
     if unknown := [family for family in plan.families if family not in known]:
         raise UsageError(f"--family {unknown[0]!r}: the families are {', '.join(known)}")
     chosen = [variant for variant in variants if plan.has(variant.family)]
     answers = Answers(policy.name, policy.labels, policy.violates)
     golden = usable_rows(settings, wanted, (answers,))
     rows = [_row(original, policy.name, ORIGINAL, text=original.text) for original in golden.rows]
+    if LANGUAGES in plan.families and not plan.translations and plan.pair is None:
+        raise UsageError("--family languages needs --translation LANG=FIELD, or --pair FIELD for rows that are one")
     rest = [row for original in golden.rows for row in _variants_of(original, policy, chosen, plan)]
     if plan.has(LANGUAGES):
         rest += _translations(golden, policy.name, plan)
@@ -108,26 +113,31 @@ def planned(settings: Settings, wanted: Wanted, plan: Plan, policy: Policy) -> l
 
 
 def measured(labels: Labels, policies: Sequence[Policy]) -> dict[str, Any]:
-    """The figures of a labelled stress test. Where no policy is given, a built-in one of the same text is looked up."""
+    """The figures of a labelled stress test; its rationales' too, where the policy's text is at hand."""
     names = [answers.name for answers in labels.answers]
     chosen = [answers for answers in labels.answers if not policies or answers.name == policies[0].name]
     if len(chosen) != 1:
         raise UsageError(f"{labels.path} is labelled under {', '.join(names)}: name one of them with --policy")
     answers, manifest = chosen[0], labels.manifest
-    policy = policies[0] if policies else same_policy(labels, answers.name)
     return {
         "policy": answers.name,
         "model": Path(str((manifest.result or {}).get("model", ""))).name if manifest else "",
         "effort": str(manifest.decides.get("answer", {}).get("effort", "")) if manifest else "",
-        **stress_figures(trials(labels, answers), answers, policy),
+        **stress_figures(trials(labels, answers), answers, policy_of(labels, answers.name, policies)),
     }
 
 
-def same_policy(labels: Labels, name: str) -> Policy | None:
-    """The built-in policy that an output was made with, if it was one and is the same still."""
+def policy_of(labels: Labels, name: str, policies: Sequence[Policy]) -> Policy | None:
+    """The policy that an output was made under: a given one, else a built-in one, of this name and text.
+
+    Raises UsageError when the given one has changed since.
+    """
     known = labels.manifest.decides.get("policies", {}).get(name, {}) if labels.manifest else {}
-    policy = load_policy(name) if name in builtin_policies() else None
-    return policy if policy and policy.sha256 == known.get("sha256") else None
+    given = next((policy for policy in policies if policy.name == name), None)
+    if given and known and given.sha256 != known["sha256"]:
+        raise UsageError(f"the policy {name} is another one than {labels.path} was labelled under")
+    found = given or (load_policy(name) if name in builtin_policies() else None)
+    return found if found and (given or found.sha256 == known.get("sha256")) else None
 
 
 def _row(
@@ -242,9 +252,11 @@ def _shown(result: Mapping[str, Any], most: int) -> Iterator[RenderableType]:
     yield line_of("flips: another label than the original got; rows: golden rows that any variant flips", "dim")
     for name, family in result["families"].items():
         yield from _shown_family(name, family, most)
-    if spread := result.get("spread"):
+    if LANGUAGES not in result["families"]:
+        yield line_of("no other languages: --translation and --pair say where they are", "dim")
+    if spread := result["spread"]:
         yield line_of(f"the same row's scores lie {spread['mean']:.4f} apart, at most {spread['most']:.4f}")
-    if found := result.get("rationales"):
+    if found := result["rationales"]:
         yield from _shown_rationales(found, most)
 
 
@@ -267,7 +279,7 @@ def _shown_family(name: str, family: Mapping[str, Any], most: int) -> Iterator[R
         shown = make_table(f"{groups['variant']}{p}", of, "95 % interval", "flips")
         for group in groups["groups"]:
             said = group["violating"]
-            shown.add_row(cut(group["name"], 30), _share(said), _range(said), _share(group["flips"]))
+            shown.add_row(cut(group["name"], 30), _share(said), share_range(said), _share(group["flips"]))
         yield shown
     if compared:
         yield line_of("p: how likely groups differ so much if the group made no difference", "dim")
@@ -276,8 +288,9 @@ def _shown_family(name: str, family: Mapping[str, Any], most: int) -> Iterator[R
         for group in family["groups"]:
             shown.add_row(cut(group["name"], 30), *_cells(group))
         yield shown
+    swapped = {groups["variant"] for groups in compared}
     for row in family["worst"][:most]:
-        flips = ", ".join(part for flip in row["flips"] for part in [flip["group"] or flip["variant"]])
+        flips = ", ".join(flip["group"] if flip["variant"] in swapped else flip["variant"] for flip in row["flips"])
         said = f"row {row['row']}: {row['label']}, {len(row['flips'])} of {row['variants']} flip"
         yield line_of(f"  {said} ({cut(flips, 80)}): {cut(row['text'], 100)}")
 
@@ -285,7 +298,9 @@ def _shown_family(name: str, family: Mapping[str, Any], most: int) -> Iterator[R
 def _shown_rationales(found: Mapping[str, Any], most: int) -> Iterator[RenderableType]:
     yield Text.assemble("\n", ("rationales", "bold"))
     inventing = found["inventing"]
-    yield line_of(f"{_share(inventing)} invent ({_range(inventing)}; {inventing['count']:,} of {inventing['of']:,})")
+    yield line_of(
+        f"{_share(inventing)} invent ({share_range(inventing)}; {inventing['count']:,} of {inventing['of']:,})"
+    )
     yield line_of(f"{found['codes']:,} rules cited, {found['unknown_codes']:,} of them not in the policy")
     elsewhere = f"{found['policy_quotes']:,} of them from the policy, {found['unknown_quotes']:,} from nowhere"
     yield line_of(f"{found['quotes']:,} quotes, {elsewhere}; {found['without_reference']:,} rationales have neither")
@@ -296,12 +311,13 @@ def _shown_rationales(found: Mapping[str, Any], most: int) -> Iterator[Renderabl
 def _cells(part: Mapping[str, Any]) -> tuple[str, ...]:
     flips = part["flips"]
     sides = (_share(part[side]) for side in ("to_allowed", "to_violating"))
-    return f"{flips['of']:,}", _share(flips), _range(flips), *sides
+    return f"{flips['of']:,}", _share(flips), share_range(flips), *sides
 
 
 def _share(rate: Mapping[str, Any]) -> str:
     return "–" if rate["share"] is None else f"{100 * rate['share']:.1f} %"
 
 
-def _range(rate: Mapping[str, Any]) -> str:
+def share_range(rate: Mapping[str, Any]) -> str:
+    """A rate's interval in per cent."""
     return "–" if rate["low"] is None else f"{100 * rate['low']:.1f} to {100 * rate['high']:.1f} %"

@@ -84,11 +84,9 @@ def stress_figures(found: Sequence[Trial], answers: Answers, policy: Policy | No
                 )
             )
         ]
-    if REPEAT in families:
-        result["spread"] = _spread(families[REPEAT], originals)
     rationales = [trial for trial in originals.values() if trial.verdict.rationale is not None]
-    if rationales and policy is not None:
-        result["rationales"] = _rationales(rationales, policy)
+    result["spread"] = _spread(families[REPEAT], originals) if REPEAT in families else None
+    result["rationales"] = _rationales(rationales, policy) if rationales and policy else None
     return result
 
 

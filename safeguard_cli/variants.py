@@ -16,8 +16,6 @@ from importlib.metadata import entry_points
 from itertools import cycle
 from random import Random
 
-import orjson
-
 from safeguard_cli.errors import UsageError
 from safeguard_cli.identities import DIMENSIONS, Dimension, swap
 
@@ -94,7 +92,7 @@ def changed_texts(variants: Iterable[Variant], text: str, about: Mapping[str, st
         random = Random(f"{seed}/{variant.family}/{variant.name}/{text}")
         try:
             texts = dict(variant.make(text, About(**about, random=random)))
-            orjson.dumps(texts)  # refuses what is no text: other types, lone surrogates
+            "".join([*texts, *texts.values()]).encode()  # refuses what is no text: other types, lone surrogates
         except Exception as problem:
             raise UsageError(f"the variant {variant.family}/{variant.name} fails: {problem}") from problem
         own = next((group for group, changed in texts.items() if changed == text), "")
