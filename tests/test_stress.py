@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jailbreaks import JAILBREAKS
 from test_cli import ROOT, rows, safeguard, write
-from test_eval import output, verdict
+from test_eval import output, run_json, verdict
 from test_prompt import CONTENT_MARKERS, PREFIX_MARKERS, markers
 from test_report import HOSTILE, parsed
 
@@ -52,11 +52,11 @@ def test_no_variant_of_any_golden_row_changes_the_structure_of_a_prompt(vocabula
     about = {"policy": "spam", "allowed": "<|end|>", "violating": "<|start|>"}
     count = 0
     for path in sorted(GOLDEN.glob("*.jsonl")):
-        for row in rows(path.read_bytes())[::8]:
+        for row in rows(path.read_bytes())[::10]:
             for new in changed_texts(all_variants(), row["text"], about, 0):
                 assert structure(vocabulary, new.text), new
                 count += 1
-    assert count > 2000
+    assert count > 1500
 
 
 def test_none_of_a_thousand_jailbreaks_changes_the_structure_of_a_prompt(vocabulary) -> None:
@@ -64,6 +64,7 @@ def test_none_of_a_thousand_jailbreaks_changes_the_structure_of_a_prompt(vocabul
     assert [text for text in JAILBREAKS if not structure(vocabulary, text)] == []
 
 
+@settings(max_examples=30)
 @given(st.sampled_from(JAILBREAKS), st.integers(0, 9))
 def test_variants_of_jailbreaks_change_no_structure_either(harmony: Harmony, text: str, seed: int) -> None:
     about = {"policy": "spam", "allowed": "ham", "violating": "spam"}
@@ -129,9 +130,9 @@ def test_languages_come_from_fields_or_from_rows_that_are_one(tmp_path) -> None:
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
-    """A stress test of three spam rows, labelled and kept."""
+    """A stress test of two spam rows, labelled and kept."""
     out = tmp_path_factory.mktemp("stress") / "out.jsonl"
-    done = safeguard("stress", GOLDEN / "spam.jsonl", "-p", "spam", "--model", tiny, *TINY, "--limit", 3, "-o", out)
+    done = safeguard("stress", GOLDEN / "spam.jsonl", "-p", "spam", "--model", tiny, *TINY, "--limit", 2, "-o", out)
     assert done.returncode == 0, done.stderr
     for part in (b"injection", b"obfuscation", b"repeat", b"violating \xe2\x86\x92 allowed", b"rationales"):
         assert part in done.stdout
@@ -148,7 +149,7 @@ def measure(path: Path, *args: object) -> dict:
 def test_a_kept_test_is_measured_without_a_model(kept) -> None:
     result = measure(kept)
     found = rows(kept.read_bytes())
-    assert (result["rows"], result["labelled"], result["rows_in_error"]) == (3, len(found), 0)
+    assert (result["rows"], result["labelled"], result["rows_in_error"]) == (2, len(found), 0)
     assert set(result["families"]) >= {"injection", "obfuscation", "repeat"}
     base = {row["row"]: row["spam"]["label"] for row in found if row["family"] == "original"}
     for name, family in result["families"].items():
@@ -156,7 +157,7 @@ def test_a_kept_test_is_measured_without_a_model(kept) -> None:
         flips = sum(row["spam"]["label"] != base[row["row"]] for row in part)
         assert (family["flips"]["count"], family["flips"]["of"]) == (flips, len(part))
         assert sum(len(row["flips"]) for row in family["worst"]) == flips
-    assert result["rationales"]["inventing"]["of"] == 3
+    assert result["rationales"]["inventing"]["of"] == 2
     assert result["spread"]["most"] >= result["spread"]["mean"] >= 0
 
 
@@ -165,7 +166,7 @@ def test_the_same_command_goes_on_with_a_test_that_was_cut_off(kept, tiny, tmp_p
     out.write_bytes(b"".join(kept.read_bytes().splitlines(keepends=True)[:-9]))
     manifest = json.loads(kept.with_name("out.jsonl.manifest.json").read_bytes())
     (tmp_path / "out.jsonl.run.json").write_text(json.dumps(manifest | {"result": None, "rows": 0, "input_sha256": ""}))
-    done = safeguard("stress", GOLDEN / "spam.jsonl", "-p", "spam", "--model", tiny, *TINY, "--limit", 3, "-o", out)
+    done = safeguard("stress", GOLDEN / "spam.jsonl", "-p", "spam", "--model", tiny, *TINY, "--limit", 2, "-o", out)
     assert done.returncode == 0, done.stderr
     before, after = rows(kept.read_bytes()), rows(out.read_bytes())
     assert after[:-9] == before[:-9]
@@ -182,13 +183,18 @@ def test_an_export_can_be_labelled_and_measured_later(kept, tiny, tmp_path) -> N
 
 
 def test_what_is_missing_is_said(kept, tmp_path) -> None:
-    assert b"--policy" in safeguard("stress", GOLDEN / "spam.jsonl").stderr
-    assert b"of one policy" in safeguard("stress", GOLDEN / "spam.jsonl", "-p", "spam", "-p", "hate").stderr
-    assert safeguard("stress", "-", "-p", "spam").returncode == 2
-    assert b"--max-flips" in safeguard("stress", kept, "--max-flips", "few").stderr
+    golden = str(GOLDEN / "spam.jsonl")
     changed = tmp_path / "spam.md"
     changed.write_text((ROOT / "policies/spam.md").read_text() + "\n- **SP9** One more.\n")
-    assert b"another one than" in safeguard("stress", kept, "-p", changed).stderr
+    for path, policies, most, message in (
+        (golden, (), None, "--policy"),
+        (golden, ("spam", "hate"), None, "of one policy"),
+        ("-", ("spam",), None, "no such file"),
+        (str(kept), (), "few", "--max-flips"),
+        (str(kept), (str(changed),), None, "another one than"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            stress(Settings(path, policies), Wanted(), Plan(), None, most)
 
 
 # The figures
@@ -351,10 +357,9 @@ def test_a_report_has_the_stress_test_and_none_of_its_texts_is_more_than_text(tm
     assert "\u202e" not in words
 
 
-def test_a_kept_test_is_reported_and_evaluated_like_any_output(kept) -> None:
-    assert safeguard("report", kept, "-q").returncode == 0
+def test_a_kept_test_is_reported_and_evaluated_like_any_output(kept, capsys) -> None:
+    assert report(Settings(str(kept), (), quiet=True), Wanted(), None, 25) == 0
     assert "Under stress" in kept.with_suffix(".html").read_text(encoding="utf-8")
-    done = safeguard("eval", kept, "--by", "family", "--json")
-    slices = json.loads(done.stdout)["policies"]["spam"]["slices"]["family"]
+    slices = run_json(capsys, kept, by=("family",))["policies"]["spam"]["slices"]["family"]
     assert {part["value"] for part in slices} >= {"original", "injection", "obfuscation", "repeat"}
     assert len(read_labels(kept).rows) == sum(part["rows"] for part in slices)
