@@ -27,6 +27,10 @@ app.add_typer(cli_stress.app)
 app.add_typer(cli_policy.app, name="policy")
 
 
+class Repack(Enum):
+    auto, on, off = "auto", "on", "off"
+
+
 class Long(Enum):
     split, truncate, error = "split", "truncate", "error"
 
@@ -103,6 +107,7 @@ def label(
         ),
     ] = 16,
     effort: options.Effort = options.EffortName.low,
+    sure: options.Sure = 0.95,
     rationale: options.Rationale = False,
     reasoning: Annotated[
         bool,
@@ -184,6 +189,13 @@ def label(
     ] = options.CacheType.f16,
     ctx: options.Context = None,
     slots: options.Slots = None,
+    repack: Annotated[
+        Repack,
+        typer.Option(
+            help="Repack the weights for this CPU: faster, and twice the memory; auto where memory and rows are many.",
+            rich_help_panel=MODEL,
+        ),
+    ] = Repack.auto,
     output: Annotated[
         str | None,
         typer.Option(
@@ -297,6 +309,7 @@ def label(
         violates=_list(violates),
         threshold=threshold,
         effort=effort.value,
+        sure=sure,
         rationale=rationale,
         reasoning=reasoning,
         max_reasoning=max_reasoning,
@@ -316,6 +329,7 @@ def label(
         kv_type=kv_type.value,
         context=ctx,
         slots=slots,
+        repack=None if repack is Repack.auto else repack is Repack.on,
         progress=progress.value,
         quiet=quiet,
         verbose=verbose,

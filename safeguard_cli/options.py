@@ -29,7 +29,7 @@ class InputFormat(Enum):
 
 
 class EffortName(Enum):
-    none, low, medium, high = "none", "low", "medium", "high"
+    none, auto, low, medium, high = "none", "auto", "low", "medium", "high"
 
 
 class CacheType(Enum):
@@ -82,7 +82,20 @@ Template = Annotated[
 ]
 Effort = Annotated[
     EffortName,
-    typer.Option(help="How much the model reasons before it decides; none is fastest.", rich_help_panel=POLICY),
+    typer.Option(
+        help="How much the model reasons before it decides; none is fastest, auto reasons where it is not --sure.",
+        rich_help_panel=POLICY,
+    ),
+]
+Sure = Annotated[
+    float,
+    typer.Option(
+        min=0.5,
+        max=1.0,
+        metavar="P",
+        help="With --effort auto: the probability from which on a row is decided without reasoning.",
+        rich_help_panel=POLICY,
+    ),
 ]
 MaxReasoning = Annotated[
     int | None,

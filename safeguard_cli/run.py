@@ -15,13 +15,14 @@ from typing import BinaryIO
 import orjson
 
 from safeguard_cli import errors
+from safeguard_cli.config import cache_folder
 from safeguard_cli.content import make_selector
 from safeguard_cli.dryrun import dry_run
 from safeguard_cli.engine.process import Engine, EngineSpec
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.inflight import InFlight
 from safeguard_cli.journal import Journal, open_journal
-from safeguard_cli.manifest import Refused, model_sha256, sha256, sync_folder
+from safeguard_cli.manifest import Refused, model_fingerprint, model_sha256, sha256, sync_folder
 from safeguard_cli.outputs import Sink, make_layout, open_sink, output_delimiter
 from safeguard_cli.progress import make_progress
 from safeguard_cli.records import Record, Source, count_rows, open_source
@@ -52,10 +53,10 @@ def label(settings: Settings, make_engine: EngineMaker = Engine) -> int:
         target = open_target(settings, source, stack)
         output = describe_output(settings, source, target, policies)
         previous = find_manifest(target) if isinstance(target, Path) and not settings.overwrite else None
-        prepared = prepare(settings, policies, previous.machine if previous else {})
+        total = _total(settings, source)
+        prepared = prepare(settings, policies, previous.machine if previous else {}, total)
         if settings.dry_run:
             return dry_run(settings, prepared, source, selector)
-        total = None if settings.quiet else _total(settings, source)
         progress = make_progress(settings.progress, policies, total, quiet=settings.quiet)
         run = InFlight(settings, prepared, selector, progress)
         records = iter(source)
@@ -109,6 +110,8 @@ def label(settings: Settings, make_engine: EngineMaker = Engine) -> int:
                     with progress:
                         run.label(records, engine, sink)
                 except BaseException as stop:
+                    if run.journal:
+                        run.journal.manifest.policy_tokens += engine.policy_tokens
                     _stopped(run, sink, stop, target, lasting)
                     raise
             if run.journal:
@@ -222,6 +225,7 @@ def _finish(
         target.replace(journal.output.resolve())
         sync_folder(journal.output)
     journal.manifest.rows, journal.manifest.input_sha256 = done
+    journal.manifest.policy_tokens += engine.policy_tokens
     exhausted = settings.limit is None or run.written < settings.limit
     journal.finish(
         {
@@ -246,11 +250,9 @@ def _spec(settings: Settings, prepared: Prepared) -> EngineSpec:
         rules.prefixes,
         prepared.options,
         shape.plan,
-        shape.threads,
-        shape.gpu_layers,
-        shape.extra_buffers,
-        shape.cpu_moe,
-        shape.cache_type,
+        shape.loading,
+        str(model_fingerprint(prepared.header.path)),
+        cache_folder() / "prefixes",
         settings.verbose,
     )
 

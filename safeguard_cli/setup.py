@@ -26,7 +26,7 @@ from safeguard_cli.terminal import note, warn
 from safeguard_cli.tokenizer import Tokenizer
 
 DRAIN = 16  # with --deterministic: rows for each slot between two moments when all slots are empty
-BUDGETS = {"none": 0, "low": 256, "medium": 1024, "high": 4096}  # the most reasoning tokens by effort
+BUDGETS = {"none": 0, "auto": 256, "low": 256, "medium": 1024, "high": 4096}  # the most reasoning tokens by effort
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,7 @@ class Settings:
     violates: tuple[str, ...] = ()
     threshold: float | None = None
     effort: str = "low"
+    sure: float = 0.95
     rationale: bool = False
     reasoning: bool = False
     max_reasoning: int | None = None
@@ -72,6 +73,7 @@ class Settings:
     kv_type: str = "f16"
     context: int | None = None
     slots: int | None = None
+    repack: bool | None = None
     progress: Kind = "auto"
     quiet: bool = False
     verbose: bool = False
@@ -106,6 +108,8 @@ def load_policies(settings: Settings) -> tuple[Policy, ...]:
     )
     if settings.together and settings.policy_only_prompt:
         raise UsageError("--together needs the response format that --policy-only-prompt leaves out")
+    if settings.together and settings.effort == "auto":
+        raise UsageError("--effort auto decides about one policy at a time: leave --together out, or choose an effort")
     names = [policy.name for policy in policies]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"two policies are named {twice!r}; change `name:` in one's front matter")
@@ -115,10 +119,13 @@ def load_policies(settings: Settings) -> tuple[Policy, ...]:
     return policies
 
 
-def prepare(settings: Settings, policies: tuple[Policy, ...], before: Mapping[str, Any]) -> Prepared:
+def prepare(
+    settings: Settings, policies: tuple[Policy, ...], before: Mapping[str, Any], rows: int | None = None
+) -> Prepared:
     """Everything that can be known from the model file's header alone, before its weights are loaded.
 
     `before` is the machine that an earlier session of the run had: where nothing else is asked for, it is kept.
+    `rows` is the number of rows to come, where it is known.
     """
     name = settings.model or configured_model()
     header = open_model(find_model(name))
@@ -142,7 +149,8 @@ def prepare(settings: Settings, policies: tuple[Policy, ...], before: Mapping[st
     if settings.max_reasoning is not None and settings.effort != "none":
         budget = settings.max_reasoning
     kinds = harmony.tokenizer.string_kinds if settings.rationale else None
-    options = Options(budget, kinds, settings.temperature, settings.seed)
+    sure = settings.sure if settings.effort == "auto" else None
+    options = Options(budget, kinds, settings.temperature, settings.seed, sure)
     overheads = tuple(overhead(Trie(prefix.contract), options) + len(harmony.suffix) for prefix in prefixes)
     amx = hardware.has_amx()
     shape = hardware.shape_run(
@@ -158,6 +166,9 @@ def prepare(settings: Settings, policies: tuple[Policy, ...], before: Mapping[st
         cpu_moe=settings.cpu_moe,
         cache_type=settings.kv_type,
         devices=devices(),
+        repack=settings.repack if settings.repack is not None else before.get("extra_buffers"),
+        rows=rows,
+        reasoning=settings.effort not in ("none", "auto"),
     )
     if settings.verbose:
         if amx:
@@ -182,16 +193,16 @@ def prepare(settings: Settings, policies: tuple[Policy, ...], before: Mapping[st
 def shape_text(shape: hardware.Shape) -> str:
     memory = shape.memory
     text = (
-        f"{shape.plan.slots} slots, {shape.plan.cells:,} cells, {shape.threads} threads; about"
+        f"{shape.plan.slots} slots, {shape.plan.cells:,} cells, {shape.loading.threads} threads; about"
         f" {memory.total / 1e6:,.0f} MB of memory ({memory.weights / 1e6:,.0f} weights,"
         f" {memory.cache / 1e6:,.0f} cache, {memory.compute / 1e6:,.0f} compute, {memory.program / 1e6:,.0f} program)"
     )
-    if shape.cache_type != "f16":
-        text += f"; cache {shape.cache_type}"
+    if shape.loading.cache_type != "f16":
+        text += f"; cache {shape.loading.cache_type}"
     if memory.video:
-        text += f"; {shape.gpu_layers} layers on the GPU with {memory.video / 1e6:,.0f} MB"
-    if shape.cpu_moe:
-        text += f"; experts of {shape.cpu_moe} layers on the CPU"
+        text += f"; {shape.loading.gpu_layers} layers on the GPU with {memory.video / 1e6:,.0f} MB"
+    if shape.loading.cpu_moe:
+        text += f"; experts of {shape.loading.cpu_moe} layers on the CPU"
     return text
 
 
@@ -214,6 +225,7 @@ def decides(settings: Settings, prepared: Prepared, input_format: str, output: M
         },
         "answer": {
             "effort": settings.effort,
+            "sure": prepared.options.sure,
             "most_reasoning": prepared.options.budget,
             "ctx": prepared.shape.context,
             "long": settings.long,
@@ -243,10 +255,11 @@ def machine(prepared: Prepared) -> dict[str, Any]:
     return {
         "slots": shape.plan.slots,
         "cells": shape.plan.cells,
-        "threads": shape.threads,
-        "gpu_layers": shape.gpu_layers,
-        "cpu_moe": shape.cpu_moe,
-        "kv_type": shape.cache_type,
-        "extra_buffers": shape.extra_buffers,
+        "threads": shape.loading.threads,
+        "gpu_layers": shape.loading.gpu_layers,
+        "cpu_moe": shape.loading.cpu_moe,
+        "kv_type": shape.loading.cache_type,
+        "extra_buffers": shape.loading.extra_buffers,
+        "flash_attention": shape.loading.flash,
         "versions": versions(),
     }

@@ -19,6 +19,22 @@ class ContextSize:
 
 
 @dataclass(frozen=True, slots=True)
+class Loading:
+    """How llama.cpp loads a model and lays out its cache.
+
+    `gpu_layers` is llama.cpp's number, -1 for all; the experts of the first `cpu_moe` layers stay off the GPU.
+    `extra_buffers` repacks weights for the CPU, `flash` is flash attention.
+    """
+
+    threads: int
+    gpu_layers: int = -1
+    extra_buffers: bool = True
+    cpu_moe: int = 0
+    cache_type: str = "f16"
+    flash: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The shape of a run: rows decoded together, and `cells` tokens of cache for prefixes and rows."""
 
