@@ -111,7 +111,11 @@ def stress(
     ] = False,
     export: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Write the variants as JSONL and label nothing.", rich_help_panel=OUTPUT),
+        typer.Option(
+            metavar="FILE",
+            help="Write the variants as JSONL, repetitions apart, and label nothing.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     max_flips: Annotated[
         str | None,

@@ -134,7 +134,7 @@ class InFlight:
 
     def _earlier(self, text: str | RowError) -> Answer | None:
         """What is or will be said about an earlier row of the same content."""
-        if isinstance(text, RowError) or self.settings.temperature > 0:
+        if isinstance(text, RowError) or self.settings.temperature > 0 or self.settings.each_row:
             return None  # sampling says something else each time
         key = _content_key(text)
         answer = self._known.get(key)

@@ -61,6 +61,7 @@ class Settings:
     together: bool = False
     temperature: float = 0.0
     seed: int = 0
+    each_row: bool = False  # a content that came before is labelled again, not given the same verdict
     limit: int | None = None
     long: str = "split"
     max_windows: int = 16

@@ -75,6 +75,7 @@ def stress(settings: Settings, wanted: Wanted, plan: Plan, export: str | None, m
             raise UsageError("a stress test is of one policy: name it with --policy")
         rows = planned(settings, wanted, plan, policies[0])
         if export:
+            rows = [row for row in rows if row["family"] != REPEAT]  # label would give them the same verdict again
             _write(rows, Path(export))
             note(f"{len(rows):,} rows are in {export}; safeguard label {export} labels them, safeguard stress measures")
             return errors.OK
@@ -203,7 +204,7 @@ def _pairs(golden: Golden, policy: str, plan: Plan) -> Iterator[dict[str, Any]]:
 
 
 def _label(settings: Settings, plan: Plan, rows: Sequence[Mapping[str, Any]]) -> Labels:
-    settings = replace(settings, rationale=plan.has(RATIONALE), limit=None)
+    settings = replace(settings, rationale=plan.has(RATIONALE), limit=None, each_row=True)
     if settings.output:
         return label_rows(settings, rows, Path(settings.output))
     with tempfile.TemporaryDirectory(prefix="safeguard-") as folder:

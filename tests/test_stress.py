@@ -161,6 +161,12 @@ def test_a_kept_test_is_measured_without_a_model(kept) -> None:
     assert result["spread"]["most"] >= result["spread"]["mean"] >= 0
 
 
+def test_repetitions_are_labelled_and_not_copied(kept, harmony) -> None:
+    manifest = json.loads(kept.with_name("out.jsonl.manifest.json").read_bytes())
+    contents = [harmony.content_ids(harmony.text_ids(row["text"])) for row in rows(kept.read_bytes())]
+    assert manifest["prompt_tokens"] == sum(map(len, contents))
+
+
 def test_the_same_command_goes_on_with_a_test_that_was_cut_off(kept, tiny, tmp_path) -> None:
     out = tmp_path / "out.jsonl"
     out.write_bytes(b"".join(kept.read_bytes().splitlines(keepends=True)[:-9]))
@@ -175,11 +181,25 @@ def test_the_same_command_goes_on_with_a_test_that_was_cut_off(kept, tiny, tmp_p
 
 def test_an_export_can_be_labelled_and_measured_later(kept, tiny, tmp_path) -> None:
     exported, out = tmp_path / "variants.jsonl", tmp_path / "labelled.csv"
-    call = ("stress", GOLDEN / "spam.jsonl", "-p", "spam", "--limit", 2, "--family", "repeat", "--export", exported)
+    call = (
+        "stress",
+        GOLDEN / "spam.jsonl",
+        "-p",
+        "spam",
+        "--limit",
+        8,
+        "--family",
+        "identity",
+        "--family",
+        "repeat",
+        "--export",
+        exported,
+    )
     assert safeguard(*call).returncode == 0
     assert safeguard(*call).returncode == 2  # it is there already
     assert safeguard("label", exported, "-p", "spam", "--model", tiny, *TINY, "-o", out).returncode == 0
-    assert measure(out)["families"]["repeat"]["flips"]["of"] == 4
+    result = measure(out)
+    assert (result["rows"], list(result["families"])) == (8, ["identity"])  # repetitions would be given one verdict
 
 
 def test_what_is_missing_is_said(kept, tmp_path) -> None:
