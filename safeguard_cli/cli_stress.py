@@ -133,10 +133,9 @@ def stress(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Label a golden set and variants of its rows, and say how many labels flip, which way, and on which rows.
+    """Label a golden set and variants of its rows: how many labels flip, which way, and on which rows.
 
-    Variants keep what a row means: instructions to the model are added, words are disguised, people exchanged. Rows
-    come again in other company, in other languages where there are any, and rationales are checked for inventions.
+    Injections are added, words disguised, people exchanged; rows come again, and rationales are checked.
     """
 
     def command() -> int:
