@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from safeguard_cli.engine.plan import Plan
+from safeguard_cli.engine.plan import BATCH, Plan
 from safeguard_cli.engine.probe import Device
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.gguf_file import BadModelFile, Header
@@ -110,6 +110,7 @@ def shape_run(
     threads: int | None,
     amx: bool,
     cells: int | None = None,
+    batch: int | None = None,
     gpu_layers: int = -1,
     cpu_moe: int | None = None,
     cache_type: str = "f16",
@@ -142,7 +143,7 @@ def shape_run(
             shapes = [(slots, cells)]  # an earlier session's
         shapes.append((slots or max(1, largest // typical), max(prefixes) + largest))
         for extra_buffers, (wanted, size) in product([False] if amx else [True, False], shapes):
-            plan = Plan(wanted, -(-size // 256) * 256)  # llama.cpp rounds up itself
+            plan = Plan(wanted, -(-size // 256) * 256, batch or BATCH)  # llama.cpp rounds up itself
             placed, moe, memory = place(header, plan, len(prefixes), devices, gpu_layers, cpu_moe, cache_type)
             if extra_buffers:
                 again = repacked_bytes(header) * memory.weights // max(1, header.size)

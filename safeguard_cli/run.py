@@ -26,7 +26,7 @@ from safeguard_cli.outputs import Sink, make_layout, open_sink, output_delimiter
 from safeguard_cli.progress import make_progress
 from safeguard_cli.records import Record, Source, count_rows, open_source
 from safeguard_cli.resume import START_OVER, InputHash, Shape, check_input, find_manifest, read_output
-from safeguard_cli.setup import Prepared, Settings, decides, load_policies, machine, prepare
+from safeguard_cli.setup import Prepared, Settings, decides, engine_spec, load_policies, machine, prepare
 from safeguard_cli.target import Output, describe_output, open_target
 from safeguard_cli.terminal import note, warn
 
@@ -100,7 +100,7 @@ def label(settings: Settings, make_engine: EngineMaker = Engine) -> int:
                 target = target.with_name(f"{target.name}.retry{target.suffix}")
         if settings.limit is not None and run.kept is None:
             records = islice(records, max(0, settings.limit - run.written))
-        with make_engine(_spec(settings, prepared), note) as engine:
+        with make_engine(engine_spec(settings, prepared), note) as engine:
             if run.journal:
                 run.journal.begin()
             append = run.journal is not None and run.journal.offset > 0
@@ -236,22 +236,6 @@ def _finish(
             "model_sha256": model_sha256(prepared.header.path),
             "output_sha256": sha256(journal.output),
         }
-    )
-
-
-def _spec(settings: Settings, prepared: Prepared) -> EngineSpec:
-    shape, rules = prepared.shape, prepared.labeling.rules
-    return EngineSpec(
-        prepared.header.path,
-        rules.prefixes,
-        prepared.options,
-        shape.plan,
-        shape.threads,
-        shape.gpu_layers,
-        shape.extra_buffers,
-        shape.cpu_moe,
-        shape.cache_type,
-        settings.verbose,
     )
 
 

@@ -13,6 +13,7 @@ from safeguard_cli import hardware
 from safeguard_cli.config import configured_model
 from safeguard_cli.engine.decoding import Options, Trie, overhead
 from safeguard_cli.engine.probe import check_loadable, devices
+from safeguard_cli.engine.process import EngineSpec
 from safeguard_cli.errors import UsageError
 from safeguard_cli.gguf_file import Header
 from safeguard_cli.labeling import Labeling, Rules
@@ -72,6 +73,7 @@ class Settings:
     kv_type: str = "f16"
     context: int | None = None
     slots: int | None = None
+    batch: int | None = None
     progress: Kind = "auto"
     quiet: bool = False
     verbose: bool = False
@@ -153,6 +155,7 @@ def prepare(settings: Settings, policies: tuple[Policy, ...], before: Mapping[st
         slots=settings.slots or before.get("slots"),
         threads=settings.threads or before.get("threads"),
         cells=before.get("cells"),
+        batch=settings.batch or before.get("batch"),
         amx=amx,
         gpu_layers=settings.gpu_layers,
         cpu_moe=settings.cpu_moe,
@@ -177,6 +180,23 @@ def prepare(settings: Settings, policies: tuple[Policy, ...], before: Mapping[st
     )
     drain = DRAIN * shape.plan.slots if settings.deterministic else None
     return Prepared(header, Labeling(harmony, rules), options, shape, overheads, drain)
+
+
+def engine_spec(settings: Settings, prepared: Prepared) -> EngineSpec:
+    """What the engine of a run is started with."""
+    shape, rules = prepared.shape, prepared.labeling.rules
+    return EngineSpec(
+        prepared.header.path,
+        rules.prefixes,
+        prepared.options,
+        shape.plan,
+        shape.threads,
+        shape.gpu_layers,
+        shape.extra_buffers,
+        shape.cpu_moe,
+        shape.cache_type,
+        settings.verbose,
+    )
 
 
 def shape_text(shape: hardware.Shape) -> str:
@@ -243,6 +263,7 @@ def machine(prepared: Prepared) -> dict[str, Any]:
     return {
         "slots": shape.plan.slots,
         "cells": shape.plan.cells,
+        "batch": shape.plan.batch,
         "threads": shape.threads,
         "gpu_layers": shape.gpu_layers,
         "cpu_moe": shape.cpu_moe,

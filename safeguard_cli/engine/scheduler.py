@@ -24,7 +24,7 @@ from safeguard_cli.engine.decoding import (
     overhead,
 )
 from safeguard_cli.engine.llama import Model
-from safeguard_cli.engine.plan import BATCH, Plan
+from safeguard_cli.engine.plan import Plan
 from safeguard_cli.prompt import Feed, Prefix, Prompt
 
 
@@ -140,9 +140,9 @@ class Scheduler:
     def _decode_prefix(self, policy: int) -> None:
         """Decode a policy's tokens into its own sequence, which is never extended: a rewound one loses its window."""
         ids = np.array(self.prefixes[policy].ids, np.int32)
-        for begin in range(0, len(ids), BATCH):
+        for begin in range(0, len(ids), self.plan.batch):
             self.model.batch.clear()
-            self.model.batch.add(policy, begin, ids[begin : begin + BATCH])
+            self.model.batch.add(policy, begin, ids[begin : begin + self.plan.batch])
             self.model.decode()
         self.decoded_tokens += len(ids)
 
