@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from safeguard_cli import __version__, cli_measure, cli_policy, options
+from safeguard_cli import __version__, cli_bench, cli_measure, cli_policy, options
 from safeguard_cli.options import DISPLAY, EXAMPLES, INPUT, OUTPUT, POLICY, TEXT
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.add_typer(cli_bench.app)
 app.add_typer(cli_measure.app)
 app.add_typer(cli_policy.app, name="policy")
 
