@@ -294,10 +294,11 @@ def _lines(found: Found, result: dict[str, Any]) -> Iterator[RenderableType]:
     if chosen := result.get("best"):
         yield line_of(f"best: {chosen['options']}", "bold")
         estimate = result["estimate"]
+        rows, tokens = estimate["rows"], estimate["tokens_per_row"]
+        at_bound = rows * tokens / result["prompt_tokens_per_second"]
+        yield line_of(f"{rows:,} such rows take about {span(estimate['seconds'])}, start included")
         yield line_of(
-            f"{estimate['rows']:,} such rows, of {estimate['tokens_per_row']:,.0f} tokens with the answer, take about"
-            f" {span(estimate['seconds'])}; at the prompt's rate it would be"
-            f" {span(estimate['rows'] * estimate['tokens_per_row'] / result['prompt_tokens_per_second'])}"
+            f"({tokens:,.0f} tokens each, answer included; at the prompt's rate they would take {span(at_bound)})"
         )
 
 

@@ -12,8 +12,10 @@ A peer is comparable only when it was built with the same CPU instructions, whic
 xllamacpp on PyPI is built for AVX2. A server of the very llama.cpp in llama-cpp-python, for this machine:
 
     pip download --no-deps --no-binary :all: llama-cpp-python==VERSION && tar xf llama_cpp_python-*.tar.gz
-    cmake -S llama_cpp_python-*/vendor/llama.cpp -B server -DCMAKE_BUILD_TYPE=Release [the same options]
-    cmake --build server --target llama-server -j && python tests/benchmarks/peers.py … --server server/bin/llama-server
+    cmake -S llama_cpp_python-*/vendor/llama.cpp -B server -DCMAKE_BUILD_TYPE=Release -DLLAMA_OPENSSL=OFF \\
+        -DLLAMA_USE_PREBUILT_UI=OFF    # and the options that llama-cpp-python was built with here, if any
+    cmake --build server --target llama-server -j
+    python tests/benchmarks/peers.py MODEL.gguf --server server/bin/llama-server
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ def binary(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
         port = free.getsockname()[1]
     command = [job["server"], "-m", job["model"], "--port", port, "-np", job["np"], "-c", job["np"] * job["longest"]]
     command += ["--kv-unified", "--swa-full", "-t", job["threads"], "-tb", job["threads"], "-ngl", job["gpu_layers"]]
-    command += ["--no-warmup", *([] if job["repack"] else ["--no-repack"])]
-    with tempfile.NamedTemporaryFile() as log:
+    command += ["--no-warmup", "-lv", 4, *([] if job["repack"] else ["--no-repack"])]
+    with tempfile.NamedTemporaryFile() as log:  # with -lv 4 it tells the CPU's features
         process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
         try:
             address, end = f"http://127.0.0.1:{port}", time.monotonic() + STARTED_WITHIN
