@@ -107,6 +107,7 @@ def shape_run(
     threads: int | None,
     amx: bool,
     cells: int | None = None,
+    batch: int | None = None,
     gpu_layers: int = -1,
     cpu_moe: int | None = None,
     cache_type: str = "f16",
@@ -150,7 +151,7 @@ def shape_run(
             shapes = [(slots, cells)]  # an earlier session's
         shapes.append((slots or max(1, largest // typical), max(prefixes) + largest))
         for extra_buffers, (wanted, size) in product(repackings, shapes):
-            plan = Plan(wanted, -(-size // 256) * 256)  # llama.cpp rounds up itself
+            plan = Plan(wanted, -(-size // 256) * 256, batch or BATCH)  # llama.cpp rounds up itself
             flash = not plain_attention or score_bytes(header, plan) > PLAIN_ATTENTION_BYTES
             placed, moe, memory = place(header, plan, len(prefixes), devices, gpu_layers, cpu_moe, cache_type)
             if not flash:
@@ -258,7 +259,7 @@ def cell_bytes(header: Header, cache_type: str = "f16") -> int:
 
 def score_bytes(header: Header, plan: Plan) -> int:
     """Bytes of one layer's attention scores of a full batch, which plain attention writes out as f32."""
-    return BATCH * plan.cells * header.number("attention.head_count") * 4
+    return plan.batch * plan.cells * header.number("attention.head_count") * 4
 
 
 def compute_bytes(header: Header, plan: Plan, prefixes: int = 1) -> int:

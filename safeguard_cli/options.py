@@ -140,6 +140,16 @@ Slots = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+Batch = Annotated[
+    int | None,
+    typer.Option(
+        min=64,
+        max=4096,
+        metavar="TOKENS",
+        help="The most tokens that llama.cpp is given at once; default 512.",
+        rich_help_panel=MODEL,
+    ),
+]
 Context = Annotated[
     int | None,
     typer.Option(
@@ -148,6 +158,28 @@ Context = Annotated[
         help="The most tokens a row may take, policy and reasoning included; default 8192.",
         rich_help_panel=MODEL,
     ),
+]
+GpuLayers = Annotated[
+    int,
+    typer.Option(
+        min=-1,
+        metavar="N",
+        help="Layers on the GPU; -1 is all that fit, where llama.cpp was built for one.",
+        rich_help_panel=MODEL,
+    ),
+]
+CpuMoe = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help="Keep the experts of the first N layers off the GPU; default: as many as must be.",
+        rich_help_panel=MODEL,
+    ),
+]
+KvType = Annotated[
+    CacheType,
+    typer.Option(help="How the cache stores keys and values; q8_0 takes half the memory.", rich_help_panel=MODEL),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Everything as JSON.", rich_help_panel=FIGURES)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and warnings only.", rich_help_panel=DISPLAY)]
