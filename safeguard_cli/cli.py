@@ -27,10 +27,6 @@ app.add_typer(cli_measure.app)
 app.add_typer(cli_policy.app, name="policy")
 
 
-class Repack(Enum):
-    auto, on, off = "auto", "on", "off"
-
-
 class Long(Enum):
     split, truncate, error = "split", "truncate", "error"
 
@@ -170,13 +166,7 @@ def label(
     kv_type: options.KvType = options.CacheType.f16,
     ctx: options.Context = None,
     slots: options.Slots = None,
-    repack: Annotated[
-        Repack,
-        typer.Option(
-            help="Repack weights for this CPU: faster, for twice the memory; auto does where there is room for it.",
-            rich_help_panel=MODEL,
-        ),
-    ] = Repack.auto,
+    repack: options.Repack = options.Repacking.auto,
     batch: options.Batch = None,
     output: Annotated[
         str | None,
@@ -311,7 +301,7 @@ def label(
         kv_type=kv_type.value,
         context=ctx,
         slots=slots,
-        repack=None if repack is Repack.auto else repack is Repack.on,
+        repack=options.repacking(repack),
         batch=batch,
         progress=progress.value,
         quiet=quiet,

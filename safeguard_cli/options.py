@@ -36,6 +36,10 @@ class CacheType(Enum):
     f16, q8_0 = "f16", "q8_0"
 
 
+class Repacking(Enum):
+    auto, on, off = "auto", "on", "off"
+
+
 Policies = Annotated[
     list[str],
     typer.Option(
@@ -181,11 +185,23 @@ KvType = Annotated[
     CacheType,
     typer.Option(help="How the cache stores keys and values; q8_0 takes half the memory.", rich_help_panel=MODEL),
 ]
+Repack = Annotated[
+    Repacking,
+    typer.Option(
+        help="Repack weights for this CPU: faster, for twice the memory; auto does where there is room for it.",
+        rich_help_panel=MODEL,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Everything as JSON.", rich_help_panel=FIGURES)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and warnings only.", rich_help_panel=DISPLAY)]
 Debug = Annotated[
     bool, typer.Option("--debug", help="Show a traceback where something fails.", rich_help_panel=DISPLAY)
 ]
+
+
+def repacking(choice: Repacking) -> bool | None:
+    """As Settings has it: None where the program is to choose."""
+    return None if choice is Repacking.auto else choice is Repacking.on
 
 
 def run(command: Callable[[], int], debug: bool = False) -> None:
