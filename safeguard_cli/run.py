@@ -15,19 +15,18 @@ from typing import BinaryIO
 import orjson
 
 from safeguard_cli import errors
-from safeguard_cli.config import cache_folder
 from safeguard_cli.content import make_selector
 from safeguard_cli.dryrun import dry_run
 from safeguard_cli.engine.process import Engine, EngineSpec
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.inflight import InFlight
 from safeguard_cli.journal import Journal, open_journal
-from safeguard_cli.manifest import Refused, model_fingerprint, model_sha256, sha256, sync_folder
+from safeguard_cli.manifest import Refused, model_sha256, sha256, sync_folder
 from safeguard_cli.outputs import Sink, make_layout, open_sink, output_delimiter
 from safeguard_cli.progress import make_progress
 from safeguard_cli.records import Record, Source, count_rows, open_source
 from safeguard_cli.resume import START_OVER, InputHash, Shape, check_input, find_manifest, read_output
-from safeguard_cli.setup import Prepared, Settings, decides, load_policies, machine, prepare
+from safeguard_cli.setup import Prepared, Settings, decides, engine_spec, load_policies, machine, prepare
 from safeguard_cli.target import Output, describe_output, open_target
 from safeguard_cli.terminal import note, warn
 
@@ -101,7 +100,7 @@ def label(settings: Settings, make_engine: EngineMaker = Engine) -> int:
                 target = target.with_name(f"{target.name}.retry{target.suffix}")
         if settings.limit is not None and run.kept is None:
             records = islice(records, max(0, settings.limit - run.written))
-        with make_engine(_spec(settings, prepared), note) as engine:
+        with make_engine(engine_spec(settings, prepared), note) as engine:
             if run.journal:
                 run.journal.begin()
             append = run.journal is not None and run.journal.offset > 0
@@ -216,6 +215,7 @@ def _finish(
     target: Path | BinaryIO,
 ) -> None:
     """Leave the record of the finished run, whose output is complete and on disk."""
+    journal.count_time()  # hashing a large model for the first time is no part of it
     before, done = journal.manifest.result, (run.written, run.digest.value())
     if run.kept is not None and isinstance(target, Path):
         if (journal.manifest.rows, journal.manifest.input_sha256) != done:
@@ -240,20 +240,6 @@ def _finish(
             "model_sha256": model_sha256(prepared.header.path),
             "output_sha256": sha256(journal.output),
         }
-    )
-
-
-def _spec(settings: Settings, prepared: Prepared) -> EngineSpec:
-    shape, rules = prepared.shape, prepared.labeling.rules
-    return EngineSpec(
-        prepared.header.path,
-        rules.prefixes,
-        prepared.options,
-        shape.plan,
-        shape.loading,
-        str(model_fingerprint(prepared.header.path)),
-        cache_folder() / "prefixes",
-        settings.verbose,
     )
 
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from safeguard_cli import hardware
-from safeguard_cli.config import configured_model
+from safeguard_cli.config import cache_folder, configured_model
 from safeguard_cli.engine.decoding import Options, Trie, overhead
 from safeguard_cli.engine.probe import check_loadable, devices
+from safeguard_cli.engine.process import EngineSpec
 from safeguard_cli.errors import UsageError
 from safeguard_cli.gguf_file import Header
 from safeguard_cli.labeling import Labeling, Rules
@@ -75,6 +76,7 @@ class Settings:
     context: int | None = None
     slots: int | None = None
     repack: bool | None = None
+    batch: int | None = None
     progress: Kind = "auto"
     quiet: bool = False
     verbose: bool = False
@@ -162,6 +164,7 @@ def prepare(
         slots=settings.slots or before.get("slots"),
         threads=settings.threads or before.get("threads"),
         cells=before.get("cells"),
+        batch=settings.batch or before.get("batch"),
         amx=amx,
         gpu_layers=settings.gpu_layers,
         cpu_moe=settings.cpu_moe,
@@ -189,6 +192,21 @@ def prepare(
     )
     drain = DRAIN * shape.plan.slots if settings.deterministic else None
     return Prepared(header, Labeling(harmony, rules), options, shape, overheads, drain)
+
+
+def engine_spec(settings: Settings, prepared: Prepared) -> EngineSpec:
+    """What the engine of a run is started with."""
+    shape, rules = prepared.shape, prepared.labeling.rules
+    return EngineSpec(
+        prepared.header.path,
+        rules.prefixes,
+        prepared.options,
+        shape.plan,
+        shape.loading,
+        str(model_fingerprint(prepared.header.path)),
+        cache_folder() / "prefixes",
+        settings.verbose,
+    )
 
 
 def shape_text(shape: hardware.Shape) -> str:
@@ -256,6 +274,7 @@ def machine(prepared: Prepared) -> dict[str, Any]:
     return {
         "slots": shape.plan.slots,
         "cells": shape.plan.cells,
+        "batch": shape.plan.batch,
         "threads": shape.loading.threads,
         "gpu_layers": shape.loading.gpu_layers,
         "cpu_moe": shape.loading.cpu_moe,

@@ -24,7 +24,7 @@ from safeguard_cli.engine.decoding import (
     overhead,
 )
 from safeguard_cli.engine.llama import Model
-from safeguard_cli.engine.plan import BATCH, Plan
+from safeguard_cli.engine.plan import Plan
 from safeguard_cli.engine.prefix_store import PrefixStore
 from safeguard_cli.errors import EngineError
 from safeguard_cli.prompt import Feed, Prefix, Prompt
@@ -165,9 +165,9 @@ class Scheduler:
             self.store.save(ids, self.model.save(policy))
 
     def _decode_prefix(self, policy: int, ids: npt.NDArray[np.int32]) -> None:
-        for begin in range(0, len(ids), BATCH):
+        for begin in range(0, len(ids), self.plan.batch):
             self.model.batch.clear()
-            self.model.batch.add(policy, begin, ids[begin : begin + BATCH])
+            self.model.batch.add(policy, begin, ids[begin : begin + self.plan.batch])
             self.model.decode()
         self.decoded_tokens += len(ids)
         self.policy_tokens += len(ids)
