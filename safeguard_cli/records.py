@@ -23,7 +23,7 @@ Shard = tuple[int, int]  # (k, n): of every n rows the k-th, k from 1
 
 MAX_ROW_BYTES = 64 << 20
 _AHEAD_ROWS = 1000  # how many unreadable rows may come before the first readable one that `first` finds
-_FORMATS: Mapping[str, tuple[Format, str | None]] = {
+FORMATS: Mapping[str, tuple[Format, str | None]] = {
     "jsonl": ("jsonl", None),
     "ndjson": ("jsonl", None),
     "csv": ("csv", None),
@@ -72,12 +72,14 @@ class Source:
         self._limit = limit
         self._shard = shard
         self._ahead: deque[Record] = deque()
+        self._looked = False
+        self._first: Record | None = None
         self._reached = 0  # the last line that a quoted CSV cell took in
         self._doomed = 0  # up to this line, a line that begins inside quotes is known to lead nowhere
         if format is None:
             line = self._lines.peek(lambda line: not line.isspace()).lstrip()
             format = "jsonl" if line[:1] in (b"{", b"[") else "tsv" if line.count(b"\t") > line.count(b",") else "csv"
-        self.format, delimiter = _FORMATS[format]
+        self.format, delimiter = FORMATS[format]
         if self.format == "csv":
             self._read_header(delimiter)
         self._rows = self._jsonl() if self.format == "jsonl" else self._csv()
@@ -97,9 +99,8 @@ class Source:
             raise SafeguardError(f"{self.name}: reading failed after line {self._lines.number}: {self._stream.failure}")
 
     def _all(self) -> Iterator[Record]:
-        while self._ahead:
-            yield self._ahead.popleft()
-        yield from self._rows
+        while (record := self._ahead.popleft() if self._ahead else next(self._rows, None)) is not None:
+            yield record
 
     def close(self) -> None:
         """Closes the file; standard input and a stream of the caller's stay open."""
@@ -112,6 +113,11 @@ class Source:
 
     def first(self) -> Record | None:
         """The first row without an error, of all shards, or None. Those read to find it still come out."""
+        if not self._looked:  # once: rows that a reader has taken since are not looked at again
+            self._looked, self._first = True, self._look()
+        return self._first
+
+    def _look(self) -> Record | None:
         while not self._ahead or self._ahead[-1].error is not None:
             if len(self._ahead) >= _AHEAD_ROWS or sum(len(record.raw) for record in self._ahead) > self._limit:
                 return None
@@ -225,14 +231,14 @@ def open_source(
     `format` is jsonl, ndjson, csv, tsv or parquet; without it a file's extension decides, and a pipe's first bytes.
     Gzip is known by its first bytes. UsageError when the input cannot be opened or is not what its name says.
     """
-    if format is not None and format not in _FORMATS:
-        raise UsageError(f"unknown format {format!r}: one of {', '.join(_FORMATS)}")
+    if format is not None and format not in FORMATS:
+        raise UsageError(f"unknown format {format!r}: one of {', '.join(FORMATS)}")
     file = File(path)
     try:
         if format is None and file.path is not None:
             format = extension(file.path)
-            if format not in _FORMATS:
-                raise UsageError(f"{file.name}: unknown extension; --format says what it is: {', '.join(_FORMATS)}")
+            if format not in FORMATS:
+                raise UsageError(f"{file.name}: unknown extension; --format says what it is: {', '.join(FORMATS)}")
         if format == "parquet":
             if file.path is None:
                 raise UsageError(f"{file.name}: Parquet has its index at the end and needs a file; save it to one")
