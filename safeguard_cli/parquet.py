@@ -70,7 +70,10 @@ def parquet_lines(file: Any, names: Sequence[str]) -> Iterator[bytes]:
     """
     with file:
         for batch in read_batches(file):
-            yield b"".join(_line(row) for row in _rows(batch, names))
+            try:
+                yield b"".join(_line(row) for row in _rows(batch, names))
+            except orjson.JSONEncodeError as problem:  # nested too deep
+                raise OSError(str(problem)) from None
 
 
 def _rows(batch: Any, names: Sequence[str]) -> Iterator[dict[str, Any]]:

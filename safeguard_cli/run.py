@@ -23,6 +23,7 @@ from safeguard_cli.inflight import InFlight
 from safeguard_cli.journal import Journal, open_journal
 from safeguard_cli.manifest import Refused, model_sha256, sha256, sync_folder
 from safeguard_cli.outputs import Sink, make_layout, open_sink, output_delimiter
+from safeguard_cli.parquet_output import label_to_parquet, parquet_target
 from safeguard_cli.progress import make_progress
 from safeguard_cli.records import Record, Source, count_rows, open_source
 from safeguard_cli.resume import START_OVER, InputHash, Shape, check_input, find_manifest, read_output
@@ -38,6 +39,9 @@ EngineMaker = Callable[[EngineSpec, Callable[[str], None]], Engine]
 
 def label(settings: Settings, make_engine: EngineMaker = Engine) -> int:
     """Run `safeguard label`. Returns the exit code; raises SafeguardError with a sentence for the user."""
+    if (parquet := parquet_target(settings)) is not None:
+        with _sentences():
+            return label_to_parquet(settings, parquet, lambda inner: label(inner, make_engine))
     policies = load_policies(settings)
     with _sentences(), ExitStack() as stack:
         reopen = partial(
@@ -46,6 +50,7 @@ def label(settings: Settings, make_engine: EngineMaker = Engine) -> int:
             format=settings.format,
             encoding=settings.encoding,
             max_row_bytes=settings.max_row_bytes,
+            shard=settings.shard,
         )
         source = stack.enter_context(reopen())
         selector = make_selector(source, text_fields=settings.text_fields, template=settings.template)
@@ -260,6 +265,10 @@ def _total(settings: Settings, source: Source) -> int | None:
     if source.path is None or (source.total_bytes or 0) > COUNTABLE_BYTES:
         return settings.limit
     rows = count_rows(
-        source.path, format=settings.format, encoding=settings.encoding, max_row_bytes=settings.max_row_bytes
+        source.path,
+        format=settings.format,
+        encoding=settings.encoding,
+        max_row_bytes=settings.max_row_bytes,
+        shard=settings.shard,
     )
     return rows if settings.limit is None else min(rows, settings.limit)

@@ -21,7 +21,7 @@ from safeguard_cli.models import DEMO, DEMO_NOTICE, find_model, open_model
 from safeguard_cli.policy import Policy, load_policy
 from safeguard_cli.progress import Kind
 from safeguard_cli.prompt import Harmony, Prefix, layout_hash
-from safeguard_cli.records import MAX_ROW_BYTES
+from safeguard_cli.records import MAX_ROW_BYTES, Shard
 from safeguard_cli.terminal import note, warn
 from safeguard_cli.tokenizer import Tokenizer
 
@@ -61,6 +61,7 @@ class Settings:
     temperature: float = 0.0
     seed: int = 0
     limit: int | None = None
+    shard: Shard = (1, 1)
     long: str = "split"
     max_windows: int = 16
     max_row_bytes: int = MAX_ROW_BYTES
@@ -211,6 +212,7 @@ def decides(settings: Settings, prepared: Prepared, input_format: str, output: M
             "text_fields": list(settings.text_fields),
             "template": settings.template,
             "max_row_bytes": settings.max_row_bytes,
+            "shard": None if settings.shard == (1, 1) else list(settings.shard),
         },
         "answer": {
             "effort": settings.effort,

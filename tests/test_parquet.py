@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import math
+import os
 import random
+import sys
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -13,17 +15,24 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from bench import ids
+from fake_engine import FakeEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.labelled import read_labels
+from safeguard_cli.manifest import Manifest, Refused
 from safeguard_cli.records import Record, count_rows, open_source
+from safeguard_cli.show import show
 
 
 def read(path: Path, **options: object) -> list[Record]:
     with open_source(path, **options) as source:
         return list(source)
 
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 # Reading
 
@@ -221,3 +230,219 @@ def test_a_damaged_file_gives_whole_rows_and_then_a_sentence(tmp_path_factory, d
     except SafeguardError as problem:
         assert str(path) in str(problem)
         assert len(str(problem)) < 1000
+
+
+# Writing
+
+
+@pytest.fixture
+def table(bench) -> pa.Table:
+    """An input with types that JSON has no place for, and error rows; the bench writes Parquet."""
+    bench.source, bench.out = bench.folder / "in.parquet", bench.folder / "out.parquet"
+    rows = 100
+    made = pa.table(
+        {
+            "id": pa.array(range(rows), pa.int32()),
+            "text": [None if at % 11 == 0 else f"call me on {at * 7919}" for at in range(rows)],
+            "at": pa.array([1704067200123456789 + at for at in range(rows)], pa.timestamp("ns", "UTC")),
+            "price": pa.array([Decimal(at) / 100 for at in range(rows)], pa.decimal128(9, 2)),
+            "raw": [bytes([at]) * 3 for at in range(rows)],
+            "tags": pa.array([[{"a": at}] for at in range(rows)], pa.list_(pa.struct([("a", pa.int8())]))),
+        }
+    ).replace_schema_metadata({"pandas": "{}", "huggingface": "{}"})
+    pq.write_table(made, bench.source, row_group_size=30, version="2.6")
+    return made
+
+
+def left_over(bench) -> list[str]:
+    return sorted(path.name for path in bench.folder.iterdir() if path.name.startswith(bench.out.name))
+
+
+def failing_now_and_then(*given: object) -> FakeEngine:
+    return FakeEngine(*given, error=lambda prompt: prompt.row % 9 == 5)
+
+
+FINISHED = ["out.parquet", "out.parquet.manifest.json"]
+
+
+def test_own_columns_stay_as_they_are_and_verdicts_are_those_of_jsonl(bench, table, no_fsync) -> None:
+    assert bench(rationale=False, deterministic=True) == 3
+    made = pq.read_table(bench.out)
+    assert made.select(table.column_names).equals(table)
+    assert set(made.schema.metadata) == {b"pandas"}
+    assert left_over(bench) == FINISHED
+    bench.out = bench.folder / "out.jsonl"
+    assert bench(deterministic=True) == 3
+    for line, verdict in zip(bench.out.read_text().splitlines(), made["spam"].to_pylist(), strict=True):
+        expected = json.loads(line)["spam"]
+        assert {key: value for key, value in verdict.items() if value is not None and key != "windows"} == {
+            key: value for key, value in expected.items() if value is not None
+        }
+    assert {label.type for label in made["spam"].type.field("scores").type} == {pa.float64()}
+
+
+def test_a_labelled_parquet_file_is_read_back_like_any_other_output(bench, table, no_fsync) -> None:
+    bench(policies=("spam", "hate"))
+    labels = read_labels(bench.out)
+    assert [answers.name for answers in labels.answers] == ["spam", "hate"]
+    errors = [row.verdicts["hate"].error for row in labels.rows]
+    assert [error is not None for error in errors] == [at % 11 == 0 for at in range(100)]
+    assert labels.rows[1].verdicts["spam"].scores.keys() == {"ham", "spam"}
+    assert show(bench.out, as_json=False) == 0
+
+
+def kill_at(bench, nth: int, **options: object) -> bool:
+    """A run that is killed at its nth step of those that change what is on disk; False when it has fewer."""
+    child = os.fork()
+    if not child:
+        steps = iter(range(nth))
+
+        def counted(real):
+            def step(*given, **named):
+                if next(steps, None) is None:
+                    os._exit(9)
+                return real(*given, **named)
+
+            return step
+
+        for owner, name in ((Path, "replace"), (Path, "unlink"), (Path, "open"), (Manifest, "save"), (os, "fsync")):
+            setattr(owner, name, counted(getattr(owner, name)))
+        bench(**options)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+@pytest.mark.parametrize("first", [{}, {"limit": 40}, {"overwrite": True}])
+def test_killed_at_every_step_that_touches_the_disk_it_is_continued_to_the_same_file(
+    bench, table, at_once, first
+) -> None:
+    """Also where it goes on with a finished file (first up to a limit), and where it replaces one."""
+    whole = pq.read_table(bench.folder / "whole.parquet") if bench.whole(deterministic=True) else None
+    nth, killed = 0, True
+    while killed:
+        for name in left_over(bench):
+            (bench.folder / name).unlink()
+        if first:
+            bench(deterministic=True, **({} if "overwrite" in first else first))
+        killed = kill_at(bench, nth, deterministic=True, **({"overwrite": True} if "overwrite" in first else {}))
+        if bench.out.exists():
+            pq.read_table(bench.out)  # it is never a part of a file
+        assert bench(deterministic=True) == 3
+        assert pq.read_table(bench.out).equals(whole), nth
+        assert left_over(bench) == FINISHED
+        nth += 1
+    assert nth > 12
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_run_killed_at_any_row_is_continued(bench, table, no_fsync, deterministic) -> None:
+    bench.whole(deterministic=deterministic)
+    for prompts in (0, 1, 40, 88):
+        bench.out.unlink(missing_ok=True)
+        bench.killed_after(prompts, overwrite=True, deterministic=deterministic)
+        assert not bench.out.exists()
+        assert show(bench.out, as_json=False) == 0
+        assert bench(deterministic=deterministic) == 3
+        made = pq.read_table(bench.out)
+        assert made["id"].to_pylist() == list(range(100))
+        assert not deterministic or made.equals(pq.read_table(bench.folder / "whole.parquet"))
+
+
+def test_a_finished_file_is_left_alone_or_gone_on_with_as_any_output(bench, table, no_fsync) -> None:
+    assert bench(limit=30, engine=failing_now_and_then) == 3
+    assert pq.read_table(bench.out).num_rows == 30
+    before = bench.state()
+    assert bench(limit=30) == 3
+    assert bench.state() == before
+    with pytest.raises(Refused, match="effort"):
+        bench(effort="none")
+    assert bench.state() == before
+    bench()
+    made = pq.read_table(bench.out)["spam"].to_pylist()
+    failed = [at for at, verdict in enumerate(made) if verdict["error"] and verdict["error"]["code"] == "engine"]
+    assert failed
+    bench(retry_errors=True)
+    again = pq.read_table(bench.out)["spam"].to_pylist()
+    assert [at for at in range(100) if again[at] != made[at]] == failed
+    more = pa.concat_tables([table, table.slice(1, 5)])
+    pq.write_table(more, bench.source, version="2.6")
+    with pytest.raises(Refused, match="--append-input"):
+        bench()
+    bench(append_input=True)
+    made = pq.read_table(bench.out)
+    assert made["id"].to_pylist() == more["id"].to_pylist()
+    assert made["spam"].to_pylist()[:100] == again
+    assert left_over(bench) == FINISHED
+
+
+def test_a_parquet_file_that_is_not_ours_or_was_changed_is_never_touched(bench, table, no_fsync) -> None:
+    pq.write_table(table, bench.out)
+    before = bench.state()
+    with pytest.raises(Refused, match="not an output of safeguard"):
+        bench()
+    assert bench.state() == before
+    assert bench(overwrite=True) == 3
+    with bench.out.open("r+b") as file:
+        file.seek(100)
+        file.write(b"changed")
+    with pytest.raises(Refused, match="changed after it was finished"):
+        bench()
+    with pytest.raises(UsageError, match="this is the input itself"):
+        bench(output=str(bench.source))
+    with pytest.raises(UsageError, match="--only"):
+        bench(only="violates")
+
+
+def test_rows_of_json_get_the_type_that_all_values_have_and_the_rest_is_json(bench, no_fsync) -> None:
+    bench.source, bench.out = bench.folder / "in.jsonl", bench.folder / "out.parquet"
+    lines = [
+        '{"id": 9007199254740993, "text": "a", "n": 1, "ok": true, "mixed": "x", "deep": [1], "none": null}',
+        '{"id": 2, "text": "b", "n": 2.5, "ok": false, "mixed": 1, "deep": {"k": null}, "later": [2]}',
+        "no json",
+        "{}",
+    ]
+    bench.source.write_text("\n".join(lines))
+    assert bench() == 3
+    made = pq.read_table(bench.out)
+    kinds = dict(zip(made.schema.names, map(str, made.schema.types), strict=True))
+    kinds.pop("spam")
+    assert kinds == {"id": "int64", "n": "double", "ok": "bool"} | dict.fromkeys(
+        ["text", "mixed", "deep", "none", "_extra"], "string"
+    )
+    rows = made.to_pylist()
+    assert (rows[0]["id"], rows[0]["mixed"], rows[0]["deep"]) == (2**53 + 1, "x", "[1]")
+    assert (rows[1]["mixed"], rows[1]["_extra"]) == ("1", '{"later":[2]}')
+    assert json.loads(rows[2]["_extra"]) == {"_line": 3, "_raw": "no json"}
+    assert [row["spam"]["error"] and row["spam"]["error"]["code"] for row in rows] == [
+        None,
+        None,
+        "bad_json",
+        "no_text",
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_keep_chooses_the_columns(bench, table, no_fsync, suffix) -> None:
+    if suffix != "parquet":
+        bench.fill(20, suffix)
+    for keep, names in (("id", ["id", "spam"]), ("none", ["spam"])):
+        bench.out = bench.folder / f"{keep}.parquet"
+        assert bench(keep=keep, limit=20) == 3
+        made = pq.read_table(bench.out)
+        assert (made.schema.names, made.num_rows) == (names, 20)
+        assert bench(keep=keep, limit=20) == 3
+
+
+def test_parquet_goes_to_jsonl_and_csv_too(bench, table, no_fsync) -> None:
+    for suffix in ("jsonl", "csv"):
+        bench.out = bench.folder / f"out.{suffix}"
+        bench.killed_after(40)
+        assert bench() == 3
+        assert ids(bench.out.read_bytes(), suffix) == list(range(100))
+    assert '"price":0.12' in (bench.folder / "out.jsonl").read_text()
+
+
+def test_without_pyarrow_the_extra_is_named(bench, table, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(SafeguardError, match=r"safeguard-cli\[parquet\]"):
+        bench()
