@@ -180,11 +180,13 @@ def write_parquet(path: Path, schema: Any, batches: Iterator[Any]) -> None:
     with path.open("wb") as file:
         with pa.parquet.ParquetWriter(file, schema) as writer:
             group: list[Any] = []
+            rows = size = 0
             for batch in batches:
                 group.append(batch)
-                if sum(b.num_rows for b in group) >= GROUP_ROWS or sum(b.nbytes for b in group) >= GROUP_BYTES:
+                rows, size = rows + batch.num_rows, size + batch.nbytes
+                if rows >= GROUP_ROWS or size >= GROUP_BYTES:
                     writer.write_table(pa.Table.from_batches(group, schema))
-                    group = []
+                    group, rows, size = [], 0, 0
             if group:
                 writer.write_table(pa.Table.from_batches(group, schema))
         file.flush()
