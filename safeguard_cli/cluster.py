@@ -97,10 +97,11 @@ def find_blocks(settings: Settings) -> list[Block]:
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is no folder; --ray writes a file for each input file")
     matches = glob.glob(str(pattern), recursive=True)  # noqa: PTH207 Path's would match hidden files too
-    inputs = [path for path in map(Path, matches) if path.is_file()]
+    root = next(parent for parent in pattern.parents if not glob.has_magic(str(parent)))
+    # A pattern may reach into a folder of outputs below it, which are no inputs when the same command is run again.
+    inputs = [path for path in map(Path, matches) if path.is_file() and (folder == root or folder not in path.parents)]
     if not inputs:
         raise UsageError(f"{pattern}: no file matches; with a shell, put the pattern in quotes")
-    root = next(parent for parent in pattern.parents if not glob.has_magic(str(parent)))
     found: dict[Path, Path] = {}
     for path in sorted(inputs, key=lambda path: (-path.stat().st_size, path)):
         output = folder / path.relative_to(root)

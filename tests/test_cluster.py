@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fake_engine import FakeEngine
 
 from safeguard_cli import errors
 from safeguard_cli.cluster import find_blocks, label_on_ray
-from safeguard_cli.errors import UsageError
+from safeguard_cli.engine.process import EngineSpec
+from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.prompt import Prompt
+from safeguard_cli.run import label
 from safeguard_cli.setup import Settings
 
 pytestmark = [
@@ -30,6 +38,19 @@ class Slow(FakeEngine):
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given, before=lambda _: time.sleep(0.001))
+
+
+class Deadly(FakeEngine):
+    """It takes its worker along at the row that says so; each loading leaves a line beside the model."""
+
+    def __init__(self, spec: EngineSpec, log: Callable[[str], None]) -> None:
+        super().__init__(spec, log, before=self._die)
+        with (spec.path.parent / "loaded").open("a") as file:
+            file.write("once\n")
+
+    def _die(self, prompt: Prompt) -> None:
+        if len(prompt.ids) > 100:
+            os._exit(9)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +82,80 @@ def ids(folder: Path) -> list[int]:
 def settings(folder: Path, model: Path, **options: Any) -> Settings:
     given = {"policies": ("spam",), "model": str(model), "threads": 1, "slots": 4, **options}
     return Settings(input=str(folder / "in*.jsonl"), output=str(folder / "labels"), **given)
+
+
+def test_every_format_comes_out_as_from_a_run_of_its_own_with_one_engine_for_each_node(cluster, tmp_path, tiny) -> None:
+    model = tmp_path / "model.gguf"
+    shutil.copy(tiny, model)
+    fill(tmp_path, 4, 20)
+    lines = (tmp_path / "in0.jsonl").read_text().splitlines()
+    (tmp_path / "deep").mkdir()
+    with gzip.open(tmp_path / "deep" / "in.jsonl.gz", "wt") as file:
+        file.write("\n".join(lines))
+    (tmp_path / "in.csv").write_text("id,text\n" + "".join(f"{at},hello {at}\n" for at in range(15)))
+    pq.write_table(pa.table({"id": range(15), "text": [f"hello {at}" for at in range(15)]}), tmp_path / "in.parquet")
+    asked = replace(settings(tmp_path, model), input=str(tmp_path / "**" / "in*.*"), deterministic=True)
+    assert label_on_ray(asked, cluster.address, Deadly) == errors.OK
+    assert 1 <= len((tmp_path / "loaded").read_text().splitlines()) <= 2
+    for name, source in (
+        ("in0.jsonl", "in0.jsonl"),
+        ("in.csv", "in.csv"),
+        ("in.parquet", "in.parquet"),
+        ("deep/in.jsonl", "deep/in.jsonl.gz"),
+    ):
+        made = tmp_path / "labels" / name
+        alone = tmp_path / f"alone{made.suffix}"
+        one = replace(asked, input=str(tmp_path / source), output=str(alone), overwrite=True, quiet=True)
+        assert label(one, FakeEngine) == errors.OK
+        assert made.read_bytes() == alone.read_bytes()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "labels").rglob("*")}
+    assert label_on_ray(asked, cluster.address, Deadly) == errors.OK
+    files = {path: at for path, at in before.items() if path.is_file()}
+    assert files == {path: path.stat().st_mtime_ns for path in files}
+
+
+def test_a_file_that_kills_its_workers_is_given_up_and_the_others_are_labelled(cluster, tmp_path, tiny, capsys) -> None:
+    model = tmp_path / "model.gguf"
+    shutil.copy(tiny, model)
+    fill(tmp_path, 3, 30)
+    with (tmp_path / "in1.jsonl").open("a") as file:
+        file.write(json.dumps({"id": 1000, "text": "deadly " * 200}) + "\n")
+    (tmp_path / "in9.jsonl").write_text('{"title": 1}\n')
+    assert label_on_ray(settings(tmp_path, model), cluster.address, Deadly) == errors.USAGE
+    said = capsys.readouterr().err
+    assert "in1.jsonl: 3 workers died of it" in said
+    assert "in9.jsonl: " in said
+    assert "2 files were not labelled" in said
+    for name in ("in0.jsonl", "in2.jsonl"):
+        assert len((tmp_path / "labels" / name).read_text().splitlines()) == 30
+    assert (
+        label_on_ray(replace(settings(tmp_path, model), input=str(tmp_path / "in1*")), cluster.address, FakeEngine) == 0
+    )
+    assert len((tmp_path / "labels" / "in1.jsonl").read_text().splitlines()) == 31
+
+
+def test_a_model_that_no_node_has_is_said(cluster, tmp_path, tiny) -> None:
+    fill(tmp_path, 1, 3)
+    with pytest.raises(SafeguardError, match=r"no node of the cluster can be used: .*none\.gguf"):
+        label_on_ray(settings(tmp_path, tmp_path / "none.gguf"), cluster.address, FakeEngine)
+
+
+def test_what_ray_cannot_do_is_refused_before_anything_starts(tmp_path, tiny) -> None:
+    fill(tmp_path, 2, 3)
+    (tmp_path / "in0.jsonl.gz").write_bytes(b"")
+    for options, said in (
+        ({"limit": 3}, "--limit"),
+        ({"shard": (1, 2)}, "--shard"),
+        ({"dry_run": True}, "--dry-run"),
+        ({"output": None}, "-o DIR"),
+        ({"output": str(tmp_path / "in0.jsonl")}, "is no folder"),
+        ({"output": str(tmp_path)}, "written over"),
+        ({"input": str(tmp_path / "*.none")}, "no file matches"),
+        ({"input": str(tmp_path / "in0*")}, "both be written"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            find_blocks(replace(settings(tmp_path, tiny), **options))
+    assert not (tmp_path / "labels").exists()
 
 
 def test_ten_thousand_rows_on_two_nodes_one_of_them_killed_come_out_once_each(cluster, tmp_path, tiny, capsys) -> None:
