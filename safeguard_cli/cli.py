@@ -63,11 +63,11 @@ def root(
     epilog=(
         EXAMPLES + "safeguard label data.jsonl --policy spam --model demo\n\n"
         "safeguard label posts.csv --policy my-rules.md --policy hate --text-field body -o labels.csv\n\n"
+        "safeguard label data.parquet --policy spam -o labels.parquet --shard 3/16\n\n"
+        "safeguard label '/data/*.jsonl' --policy spam --ray -o /labels\n\n"
         "zcat log.jsonl.gz | safeguard label - --policy spam --effort none | jq -c .spam.label | sort | uniq -c\n\n"
         "safeguard label tickets.csv --policy rules.md --template '{subject}\\n{body}' --rationale\n\n"
         "safeguard label data.jsonl --policy spam --dry-run\n\n"
-        "safeguard label data.parquet --policy spam -o labels.parquet --shard 3/16\n\n"
-        "safeguard label '/data/*.jsonl' --policy spam --ray -o /labels\n\n"
         "[bold]Exit codes[/bold]  0 every row labelled, 1 failed, 2 wrong usage, 3 finished with rows in error,"
         " 4 output cannot be continued, 130 interrupted, 143 terminated"
     ),
@@ -91,6 +91,15 @@ def label(
         typer.Option(
             metavar="K/N",
             help="Label every N-th row only, from the K-th on; safeguard merge joins the outputs.",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[ADDRESS]",
+            help="Label the files that match INPUT on a Ray cluster, one engine on each node; -o is a folder."
+            " Without an address: the cluster of RAY_ADDRESS or of this machine, else a new one here.",
             rich_help_panel=INPUT,
         ),
     ] = None,
@@ -198,15 +207,6 @@ def label(
     ] = options.CacheType.f16,
     ctx: options.Context = None,
     slots: options.Slots = None,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="[ADDRESS]",
-            help="Label the files that match INPUT on a Ray cluster, one engine on each node; -o is a folder."
-            " Without an address: the cluster of RAY_ADDRESS or of this machine, else a new one here.",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
     output: Annotated[
         str | None,
         typer.Option(

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import orjson
 
@@ -36,7 +36,7 @@ COUNTABLE_BYTES = 256 << 20  # larger files are not read twice only to know thei
 LONG_RUN = 1000  # rows from which on it is said that a pipe cannot be continued
 
 EngineMaker = Callable[[EngineSpec, Callable[[str], None]], Engine]
-Preparer = Callable[[Settings, tuple[Policy, ...], Mapping[str, Any]], Prepared]
+Preparer = Callable[[Settings, tuple[Policy, ...], Mapping[str, object]], Prepared]
 
 
 def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Preparer = prepare) -> int:

@@ -21,7 +21,7 @@ from safeguard_cli.models import DEMO, DEMO_NOTICE, find_model, open_model
 from safeguard_cli.policy import Policy, load_policy
 from safeguard_cli.progress import Kind
 from safeguard_cli.prompt import Harmony, Prefix, layout_hash
-from safeguard_cli.records import MAX_ROW_BYTES, Shard
+from safeguard_cli.records import MAX_ROW_BYTES
 from safeguard_cli.terminal import note, warn
 from safeguard_cli.tokenizer import Tokenizer
 
@@ -61,7 +61,7 @@ class Settings:
     temperature: float = 0.0
     seed: int = 0
     limit: int | None = None
-    shard: Shard = (1, 1)
+    shard: tuple[int, int] = (1, 1)  # records.Shard
     long: str = "split"
     max_windows: int = 16
     max_row_bytes: int = MAX_ROW_BYTES
