@@ -14,7 +14,7 @@ from safeguard_cli.options import DISPLAY, EXAMPLES, INPUT, MODEL, OUTPUT, POLIC
 
 app = typer.Typer(
     name="safeguard",
-    help="Label JSONL and CSV against a written policy with gpt-oss-safeguard, on your own machine.",
+    help="Label JSONL, CSV and Parquet against a written policy with gpt-oss-safeguard, on your own machine.",
     epilog="Try it: safeguard label samples/messages.jsonl --policy spam --model demo",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

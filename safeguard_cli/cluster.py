@@ -8,6 +8,7 @@ files of their own, without the rows' bytes, their order, or a way to go on; of 
 from __future__ import annotations
 
 import glob
+import signal
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ from safeguard_cli.policy import Policy
 from safeguard_cli.resume import manifest_path
 from safeguard_cli.run import EngineMaker, label
 from safeguard_cli.setup import Prepared, Settings, load_policies
+from safeguard_cli.signals import UNBROKEN
 from safeguard_cli.terminal import note, warn
 
 MOST_DEATHS = 3  # of a file's workers before it is given up, and of a node's before it is left out
@@ -64,19 +66,30 @@ def label_on_ray(settings: Settings, address: str, make_engine: EngineMaker = En
     ours = not ray.is_initialized()
     try:
         if ours:
-            try:
-                ray.init(address=address or None, logging_level="error", log_to_driver=settings.verbose)
-            except (ConnectionError, ValueError, RuntimeError) as problem:
-                raise SafeguardError(f"Ray cannot be reached: {problem}") from None
+            _start(ray, address, settings.verbose)
         crew = _Crew(ray, _everywhere(settings), blocks, make_engine)
         try:
             crew.work()
+        except errors.Interrupted:
+            note(f"{len(crew.done):,} of {len(blocks):,} files are labelled; the same command goes on with the others")
+            raise
         finally:
-            crew.dismiss()
+            with UNBROKEN:
+                crew.dismiss()
     finally:
         if ours:
             ray.shutdown()
     return _summary(crew, settings)
+
+
+def _start(ray: Any, address: str, verbose: bool) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with UNBROKEN:
+            ray.init(address=address or None, logging_level="error", log_to_driver=verbose)
+            signal.signal(signal.SIGTERM, handler)  # Ray puts one of its own there
+    except (ConnectionError, ValueError, RuntimeError) as problem:
+        raise SafeguardError(f"Ray cannot be reached: {problem}") from None
 
 
 def find_blocks(settings: Settings) -> list[Block]:
@@ -202,12 +215,13 @@ class _Crew:
     def work(self) -> None:
         """Until every block is done or has failed. Raises SafeguardError when no node can be used."""
         while len(self.done) + len(self.failed) < len(self._blocks):
-            self._hire()
-            if not self._tasks:
-                raise SafeguardError(f"no node of the cluster can be used: {self._reason or 'none has a CPU'}")
-            ready, _ = self._ray.wait(list(self._tasks), timeout=POLL_SECONDS)
-            for task in ready:
-                self._take(task)
+            with UNBROKEN:  # nothing can be raised through Ray's C code
+                self._hire()
+                if not self._tasks:
+                    raise SafeguardError(f"no node of the cluster can be used: {self._reason or 'none has a CPU'}")
+                ready, _ = self._ray.wait(list(self._tasks), timeout=POLL_SECONDS)
+                for task in ready:
+                    self._take(task)
 
     def dismiss(self) -> None:
         for worker in self._workers.values():
@@ -255,7 +269,7 @@ class _Crew:
     def _finished(self, block: Block, result: Done) -> None:
         if result.manifest is None:
             self.failed[block] = result
-            warn(f"{block.input}: {result.error}")
+            warn(f"{block.input}: {'; '.join(result.error.splitlines())}")
             return
         self.done[block] = result.manifest
         if not self._settings.verbose and self._settings.progress == "none":

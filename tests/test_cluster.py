@@ -158,6 +158,17 @@ def test_what_ray_cannot_do_is_refused_before_anything_starts(tmp_path, tiny) ->
     assert not (tmp_path / "labels").exists()
 
 
+@pytest.mark.parametrize("options", [["--ray"], ["--ray", "-q"], ["--ray="], ["--shard", "4/3"], ["--shard", "x"]])
+def test_the_address_may_be_left_out_and_a_shard_must_be_one(options, monkeypatch, capsys) -> None:
+    from safeguard_cli.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["safeguard", "label", "*.jsonl", "--policy", "spam", *options])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == errors.USAGE
+    assert ("-o DIR" if "--ray" in options[0] else "K/N") in capsys.readouterr().err
+
+
 def test_ten_thousand_rows_on_two_nodes_one_of_them_killed_come_out_once_each(cluster, tmp_path, tiny, capsys) -> None:
     fill(tmp_path, 8, 1250)
     labels, killed = tmp_path / "labels", []
