@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from safeguard_cli import __version__, cli_measure, cli_policy, options
-from safeguard_cli.options import DISPLAY, EXAMPLES, INPUT, MODEL, OUTPUT, POLICY, TEXT
+from safeguard_cli import __version__, cli_bench, cli_measure, cli_policy, options
+from safeguard_cli.options import DISPLAY, EXAMPLES, INPUT, OUTPUT, POLICY, TEXT
 
 app = typer.Typer(
     name="safeguard",
@@ -23,6 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.add_typer(cli_bench.app)
 app.add_typer(cli_measure.app)
 app.add_typer(cli_policy.app, name="policy")
 
@@ -126,6 +127,7 @@ def label(
         ),
     ] = 16,
     effort: options.Effort = options.EffortName.low,
+    sure: options.Sure = 0.95,
     rationale: options.Rationale = False,
     reasoning: Annotated[
         bool,
@@ -183,30 +185,13 @@ def label(
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed for --temperature.", rich_help_panel=POLICY)] = 0,
     model: options.Model = None,
     threads: options.Threads = None,
-    gpu_layers: Annotated[
-        int,
-        typer.Option(
-            min=-1,
-            metavar="N",
-            help="Layers on the GPU; -1 is all that fit, where llama.cpp was built for one.",
-            rich_help_panel=MODEL,
-        ),
-    ] = -1,
-    cpu_moe: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            metavar="N",
-            help="Keep the experts of the first N layers off the GPU; default: as many as must be.",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
-    kv_type: Annotated[
-        options.CacheType,
-        typer.Option(help="How the cache stores keys and values; q8_0 takes half the memory.", rich_help_panel=MODEL),
-    ] = options.CacheType.f16,
+    gpu_layers: options.GpuLayers = -1,
+    cpu_moe: options.CpuMoe = None,
+    kv_type: options.KvType = options.CacheType.f16,
     ctx: options.Context = None,
     slots: options.Slots = None,
+    repack: options.Repack = options.Repacking.auto,
+    batch: options.Batch = None,
     output: Annotated[
         str | None,
         typer.Option(
@@ -319,6 +304,7 @@ def label(
         violates=_list(violates),
         threshold=threshold,
         effort=effort.value,
+        sure=sure,
         rationale=rationale,
         reasoning=reasoning,
         max_reasoning=max_reasoning,
@@ -339,6 +325,8 @@ def label(
         kv_type=kv_type.value,
         context=ctx,
         slots=slots,
+        repack=options.repacking(repack),
+        batch=batch,
         progress=progress.value,
         quiet=quiet,
         verbose=verbose,

@@ -163,9 +163,11 @@ class Worker:
             except (SafeguardError, OSError) as problem:
                 return Done(getattr(problem, "exit_code", errors.FATAL), error=str(problem))
 
-    def _prepare(self, settings: Settings, policies: tuple[Policy, ...], before: Mapping[str, Any]) -> Prepared:
+    def _prepare(
+        self, settings: Settings, policies: tuple[Policy, ...], before: Mapping[str, Any], _rows: int | None = None
+    ) -> Prepared:
         """As setup.prepare, but once: a loaded engine's memory would count as taken when it is planned again."""
-        key = tuple(before.get(name) for name in ("slots", "cells", "threads")) if settings.deterministic else ()
+        key = tuple(sorted((name, str(value)) for name, value in before.items())) if settings.deterministic else ()
         if key not in self._prepared:
             self._drop()
             self._prepared = {key: setup.prepare(settings, policies, before if settings.deterministic else {})}
@@ -182,20 +184,31 @@ class Worker:
             self._engine = None
 
 
-@dataclass(frozen=True, slots=True)
 class _Lent:
-    """An engine for one run, which stays loaded afterwards; one whose run broke off is not used again."""
+    """An engine for one run, which stays loaded afterwards; one whose run broke off is not used again.
 
-    engine: Engine
-    drop: Callable[[], None]
+    Its counts begin with the run.
+    """
 
-    def __enter__(self) -> Engine:
-        self.engine.deaths = 0
-        return self.engine
+    def __init__(self, engine: Engine, drop: Callable[[], None]) -> None:
+        self._engine, self._drop = engine, drop
+        self._before = engine.deaths, engine.policy_tokens
+        self.complete = engine.complete
+
+    def __enter__(self) -> _Lent:
+        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if kind is not None:
-            self.drop()
+            self._drop()
+
+    @property
+    def deaths(self) -> int:
+        return self._engine.deaths - self._before[0]
+
+    @property
+    def policy_tokens(self) -> int:
+        return self._engine.policy_tokens - self._before[1]
 
 
 class _Crew:

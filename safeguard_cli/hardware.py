@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from safeguard_cli.engine.plan import Plan
+from safeguard_cli.engine.plan import BATCH, Loading, Plan
 from safeguard_cli.engine.probe import Device
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.gguf_file import BadModelFile, Header
@@ -20,6 +20,10 @@ from safeguard_cli.gguf_file import BadModelFile, Header
 DEFAULT_CONTEXT = 8192
 DEFAULT_SLOTS = 16
 REPACK_SHARE = 0.7  # of the free memory; repacking is worth it only where much is left
+REPACK_ROWS = 12  # at 20b repacking takes as long as it saves in some 12 rows
+# Without flash attention a decoded token costs less on a CPU: up to a third of the run for a small model. It takes a
+# matrix of scores for a batch, and prompts are read more slowly.
+PLAIN_ATTENTION_BYTES = 128 << 20
 TYPICAL_CONTENT = 384  # tokens; only shapes the cache, a longer row takes more cells and fewer rows run beside it
 PROGRAM = 60 << 20  # the engine's process before it loads anything: Python, numpy, llama.cpp's code
 GPU_RESERVE = 512 << 20  # of each GPU's free memory, for the driver and what the estimate does not see
@@ -85,19 +89,12 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A run's shape: `plan` for the scheduler, `context` the most tokens that one row may take, policy included.
-
-    `gpu_layers` is llama.cpp's number, -1 for all; the experts of the first `cpu_moe` layers stay off the GPU.
-    """
+    """A run's shape: `plan` for the scheduler, `context` the most tokens that one row may take, policy included."""
 
     plan: Plan
     context: int
-    threads: int
-    extra_buffers: bool
+    loading: Loading
     memory: Memory
-    gpu_layers: int = -1
-    cpu_moe: int = 0
-    cache_type: str = "f16"
 
 
 def shape_run(
@@ -110,12 +107,19 @@ def shape_run(
     threads: int | None,
     amx: bool,
     cells: int | None = None,
+    batch: int | None = None,
     gpu_layers: int = -1,
     cpu_moe: int | None = None,
     cache_type: str = "f16",
     devices: Sequence[Device] = (),
+    repack: bool | None = None,
+    rows: int | None = None,
+    reasoning: bool = False,
 ) -> Shape:
     """Choose slots, cells and GPU layers that fit the free memory. `prefixes` and `overheads` are tokens by policy.
+
+    `rows` is their number where it is known: a few are not worth repacking the weights, which `repack` forces or
+    forbids. With `reasoning` most tokens are decoded one by one.
 
     Raises UsageError when --ctx cannot hold a policy and its answer, SafeguardError when memory cannot hold one row.
     """
@@ -129,8 +133,13 @@ def shape_run(
         )
     free = free_memory()
     typical = max(overheads) + TYPICAL_CONTENT
+    threads = threads or free_cores()
 
-    def candidates(context: int, cache_type: str) -> Iterator[tuple[bool, Plan, int, int, Memory]]:
+    worth = repack if repack is not None else rows is None or rows >= REPACK_ROWS
+    repackings = [False] if amx or not worth else [True] if repack else [True, False]
+    plain_attention = reasoning and not devices and cache_type == "f16"
+
+    def candidates(context: int, cache_type: str) -> Iterator[tuple[Plan, Loading, Memory]]:
         largest = context - min(prefixes)
         # Best first: repacked weights, of which there is a second copy beside the mapped file (and which crash with
         # AMX, see engine/llama.py), then plain ones; all slots, then fewer; all prefixes resident, then one beside
@@ -141,22 +150,25 @@ def shape_run(
         if cells and slots:
             shapes = [(slots, cells)]  # an earlier session's
         shapes.append((slots or max(1, largest // typical), max(prefixes) + largest))
-        for extra_buffers, (wanted, size) in product([False] if amx else [True, False], shapes):
-            plan = Plan(wanted, -(-size // 256) * 256)  # llama.cpp rounds up itself
+        for extra_buffers, (wanted, size) in product(repackings, shapes):
+            plan = Plan(wanted, -(-size // 256) * 256, batch or BATCH)  # llama.cpp rounds up itself
+            flash = not plain_attention or score_bytes(header, plan) > PLAIN_ATTENTION_BYTES
             placed, moe, memory = place(header, plan, len(prefixes), devices, gpu_layers, cpu_moe, cache_type)
+            if not flash:
+                memory = replace(memory, compute=memory.compute + score_bytes(header, plan))
             if extra_buffers:
                 again = repacked_bytes(header) * memory.weights // max(1, header.size)
                 memory = replace(memory, weights=memory.weights + again)
-            yield extra_buffers, plan, placed, moe, memory
+            yield plan, Loading(threads, placed, extra_buffers, moe, cache_type, flash), memory
 
     unified = any(device.unified for device in devices)
 
     def fits(memory: Memory, share: float = 1.0) -> bool:
         return memory.total + (memory.video if unified else 0) <= share * free and memory.video <= video_room(devices)
 
-    for extra_buffers, plan, placed, moe, memory in candidates(context, cache_type):
-        if fits(memory, REPACK_SHARE if extra_buffers else 1.0):
-            return Shape(plan, context, threads or free_cores(), extra_buffers, memory, placed, moe, cache_type)
+    for plan, loading, memory in candidates(context, cache_type):
+        if fits(memory, REPACK_SHARE if loading.extra_buffers and not repack else 1.0):
+            return Shape(plan, context, loading, memory)
     smaller = (c for c in (4096, 2048, least + 256) if least + 16 <= c < context)
     advice = next(
         (
@@ -243,6 +255,11 @@ def cell_bytes(header: Header, cache_type: str = "f16") -> int:
     if cells <= 0:
         raise BadModelFile(f"{header.path.name} does not say how many layers and key/value heads it has")
     return cells
+
+
+def score_bytes(header: Header, plan: Plan) -> int:
+    """Bytes of one layer's attention scores of a full batch, which plain attention writes out as f32."""
+    return plan.batch * plan.cells * header.number("attention.head_count") * 4
 
 
 def compute_bytes(header: Header, plan: Plan, prefixes: int = 1) -> int:

@@ -47,7 +47,8 @@ class Manifest:
 
     `rows`, `output_bytes` and `input_sha256` (a hash over the rows' bytes) are of what was written when this was last
     saved, `counts` too where the output itself cannot tell them (`--only`); `result` is there when the run is finished.
-    Seconds and tokens are of all sessions together.
+    Seconds and tokens are of all sessions together; `repeated_rows` had an earlier row's content and got its Verdicts,
+    `policy_tokens` were decoded because no kept state had them.
     """
 
     decides: dict[str, Any]
@@ -58,6 +59,8 @@ class Manifest:
     output_bytes: int = 0
     input_sha256: str = ""
     seconds: float = 0.0
+    repeated_rows: int = 0
+    policy_tokens: int = 0
     prompt_tokens: int = 0
     generated_tokens: int = 0
     counts: dict[str, Any] | None = None

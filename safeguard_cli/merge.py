@@ -150,7 +150,7 @@ def _one_manifest(shards: Sequence[Manifest], new: Path) -> Manifest:
         "output_sha256": sha256(new),
         **{name: sum(result[name] for result in results) for name in ("rows", "rows_in_error", "engine_deaths")},
     }
-    sums = ("rows", "seconds", "prompt_tokens", "generated_tokens")
+    sums = ("rows", "repeated_rows", "seconds", "policy_tokens", "prompt_tokens", "generated_tokens")
     return replace(
         first,
         decides={**first.decides, "input": {**first.decides["input"], "shard": None}},

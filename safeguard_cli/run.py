@@ -28,7 +28,7 @@ from safeguard_cli.policy import Policy
 from safeguard_cli.progress import make_progress
 from safeguard_cli.records import Record, Source, count_rows, open_source
 from safeguard_cli.resume import START_OVER, InputHash, Shape, check_input, find_manifest, read_output
-from safeguard_cli.setup import Prepared, Settings, decides, load_policies, machine, prepare
+from safeguard_cli.setup import Prepared, Settings, decides, engine_spec, load_policies, machine, prepare
 from safeguard_cli.target import Output, describe_output, open_target
 from safeguard_cli.terminal import note, warn
 
@@ -36,7 +36,7 @@ COUNTABLE_BYTES = 256 << 20  # larger files are not read twice only to know thei
 LONG_RUN = 1000  # rows from which on it is said that a pipe cannot be continued
 
 EngineMaker = Callable[[EngineSpec, Callable[[str], None]], Engine]
-Preparer = Callable[[Settings, tuple[Policy, ...], Mapping[str, object]], Prepared]
+Preparer = Callable[[Settings, tuple[Policy, ...], Mapping[str, object], int | None], Prepared]
 
 
 def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Preparer = prepare) -> int:
@@ -59,10 +59,10 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
         target = open_target(settings, source, stack)
         output = describe_output(settings, source, target, policies)
         previous = find_manifest(target) if isinstance(target, Path) and not settings.overwrite else None
-        prepared = prepare(settings, policies, previous.machine if previous else {})
+        total = _total(settings, source)
+        prepared = prepare(settings, policies, previous.machine if previous else {}, total)
         if settings.dry_run:
             return dry_run(settings, prepared, source, selector)
-        total = None if settings.quiet else _total(settings, source)
         progress = make_progress(settings.progress, policies, total, quiet=settings.quiet)
         run = InFlight(settings, prepared, selector, progress)
         records = iter(source)
@@ -107,7 +107,7 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
                 target = target.with_name(f"{target.name}.retry{target.suffix}")
         if settings.limit is not None and run.kept is None:
             records = islice(records, max(0, settings.limit - run.written))
-        with make_engine(_spec(settings, prepared), note) as engine:
+        with make_engine(engine_spec(settings, prepared), note) as engine:
             if run.journal:
                 run.journal.begin()
             append = run.journal is not None and run.journal.offset > 0
@@ -116,6 +116,8 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
                     with progress:
                         run.label(records, engine, sink)
                 except BaseException as stop:
+                    if run.journal:
+                        run.journal.manifest.policy_tokens += engine.policy_tokens
                     _stopped(run, sink, stop, target, lasting)
                     raise
             if run.journal:
@@ -220,6 +222,7 @@ def _finish(
     target: Path | BinaryIO,
 ) -> None:
     """Leave the record of the finished run, whose output is complete and on disk."""
+    journal.count_time()  # hashing a large model for the first time is no part of it
     before, done = journal.manifest.result, (run.written, run.digest.value())
     if run.kept is not None and isinstance(target, Path):
         if (journal.manifest.rows, journal.manifest.input_sha256) != done:
@@ -229,6 +232,7 @@ def _finish(
         target.replace(journal.output.resolve())
         sync_folder(journal.output)
     journal.manifest.rows, journal.manifest.input_sha256 = done
+    journal.manifest.policy_tokens += engine.policy_tokens
     exhausted = settings.limit is None or run.written < settings.limit
     journal.finish(
         {
@@ -243,22 +247,6 @@ def _finish(
             "model_sha256": model_sha256(prepared.header.path),
             "output_sha256": sha256(journal.output),
         }
-    )
-
-
-def _spec(settings: Settings, prepared: Prepared) -> EngineSpec:
-    shape, rules = prepared.shape, prepared.labeling.rules
-    return EngineSpec(
-        prepared.header.path,
-        rules.prefixes,
-        prepared.options,
-        shape.plan,
-        shape.threads,
-        shape.gpu_layers,
-        shape.extra_buffers,
-        shape.cpu_moe,
-        shape.cache_type,
-        settings.verbose,
     )
 
 

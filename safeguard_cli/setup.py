@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from safeguard_cli import hardware
-from safeguard_cli.config import configured_model
+from safeguard_cli.config import cache_folder, configured_model
 from safeguard_cli.engine.decoding import Options, Trie, overhead
 from safeguard_cli.engine.probe import check_loadable, devices
+from safeguard_cli.engine.process import EngineSpec
 from safeguard_cli.errors import UsageError
 from safeguard_cli.gguf_file import Header
 from safeguard_cli.labeling import Labeling, Rules
@@ -26,7 +27,7 @@ from safeguard_cli.terminal import note, warn
 from safeguard_cli.tokenizer import Tokenizer
 
 DRAIN = 16  # with --deterministic: rows for each slot between two moments when all slots are empty
-BUDGETS = {"none": 0, "low": 256, "medium": 1024, "high": 4096}  # the most reasoning tokens by effort
+BUDGETS = {"none": 0, "auto": 256, "low": 256, "medium": 1024, "high": 4096}  # the most reasoning tokens by effort
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class Settings:
     violates: tuple[str, ...] = ()
     threshold: float | None = None
     effort: str = "low"
+    sure: float = 0.95
     rationale: bool = False
     reasoning: bool = False
     max_reasoning: int | None = None
@@ -73,6 +75,8 @@ class Settings:
     kv_type: str = "f16"
     context: int | None = None
     slots: int | None = None
+    repack: bool | None = None
+    batch: int | None = None
     progress: Kind = "auto"
     quiet: bool = False
     verbose: bool = False
@@ -107,6 +111,8 @@ def load_policies(settings: Settings) -> tuple[Policy, ...]:
     )
     if settings.together and settings.policy_only_prompt:
         raise UsageError("--together needs the response format that --policy-only-prompt leaves out")
+    if settings.together and settings.effort == "auto":
+        raise UsageError("--effort auto decides about one policy at a time: leave --together out, or choose an effort")
     names = [policy.name for policy in policies]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"two policies are named {twice!r}; change `name:` in one's front matter")
@@ -116,10 +122,13 @@ def load_policies(settings: Settings) -> tuple[Policy, ...]:
     return policies
 
 
-def prepare(settings: Settings, policies: tuple[Policy, ...], before: Mapping[str, Any]) -> Prepared:
+def prepare(
+    settings: Settings, policies: tuple[Policy, ...], before: Mapping[str, Any], rows: int | None = None
+) -> Prepared:
     """Everything that can be known from the model file's header alone, before its weights are loaded.
 
     `before` is the machine that an earlier session of the run had: where nothing else is asked for, it is kept.
+    `rows` is the number of rows to come, where it is known.
     """
     name = settings.model or configured_model()
     header = open_model(find_model(name))
@@ -143,7 +152,8 @@ def prepare(settings: Settings, policies: tuple[Policy, ...], before: Mapping[st
     if settings.max_reasoning is not None and settings.effort != "none":
         budget = settings.max_reasoning
     kinds = harmony.tokenizer.string_kinds if settings.rationale else None
-    options = Options(budget, kinds, settings.temperature, settings.seed)
+    sure = settings.sure if settings.effort == "auto" else None
+    options = Options(budget, kinds, settings.temperature, settings.seed, sure)
     overheads = tuple(overhead(Trie(prefix.contract), options) + len(harmony.suffix) for prefix in prefixes)
     amx = hardware.has_amx()
     shape = hardware.shape_run(
@@ -154,11 +164,15 @@ def prepare(settings: Settings, policies: tuple[Policy, ...], before: Mapping[st
         slots=settings.slots or before.get("slots"),
         threads=settings.threads or before.get("threads"),
         cells=before.get("cells"),
+        batch=settings.batch or before.get("batch"),
         amx=amx,
         gpu_layers=settings.gpu_layers,
         cpu_moe=settings.cpu_moe,
         cache_type=settings.kv_type,
         devices=devices(),
+        repack=settings.repack if settings.repack is not None else before.get("extra_buffers"),
+        rows=rows,
+        reasoning=settings.effort not in ("none", "auto"),
     )
     if settings.verbose:
         if amx:
@@ -180,19 +194,34 @@ def prepare(settings: Settings, policies: tuple[Policy, ...], before: Mapping[st
     return Prepared(header, Labeling(harmony, rules), options, shape, overheads, drain)
 
 
+def engine_spec(settings: Settings, prepared: Prepared) -> EngineSpec:
+    """What the engine of a run is started with."""
+    shape, rules = prepared.shape, prepared.labeling.rules
+    return EngineSpec(
+        prepared.header.path,
+        rules.prefixes,
+        prepared.options,
+        shape.plan,
+        shape.loading,
+        str(model_fingerprint(prepared.header.path)),
+        cache_folder() / "prefixes",
+        settings.verbose,
+    )
+
+
 def shape_text(shape: hardware.Shape) -> str:
     memory = shape.memory
     text = (
-        f"{shape.plan.slots} slots, {shape.plan.cells:,} cells, {shape.threads} threads; about"
+        f"{shape.plan.slots} slots, {shape.plan.cells:,} cells, {shape.loading.threads} threads; about"
         f" {memory.total / 1e6:,.0f} MB of memory ({memory.weights / 1e6:,.0f} weights,"
         f" {memory.cache / 1e6:,.0f} cache, {memory.compute / 1e6:,.0f} compute, {memory.program / 1e6:,.0f} program)"
     )
-    if shape.cache_type != "f16":
-        text += f"; cache {shape.cache_type}"
+    if shape.loading.cache_type != "f16":
+        text += f"; cache {shape.loading.cache_type}"
     if memory.video:
-        text += f"; {shape.gpu_layers} layers on the GPU with {memory.video / 1e6:,.0f} MB"
-    if shape.cpu_moe:
-        text += f"; experts of {shape.cpu_moe} layers on the CPU"
+        text += f"; {shape.loading.gpu_layers} layers on the GPU with {memory.video / 1e6:,.0f} MB"
+    if shape.loading.cpu_moe:
+        text += f"; experts of {shape.loading.cpu_moe} layers on the CPU"
     return text
 
 
@@ -216,6 +245,7 @@ def decides(settings: Settings, prepared: Prepared, input_format: str, output: M
         },
         "answer": {
             "effort": settings.effort,
+            "sure": prepared.options.sure,
             "most_reasoning": prepared.options.budget,
             "ctx": prepared.shape.context,
             "long": settings.long,
@@ -245,10 +275,12 @@ def machine(prepared: Prepared) -> dict[str, Any]:
     return {
         "slots": shape.plan.slots,
         "cells": shape.plan.cells,
-        "threads": shape.threads,
-        "gpu_layers": shape.gpu_layers,
-        "cpu_moe": shape.cpu_moe,
-        "kv_type": shape.cache_type,
-        "extra_buffers": shape.extra_buffers,
+        "batch": shape.plan.batch,
+        "threads": shape.loading.threads,
+        "gpu_layers": shape.loading.gpu_layers,
+        "cpu_moe": shape.loading.cpu_moe,
+        "kv_type": shape.loading.cache_type,
+        "extra_buffers": shape.loading.extra_buffers,
+        "flash_attention": shape.loading.flash,
         "versions": versions(),
     }

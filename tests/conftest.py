@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import real_vocabulary
 import tiny_model
-from bench import Bench
 from hypothesis import settings
+from runs import Bench
 
 from safeguard_cli import setup
 from safeguard_cli.gguf_file import read_header

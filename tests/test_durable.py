@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import io
 import json
@@ -21,12 +22,13 @@ from typing import get_args
 
 import pytest
 import tiny_model
-from bench import ids, row
 from fake_engine import FakeEngine
+from runs import ids, row
 
-from safeguard_cli import errors, signals
+from safeguard_cli import errors, setup, signals
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.manifest import Refused
+from safeguard_cli.prompt import Prompt
 from safeguard_cli.show import show
 from safeguard_cli.verdict import ErrorCode
 
@@ -690,6 +692,46 @@ def test_memory_does_not_grow_with_the_input(bench) -> None:
     assert max(seen) - seen[1] < 60e6
 
 
+# Contents that repeat
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_rows_of_one_content_are_decoded_once_and_get_the_same_labels(bench, at_once, deterministic) -> None:
+    chance = random.Random(1)
+    for _ in range(60):
+        numbers = chance.choices(range(7), k=chance.randint(1, 60))
+        rows = [{"id": i, "text": f"text {number}"} for i, number in enumerate(numbers)]
+        bench.source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        asked: list[int] = []
+
+        def before(prompt: Prompt, asked: list[int] = asked) -> None:
+            asked.append(prompt.row)
+
+        engine = functools.partial(FakeEngine, before=before)
+        assert bench(engine, overwrite=True, deterministic=deterministic) == errors.OK
+        out = [json.loads(line) for line in bench.out.read_bytes().splitlines()]
+        assert [row["id"] for row in out] == list(range(len(numbers)))
+        drain = setup.DRAIN * 2 if deterministic else len(numbers)  # bench has two slots
+        seen: dict[tuple[int, int], dict] = {}
+        for i, (number, made) in enumerate(zip(numbers, out, strict=True)):
+            assert seen.setdefault((i // drain, number), made["spam"]) == made["spam"]
+        assert len(asked) == len(seen)
+        assert bench.manifest()["repeated_rows"] == len(numbers) - len(seen)
+
+
+def test_contents_are_forgotten_after_so_many(bench, no_fsync, monkeypatch) -> None:
+    monkeypatch.setattr("safeguard_cli.inflight.REMEMBERED", 2)
+    bench.source.write_text("".join(json.dumps({"text": text}) + "\n" for text in "abacadab"))
+    assert bench() == errors.OK
+    assert bench.manifest()["repeated_rows"] == 3  # a each time: it was met again before it was the oldest
+
+
+def test_sampled_answers_are_not_repeated(bench, no_fsync) -> None:
+    bench.source.write_text('{"text": "a"}\n' * 4)
+    bench(temperature=1.0)
+    assert bench.manifest()["repeated_rows"] == 0
+
+
 # The record
 
 
@@ -714,8 +756,8 @@ def test_the_manifest_says_how_the_labels_came_about_and_show_prints_it(bench, c
 
 
 def test_show_tells_of_a_run_that_is_not_finished_and_of_none(bench, capsys) -> None:
+    bench.fill(9)
     bench.out = bench.folder / "out\x1b[1m.jsonl"
-    bench.source.write_text(row(1, "jsonl") * 9)
     bench.killed_after(5)
     assert show(bench.out, as_json=False) == 0
     shown = capsys.readouterr().out

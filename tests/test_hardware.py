@@ -55,7 +55,7 @@ def shape(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Shape]:
 
 def test_with_enough_memory_the_defaults_are_taken(shape) -> None:
     found = shape(64 * GB)
-    assert (found.plan.slots, found.context, found.extra_buffers) == (DEFAULT_SLOTS, 8192, True)
+    assert (found.plan.slots, found.context, found.loading.extra_buffers) == (DEFAULT_SLOTS, 8192, True)
 
 
 def test_a_cell_of_the_20b_takes_48_kib() -> None:
@@ -97,16 +97,16 @@ def test_what_fits_with_one_slot_is_not_refused_with_the_default(shape, model: H
 
 def test_a_run_is_not_refused_for_the_sake_of_repacked_weights(shape) -> None:
     least = shape(64 * GB, SMALL, slots=1, amx=True).memory.total
-    assert not shape(least, SMALL, slots=1, amx=False).extra_buffers
+    assert not shape(least, SMALL, slots=1, amx=False).loading.extra_buffers
 
 
 def test_repacked_weights_are_left_out_on_amx(shape) -> None:
-    assert not shape(64 * GB, amx=True).extra_buffers
+    assert not shape(64 * GB, amx=True).loading.extra_buffers
 
 
 def test_repacked_weights_are_left_out_where_memory_is_short(shape) -> None:
     found = shape(16 * GB)
-    assert not found.extra_buffers
+    assert not found.loading.extra_buffers
     assert found.memory.weights == LARGE.size
 
 

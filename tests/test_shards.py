@@ -8,10 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from bench import Bench, ids
 from fake_engine import FakeEngine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from runs import Bench, ids
 
 from safeguard_cli.engine.decoding import Completion
 from safeguard_cli.errors import UsageError
