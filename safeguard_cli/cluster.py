@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import signal
+import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,7 @@ from safeguard_cli.terminal import note, warn
 
 MOST_DEATHS = 3  # of a file's workers before it is given up, and of a node's before it is left out
 LOCK_SECONDS = 60.0  # how long a worker that is gone may still hold its output
+CONNECT_SECONDS = 10.0
 POLL_SECONDS = 1.0  # between two looks at which nodes there are
 
 
@@ -83,6 +85,12 @@ def label_on_ray(settings: Settings, address: str, make_engine: EngineMaker = En
 
 
 def _start(ray: Any, address: str, verbose: bool) -> None:
+    host, colon, port = address.rpartition(":")
+    if colon and "/" not in address:
+        try:  # Ray itself asks for more than two minutes
+            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+        except (OSError, ValueError, OverflowError) as problem:
+            raise SafeguardError(f"no Ray cluster answers at {address}: {problem}") from None
     handler = signal.getsignal(signal.SIGTERM)
     try:
         with UNBROKEN:

@@ -158,6 +158,13 @@ def test_what_ray_cannot_do_is_refused_before_anything_starts(tmp_path, tiny) ->
     assert not (tmp_path / "labels").exists()
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:none"])
+def test_an_address_where_no_cluster_answers_is_said(tmp_path, tiny, address) -> None:
+    fill(tmp_path, 1, 3)
+    with pytest.raises(SafeguardError, match=f"no Ray cluster answers at {address}"):
+        label_on_ray(settings(tmp_path, tiny), address, FakeEngine)
+
+
 @pytest.mark.parametrize("options", [["--ray"], ["--ray", "-q"], ["--ray="], ["--shard", "4/3"], ["--shard", "x"]])
 def test_the_address_may_be_left_out_and_a_shard_must_be_one(options, monkeypatch, capsys) -> None:
     from safeguard_cli.cli import main
