@@ -145,6 +145,7 @@ def test_absurd_numbers_in_a_header_are_refused_or_survived(shape, key: str, val
 def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Puts the process into a made-up control group."""
     monkeypatch.setattr(hardware, "_CGROUP", tmp_path)
+    monkeypatch.setattr(hardware, "_OWN_CGROUPS", tmp_path / "own")
 
     def cgroup(**files: str) -> None:
         for name, text in files.items():
@@ -167,6 +168,38 @@ def test_a_control_group_without_a_limit_changes_nothing(cgroup) -> None:
     cgroup(memory_max="max", memory_current="1000", cpu_max="max 100000")
     assert free_memory() > 1_000_000
     assert free_cores() >= 1
+
+
+def test_files_that_the_system_keeps_in_memory_give_way(cgroup) -> None:
+    cgroup(memory_max="3000000", memory_current="2900000", memory_stat="anon 100\ninactive_file 1500000\nslab 5")
+    assert free_memory() == 1_600_000
+
+
+def test_the_tightest_of_nested_groups_counts(tmp_path: Path, cgroup) -> None:
+    cgroup(memory_max="max", memory_current="1")
+    for path, limit in (("a", "5000000"), ("a/b", "9000000")):
+        (tmp_path / path).mkdir()
+        (tmp_path / path / "memory.max").write_text(f"{limit}\n")
+        (tmp_path / path / "memory.current").write_text("1000000\n")
+    (tmp_path / "own").write_text("0::/a/b\n")
+    assert free_memory() == 4_000_000
+    (tmp_path / "own").write_text("0::/elsewhere\n")  # as told from outside a container: the root is the own one
+    assert free_memory() > 9_000_000
+
+
+def test_groups_of_version_1_count(tmp_path: Path, cgroup) -> None:
+    for path, text in (
+        ("memory/x/memory.limit_in_bytes", "3000000"),
+        ("memory/x/memory.usage_in_bytes", "2500000"),
+        ("memory/x/memory.stat", "inactive_file 1\ntotal_inactive_file 500000"),
+        ("cpu/x/cpu.cfs_quota_us", "150000"),
+        ("cpu/x/cpu.cfs_period_us", "100000"),
+        ("own", "4:memory:/x\n3:cpu,cpuacct:/x\n1:name=systemd:/x"),
+    ):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text + "\n")
+    assert free_memory() == 1_000_000
+    assert free_cores() == 1
 
 
 @pytest.mark.parametrize("quota", ["50000 100000", "100000 100000", "150000 100000"])
