@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +14,7 @@ from safeguard_cli.options import DISPLAY, EXAMPLES, INPUT, OUTPUT, POLICY, TEXT
 
 app = typer.Typer(
     name="safeguard",
-    help="Label JSONL and CSV against a written policy with gpt-oss-safeguard, on your own machine.",
+    help="Label JSONL, CSV and Parquet against a written policy with gpt-oss-safeguard, on your own machine.",
     epilog="Try it: safeguard label samples/messages.jsonl --policy spam --model demo",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -64,6 +65,8 @@ def root(
     epilog=(
         EXAMPLES + "safeguard label data.jsonl --policy spam --model demo\n\n"
         "safeguard label posts.csv --policy my-rules.md --policy hate --text-field body -o labels.csv\n\n"
+        "safeguard label data.parquet --policy spam -o labels.parquet --shard 3/16\n\n"
+        "safeguard label '/data/*.jsonl' --policy spam --ray -o /labels\n\n"
         "zcat log.jsonl.gz | safeguard label - --policy spam --effort none | jq -c .spam.label | sort | uniq -c\n\n"
         "safeguard label tickets.csv --policy rules.md --template '{subject}\\n{body}' --rationale\n\n"
         "safeguard label data.jsonl --policy spam --dry-run\n\n"
@@ -73,13 +76,34 @@ def root(
 )
 def label(
     input: Annotated[
-        str, typer.Argument(metavar="INPUT", help="JSONL, NDJSON, CSV or TSV, each also .gz; - for standard input.")
+        str,
+        typer.Argument(
+            metavar="INPUT",
+            help="JSONL, NDJSON, CSV or TSV, each also .gz, or Parquet; - for standard input; a pattern with --ray.",
+        ),
     ],
     policy: options.Policies,
     format: options.Format = None,
     encoding: options.Encoding = "utf-8",
     limit: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Label the first N rows only.", rich_help_panel=INPUT)
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K/N",
+            help="Label every N-th row only, from the K-th on; safeguard merge joins the outputs.",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[ADDRESS]",
+            help="Label the files that match INPUT on a Ray cluster, one engine on each node; -o is a folder."
+            " Without an address: the cluster of RAY_ADDRESS or of this machine, else a new one here.",
+            rich_help_panel=INPUT,
+        ),
     ] = None,
     max_row_bytes: Annotated[
         int, typer.Option(min=1, metavar="N", help="A larger row becomes an error row.", rich_help_panel=INPUT)
@@ -258,7 +282,6 @@ def label(
 
     One row in, one row out, in order: the row's own fields and, under the policy's name, its label and scores.
     """
-    from safeguard_cli.run import label as run
     from safeguard_cli.setup import Settings
 
     settings = Settings(
@@ -291,6 +314,7 @@ def label(
         temperature=temperature,
         seed=seed,
         limit=limit,
+        shard=_shard(shard),
         long=long.value,
         max_windows=max_windows,
         max_row_bytes=max_row_bytes,
@@ -309,7 +333,38 @@ def label(
         verbose=verbose,
         dry_run=dry_run,
     )
-    options.run(lambda: run(settings), debug)
+
+    def run() -> int:
+        if ray is not None:
+            from safeguard_cli.cluster import label_on_ray
+
+            return label_on_ray(settings, ray)
+        from safeguard_cli.run import label
+
+        return label(settings)
+
+    options.run(run, debug)
+
+
+@app.command(
+    no_args_is_help=True,
+    epilog=EXAMPLES + "safeguard merge labels.1.jsonl labels.2.jsonl labels.3.jsonl -o labels.jsonl",
+)
+def merge(
+    outputs: Annotated[list[Path], typer.Argument(metavar="OUT...", help="The outputs of all shards, in any order.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The merged output.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists already.")] = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Join the outputs of label's --shard 1/N to N/N: the rows of the whole input, in its order."""
+
+    def run() -> int:
+        from safeguard_cli.merge import merge
+
+        return merge(outputs, output, overwrite=overwrite, quiet=quiet)
+
+    options.run(run, debug)
 
 
 @app.command(
@@ -395,6 +450,19 @@ def _list(value: str | None) -> tuple[str, ...]:
     return tuple(item.strip() for item in value.split(",") if item.strip()) if value else ()
 
 
+def _shard(value: str | None) -> tuple[int, int]:
+    if value is None:
+        return 1, 1
+    part, _, parts = value.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise typer.BadParameter(f"{value!r} is no K/N with K from 1 to N", param_hint="--shard")
+    return int(part), int(parts)
+
+
 def main() -> None:
     """Entry point of the `safeguard` command."""
-    app()
+    arguments = sys.argv[1:]
+    for at, argument in enumerate(arguments):
+        if argument == "--ray" and (arguments[at + 1 : at + 2] or ["-"])[0].startswith("-"):
+            arguments[at] = "--ray="  # typer has no option whose value may be left out
+    app(arguments)

@@ -37,6 +37,10 @@ class Refused(SafeguardError):
     exit_code = errors.RESUME_REFUSED
 
 
+class Locked(Refused):
+    """Another run has the output just now."""
+
+
 @dataclass(slots=True)
 class Manifest:
     """`decides` is all that can change a label, `machine` what can only move its last digits.
@@ -195,7 +199,7 @@ def _short(value: Any) -> str:
 
 @contextmanager
 def locked(path: Path, holder: Path) -> Iterator[IO[bytes]]:
-    """Hold `path`, made if need be, against other runs. Raises Refused naming the process that has it."""
+    """Hold `path`, made if need be, against other runs. Raises Locked naming the process that has it."""
     try:
         file = path.open("ab")
     except OSError as error:
@@ -215,5 +219,5 @@ def locked(path: Path, holder: Path) -> Iterator[IO[bytes]]:
         if not ours:  # or it was replaced by one that has just ended
             other = load(holder)
             who = f"process {other.process}" if other and psutil.pid_exists(other.process) else "another process"
-            raise Refused(f"{path} is being written by {who} just now") from None
+            raise Locked(f"{path} is being written by {who} just now") from None
         yield file

@@ -25,7 +25,7 @@ EXAMPLES = "[bold]Examples[/bold]\n\n"
 
 
 class InputFormat(Enum):
-    jsonl, ndjson, csv, tsv = "jsonl", "ndjson", "csv", "tsv"
+    jsonl, ndjson, csv, tsv, parquet = "jsonl", "ndjson", "csv", "tsv", "parquet"
 
 
 class EffortName(Enum):

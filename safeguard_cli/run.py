@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from itertools import islice
@@ -23,6 +23,8 @@ from safeguard_cli.inflight import InFlight
 from safeguard_cli.journal import Journal, open_journal
 from safeguard_cli.manifest import Refused, model_sha256, sha256, sync_folder
 from safeguard_cli.outputs import Sink, make_layout, open_sink, output_delimiter
+from safeguard_cli.parquet_output import label_to_parquet, parquet_target
+from safeguard_cli.policy import Policy
 from safeguard_cli.progress import make_progress
 from safeguard_cli.records import Record, Source, count_rows, open_source
 from safeguard_cli.resume import START_OVER, InputHash, Shape, check_input, find_manifest, read_output
@@ -34,10 +36,14 @@ COUNTABLE_BYTES = 256 << 20  # larger files are not read twice only to know thei
 LONG_RUN = 1000  # rows from which on it is said that a pipe cannot be continued
 
 EngineMaker = Callable[[EngineSpec, Callable[[str], None]], Engine]
+Preparer = Callable[[Settings, tuple[Policy, ...], Mapping[str, object], int | None], Prepared]
 
 
-def label(settings: Settings, make_engine: EngineMaker = Engine) -> int:
+def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Preparer = prepare) -> int:
     """Run `safeguard label`. Returns the exit code; raises SafeguardError with a sentence for the user."""
+    if (parquet := parquet_target(settings)) is not None:
+        with _sentences():
+            return label_to_parquet(settings, parquet, lambda inner: label(inner, make_engine, prepare))
     policies = load_policies(settings)
     with _sentences(), ExitStack() as stack:
         reopen = partial(
@@ -46,6 +52,7 @@ def label(settings: Settings, make_engine: EngineMaker = Engine) -> int:
             format=settings.format,
             encoding=settings.encoding,
             max_row_bytes=settings.max_row_bytes,
+            shard=settings.shard,
         )
         source = stack.enter_context(reopen())
         selector = make_selector(source, text_fields=settings.text_fields, template=settings.template)
@@ -248,6 +255,10 @@ def _total(settings: Settings, source: Source) -> int | None:
     if source.path is None or (source.total_bytes or 0) > COUNTABLE_BYTES:
         return settings.limit
     rows = count_rows(
-        source.path, format=settings.format, encoding=settings.encoding, max_row_bytes=settings.max_row_bytes
+        source.path,
+        format=settings.format,
+        encoding=settings.encoding,
+        max_row_bytes=settings.max_row_bytes,
+        shard=settings.shard,
     )
     return rows if settings.limit is None else min(rows, settings.limit)

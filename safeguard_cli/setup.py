@@ -64,6 +64,7 @@ class Settings:
     seed: int = 0
     each_row: bool = False  # a content that came before is labelled again, not given the same verdict
     limit: int | None = None
+    shard: tuple[int, int] = (1, 1)  # records.Shard
     long: str = "split"
     max_windows: int = 16
     max_row_bytes: int = MAX_ROW_BYTES
@@ -241,6 +242,7 @@ def decides(settings: Settings, prepared: Prepared, input_format: str, output: M
             "text_fields": list(settings.text_fields),
             "template": settings.template,
             "max_row_bytes": settings.max_row_bytes,
+            "shard": None if settings.shard == (1, 1) else list(settings.shard),
         },
         "answer": {
             "effort": settings.effort,

@@ -15,6 +15,7 @@ from rich.text import Text
 from safeguard_cli import errors
 from safeguard_cli.errors import UsageError
 from safeguard_cli.manifest import Manifest, load
+from safeguard_cli.parquet_output import journal_path
 from safeguard_cli.resume import manifest_path, run_path
 from safeguard_cli.terminal import safe
 
@@ -23,6 +24,8 @@ def show(output: Path, *, as_json: bool) -> int:
     """Print the manifest of an output on standard output, for people or as JSON."""
     finished = manifest_path(output)
     path = finished if finished.exists() else run_path(output)
+    if not path.exists() and run_path(journal_path(output)).exists():
+        path = run_path(journal_path(output))
     manifest = load(path)
     if manifest is None:
         raise UsageError(f"{output}: nothing is on record; there is neither {finished.name} nor {path.name}")
