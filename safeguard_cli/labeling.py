@@ -140,7 +140,9 @@ class Labeling:
         own = worst.scores[begin : begin + len(policy.labels)]
         scores = {name: round(score, 6) for name, score in zip(policy.labels, own, strict=True)}
         label = max(zip(own, policy.labels, strict=True), key=lambda pair: pair[0])[1]
-        p, threshold = min(1.0, round(p_violates(worst), 6)), self.rules.threshold
+        # The sum of what is written, so that a reader's sum equals it.
+        p = min(1.0, round(sum(scores[name] for name in policy.labels if name in policy.violates), 6))
+        threshold = self.rules.threshold
         decode = self.harmony.tokenizer.decode
         return Verdict(
             label=label,
