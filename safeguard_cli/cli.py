@@ -64,6 +64,7 @@ def root(
         "safeguard label posts.csv --policy my-rules.md --policy hate --text-field body -o labels.csv\n\n"
         "zcat log.jsonl.gz | safeguard label - --policy spam --effort none | jq -c .spam.label | sort | uniq -c\n\n"
         "safeguard label tickets.csv --policy rules.md --template '{subject}\\n{body}' --rationale\n\n"
+        "safeguard label data.jsonl --policy spam --server http://gpu1:8000 --server http://gpu2:8000\n\n"
         "safeguard label data.jsonl --policy spam --dry-run\n\n"
         "[bold]Exit codes[/bold]  0 every row labelled, 1 failed, 2 wrong usage, 3 finished with rows in error,"
         " 4 output cannot be continued, 130 interrupted, 143 terminated"
@@ -183,6 +184,10 @@ def label(
     ] = options.CacheType.f16,
     ctx: options.Context = None,
     slots: options.Slots = None,
+    server: options.Server = None,
+    server_api: options.ServerApi = options.ServerApiName.completion,
+    server_model: options.ServerModel = None,
+    tokenizer: options.TokenizerFile = None,
     output: Annotated[
         str | None,
         typer.Option(
@@ -309,6 +314,10 @@ def label(
         max_row_bytes=max_row_bytes,
         csv_safe=csv_safe,
         model=model,
+        servers=tuple(server or ()),
+        server_api=server_api.value,
+        server_model=server_model,
+        tokenizer=tokenizer,
         threads=threads,
         gpu_layers=gpu_layers,
         cpu_moe=cpu_moe,

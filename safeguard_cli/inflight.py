@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safeguard_cli.content import Selector
 from safeguard_cli.engine.process import Engine
@@ -19,6 +19,9 @@ from safeguard_cli.records import Record
 from safeguard_cli.resume import InputHash, Written
 from safeguard_cli.setup import Prepared, Settings
 from safeguard_cli.signals import UNBROKEN
+
+if TYPE_CHECKING:
+    from safeguard_cli.engine.remote import ServerEngine
 
 WAITING = 8  # rows that may wait, for each slot, for an earlier one to finish
 
@@ -40,7 +43,7 @@ class InFlight:
         self._rows: deque[Row] = deque()  # in input order; the first is number `written`
         self._most = WAITING * prepared.shape.plan.slots
 
-    def label(self, records: Iterator[Record], engine: Engine, sink: Sink) -> None:
+    def label(self, records: Iterator[Record], engine: Engine | ServerEngine, sink: Sink) -> None:
         """Label all records, the first of which is number `written`. Raises SafeguardError when the input breaks off
         or the output cannot be written."""
         labeling = self.prepared.labeling

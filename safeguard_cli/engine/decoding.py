@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from safeguard_cli.engine.plan import MOST_OUTPUTS
 from safeguard_cli.prompt import Contract, Prompt
+from safeguard_cli.verdict import ErrorCode
 
 MAX_RATIONALE = 96
 
@@ -42,11 +43,16 @@ class Step:
     """Tokens to decode next, with logits wanted at the indices `outputs` of them (the last one by default).
 
     With `branch`, the tokens go onto a copy of the row's sequence that is dropped as soon as the logits are read.
+    `among` are by output the only tokens whose logits will be looked at, the most important ones first; without it the
+    model goes on freely, for at most `most` tokens, the next included, and where it writes `until` it is done.
     """
 
     tokens: tuple[int, ...]
     outputs: tuple[int, ...]
     branch: bool = False
+    among: tuple[tuple[int, ...], ...] = ()
+    most: int = 0
+    until: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +62,7 @@ class Completion:
     `scores` are the labels' probabilities in the policy's order, summing to 1; where an answer holds labels of several
     policies, one such list after the other. `analysis` are the reasoning messages'
     ids, `ended` whether the model ended its reasoning itself, `generated` counts the tokens that it chose freely.
-    With `error`, there is nothing else.
+    With `error`, there is nothing else, but its code.
     """
 
     prompt: Prompt
@@ -66,6 +72,7 @@ class Completion:
     rationale: tuple[int, ...] | None = None
     generated: int = 0
     error: str | None = None
+    code: ErrorCode = "engine"
 
 
 Coroutine: TypeAlias = Generator[Step, Logits, Completion]
@@ -97,11 +104,11 @@ def decide(prompt: Prompt, trie: Trie, options: Options) -> Coroutine:
         ended, forced = yield from _reason(prompt, contract, options.budget, choose, analysis)
     else:
         forced = (*prompt.ids, *contract.open_final_at_once)
-    logits = yield _step((*forced, *trie.common))
+    logits = yield _step((*forced, *trie.common), trie.root.wanted)
     choice = yield from _score(trie, logits[0])
     scores, best = choice, trie.rest_of_best(choice)
     for opening, other in trie.more:
-        logits = yield _step((*best, *opening, *other.common))
+        logits = yield _step((*best, *opening, *other.common), other.root.wanted)
         choice = yield from _score(other, logits[0])
         scores, best = np.append(scores, choice), other.rest_of_best(choice)
     rationale = None
@@ -111,8 +118,12 @@ def decide(prompt: Prompt, trie: Trie, options: Options) -> Coroutine:
     return Completion(prompt, tuple(scores.tolist()), tuple(map(tuple, analysis)), ended, rationale, generated)
 
 
-def _step(tokens: tuple[int, ...]) -> Step:
-    return Step(tokens, (len(tokens) - 1,))
+def _step(tokens: tuple[int, ...], among: tuple[int, ...]) -> Step:
+    return Step(tokens, (len(tokens) - 1,), among=(among,))
+
+
+def _go_on(tokens: tuple[int, ...], most: int, until: str | None = None) -> Step:
+    return Step(tokens, (len(tokens) - 1,), most=most, until=until)
 
 
 def _reason(
@@ -125,7 +136,8 @@ def _reason(
     """
     analysis.append([])
     spent, again = 0, len(contract.next_message) + max(map(len, contract.channels.values()))
-    logits = yield _step((*prompt.ids, *contract.open_analysis))
+    channels = (contract.final_token, *contract.channels)
+    logits = yield _go_on((*prompt.ids, *contract.open_analysis), budget)
     while True:
         token = choose(logits[0])
         if token not in contract.stops:
@@ -133,18 +145,18 @@ def _reason(
             spent += 1
             if spent >= budget:
                 return False, (token, *contract.next_message, *contract.open_final)
-            logits = yield _step((token,))
+            logits = yield _go_on((token,), budget - spent)
             continue
         if not analysis[-1] or spent + again >= budget:
             return True, (*contract.next_message, *contract.open_final)
-        logits = yield _step(contract.next_message)
-        channel = max((contract.final_token, *contract.channels), key=logits[0].__getitem__)
+        logits = yield _step(contract.next_message, channels)
+        channel = max(channels, key=logits[0].__getitem__)
         _check(logits[0][channel])
         if channel == contract.final_token:
             return True, contract.open_final
         analysis.append([])
         spent += again
-        logits = yield _step(contract.channels[channel])
+        logits = yield _go_on(contract.channels[channel], budget - spent)
 
 
 def _score(trie: Trie, root: Logits) -> Generator[Step, Logits, npt.NDArray[np.float64]]:
@@ -155,7 +167,8 @@ def _score(trie: Trie, root: Logits) -> Generator[Step, Logits, npt.NDArray[np.f
         # A few nodes at a time: a decode has room for so many logits only, see Plan.context.
         for begin in range(0, len(chain.nodes), MOST_OUTPUTS):
             nodes = chain.nodes[begin : begin + MOST_OUTPUTS]
-            logits = yield Step(chain.tokens, tuple(index for index, _ in nodes), branch=True)
+            among = tuple(node.wanted for _, node in nodes)
+            logits = yield Step(chain.tokens, tuple(index for index, _ in nodes), branch=True, among=among)
             for row, (_, node) in zip(logits, nodes, strict=True):
                 node.add_scores(row, log_scores)
     scores: npt.NDArray[np.float64] = np.exp(log_scores)
@@ -168,13 +181,13 @@ def _write_string(
 ) -> Generator[Step, Logits, tuple[int, ...]]:
     """A JSON string of bounded length: only tokens that keep it one are chosen, and it ends at the closing quote."""
     ids: list[int] = []
-    logits = yield _step(opening)
+    logits = yield _go_on(opening, MAX_RATIONALE, '"}')
     while len(ids) < MAX_RATIONALE:
         token = choose(np.where(kinds[: len(logits[0])] > 0, logits[0], -np.inf).astype(np.float32))
         ids.append(token)
         if kinds[token] == 2 or len(ids) == MAX_RATIONALE:
             break
-        logits = yield _step((token,))
+        logits = yield _go_on((token,), MAX_RATIONALE - len(ids), '"}')
     return tuple(ids)
 
 
@@ -206,6 +219,7 @@ class Node:
     end: int | None = None
     under: list[list[int]] = field(default_factory=list)  # labels below each alternative, children first
     quote_ids: npt.NDArray[np.intp] | None = None
+    wanted: tuple[int, ...] = ()  # the tokens that `add_scores` looks at
 
     @property
     def branching(self) -> bool:
@@ -265,10 +279,12 @@ class Trie:
 
 
 def _collect(node: Node) -> list[int]:
-    """Fill `under` from the leaves up; returns all labels below and at the node."""
+    """Fill `under` and `wanted` from the leaves up; returns all labels below and at the node."""
     node.under = [_collect(child) for child in node.children.values()]
-    if node.end is not None:
+    node.wanted = tuple(node.children)
+    if node.end is not None and node.quote_ids is not None:
         node.under.append([node.end])
+        node.wanted += tuple(node.quote_ids.tolist())
     return [label for labels in node.under for label in labels]
 
 
