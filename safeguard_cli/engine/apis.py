@@ -58,6 +58,10 @@ class Api(Protocol):
         self, ids: Sequence[int], most: int, until: str | None, stops: Iterable[int], sampling: Sampling, slot: int
     ) -> Body: ...
 
+    def warm(self, ids: Sequence[int], slot: int) -> Body | None:
+        """A request that only decodes `ids` into a cache; None where there is no such thing."""
+        ...
+
     def generated(self, reply: Any) -> Generated: ...
 
     def choose(self, ids: Sequence[int], among: Sequence[int], slot: int) -> Body: ...
@@ -85,6 +89,9 @@ class LlamaServer:
             "temperature": sampling.temperature,
             "seed": sampling.seed,
         }
+
+    def warm(self, ids: Sequence[int], slot: int) -> Body | None:
+        return {**_llama(ids, slot), "n_predict": 0}
 
     def generated(self, reply: Any) -> Generated:
         if reply["truncated"]:
@@ -131,6 +138,9 @@ class Completions:
             "seed": sampling.seed,
             "return_token_ids": True,
         }
+
+    def warm(self, ids: Sequence[int], slot: int) -> Body | None:
+        return None
 
     def generated(self, reply: Any) -> Generated:
         choice = reply["choices"][0]
@@ -180,6 +190,9 @@ class SGLang:
         if sampling.temperature:
             how["sampling_seed"] = sampling.seed
         return {"input_ids": list(ids), "sampling_params": how | ({"stop": [until]} if until else {})}
+
+    def warm(self, ids: Sequence[int], slot: int) -> Body | None:
+        return None
 
     def generated(self, reply: Any) -> Generated:
         reason = reply["meta_info"]["finish_reason"]

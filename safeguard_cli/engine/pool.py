@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import httpx
@@ -68,24 +68,22 @@ class RowFailed(Exception):
 
 @dataclass(slots=True, eq=False)
 class Server(Generic[A]):
-    """One server while a run goes on. `slots` are its free caches, `last` what policy each was last used for."""
+    """One server while a run goes on. `slots` are its free caches; each serves every `policies`-th policy only, which
+    it keeps decoded."""
 
     served: Served[A]
     pace: Pace
     client: httpx.AsyncClient
     slots: list[int]
-    last: dict[int, int] = field(default_factory=dict)
+    policies: int
     down_until: float = 0.0
     fails: int = 0  # connections one after the other
 
-    def take_slot(self, policy: int) -> int:
-        """A free cache, rather one that holds this policy already; -1 leaves the choice to the server."""
-        if not self.slots:
+    def slot(self, policy: int) -> int | None:
+        """A free cache for a policy, None when it has to wait for one; -1 leaves the choice to the server."""
+        if not self.served.slots:
             return -1
-        slot = next((slot for slot in self.slots if self.last.get(slot) == policy), self.slots[0])
-        self.slots.remove(slot)
-        self.last[slot] = policy
-        return slot
+        return next((slot for slot in self.slots if (slot - policy) % self.policies == 0), None)
 
 
 @dataclass(slots=True, eq=False)
@@ -100,9 +98,13 @@ class Lease(Generic[A]):
 class Pool(Generic[A]):
     """The servers of a run. Only used inside one event loop."""
 
-    def __init__(self, servers: Sequence[Served[A]], key: str | None, patience: Patience, fixed: int | None) -> None:
+    def __init__(
+        self, servers: Sequence[Served[A]], key: str | None, patience: Patience, fixed: int | None, policies: int
+    ) -> None:
         self.patience = patience
-        self.servers = [_open(served, key, patience, fixed, len(servers)) for served in servers]
+        share = None if fixed is None else max(1, fixed // len(servers))
+        self.servers = [_open(served, key, patience, share, policies) for served in servers]
+        self._spare = 2 if policies > 1 else 1  # rows of one policy must not keep the slots of another idle
         self._changed = asyncio.Condition()
         self._down_since: float | None = None
 
@@ -113,7 +115,19 @@ class Pool(Generic[A]):
 
     def most(self) -> int:
         """Rows that may be under way now."""
-        return max(1, sum(server.pace.limit for server in self.servers))
+        return max(1, sum(server.pace.limit for server in self.servers)) * self._spare
+
+    async def warm(self, request: Callable[[A, int, int], tuple[str, Body] | None]) -> None:
+        """Have every cache decode its policy before the rows come, each alone: what is decoded beside it moves the
+        last bits of what all its rows will share. `request` is given API, policy and cache; failures are the rows' to
+        tell of."""
+
+        async def one(server: Server[A]) -> None:
+            for slot in server.slots[: server.pace.limit]:
+                if asked := request(server.served.api, slot % server.policies, slot):
+                    await self._post(server, *asked)
+
+        await asyncio.gather(*map(one, self.servers), return_exceptions=True)
 
     @asynccontextmanager
     async def lease(self, policy: int) -> AsyncIterator[Lease[A]]:
@@ -173,11 +187,17 @@ class Pool(Generic[A]):
 
     async def _take(self, policy: int, rather_not: Server[A] | None) -> Lease[A]:
         while True:
-            found = [server for server in self.servers if self._open_now(server)]
+            found = [
+                (server, slot)
+                for server in self.servers
+                if self._open_now(server) and (slot := server.slot(policy)) is not None
+            ]
             if found:
-                server = min(found, key=lambda s: (s is rather_not, s.pace.running / s.pace.limit))
+                server, slot = min(found, key=lambda pair: self._burden(pair[0], rather_not))
                 server.pace.running += 1
-                return Lease(policy, server, server.take_slot(policy))
+                if slot >= 0:
+                    server.slots.remove(slot)
+                return Lease(policy, server, slot)
             async with self._changed:
                 # Servers that are down come up by themselves; nobody tells.
                 try:
@@ -190,7 +210,10 @@ class Pool(Generic[A]):
         if lease.slot >= 0:
             lease.server.slots.append(lease.slot)
         async with self._changed:
-            self._changed.notify()
+            self._changed.notify_all()
+
+    def _burden(self, server: Server[A], rather_not: Server[A] | None) -> tuple[bool, float]:
+        return server is rather_not, server.pace.running / server.pace.limit
 
     def _open_now(self, server: Server[A]) -> bool:
         return server.pace.room > 0 and server.down_until <= time.monotonic()
@@ -279,12 +302,11 @@ def client_options(address: Address, key: str | None, patience: Patience) -> dic
     }
 
 
-def _open(served: Served[A], key: str | None, patience: Patience, fixed: int | None, servers: int) -> Server[A]:
+def _open(served: Served[A], key: str | None, patience: Patience, share: int | None, policies: int) -> Server[A]:
     # llama-server decodes no more rows at once than it has slots: what waits there would only lose its cache.
-    share = None if fixed is None else max(1, fixed // servers)
     pace = Pace(served.slots or MOST, served.slots or START, share)
     client = httpx.AsyncClient(**client_options(served.address, key, patience))
-    return Server(served, pace, client, list(range(served.slots)))
+    return Server(served, pace, client, list(range(served.slots)), min(policies, served.slots) or 1)
 
 
 def _seconds(text: str | None) -> float | None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from safeguard_cli.engine.apis import LISTED, MOST_MASS, Api, BadReply, Sampling, checked
+from safeguard_cli.engine.apis import LISTED, MOST_MASS, Api, BadReply, Body, Sampling, checked
 from safeguard_cli.engine.decoding import BadLogits, Completion, Coroutine, Logits, Options, Step, Trie, decide
 from safeguard_cli.engine.pool import Lease, Patience, Pool, RowFailed, Served
 from safeguard_cli.errors import EngineError
@@ -130,7 +130,14 @@ class ServerEngine:
 
 
 async def _open(spec: ServerSpec) -> Pool[Any]:
-    return Pool(spec.servers, spec.key, spec.patience, spec.at_once)
+    pool: Pool[Any] = Pool(spec.servers, spec.key, spec.patience, spec.at_once, len(spec.prefixes))
+
+    def request(api: Api, policy: int, slot: int) -> tuple[str, Body] | None:
+        body = api.warm(spec.prefixes[policy].ids, slot)
+        return (api.path, body) if body else None
+
+    await pool.warm(request)
+    return pool
 
 
 class Remote:
