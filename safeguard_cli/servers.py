@@ -145,7 +145,7 @@ class _Probe:
 
     def check(self) -> None:
         """The vocabulary is ours, token ids come back, and log-probabilities of the tokens asked about."""
-        from safeguard_cli.engine.apis import BadReply, Sampling, checked
+        from safeguard_cli.engine.apis import MISSHAPEN, BadReply, Sampling, checked
 
         ids = self.tokenizer.encode(_SAMPLE)
         body = {"model": self.served_name, "tokens": ids}
@@ -161,7 +161,7 @@ class _Probe:
             if not api.generated(reply).ids:
                 raise BadReply("no token came back")
             chosen = checked(api.chosen(self.ask("POST", api.path, api.choose(ids, among, -1))), among)
-        except (BadReply, KeyError, TypeError, IndexError, ValueError) as error:
+        except (BadReply, *MISSHAPEN) as error:
             why = str(error) if isinstance(error, BadReply) else "its answer has another form"
             raise SafeguardError(
                 f"{self.address.shown} cannot give token ids and log-probabilities as it must ({why});"

@@ -18,6 +18,9 @@ LISTED = 20  # log-probabilities that every server lists for a token; vLLM's def
 _BIAS = 100.0  # lifts the tokens asked about above all others, and leaves their proportions as they are
 _MARKERS = [marker.value for marker in Marker if marker not in (Marker.RETURN, Marker.CALL)]  # those end it anyway
 
+# What taking an answer apart raises when it has another form than was asked for.
+MISSHAPEN = (KeyError, TypeError, IndexError, ValueError, AttributeError, ArithmeticError)
+
 Body: TypeAlias = dict[str, Any]
 
 
@@ -45,7 +48,7 @@ class Api(Protocol):
     """One server's words. `generate` asks for at most `most` tokens after `ids`, up to a marker or the text `until`;
     `choose` for the log-probabilities of the tokens `among` as the next one; `slot` is the server's cache to use.
 
-    What is read raises BadReply, KeyError, TypeError, IndexError or ValueError when it is not what was asked for.
+    Reading raises BadReply, or one of MISSHAPEN, when an answer is not what was asked for.
     """
 
     @property

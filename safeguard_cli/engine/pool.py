@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 import httpx
 import orjson
 
-from safeguard_cli.engine.apis import BadReply, Body
+from safeguard_cli.engine.apis import MISSHAPEN, BadReply, Body
 from safeguard_cli.engine.pace import MOST, START, Pace
 from safeguard_cli.errors import EngineError
 
@@ -40,6 +40,9 @@ class Patience:
     down: float = 300.0  # without any server that takes connections: then the run ends
     connect: float = 10.0
     request: float = 600.0
+
+
+PATIENCE = Patience()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +157,7 @@ class Pool(Generic[A]):
                 reply = await self._post(server, *request(api, lease.slot))
                 try:
                     return read(api, reply)
-                except (KeyError, TypeError, IndexError, ValueError):
+                except MISSHAPEN:
                     raise BadReply("the server's answer is not what its API promises") from None
             except _Busy as busy:
                 if time.monotonic() - began > self.patience.busy:

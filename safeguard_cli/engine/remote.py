@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from safeguard_cli.engine import pool
 from safeguard_cli.engine.apis import LISTED, MOST_MASS, Api, BadReply, Body, Sampling, checked
 from safeguard_cli.engine.decoding import BadLogits, Completion, Coroutine, Logits, Options, Step, Trie, decide
 from safeguard_cli.engine.pool import Lease, Patience, Pool, RowFailed, Served
@@ -41,7 +42,7 @@ class ServerSpec:
     markers: tuple[int, ...]
     key: str | None = None
     at_once: int | None = None
-    patience: Patience = field(default_factory=Patience)
+    patience: Patience = field(default_factory=lambda: pool.PATIENCE)
 
 
 Decide = Callable[[Pool[Any], Lease[Any], Prompt], Awaitable[Completion]]
@@ -130,14 +131,14 @@ class ServerEngine:
 
 
 async def _open(spec: ServerSpec) -> Pool[Any]:
-    pool: Pool[Any] = Pool(spec.servers, spec.key, spec.patience, spec.at_once, len(spec.prefixes))
+    made: Pool[Any] = Pool(spec.servers, spec.key, spec.patience, spec.at_once, len(spec.prefixes))
 
     def request(api: Api, policy: int, slot: int) -> tuple[str, Body] | None:
         body = api.warm(spec.prefixes[policy].ids, slot)
         return (api.path, body) if body else None
 
-    await pool.warm(request)
-    return pool
+    await made.warm(request)
+    return made
 
 
 class Remote:
@@ -152,10 +153,10 @@ class Remote:
         self._in_string = self._alone.copy()
         self._in_string[spec.prefixes[0].contract.quote_ids] = -1.0
 
-    async def decide(self, pool: Pool[Api], lease: Lease[Api], prompt: Prompt) -> Completion:
+    async def decide(self, servers: Pool[Api], lease: Lease[Api], prompt: Prompt) -> Completion:
         """Decide one prompt. Raises RowFailed when no server gives what it takes, EngineError when none can."""
         prefix, options = self._spec.prefixes[prompt.policy], self._spec.options
-        row = _Row(pool, lease, self._spec, prefix.contract, _sampling(prompt, options))
+        row = _Row(servers, lease, self._spec, prefix.contract, _sampling(prompt, options))
         fed = list(prefix.ids)
         ahead: deque[int] = deque()  # what the model goes on with, as far as it is known
         # The server has sampled already: what it chose is taken as it is.
@@ -199,7 +200,7 @@ class Remote:
 class _Row:
     """What one row asks of its servers."""
 
-    pool: Pool[Api]
+    servers: Pool[Api]
     lease: Lease[Api]
     spec: ServerSpec
     contract: Contract
@@ -224,7 +225,7 @@ class _Row:
             return tokens
 
         markers, sampling = self.spec.markers, self.sampling
-        return await self.pool.ask(
+        return await self.servers.ask(
             self.lease, lambda api, slot: (api.path, api.generate(ids, most, until, markers, sampling, slot)), read
         )
 
@@ -240,7 +241,7 @@ class _Row:
         return found
 
     async def _ask(self, ids: Sequence[int], among: Sequence[int]) -> dict[int, float]:
-        return await self.pool.ask(
+        return await self.servers.ask(
             self.lease,
             lambda api, slot: (api.path, api.choose(ids, among, slot)),
             lambda api, reply: checked(api.chosen(reply), among),
