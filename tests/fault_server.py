@@ -27,12 +27,13 @@ def share(ids: Sequence[int]) -> float:
 @dataclass
 class FaultServer:
     """Request after request meets the next fault of `script`, over and over; `ok` is none. `taken` is what it accepts
-    as a key, `seconds` how long an honest answer takes."""
+    as a key, `seconds` how long an answer takes at least."""
 
     script: Sequence[str] = ("ok",)
     end: int = 0  # the token that ends a message
     taken: str | None = None
     seconds: float = 0.0
+    dies_after: int = 1 << 30  # completions; then it answers no more and takes no connections
     models: Sequence[str] = ("org/tiny",)
     chat: dict[str, Any] | None = None
     refused: frozenset[str] = frozenset()  # fields that a chat request must not have
@@ -51,6 +52,7 @@ class FaultServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.dies_after = 0
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -58,6 +60,10 @@ class FaultServer:
     def next_fault(self) -> str:
         with self._lock:
             self._count += 1
+            if self._count == self.dies_after + 1:
+                threading.Thread(target=self.__exit__).start()
+            if self._count > self.dies_after:
+                return "cut"
             return self.script[(self._count - 1) % len(self.script)]
 
 

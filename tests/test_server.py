@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -33,7 +34,7 @@ from safeguard_cli.setup import Settings
 
 ROOT = Path(__file__).parents[1]
 SAFEGUARD = str(Path(sys.executable).parent / "safeguard")
-HURRIED = Patience(tries=5, first=0.001, longest=0.01, busy=4.0, down=1.0, connect=5.0, request=1.5)
+HURRIED = Patience(tries=5, first=0.001, longest=0.01, busy=2.0, down=1.0, connect=5.0, request=1.5)
 
 
 @pytest.fixture(autouse=True)
@@ -62,11 +63,11 @@ def run(source: Path, out: Path, *addresses: str, **options: object) -> tuple[in
 
 
 @given(script=st.lists(st.sampled_from((*FAULTS, "ok", "ok", "ok")), min_size=1, max_size=12), low=st.booleans())
-@settings(max_examples=8)
+@settings(max_examples=6)
 def test_of_200_rows_none_is_lost_or_doubled_whatever_the_server_does(tiny, tmp_path_factory, script, low) -> None:
     folder = tmp_path_factory.mktemp("faults")
     script = [*("ok" if fault == "slow" else fault for fault in script[1:]), script[0]]  # slow ones take time
-    if script == ["slow"]:
+    if set(script) <= {"slow", "429", "503"}:
         script.append("ok")
     with FaultServer(script) as server:
         options = {"effort": "low" if low else "none", "model": str(tiny), "slots": 8}
@@ -80,7 +81,7 @@ def test_of_200_rows_none_is_lost_or_doubled_whatever_the_server_does(tiny, tmp_
         assert code == errors.OK, "to be put off is no failure"
 
 
-@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault not in ("429", "503")])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_that_never_ends_makes_error_rows_and_the_right_code(tiny, tmp_path, fault) -> None:
     with FaultServer([fault]) as server:
         code, rows = run(fill(tmp_path, 3), tmp_path / "out.jsonl", server.address, model=str(tiny), effort="low")
@@ -113,28 +114,8 @@ def test_a_server_that_is_gone_is_left_out_and_one_that_goes_away_is_replaced(ti
 
 def test_a_run_whose_servers_all_go_away_ends_and_goes_on_when_they_are_back(tiny, tmp_path) -> None:
     source, out = fill(tmp_path, 80), tmp_path / "out.jsonl"
-    server = FaultServer(seconds=0.02)
-    server.__enter__()
-
-    def vanish(number: int) -> bool:
-        if number == 30:
-            server.__exit__()
-        return False
-
-    import safeguard_cli.run as running
-
-    started = running.InFlight._start
-
-    def start(self, record, number):
-        vanish(number)
-        return started(self, record, number)
-
-    running.InFlight._start = start
-    try:
-        with pytest.raises(SafeguardError, match="no server has taken a connection"):
-            run(source, out, server.address, model=str(tiny), slots=4)
-    finally:
-        running.InFlight._start = started
+    with FaultServer(dies_after=30) as server, pytest.raises(SafeguardError, match="no server has taken a connection"):
+        run(source, out, server.address, model=str(tiny), slots=4)
     done = len(out.read_bytes().splitlines())
     assert 0 < done < 80
     with FaultServer() as again:
@@ -304,10 +285,11 @@ def answers(real: str, folder: Path, **options: object) -> tuple[list[dict], lis
 def test_a_real_llama_server_gives_the_labels_and_scores_of_the_local_engine(
     real, tmp_path, monkeypatch, effort
 ) -> None:
+    """One row at a time: with several, both engines move scores a little, by what is decoded beside a row."""
     monkeypatch.setattr(pool, "PATIENCE", Patience())
-    here, there = answers(real, tmp_path, effort=effort)
+    here, there = answers(real, tmp_path, effort=effort, slots=1)
     same = sum(a["label"] == b["label"] for a, b in zip(here, there, strict=True))
-    assert same >= 0.995 * len(here) - (1 if effort == "low" else 0), "of 112 rows, one may reason otherwise"
+    assert same >= len(here) - math.ceil(0.005 * len(here))
     equal = [(a, b) for a, b in zip(here, there, strict=True) if a["reasoning"] == b["reasoning"]]
     assert len(equal) >= (0.9 if effort == "low" else 1.0) * len(here)
     assert max(abs(a["p_violates"] - b["p_violates"]) for a, b in equal) <= 0.02
@@ -318,7 +300,7 @@ def test_labels_that_begin_alike_and_rationales_come_from_a_real_llama_server_to
     options = {"labels": ("VALID", "INVALID", "INVALID + ESCALATE", "VALIDATED"), "violates": ("INVALID",)}
     here, there = answers(real, tmp_path, effort="none", rationale=True, **options)
     for a, b in zip(here, there, strict=True):
-        assert a["scores"] == pytest.approx(b["scores"], abs=0.02)
+        assert a["scores"] == pytest.approx(b["scores"], abs=0.05)
     alike = sum(a["rationale"] == b["rationale"] for a, b in zip(here, there, strict=True))
     assert alike >= 0.8 * len(here)
 
