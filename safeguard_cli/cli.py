@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from safeguard_cli import __version__, cli_measure, cli_policy, options
-from safeguard_cli.options import DISPLAY, EXAMPLES, INPUT, MODEL, OUTPUT, POLICY, TEXT
+from safeguard_cli import __version__, cli_bench, cli_measure, cli_policy, cli_stress, options
+from safeguard_cli.options import DISPLAY, EXAMPLES, INPUT, OUTPUT, POLICY, TEXT
 
 app = typer.Typer(
     name="safeguard",
-    help="Label JSONL and CSV against a written policy with gpt-oss-safeguard, on your own machine.",
+    help="Label JSONL, CSV and Parquet against a written policy with gpt-oss-safeguard, on your own machine.",
     epilog="Try it: safeguard label samples/messages.jsonl --policy spam --model demo",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -22,7 +23,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.add_typer(cli_bench.app)
 app.add_typer(cli_measure.app)
+app.add_typer(cli_stress.app)
 app.add_typer(cli_policy.app, name="policy")
 
 
@@ -62,6 +65,8 @@ def root(
     epilog=(
         EXAMPLES + "safeguard label data.jsonl --policy spam --model demo\n\n"
         "safeguard label posts.csv --policy my-rules.md --policy hate --text-field body -o labels.csv\n\n"
+        "safeguard label data.parquet --policy spam -o labels.parquet --shard 3/16\n\n"
+        "safeguard label '/data/*.jsonl' --policy spam --ray -o /labels\n\n"
         "zcat log.jsonl.gz | safeguard label - --policy spam --effort none | jq -c .spam.label | sort | uniq -c\n\n"
         "safeguard label tickets.csv --policy rules.md --template '{subject}\\n{body}' --rationale\n\n"
         "safeguard label data.jsonl --policy spam --server http://gpu1:8000 --server http://gpu2:8000\n\n"
@@ -72,13 +77,34 @@ def root(
 )
 def label(
     input: Annotated[
-        str, typer.Argument(metavar="INPUT", help="JSONL, NDJSON, CSV or TSV, each also .gz; - for standard input.")
+        str,
+        typer.Argument(
+            metavar="INPUT",
+            help="JSONL, NDJSON, CSV or TSV, each also .gz, or Parquet; - for standard input; a pattern with --ray.",
+        ),
     ],
     policy: options.Policies,
     format: options.Format = None,
     encoding: options.Encoding = "utf-8",
     limit: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Label the first N rows only.", rich_help_panel=INPUT)
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K/N",
+            help="Label every N-th row only, from the K-th on; safeguard merge joins the outputs.",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[ADDRESS]",
+            help="Label the files that match INPUT on a Ray cluster, one engine on each node; -o is a folder."
+            " Without an address: the cluster of RAY_ADDRESS or of this machine, else a new one here.",
+            rich_help_panel=INPUT,
+        ),
     ] = None,
     max_row_bytes: Annotated[
         int, typer.Option(min=1, metavar="N", help="A larger row becomes an error row.", rich_help_panel=INPUT)
@@ -103,6 +129,7 @@ def label(
         ),
     ] = 16,
     effort: options.Effort = options.EffortName.low,
+    sure: options.Sure = 0.95,
     rationale: options.Rationale = False,
     reasoning: Annotated[
         bool,
@@ -160,30 +187,13 @@ def label(
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed for --temperature.", rich_help_panel=POLICY)] = 0,
     model: options.Model = None,
     threads: options.Threads = None,
-    gpu_layers: Annotated[
-        int,
-        typer.Option(
-            min=-1,
-            metavar="N",
-            help="Layers on the GPU; -1 is all that fit, where llama.cpp was built for one.",
-            rich_help_panel=MODEL,
-        ),
-    ] = -1,
-    cpu_moe: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            metavar="N",
-            help="Keep the experts of the first N layers off the GPU; default: as many as must be.",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
-    kv_type: Annotated[
-        options.CacheType,
-        typer.Option(help="How the cache stores keys and values; q8_0 takes half the memory.", rich_help_panel=MODEL),
-    ] = options.CacheType.f16,
+    gpu_layers: options.GpuLayers = -1,
+    cpu_moe: options.CpuMoe = None,
+    kv_type: options.KvType = options.CacheType.f16,
     ctx: options.Context = None,
     slots: options.Slots = None,
+    repack: options.Repack = options.Repacking.auto,
+    batch: options.Batch = None,
     server: options.Server = None,
     server_api: options.ServerApi = options.ServerApiName.completion,
     server_model: options.ServerModel = None,
@@ -277,7 +287,6 @@ def label(
 
     One row in, one row out, in order: the row's own fields and, under the policy's name, its label and scores.
     """
-    from safeguard_cli.run import label as run
     from safeguard_cli.setup import Settings
 
     settings = Settings(
@@ -301,6 +310,7 @@ def label(
         violates=_list(violates),
         threshold=threshold,
         effort=effort.value,
+        sure=sure,
         rationale=rationale,
         reasoning=reasoning,
         max_reasoning=max_reasoning,
@@ -309,6 +319,7 @@ def label(
         temperature=temperature,
         seed=seed,
         limit=limit,
+        shard=_shard(shard),
         long=long.value,
         max_windows=max_windows,
         max_row_bytes=max_row_bytes,
@@ -324,12 +335,45 @@ def label(
         kv_type=kv_type.value,
         context=ctx,
         slots=slots,
+        repack=options.repacking(repack),
+        batch=batch,
         progress=progress.value,
         quiet=quiet,
         verbose=verbose,
         dry_run=dry_run,
     )
-    options.run(lambda: run(settings), debug)
+
+    def run() -> int:
+        if ray is not None:
+            from safeguard_cli.cluster import label_on_ray
+
+            return label_on_ray(settings, ray)
+        from safeguard_cli.run import label
+
+        return label(settings)
+
+    options.run(run, debug)
+
+
+@app.command(
+    no_args_is_help=True,
+    epilog=EXAMPLES + "safeguard merge labels.1.jsonl labels.2.jsonl labels.3.jsonl -o labels.jsonl",
+)
+def merge(
+    outputs: Annotated[list[Path], typer.Argument(metavar="OUT...", help="The outputs of all shards, in any order.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The merged output.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists already.")] = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Join the outputs of label's --shard 1/N to N/N: the rows of the whole input, in its order."""
+
+    def run() -> int:
+        from safeguard_cli.merge import merge
+
+        return merge(outputs, output, overwrite=overwrite, quiet=quiet)
+
+    options.run(run, debug)
 
 
 @app.command(
@@ -415,6 +459,19 @@ def _list(value: str | None) -> tuple[str, ...]:
     return tuple(item.strip() for item in value.split(",") if item.strip()) if value else ()
 
 
+def _shard(value: str | None) -> tuple[int, int]:
+    if value is None:
+        return 1, 1
+    part, _, parts = value.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise typer.BadParameter(f"{value!r} is no K/N with K from 1 to N", param_hint="--shard")
+    return int(part), int(parts)
+
+
 def main() -> None:
     """Entry point of the `safeguard` command."""
-    app()
+    arguments = sys.argv[1:]
+    for at, argument in enumerate(arguments):
+        if argument == "--ray" and (arguments[at + 1 : at + 2] or ["-"])[0].startswith("-"):
+            arguments[at] = "--ray="  # typer has no option whose value may be left out
+    app(arguments)

@@ -255,13 +255,24 @@ def compare(
     no_args_is_help=True,
     epilog=(
         EXAMPLES + "safeguard report messages.labels.jsonl\n\n"
-        "safeguard report golden.labels.jsonl --by language -o spam.html"
+        "safeguard report golden.labels.jsonl --by language -o spam.html\n\n"
+        "safeguard report spam.stress.jsonl"
     ),
 )
 def report(
-    out: Annotated[str, typer.Argument(metavar="OUT", help="An output of safeguard label.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="An output of safeguard label, or of stress.")],
     output: Annotated[
         str | None, typer.Option("--output", "-o", metavar="FILE", help="The page; default: OUT with .html.")
+    ] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--policy",
+            "-p",
+            metavar="FILE",
+            help="The policy of a stress test, to check what rationales cite; a built-in one is found by itself.",
+            rich_help_panel=POLICY,
+        ),
     ] = None,
     gold_field: GoldField = None,
     map: Map = None,
@@ -288,6 +299,7 @@ def report(
         wanted = Wanted(tuple(gold_field or ()), tuple(map or ()), by=tuple(by or ()))
         settings = _settings(
             out,
+            policies=tuple(policy or ()),
             text_fields=tuple(text_field or ()),
             template=template,
             format=format and format.value,

@@ -16,7 +16,7 @@ import psutil
 from safeguard_cli import errors, hardware
 from safeguard_cli.config import configured_model
 from safeguard_cli.engine.decoding import Options
-from safeguard_cli.engine.plan import Plan
+from safeguard_cli.engine.plan import Loading, Plan
 from safeguard_cli.engine.probe import Probe
 from safeguard_cli.engine.process import Engine, EngineSpec
 from safeguard_cli.errors import SafeguardError
@@ -144,7 +144,7 @@ def _self_test() -> Finding:
         harmony = Harmony(Tokenizer.from_header(open_model(path)))
         prefix = harmony.prefix(Policy("test", "Say yes or no.", ("no", "yes"), ("yes",)), "low")
         prompt = Prompt(0, 0, 0, harmony.content_ids(harmony.text_ids("hello")))
-        spec = EngineSpec(path, (prefix,), Options(8), Plan(1, 1024), 1, extra_buffers=not hardware.has_amx())
+        spec = EngineSpec(path, (prefix,), Options(8), Plan(1, 1024), Loading(1, extra_buffers=not hardware.has_amx()))
         with Engine(spec) as engine:
             completion = next(iter(engine.complete(iter([prompt]))))
     except SafeguardError as error:

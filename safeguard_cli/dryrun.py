@@ -23,9 +23,9 @@ def dry_run(settings: Settings, prepared: Prepared, source: Source, selector: Se
     shown: str | None = None
     for number, record in enumerate(source if settings.limit is None else islice(source, settings.limit)):
         text = record.error or selector.select(record)
-        row, prompts = labeling.start(record, text, number)
-        if row.done:
-            found.update({v.error.code for v in row.verdicts.values() if v.error})
+        answer, prompts = labeling.start(text, number)
+        if answer.done:
+            found.update({v.error.code for v in answer.verdicts.values() if v.error})
             continue
         split_rows += any(len(windows) > 1 for windows in prompts)
         first = next(windows[0] for windows in prompts if windows)

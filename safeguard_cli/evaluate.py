@@ -107,40 +107,47 @@ def measure(settings: Settings, wanted: Wanted) -> Measured:
         raise UsageError(f"{settings.input}: there is no such file; a golden set is read twice, so it cannot be a pipe")
     policies = load_policies(settings) if settings.policies else ()
     names = [policy.name for policy in policies]
-    labels = _existing(path, settings)
+    labels = existing_labels(path, settings)
     if labels and (not names or set(names) <= {answers.name for answers in labels.answers}):
         return _from_output(labels, policies, settings, wanted)
     if not policies:
         raise UsageError(f"{path} holds no verdicts: name the policy to label it under, with --policy")
     answers = tuple(Answers(policy.name, policy.labels, policy.violates) for policy in policies)
-    golden = _read(settings, wanted, answers)
+    golden = usable_rows(settings, wanted, answers)
     verdicts = label_golden(settings, golden)
     prompting = TOGETHER if settings.together and len(policies) > 1 else APART
     return Measured(golden, answers, verdicts, prompting, settings.model or "", settings.effort)
 
 
 def label_golden(settings: Settings, golden: Golden) -> tuple[Mapping[str, Verdict], ...]:
-    """Label the texts of a golden set with `safeguard label`'s own run, in a folder that is gone afterwards."""
+    """Label the texts of a golden set, in a folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="safeguard-") as folder:
+        labels = label_rows(settings, ({"text": row.text} for row in golden.rows), Path(folder) / "labels.jsonl")
+    return tuple(row.verdicts for row in labels.rows)
+
+
+def label_rows(settings: Settings, rows: Iterable[Mapping[str, Any]], output: Path) -> Labels:
+    """Label rows with a `text` by `safeguard label`'s own run, which goes on with an unfinished output."""
     from safeguard_cli.run import label
 
     with tempfile.TemporaryDirectory(prefix="safeguard-") as folder:
-        texts, out = Path(folder) / "golden.jsonl", Path(folder) / "labels.jsonl"
-        texts.write_bytes(b"".join(orjson.dumps({"text": row.text}) + b"\n" for row in golden.rows))
+        texts = Path(folder) / "rows.jsonl"
+        texts.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
         label(
             replace(
                 settings,
                 input=str(texts),
-                output=str(out),
+                output=str(output),
                 format=None,
                 encoding="utf-8",
                 text_fields=("text",),
                 template=None,
             )
         )
-        return tuple(row.verdicts for row in read_labels(out).rows)
+    return read_labels(output)
 
 
-def _existing(path: Path, settings: Settings) -> Labels | None:
+def existing_labels(path: Path, settings: Settings) -> Labels | None:
     """The file as an output of ours, if its rows hold verdicts."""
     try:
         with open_source(path, format=settings.format, encoding=settings.encoding) as source:
@@ -151,7 +158,8 @@ def _existing(path: Path, settings: Settings) -> Labels | None:
     return read_labels(path, format=settings.format, encoding=settings.encoding) if found else None
 
 
-def _read(settings: Settings, wanted: Wanted, answers: Sequence[Answers]) -> Golden:
+def usable_rows(settings: Settings, wanted: Wanted, answers: Sequence[Answers]) -> Golden:
+    """The golden set that is asked for, as far as --limit goes. Raises UsageError as `read_golden` does."""
     golden = read_golden(
         Path(settings.input),
         answers,
@@ -177,7 +185,7 @@ def _from_output(labels: Labels, policies: Sequence[Policy], settings: Settings,
         raise UsageError("--sure labels the golden set twice; give it the golden set itself, not an output")
     given = {policy.name: Answers(policy.name, policy.labels, policy.violates) for policy in policies}
     answers = tuple(given.get(a.name, a) for a in labels.answers if not given or a.name in given)
-    golden = _read(settings, wanted, answers)
+    golden = usable_rows(settings, wanted, answers)
     decides = labels.manifest.decides if labels.manifest else {}
     efforts = {v.effort for row in labels.rows for v in row.verdicts.values() if v.effort}
     model = str((labels.manifest.result or {}).get("model", "")) if labels.manifest else ""
@@ -354,23 +362,23 @@ def _shown_policy(name: str, policy: Mapping[str, Any], wanted: Wanted) -> Itera
     yield Text.assemble("\n", (cut(name, 60), "bold"), f"  {policy['rows']:,} rows labelled")
     if policy["rows_in_error"]:
         yield line_of(f"{policy['rows_in_error']:,} rows in error, not counted", "red")
-    table = _table("", "", "95 % interval")
+    table = make_table("", "", "95 % interval")
     for key, title in FIGURES.items():
         figure = policy["figures"][key]
         table.add_row(title, _figure(figure["value"]), _range(figure))
     yield table
     titles = [Text(cut(label, 24), "red" if label in policy["violates"] else "") for label in policy["labels"]]
-    table = _table("label", "precision", "recall", "F1", "95 % interval")
+    table = make_table("label", "precision", "recall", "F1", "95 % interval")
     for label, styled in zip(policy["labels"], titles, strict=True):
         each = [policy["figures"][f"{key}:{label}"] for key in ("precision", "recall", "f1")]
         table.add_row(styled, *(_figure(figure["value"]) for figure in each), _range(each[2]))
     yield table
-    table = _table("gold ↓  said →", *(title.plain for title in titles))
+    table = make_table("gold ↓  said →", *(title.plain for title in titles))
     for i, counts in enumerate(policy["confusion"]):
         table.add_row(titles[i], *(Text(f"{n:,}", "bold" if i == j else "") for j, n in enumerate(counts)))
     yield table
     for column, slices in policy["slices"].items():
-        table = _table(f"by {column}", "rows", "accuracy", "95 % interval", "F1")
+        table = make_table(f"by {column}", "rows", "accuracy", "95 % interval", "F1")
         for part in slices:
             table.add_row(
                 cut(part["value"] or "(empty)", 30),
@@ -406,13 +414,14 @@ def _shown_choices(policy: Mapping[str, Any]) -> Iterator[RenderableType]:
     elif threshold:
         yield line_of(f"violating means p_violates ≥ {threshold['threshold']:g} here")
     if lines := policy.get("sure"):
-        table = _table("--sure", "decided at once", "accuracy", "as with full reasoning")
+        table = make_table("--sure", "decided at once", "accuracy", "as with full reasoning")
         for line in lines:
             table.add_row(f"{line['sure']:g}", *(_figure(line[key]) for key in ("at_once", "accuracy", "agreement")))
         yield table
 
 
-def _table(*titles: str) -> Table:
+def make_table(*titles: str) -> Table:
+    """A table without lines, its first column on the left, the others to the right."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for i, title in enumerate(titles):
         table.add_column(cut(title, 30) if title else "", justify="right" if i else "left", no_wrap=True)

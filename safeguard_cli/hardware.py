@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from safeguard_cli.engine.plan import Plan
+from safeguard_cli.engine.plan import BATCH, Loading, Plan
 from safeguard_cli.engine.probe import Device
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.gguf_file import BadModelFile, Header
@@ -21,13 +21,17 @@ DEFAULT_CONTEXT = 8192
 DEFAULT_SLOTS = 16
 REMOTE_SLOTS = 64  # with servers: an eighth of the rows that may be under way or wait for an earlier one
 REPACK_SHARE = 0.7  # of the free memory; repacking is worth it only where much is left
+REPACK_ROWS = 12  # at 20b repacking takes as long as it saves in some 12 rows
+# Without flash attention a decoded token costs less on a CPU: up to a third of the run for a small model. It takes a
+# matrix of scores for a batch, and prompts are read more slowly.
+PLAIN_ATTENTION_BYTES = 128 << 20
 TYPICAL_CONTENT = 384  # tokens; only shapes the cache, a longer row takes more cells and fewer rows run beside it
 PROGRAM = 60 << 20  # the engine's process before it loads anything: Python, numpy, llama.cpp's code
 GPU_RESERVE = 512 << 20  # of each GPU's free memory, for the driver and what the estimate does not see
 REPACKED = {2, 10, 12, 20, 39}  # Q4_0, Q2_K, Q4_K, IQ4_NL, MXFP4: ggml-cpu/repack.cpp, for x86 with AVX2
 REPACKED_ELSEWHERE = {8, 13, 14}  # Q8_0, Q5_K, Q6_K, with ARM's instructions
 CACHE_TYPES = {"f16": 2.0, "q8_0": 34 / 32}  # bytes of a value
-_CGROUP = Path("/sys/fs/cgroup")
+_CGROUP, _OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def free_cores() -> int:
@@ -38,19 +42,26 @@ def free_cores() -> int:
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cores = min(allowed, psutil.cpu_count(logical=False) or allowed)
-    quota, _, period = _cgroup("cpu.max").partition(" ")
-    if quota.isdigit() and period.isdigit():
-        cores = min(cores, int(quota) // int(period))
+    for folder in _cgroups("cpu"):
+        quota, _, period = _read(folder / "cpu.max").partition(" ")
+        quota, period = quota or _read(folder / "cpu.cfs_quota_us"), period or _read(folder / "cpu.cfs_period_us")
+        if quota.isdigit() and period.isdigit():
+            cores = min(cores, int(quota) // max(1, int(period)))
     busy = psutil.cpu_percent(interval=0.1) / 100 * (psutil.cpu_count() or 1)
     return max(1, cores - round(busy))
 
 
 def free_memory() -> int:
-    """Bytes of memory that can still be taken: what the system calls available, within the cgroup's limit."""
+    """Bytes of memory that can still be taken: what the system calls available, within the cgroups' limits."""
     free = int(psutil.virtual_memory().available)
-    limit, used = _cgroup("memory.max"), _cgroup("memory.current")
-    if limit.isdigit() and used.isdigit():
-        free = min(free, int(limit) - int(used))
+    for folder in _cgroups("memory"):
+        limit = _read(folder / "memory.max") or _read(folder / "memory.limit_in_bytes")
+        used = _read(folder / "memory.current") or _read(folder / "memory.usage_in_bytes")
+        if limit.isdigit() and used.isdigit():
+            # Files that the system keeps in memory count as used, and give way: a model file above all.
+            state = dict(line.split(" ", 1) for line in _read(folder / "memory.stat").splitlines())
+            idle = int(state.get("total_inactive_file") or state.get("inactive_file") or 0)
+            free = min(free, int(limit) - int(used) + idle)
     return max(0, free)
 
 
@@ -62,9 +73,24 @@ def has_amx() -> bool:
         return False
 
 
-def _cgroup(name: str) -> str:
+def _cgroups(controller: str) -> Iterator[Path]:
+    """Folders of the cgroups that hold this process, versions 1 and 2, inner ones first: each can set a limit.
+
+    In a container the path that the system tells may be one outside it: then the folders' root is the own one.
+    """
+    for line in _read(_OWN_CGROUPS).splitlines() or ["0::/"]:
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        base = _CGROUP / controller if controllers else _CGROUP
+        own = base / path.lstrip("/")
+        inside = (folder for folder in (own, *own.parents) if folder.is_relative_to(base))
+        yield from (folder for folder in inside if folder.is_dir())
+
+
+def _read(path: Path) -> str:
     try:
-        return (_CGROUP / name).read_text().strip()
+        return path.read_text().strip()
     except OSError:
         return ""
 
@@ -86,19 +112,12 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A run's shape: `plan` for the scheduler, `context` the most tokens that one row may take, policy included.
-
-    `gpu_layers` is llama.cpp's number, -1 for all; the experts of the first `cpu_moe` layers stay off the GPU.
-    """
+    """A run's shape: `plan` for the scheduler, `context` the most tokens that one row may take, policy included."""
 
     plan: Plan
     context: int
-    threads: int
-    extra_buffers: bool
+    loading: Loading
     memory: Memory
-    gpu_layers: int = -1
-    cpu_moe: int = 0
-    cache_type: str = "f16"
 
 
 def shape_run(
@@ -111,12 +130,19 @@ def shape_run(
     threads: int | None,
     amx: bool,
     cells: int | None = None,
+    batch: int | None = None,
     gpu_layers: int = -1,
     cpu_moe: int | None = None,
     cache_type: str = "f16",
     devices: Sequence[Device] = (),
+    repack: bool | None = None,
+    rows: int | None = None,
+    reasoning: bool = False,
 ) -> Shape:
     """Choose slots, cells and GPU layers that fit the free memory. `prefixes` and `overheads` are tokens by policy.
+
+    `rows` is their number where it is known: a few are not worth repacking the weights, which `repack` forces or
+    forbids. With `reasoning` most tokens are decoded one by one.
 
     Raises UsageError when --ctx cannot hold a policy and its answer, SafeguardError when memory cannot hold one row.
     """
@@ -124,8 +150,13 @@ def shape_run(
     least = _least(prefixes, overheads, context)
     free = free_memory()
     typical = max(overheads) + TYPICAL_CONTENT
+    threads = threads or free_cores()
 
-    def candidates(context: int, cache_type: str) -> Iterator[tuple[bool, Plan, int, int, Memory]]:
+    worth = repack if repack is not None else rows is None or rows >= REPACK_ROWS
+    repackings = [False] if amx or not worth else [True] if repack else [True, False]
+    plain_attention = reasoning and not devices and cache_type == "f16"
+
+    def candidates(context: int, cache_type: str) -> Iterator[tuple[Plan, Loading, Memory]]:
         largest = context - min(prefixes)
         # Best first: repacked weights, of which there is a second copy beside the mapped file (and which crash with
         # AMX, see engine/llama.py), then plain ones; all slots, then fewer; all prefixes resident, then one beside
@@ -136,22 +167,25 @@ def shape_run(
         if cells and slots:
             shapes = [(slots, cells)]  # an earlier session's
         shapes.append((slots or max(1, largest // typical), max(prefixes) + largest))
-        for extra_buffers, (wanted, size) in product([False] if amx else [True, False], shapes):
-            plan = Plan(wanted, -(-size // 256) * 256)  # llama.cpp rounds up itself
+        for extra_buffers, (wanted, size) in product(repackings, shapes):
+            plan = Plan(wanted, -(-size // 256) * 256, batch or BATCH)  # llama.cpp rounds up itself
+            flash = not plain_attention or score_bytes(header, plan) > PLAIN_ATTENTION_BYTES
             placed, moe, memory = place(header, plan, len(prefixes), devices, gpu_layers, cpu_moe, cache_type)
+            if not flash:
+                memory = replace(memory, compute=memory.compute + score_bytes(header, plan))
             if extra_buffers:
                 again = repacked_bytes(header) * memory.weights // max(1, header.size)
                 memory = replace(memory, weights=memory.weights + again)
-            yield extra_buffers, plan, placed, moe, memory
+            yield plan, Loading(threads, placed, extra_buffers, moe, cache_type, flash), memory
 
     unified = any(device.unified for device in devices)
 
     def fits(memory: Memory, share: float = 1.0) -> bool:
         return memory.total + (memory.video if unified else 0) <= share * free and memory.video <= video_room(devices)
 
-    for extra_buffers, plan, placed, moe, memory in candidates(context, cache_type):
-        if fits(memory, REPACK_SHARE if extra_buffers else 1.0):
-            return Shape(plan, context, threads or free_cores(), extra_buffers, memory, placed, moe, cache_type)
+    for plan, loading, memory in candidates(context, cache_type):
+        if fits(memory, REPACK_SHARE if loading.extra_buffers and not repack else 1.0):
+            return Shape(plan, context, loading, memory)
     smaller = (c for c in (4096, 2048, least + 256) if least + 16 <= c < context)
     advice = next(
         (
@@ -176,7 +210,7 @@ def shape_remote(prefixes: Sequence[int], overheads: Sequence[int], context: int
     """The shape of a run on servers, which have `most` tokens a row: nothing here bounds it but rows under way."""
     context = min(context or DEFAULT_CONTEXT, most or DEFAULT_CONTEXT)
     _least(prefixes, overheads, context)
-    return Shape(Plan(REMOTE_SLOTS, sum(prefixes) + context), context, 0, False, Memory(0, 0, 0))
+    return Shape(Plan(REMOTE_SLOTS, sum(prefixes) + context), context, Loading(threads=0), Memory(0, 0, 0))
 
 
 def _least(prefixes: Sequence[int], overheads: Sequence[int], context: int) -> int:
@@ -256,6 +290,11 @@ def cell_bytes(header: Header, cache_type: str = "f16") -> int:
     if cells <= 0:
         raise BadModelFile(f"{header.path.name} does not say how many layers and key/value heads it has")
     return cells
+
+
+def score_bytes(header: Header, plan: Plan) -> int:
+    """Bytes of one layer's attention scores of a full batch, which plain attention writes out as f32."""
+    return plan.batch * plan.cells * header.number("attention.head_count") * 4
 
 
 def compute_bytes(header: Header, plan: Plan, prefixes: int = 1) -> int:

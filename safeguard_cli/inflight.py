@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
+import hashlib
+from collections import OrderedDict, deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,7 @@ from safeguard_cli.content import Selector
 from safeguard_cli.engine.process import Engine
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.journal import Journal
-from safeguard_cli.labeling import Row
+from safeguard_cli.labeling import Answer
 from safeguard_cli.outputs import Sink
 from safeguard_cli.progress import Progress
 from safeguard_cli.prompt import Feed, Prompt
@@ -19,11 +21,22 @@ from safeguard_cli.records import Record
 from safeguard_cli.resume import InputHash, Written
 from safeguard_cli.setup import Prepared, Settings
 from safeguard_cli.signals import UNBROKEN
+from safeguard_cli.verdict import RowError
 
 if TYPE_CHECKING:
     from safeguard_cli.engine.remote import ServerEngine
 
 WAITING = 8  # rows that may wait, for each slot, for an earlier one to finish
+REMEMBERED = 8192  # contents whose Verdicts are kept for rows that repeat them
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """A record on its way with what is said about its content; rows of one content share it."""
+
+    record: Record
+    answer: Answer
+    kept: bytes | None = None  # a row of an earlier output, to be copied
 
 
 class InFlight:
@@ -39,6 +52,7 @@ class InFlight:
         self.kept: Iterator[Written] | None = None
         self.digest = InputHash()
         self.written = self.truncated = 0
+        self._known: OrderedDict[bytes, Answer] = OrderedDict()  # by hash of the content, most recently met last
         self.broken: SafeguardError | None = None
         self._rows: deque[Row] = deque()  # in input order; the first is number `written`
         self._most = WAITING * prepared.shape.plan.slots
@@ -48,7 +62,7 @@ class InFlight:
         or the output cannot be written."""
         labeling = self.prepared.labeling
         for completion in engine.complete(self._prompts(self._readable(records), sink)):
-            labeling.finish(self._rows[completion.prompt.row - self.written], completion)
+            labeling.finish(self._rows[completion.prompt.row - self.written].answer, completion)
             self.progress.tokens(len(completion.prompt.ids), completion.generated)
             if self.journal:
                 self.journal.manifest.prompt_tokens += len(completion.prompt.ids)
@@ -81,7 +95,7 @@ class InFlight:
         group = self._most // 2 if _prefixes_compete(self.prepared) else 1
         number = self.written
         if every:
-            yield Feed.RESET
+            yield from self._begin_anew()
         while batch := list(islice(records, min(group, every - number % every) if every else group)):
             # Rows that wait for an earlier one are bounded: then something has to finish first.
             while len(self._rows) + len(batch) > self._most:
@@ -98,25 +112,52 @@ class InFlight:
             if every and number % every == 0:
                 while self._rows:
                     yield Feed.HOLD
-                yield Feed.RESET
+                yield from self._begin_anew()
+
+    def _begin_anew(self) -> Iterator[Feed]:
+        """With --deterministic: what follows depends on nothing before it, as when a run is gone on with here."""
+        self._known.clear()
+        yield Feed.RESET
 
     def _start(self, record: Record, number: int) -> list[list[Prompt]]:
         """Begin a row; its prompts by policy."""
         known = next(self.kept, None) if self.kept is not None else None
+        prompts: list[list[Prompt]] = [[] for _ in self.prepared.overheads]
         if known is not None and not known.in_error:
-            row = Row(record, dict(known.verdicts), kept=known.raw)
-            prompts: list[list[Prompt]] = [[] for _ in self.prepared.overheads]
+            row = Row(record, Answer(dict(known.verdicts)), known.raw)
         else:
             text = record.error or self.selector.select(record)
-            row, prompts = self.prepared.labeling.start(record, text, number)
+            answer = self._earlier(text)
+            if answer is None:
+                answer, prompts = self.prepared.labeling.start(text, number)
+                self._remember(text, answer)
+            row = Row(record, answer)
         self._rows.append(row)
         return prompts
 
+    def _earlier(self, text: str | RowError) -> Answer | None:
+        """What is or will be said about an earlier row of the same content."""
+        if isinstance(text, RowError) or self.settings.temperature > 0 or self.settings.each_row:
+            return None  # sampling says something else each time
+        key = _content_key(text)
+        answer = self._known.get(key)
+        if answer is not None:
+            self._known.move_to_end(key)
+            if self.journal:
+                self.journal.manifest.repeated_rows += 1
+        return answer
+
+    def _remember(self, text: str | RowError, answer: Answer) -> None:
+        if isinstance(text, str):
+            self._known[_content_key(text)] = answer
+            if len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+
     def _write_done(self, sink: Sink) -> None:
         """Write the rows at the head that are decided."""
-        while self._rows and self._rows[0].done:
-            row = self._rows[0]
-            failed = next((v.error for v in row.verdicts.values() if v.error), None)
+        while self._rows and self._rows[0].answer.done:
+            row, verdicts = self._rows[0], self._rows[0].answer.verdicts
+            failed = next((v.error for v in verdicts.values() if v.error), None)
             if failed and self.settings.on_error == "stop":
                 raise SafeguardError(f"row {self.written + 1}: {failed.code}: {failed.message}; stopped, as asked for")
             sink.wait()
@@ -124,11 +165,11 @@ class InFlight:
                 if row.kept is not None:
                     sink.copy(row.kept)
                 else:
-                    sink.write(row.record, row.verdicts)
+                    sink.write(row.record, verdicts)
                 self._rows.popleft()
                 self.written += 1
-                self.truncated += bool(row.truncated)
-                self.progress.row(row.verdicts)
+                self.truncated += bool(row.answer.truncated)
+                self.progress.row(verdicts)
                 if self.journal:
                     self.digest.add(row.record)
                     if self.kept is None:
@@ -141,3 +182,7 @@ def _prefixes_compete(prepared: Prepared) -> bool:
     """Whether the cache cannot hold all policies beside the largest row."""
     prefixes = [len(prefix.ids) for prefix in prepared.labeling.rules.prefixes]
     return sum(prefixes) - min(prefixes) + prepared.shape.context > prepared.shape.plan.cells
+
+
+def _content_key(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -81,20 +81,20 @@ class Journal:
         if self.start == "retry":
             return
         sync()
-        self._count_time()
+        self.count_time()
         self.manifest.save(run_path(self.output))
         self._synced = time.monotonic()
 
     def finish(self, result: dict[str, Any]) -> None:
         """The output is complete and on disk."""
-        self._count_time()
         self.manifest.output_bytes = self.output.stat().st_size
         self.manifest.counts = None
         self.manifest.result = {"finished": now(), **result}
         self.manifest.save(manifest_path(self.output))
         run_path(self.output).unlink(missing_ok=True)
 
-    def _count_time(self) -> None:
+    def count_time(self) -> None:
+        """Add the seconds since the last call to those of the run."""
         here = time.monotonic()
         self.manifest.seconds, self._began = round(self.manifest.seconds + here - self._began, 3), here
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from safeguard_cli.engine.decoding import Completion
 from safeguard_cli.policy import Policy
 from safeguard_cli.prompt import ControlTokenError, Harmony, Prefix, Prompt
-from safeguard_cli.records import Record
 from safeguard_cli.verdict import RowError, Verdict
 
 OVERLAP = 64  # tokens that two neighbouring windows of a long content share, at most an eighth of a window
@@ -38,14 +37,12 @@ class Rules:
 
 
 @dataclass(slots=True, eq=False)
-class Row:
-    """A record on its way: Verdicts by policy name, and the windows that are still being decoded."""
+class Answer:
+    """What is said about a content: Verdicts by policy name, and the windows that are still being decoded."""
 
-    record: Record
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     waiting: dict[int, int] = field(default_factory=dict)  # group → windows not yet decided
     windows: dict[int, list[Completion]] = field(default_factory=dict)
-    kept: bytes | None = None  # a row of an earlier output, to be copied
     truncated: set[int] = field(default_factory=set)  # groups
 
     @property
@@ -59,36 +56,36 @@ class Labeling:
     def __init__(self, harmony: Harmony, rules: Rules) -> None:
         self.harmony, self.rules = harmony, rules
 
-    def start(self, record: Record, text: str | RowError, number: int) -> tuple[Row, list[list[Prompt]]]:
-        """A record's Row and its prompts by group; a row that cannot be labelled is done at once, with its error."""
-        row = Row(record)
+    def start(self, text: str | RowError, number: int) -> tuple[Answer, list[list[Prompt]]]:
+        """The Answer to row `number` and its prompts by group; without a text it is done at once, with the error."""
+        answer = Answer()
         prompts: list[list[Prompt]] = [[] for _ in self.rules.groups]
         ids = text if isinstance(text, RowError) else self._tokens(text)
         for index, group in enumerate(self.rules.groups):
-            found = ids if isinstance(ids, RowError) else self._windows(ids, index, row)
+            found = ids if isinstance(ids, RowError) else self._windows(ids, index, answer)
             if isinstance(found, RowError):
-                row.verdicts |= {policy.name: Verdict(error=found) for policy in group}
+                answer.verdicts |= {policy.name: Verdict(error=found) for policy in group}
                 continue
-            row.waiting[index] = len(found)
-            row.windows[index] = []
+            answer.waiting[index] = len(found)
+            answer.windows[index] = []
             prompts[index] = [
                 Prompt(number, index, i, self.harmony.content_ids(window)) for i, window in enumerate(found)
             ]
-        return row, prompts
+        return answer, prompts
 
-    def finish(self, row: Row, completion: Completion) -> None:
+    def finish(self, answer: Answer, completion: Completion) -> None:
         """Take a completion in; the policy's Verdict is made when its last window is there."""
         index = completion.prompt.policy
-        row.windows[index].append(completion)
-        row.waiting[index] -= 1
-        if not row.waiting[index]:
-            del row.waiting[index]
-            windows, begin = row.windows.pop(index), 0
+        answer.windows[index].append(completion)
+        answer.waiting[index] -= 1
+        if not answer.waiting[index]:
+            del answer.waiting[index]
+            windows, begin = answer.windows.pop(index), 0
             for policy in self.rules.groups[index]:
-                row.verdicts[policy.name] = self._verdict(policy, windows, begin, index in row.truncated)
+                answer.verdicts[policy.name] = self._verdict(policy, windows, begin, index in answer.truncated)
                 begin += len(policy.labels)
-            if not row.waiting:  # in the policies' order, whichever came first
-                row.verdicts = {policy.name: row.verdicts[policy.name] for policy in self.rules.policies}
+            if not answer.waiting:  # in the policies' order, whichever came first
+                answer.verdicts = {policy.name: answer.verdicts[policy.name] for policy in self.rules.policies}
 
     def _tokens(self, text: str) -> list[int] | RowError:
         rules, tokenizer = self.rules, self.harmony.tokenizer
@@ -104,12 +101,12 @@ class Labeling:
         except ControlTokenError:
             return RowError("control_token", "the tokenizer gave a control token for ordinary text")
 
-    def _windows(self, ids: Sequence[int], group: int, row: Row) -> list[Sequence[int]] | RowError:
+    def _windows(self, ids: Sequence[int], group: int, answer: Answer) -> list[Sequence[int]] | RowError:
         size, rules = self.rules.window[group], self.rules
         if len(ids) <= size:
             return [ids]
         if rules.long == "truncate":
-            row.truncated.add(group)
+            answer.truncated.add(group)
             return [ids[: self._boundary(ids, size)]]
         if rules.long == "split":
             windows = split(ids, size, self._starts_character, rules.max_windows + 1)
@@ -150,7 +147,7 @@ class Labeling:
             violates=label in policy.violates if threshold is None else p >= threshold,
             p_violates=p,
             scores=scores,
-            effort=self.rules.effort,
+            effort="none" if worst.at_once else "low" if self.rules.effort == "auto" else self.rules.effort,
             windows=len(completions),
             truncated=truncated,
             rationale=None if worst.rationale is None else self.harmony.string_text(worst.rationale),

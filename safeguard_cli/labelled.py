@@ -100,7 +100,7 @@ def _labelled(record: Record, number: int, names: Sequence[str]) -> Labelled:
         if value is None:
             columns = {column: fields.pop(f"{name}_{column}", "") for column in (*_COLUMNS, *_LAST_COLUMNS)}
             value = _from_cells(columns) if columns["label"] or columns["error"] else None
-        verdicts[name] = _verdict(value)
+        verdicts[name] = verdict_of(value)
     return Labelled(number, fields, verdicts)
 
 
@@ -119,7 +119,7 @@ def _from_cells(cells: Mapping[str, str]) -> dict[str, Any]:
     return value
 
 
-def _verdict(value: Any) -> Verdict:
+def verdict_of(value: Any) -> Verdict:
     """The Verdict that an object stands for; one that lacks a part, or is none, counts as an error row."""
     try:
         if error := value.get("error"):
@@ -133,8 +133,8 @@ def _verdict(value: Any) -> Verdict:
             p_violates=p_violates,
             scores=value.get("scores") or {},
             effort=value.get("effort"),
-            windows=value.get("windows", 1),
-            truncated=value.get("truncated", False),
+            windows=value.get("windows") or 1,
+            truncated=bool(value.get("truncated")),
             rationale=value.get("rationale"),
             reasoning=value.get("reasoning"),
         )

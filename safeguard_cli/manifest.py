@@ -37,13 +37,18 @@ class Refused(SafeguardError):
     exit_code = errors.RESUME_REFUSED
 
 
+class Locked(Refused):
+    """Another run has the output just now."""
+
+
 @dataclass(slots=True)
 class Manifest:
     """`decides` is all that can change a label, `machine` what can only move its last digits.
 
     `rows`, `output_bytes` and `input_sha256` (a hash over the rows' bytes) are of what was written when this was last
     saved, `counts` too where the output itself cannot tell them (`--only`); `result` is there when the run is finished.
-    Seconds and tokens are of all sessions together.
+    Seconds and tokens are of all sessions together; `repeated_rows` had an earlier row's content and got its Verdicts,
+    `policy_tokens` were decoded because no kept state had them.
     """
 
     decides: dict[str, Any]
@@ -54,6 +59,8 @@ class Manifest:
     output_bytes: int = 0
     input_sha256: str = ""
     seconds: float = 0.0
+    repeated_rows: int = 0
+    policy_tokens: int = 0
     prompt_tokens: int = 0
     generated_tokens: int = 0
     counts: dict[str, Any] | None = None
@@ -192,7 +199,7 @@ def _short(value: Any) -> str:
 
 @contextmanager
 def locked(path: Path, holder: Path) -> Iterator[IO[bytes]]:
-    """Hold `path`, made if need be, against other runs. Raises Refused naming the process that has it."""
+    """Hold `path`, made if need be, against other runs. Raises Locked naming the process that has it."""
     try:
         file = path.open("ab")
     except OSError as error:
@@ -212,5 +219,5 @@ def locked(path: Path, holder: Path) -> Iterator[IO[bytes]]:
         if not ours:  # or it was replaced by one that has just ended
             other = load(holder)
             who = f"process {other.process}" if other and psutil.pid_exists(other.process) else "another process"
-            raise Refused(f"{path} is being written by {who} just now") from None
+            raise Locked(f"{path} is being written by {who} just now") from None
         yield file

@@ -26,11 +26,11 @@ EXAMPLES = "[bold]Examples[/bold]\n\n"
 
 
 class InputFormat(Enum):
-    jsonl, ndjson, csv, tsv = "jsonl", "ndjson", "csv", "tsv"
+    jsonl, ndjson, csv, tsv, parquet = "jsonl", "ndjson", "csv", "tsv", "parquet"
 
 
 class EffortName(Enum):
-    none, low, medium, high = "none", "low", "medium", "high"
+    none, auto, low, medium, high = "none", "auto", "low", "medium", "high"
 
 
 class ServerApiName(Enum):
@@ -39,6 +39,10 @@ class ServerApiName(Enum):
 
 class CacheType(Enum):
     f16, q8_0 = "f16", "q8_0"
+
+
+class Repacking(Enum):
+    auto, on, off = "auto", "on", "off"
 
 
 Policies = Annotated[
@@ -87,7 +91,20 @@ Template = Annotated[
 ]
 Effort = Annotated[
     EffortName,
-    typer.Option(help="How much the model reasons before it decides; none is fastest.", rich_help_panel=POLICY),
+    typer.Option(
+        help="How much the model reasons before it decides; none is fastest, auto reasons where it is not --sure.",
+        rich_help_panel=POLICY,
+    ),
+]
+Sure = Annotated[
+    float,
+    typer.Option(
+        min=0.5,
+        max=1.0,
+        metavar="P",
+        help="With --effort auto: the probability from which on a row is decided without reasoning.",
+        rich_help_panel=POLICY,
+    ),
 ]
 MaxReasoning = Annotated[
     int | None,
@@ -132,6 +149,16 @@ Slots = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+Batch = Annotated[
+    int | None,
+    typer.Option(
+        min=64,
+        max=4096,
+        metavar="TOKENS",
+        help="The most tokens that llama.cpp is given at once; default 512.",
+        rich_help_panel=MODEL,
+    ),
+]
 Context = Annotated[
     int | None,
     typer.Option(
@@ -171,11 +198,45 @@ TokenizerFile = Annotated[
         rich_help_panel=SERVER,
     ),
 ]
+GpuLayers = Annotated[
+    int,
+    typer.Option(
+        min=-1,
+        metavar="N",
+        help="Layers on the GPU; -1 is all that fit, where llama.cpp was built for one.",
+        rich_help_panel=MODEL,
+    ),
+]
+CpuMoe = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help="Keep the experts of the first N layers off the GPU; default: as many as must be.",
+        rich_help_panel=MODEL,
+    ),
+]
+KvType = Annotated[
+    CacheType,
+    typer.Option(help="How the cache stores keys and values; q8_0 takes half the memory.", rich_help_panel=MODEL),
+]
+Repack = Annotated[
+    Repacking,
+    typer.Option(
+        help="Repack weights for this CPU: faster, for twice the memory; auto does where there is room for it.",
+        rich_help_panel=MODEL,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Everything as JSON.", rich_help_panel=FIGURES)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and warnings only.", rich_help_panel=DISPLAY)]
 Debug = Annotated[
     bool, typer.Option("--debug", help="Show a traceback where something fails.", rich_help_panel=DISPLAY)
 ]
+
+
+def repacking(choice: Repacking) -> bool | None:
+    """As Settings has it: None where the program is to choose."""
+    return None if choice is Repacking.auto else choice is Repacking.on
 
 
 def run(command: Callable[[], int], debug: bool = False) -> None:

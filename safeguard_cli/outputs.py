@@ -56,9 +56,9 @@ def default_output(source: Source) -> Path:
     return path.with_name(f"{Path(name).stem}.labels.{suffix}")
 
 
-def check_output(out: Path, source: Source) -> None:
-    """UsageError when OUT is the input itself, a folder, or in a folder that does not exist."""
-    if source.path is not None and out.exists() and out.samefile(source.path):
+def check_output(out: Path, input: Path | None) -> None:
+    """UsageError when OUT is the input file itself, a folder, or in a folder that does not exist."""
+    if input is not None and input.exists() and out.exists() and out.samefile(input):
         raise UsageError(f"{out}: this is the input itself; write to another file")
     if out.is_dir():
         raise UsageError(f"{out}: this is a folder")

@@ -15,6 +15,7 @@ from rich.text import Text
 from safeguard_cli import errors
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.policy import Policy, builtin_policies, load_policy, mentions
+from safeguard_cli.rationale import CODE
 from safeguard_cli.terminal import note, safe
 
 BEST_TOKENS = (400, 600)  # what the model's makers say reads best
@@ -38,8 +39,7 @@ VAGUE = (
 )
 _HEADING = re.compile(r"\s{0,3}#{1,6}\s+(.+?)\s*#*\s*$")
 _VAGUE = re.compile(rf"\b(?:{VAGUE})(?![\w])", re.IGNORECASE)
-_CODE = re.compile(r"\b[A-Z]{1,5}-?\d+(?:\.[a-z0-9]+)?\b")
-_RULE = re.compile(rf"\s*[-*]\s+\W*({_CODE.pattern})")
+_RULE = re.compile(rf"\s*[-*]\s+\W*({CODE.pattern})")
 _ITEM = re.compile(r"\s*(?:[-*]|\d+[.)])\s+\S")
 _MARKER = re.compile(r"<\|[^|>\n]{0,40}\|>")
 
@@ -143,7 +143,7 @@ def _rules(lines: Sequence[_Line]) -> Iterator[Finding]:
                 yield Finding(number, f"the rule code {code} is used in line {defined[code]} already")
     stems = {re.match(r"[A-Z]+", code)[0] for code in defined}  # type: ignore[index]
     for line in lines:
-        for code in _CODE.findall(line.text):
+        for code in CODE.findall(line.text):
             if code not in defined and re.match(r"[A-Z]+", code)[0] in stems:  # type: ignore[index]
                 yield Finding(line.number, f"there is no rule {code}")
 

@@ -118,7 +118,7 @@ class Progress:
             codes = ", ".join(f"{count:,} {code}" for code, count in self.errors.most_common())
             facts.add_row("errors", Text(f"{self.rows_in_error:,} ({codes})", "red"))
         facts.add_row(
-            "time", Text(f"{_span(seconds)}, {_number((self.rows - self._before) / max(seconds, 1e-9))} rows/s")
+            "time", Text(f"{span(seconds)}, {_number((self.rows - self._before) / max(seconds, 1e-9))} rows/s")
         )
         rate = _number(tokens / max(seconds, 1e-9))
         facts.add_row(
@@ -206,9 +206,9 @@ class _Rich(Progress):
         head = Table.grid(padding=(0, 2, 0, 0))
         head.add_row(bar, Text(done, "bold"))
         if self.total is None or not rows_per_second:
-            when = f"{_span(self._clock() - self._start)} so far · "
+            when = f"{span(self._clock() - self._start)} so far · "
         else:
-            when = f"{_span(max(self.total - self.rows, 0) / rows_per_second)} left · "
+            when = f"{span(max(self.total - self.rows, 0) / rows_per_second)} left · "
         rates = Text.assemble(
             f"{_number(rows_per_second)} rows/s · ",
             when,
@@ -275,7 +275,8 @@ def _share(count: int, total: int) -> str:
     return f"{100 * count / max(total, 1):.1f} %"
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
+    """Seconds as `1:02:03` or `2:03`."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -54,7 +54,7 @@ def prefix_parts(
 ) -> tuple[Part, ...]:
     """What stands before every content of a run: system message, developer message, the user message's header.
 
-    Effort `none` has the prompt of `low`. `policy_only` leaves the response format out of the developer message.
+    Efforts `none` and `auto` have the prompt of `low`. `policy_only` leaves the response format out.
     """
     return _parts({"label": policy}, effort, rationale=rationale, policy_only=policy_only)
 
@@ -66,7 +66,7 @@ def together_parts(policies: Sequence[Policy], effort: str, *, rationale: bool =
 
 def _parts(policies: Mapping[str, Policy], effort: str, *, rationale: bool, policy_only: bool) -> tuple[Part, ...]:
     developer = _developer(policies, rationale=rationale, policy_only=policy_only)
-    system = _SYSTEM.format(effort="low" if effort == "none" else effort)
+    system = _SYSTEM.format(effort="low" if effort in ("none", "auto") else effort)
     return (
         *(Marker.START, "system", Marker.MESSAGE, system, Marker.END),
         *(Marker.START, "developer", Marker.MESSAGE, developer, Marker.END),
@@ -125,12 +125,14 @@ class Question:
 class Contract:
     """The answer that the engine must produce, as token ids: what is forced, what is chosen, what ends a message.
 
-    `labels` are the JSON-escaped labels' ids in the policy's order. `quote_ids` are all tokens that begin with the
+    `labels` are the JSON-escaped labels' ids in the policy's order, `violating` the indices of those that violate.
+    `quote_ids` are all tokens that begin with the
     closing quote. `channels` maps the first token of a channel's name to the ids that open such a message, the final
     one apart. `stops` are all control ids: in a reasoning message each of them ends it.
     """
 
     labels: tuple[tuple[int, ...], ...]
+    violating: tuple[int, ...]
     open_analysis: tuple[int, ...]
     next_message: tuple[int, ...]
     channels: Mapping[int, tuple[int, ...]]
@@ -226,6 +228,7 @@ class Harmony:
         final = self.ids(opening)
         return Contract(
             labels=self._label_ids(policy),
+            violating=tuple(i for i, label in enumerate(policy.labels) if label in policy.violates),
             open_analysis=self.ids(_ANALYSIS),
             next_message=self.ids(_NEXT_MESSAGE),
             channels={ids[0]: ids for ids in openings.values()},

@@ -1,4 +1,4 @@
-"""Reads JSONL and CSV, from files or a pipe, as a stream of Records: one for every row, good or bad, in order."""
+"""Reads JSONL, CSV and Parquet as a stream of Records: one for every row, good or bad, in order."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ import orjson
 
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.lines import READ_ERRORS, File, Lines, Stream, utf8_chunks
+from safeguard_cli.parquet import count_parquet, open_parquet, parquet_lines
 from safeguard_cli.verdict import ErrorCode, RowError
 
 Format = Literal["jsonl", "csv"]
+Shard = tuple[int, int]  # (k, n): of every n rows the k-th, k from 1
 
 MAX_ROW_BYTES = 64 << 20
 _AHEAD_ROWS = 1000  # how many unreadable rows may come before the first readable one that `first` finds
-_FORMATS: Mapping[str, tuple[Format, str | None]] = {
+FORMATS: Mapping[str, tuple[Format, str | None]] = {
     "jsonl": ("jsonl", None),
     "ndjson": ("jsonl", None),
     "csv": ("csv", None),
     "tsv": ("csv", "\t"),
+    "parquet": ("jsonl", None),  # its rows come as JSON lines
 }
 
 
@@ -53,7 +56,9 @@ class Source:
     the iteration raises a SafeguardError.
     """
 
-    def __init__(self, file: File, chunks: Iterator[bytes], limit: int, format: str | None) -> None:
+    def __init__(
+        self, file: File, chunks: Iterator[bytes], limit: int, format: str | None, shard: Shard = (1, 1)
+    ) -> None:
         self.name = file.name
         self.path = file.path  # None for a pipe or a stream
         self.total_bytes = file.size  # None for a pipe
@@ -65,13 +70,16 @@ class Source:
         self._stream = Stream(chunks)
         self._lines = Lines(self._stream, limit)
         self._limit = limit
+        self._shard = shard
         self._ahead: deque[Record] = deque()
+        self._looked = False
+        self._first: Record | None = None
         self._reached = 0  # the last line that a quoted CSV cell took in
         self._doomed = 0  # up to this line, a line that begins inside quotes is known to lead nowhere
         if format is None:
             line = self._lines.peek(lambda line: not line.isspace()).lstrip()
             format = "jsonl" if line[:1] in (b"{", b"[") else "tsv" if line.count(b"\t") > line.count(b",") else "csv"
-        self.format, delimiter = _FORMATS[format]
+        self.format, delimiter = FORMATS[format]
         if self.format == "csv":
             self._read_header(delimiter)
         self._rows = self._jsonl() if self.format == "jsonl" else self._csv()
@@ -83,11 +91,16 @@ class Source:
         self.close()
 
     def __iter__(self) -> Iterator[Record]:
-        while self._ahead:
-            yield self._ahead.popleft()
-        yield from self._rows
+        part, parts = self._shard
+        for record in self._all():
+            if record.index % parts == part - 1:
+                yield record
         if self._stream.failure:
             raise SafeguardError(f"{self.name}: reading failed after line {self._lines.number}: {self._stream.failure}")
+
+    def _all(self) -> Iterator[Record]:
+        while (record := self._ahead.popleft() if self._ahead else next(self._rows, None)) is not None:
+            yield record
 
     def close(self) -> None:
         """Closes the file; standard input and a stream of the caller's stay open."""
@@ -99,7 +112,12 @@ class Source:
         return self._file.bytes_read
 
     def first(self) -> Record | None:
-        """The first row without an error, or None. It and the rows before it still come out of the iteration."""
+        """The first row without an error, of all shards, or None. Those read to find it still come out."""
+        if not self._looked:  # once: rows that a reader has taken since are not looked at again
+            self._looked, self._first = True, self._look()
+        return self._first
+
+    def _look(self) -> Record | None:
         while not self._ahead or self._ahead[-1].error is not None:
             if len(self._ahead) >= _AHEAD_ROWS or sum(len(record.raw) for record in self._ahead) > self._limit:
                 return None
@@ -111,7 +129,7 @@ class Source:
 
     def count(self) -> int:
         """Reads to the end and counts the rows, without parsing JSON; the source is used up then."""
-        return sum(1 for _ in (self._jsonl_lines() if self.format == "jsonl" else self._rows))
+        return in_shard(sum(1 for _ in (self._jsonl_lines() if self.format == "jsonl" else self._rows)), self._shard)
 
     def _jsonl_lines(self) -> Iterator[bytes]:
         while line := self._lines.next():
@@ -148,7 +166,7 @@ class Source:
             raise UsageError(f"{self.name}: the header cannot be read: {header.error.message}{hint}")
         if any("\r" in name for name in header.cells):
             raise UsageError(f"{self.name}: lines end in a bare CR; convert them first: tr '\\r' '\\n' < OLD > NEW")
-        self.header, self.names = header.cells, _unique(header.cells)
+        self.header, self.names = header.cells, unique_names(header.cells)
 
     def _csv(self) -> Iterator[Record]:
         index = -1
@@ -206,21 +224,29 @@ def open_source(
     format: str | None = None,
     encoding: str = "utf-8",
     max_row_bytes: int = MAX_ROW_BYTES,
+    shard: Shard = (1, 1),
 ) -> Source:
-    """Opens a file, `-` (standard input) or a binary stream that the caller owns.
+    """Opens a file, `-` (standard input) or a binary stream that the caller owns; with `shard` for its rows only.
 
-    `format` is jsonl, ndjson, csv or tsv; without it a file's extension decides, and a pipe's first bytes. Gzip is
-    known by its first bytes. UsageError when the input cannot be opened or is not what its name says.
+    `format` is jsonl, ndjson, csv, tsv or parquet; without it a file's extension decides, and a pipe's first bytes.
+    Gzip is known by its first bytes. UsageError when the input cannot be opened or is not what its name says.
     """
-    if format is not None and format not in _FORMATS:
-        raise UsageError(f"unknown format {format!r}: one of {', '.join(_FORMATS)}")
+    if format is not None and format not in FORMATS:
+        raise UsageError(f"unknown format {format!r}: one of {', '.join(FORMATS)}")
     file = File(path)
     try:
         if format is None and file.path is not None:
-            format = Path(file.path.name.lower().removesuffix(".gz")).suffix[1:]
-            if format not in _FORMATS:
-                raise UsageError(f"{file.name}: unknown extension; --format says what it is: {', '.join(_FORMATS)}")
-        return Source(file, utf8_chunks(file, encoding), max_row_bytes, format)
+            format = extension(file.path)
+            if format not in FORMATS:
+                raise UsageError(f"{file.name}: unknown extension; --format says what it is: {', '.join(FORMATS)}")
+        if format == "parquet":
+            if file.path is None:
+                raise UsageError(f"{file.name}: Parquet has its index at the end and needs a file; save it to one")
+            parquet = open_parquet(file.path)
+            chunks = parquet_lines(parquet, unique_names(parquet.schema_arrow.names))
+        else:
+            chunks = utf8_chunks(file, encoding)
+        return Source(file, chunks, max_row_bytes, format, shard)
     except BaseException as problem:
         file.close()
         if isinstance(problem, READ_ERRORS):
@@ -229,11 +255,28 @@ def open_source(
 
 
 def count_rows(
-    path: str | Path, *, format: str | None = None, encoding: str = "utf-8", max_row_bytes: int = MAX_ROW_BYTES
+    path: Path,
+    *,
+    format: str | None = None,
+    encoding: str = "utf-8",
+    max_row_bytes: int = MAX_ROW_BYTES,
+    shard: Shard = (1, 1),
 ) -> int:
     """How many Records a file has, exactly, in bounded memory: for a progress bar."""
-    with open_source(path, format=format, encoding=encoding, max_row_bytes=max_row_bytes) as source:
+    if (format or extension(path)) == "parquet":
+        return in_shard(count_parquet(path), shard)
+    with open_source(path, format=format, encoding=encoding, max_row_bytes=max_row_bytes, shard=shard) as source:
         return source.count()
+
+
+def extension(path: Path) -> str:
+    """What a file is by its name: `csv` for `a.CSV.gz`."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix[1:]
+
+
+def in_shard(rows: int, shard: Shard) -> int:
+    """How many of so many rows are the shard's."""
+    return len(range(shard[0] - 1, rows, shard[1]))
 
 
 def split_cells(text: str, delimiter: str, more: Callable[[], str]) -> list[str] | None:
@@ -278,7 +321,7 @@ def _delimiter(line: bytes) -> str:
     return max(",;\t|", key=unquoted.count)
 
 
-def _unique(names: Iterable[str]) -> tuple[str, ...]:
+def unique_names(names: Iterable[str]) -> tuple[str, ...]:
     """`a, a, b` as `a, a_2, b`."""
     taken = set(names := tuple(names))
     out: dict[str, None] = {}

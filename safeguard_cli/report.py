@@ -23,11 +23,15 @@ from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.evaluate import FIGURES, Measured, Wanted, measure, multi_policy_result, outcomes, policy_result
 from safeguard_cli.golden import gold_fields
 from safeguard_cli.labelled import Answers, Labelled, Labels, read_labels
-from safeguard_cli.setup import Settings
+from safeguard_cli.policy import Policy
+from safeguard_cli.setup import Settings, load_policies
+from safeguard_cli.stress import policy_of, share_range
+from safeguard_cli.stress_figures import is_stress_test, stress_figures, trials
 from safeguard_cli.terminal import note, safe
 
 BINS = 20
 SHOWN_CHARACTERS = 2000  # of a row's text
+WORST = 10  # rows of a stress test's family
 # Colours that the page's style sheet decides, so that charts follow its light and dark scheme. matplotlib knows only
 # fixed ones: these stand for them until the SVG is written.
 _COLOURS = {"#010101": "currentColor", "#020202": "var(--bad)", "#030303": "var(--good)", "#040404": "var(--line)"}
@@ -45,14 +49,24 @@ def report(settings: Settings, wanted: Wanted, output: str | None, examples: int
     if not path.is_file():
         raise UsageError(f"{settings.input}: there is no such file")
     labels = read_labels(path, format=settings.format, encoding=settings.encoding)
+    stressed = is_stress_test(labels)
+    if stressed and not wanted.by:
+        wanted = replace(wanted, by=("family",))
     measured = _gold(labels, settings, wanted)
+    policies = load_policies(settings) if settings.policies else ()
     target = Path(output or path.with_suffix(".html"))
     if target.exists() and target.samefile(path):
         raise UsageError(f"{target}: this is the output itself; write the report to another file")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("safeguard_cli"), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {"safe_text": _safe_text, "figure": _figure, "share": _share, "count": "{:,}".format}
+    environment.filters |= {
+        "safe_text": _safe_text,
+        "figure": _figure,
+        "share": _share,
+        "count": "{:,}".format,
+        "range": share_range,
+    }
     script = resources.files("safeguard_cli").joinpath("templates").joinpath("report.js").read_text(encoding="utf-8")
     matplotlib.use("svg")
     page = environment.get_template("report.html").render(
@@ -63,7 +77,12 @@ def report(settings: Settings, wanted: Wanted, output: str | None, examples: int
         facts=_facts(labels, measured),
         figures=FIGURES,
         together=multi_policy_result(measured) if measured and len(measured.answers) > 1 else None,
-        policies=[_policy(labels, answers, measured, wanted, examples) for answers in labels.answers],
+        policies=[
+            _policy(labels, answers, measured, wanted, examples)
+            | {"stress": _stress(labels, answers, policies) if stressed else None}
+            for answers in labels.answers
+        ],
+        worst=WORST,
         manifest=_manifest(labels),
     )
     try:
@@ -129,6 +148,11 @@ def _policy(
             for row in _examples([r for r in done if r.verdicts[answers.name].label == label], answers, gold, examples)
         ],
     }
+
+
+def _stress(labels: Labels, answers: Answers, policies: Sequence[Policy]) -> dict[str, Any]:
+    policy = policy_of(labels, answers.name, policies)
+    return stress_figures(trials(labels, answers), answers, policy)
 
 
 def _examples(rows: Sequence[Labelled], answers: Answers, gold: Mapping[int, str], most: int) -> Sequence[Labelled]:
@@ -235,5 +259,5 @@ def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _share(value: float) -> str:
-    return f"{100 * value:.1f} %"
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"

@@ -74,7 +74,7 @@ def read_output(path: Path, shape: Shape) -> Iterator[Written]:
     """
     ours = [f"{name}_{column}" for name in shape.names for column in shape.columns]
     width = 0
-    for number, raw in enumerate(_whole_rows(path, shape.format)):
+    for number, raw in enumerate(whole_lines(path, shape.format)):
         try:
             if shape.format == "jsonl":
                 row = orjson.loads(raw)
@@ -93,7 +93,7 @@ def read_output(path: Path, shape: Shape) -> Iterator[Written]:
             raise Refused(f"{path}, row {number + 1}: not a row of such a run; {START_OVER}") from None
 
 
-def _whole_rows(path: Path, format: str) -> Iterator[bytes]:
+def whole_lines(path: Path, format: str) -> Iterator[bytes]:
     """Rows with their line ends. In CSV one inside quotes is none: every quote is doubled, so their parity tells."""
     pieces: list[bytes] = []
     quotes = 0
@@ -130,7 +130,7 @@ def whole_rows(path: Path, shape: Shape, manifest: Manifest) -> tuple[int, int]:
     if not shape.every_row:
         if path.stat().st_size >= manifest.output_bytes:
             return manifest.rows, manifest.output_bytes
-        return 0, len(next(_whole_rows(path, shape.format), b"")) if shape.format == "csv" else 0
+        return 0, len(next(whole_lines(path, shape.format), b"")) if shape.format == "csv" else 0
     every = manifest.decides["deterministic"] or 1
     rows, offset, end = 0, 0, 0
     for written in read_output(path, shape):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from itertools import islice
@@ -23,11 +23,13 @@ from safeguard_cli.inflight import InFlight
 from safeguard_cli.journal import Journal, open_journal
 from safeguard_cli.manifest import Refused, model_sha256, sha256, sync_folder
 from safeguard_cli.outputs import Sink, make_layout, open_sink, output_delimiter
+from safeguard_cli.parquet_output import label_to_parquet, parquet_target
+from safeguard_cli.policy import Policy
 from safeguard_cli.progress import make_progress
 from safeguard_cli.records import Record, Source, count_rows, open_source
 from safeguard_cli.resume import START_OVER, InputHash, Shape, check_input, find_manifest, read_output
 from safeguard_cli.servers import key, without_secrets
-from safeguard_cli.setup import Prepared, Settings, decides, load_policies, machine, prepare
+from safeguard_cli.setup import Prepared, Settings, decides, engine_spec, load_policies, machine, prepare
 from safeguard_cli.target import Output, describe_output, open_target
 from safeguard_cli.terminal import note, warn
 
@@ -38,10 +40,14 @@ COUNTABLE_BYTES = 256 << 20  # larger files are not read twice only to know thei
 LONG_RUN = 1000  # rows from which on it is said that a pipe cannot be continued
 
 EngineMaker = Callable[[EngineSpec, Callable[[str], None]], Engine]
+Preparer = Callable[[Settings, tuple[Policy, ...], Mapping[str, object], int | None], Prepared]
 
 
-def label(settings: Settings, make_engine: EngineMaker = Engine) -> int:
+def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Preparer = prepare) -> int:
     """Run `safeguard label`. Returns the exit code; raises SafeguardError with a sentence for the user."""
+    if (parquet := parquet_target(settings)) is not None:
+        with _sentences():
+            return label_to_parquet(settings, parquet, lambda inner: label(inner, make_engine, prepare))
     policies = load_policies(settings)
     with _sentences(), ExitStack() as stack:
         reopen = partial(
@@ -50,16 +56,17 @@ def label(settings: Settings, make_engine: EngineMaker = Engine) -> int:
             format=settings.format,
             encoding=settings.encoding,
             max_row_bytes=settings.max_row_bytes,
+            shard=settings.shard,
         )
         source = stack.enter_context(reopen())
         selector = make_selector(source, text_fields=settings.text_fields, template=settings.template)
         target = open_target(settings, source, stack)
         output = describe_output(settings, source, target, policies)
         previous = find_manifest(target) if isinstance(target, Path) and not settings.overwrite else None
-        prepared = prepare(settings, policies, previous.machine if previous else {})
+        total = _total(settings, source)
+        prepared = prepare(settings, policies, previous.machine if previous else {}, total)
         if settings.dry_run:
             return dry_run(settings, prepared, source, selector)
-        total = None if settings.quiet else _total(settings, source)
         progress = make_progress(settings.progress, policies, total, quiet=settings.quiet)
         run = InFlight(settings, prepared, selector, progress)
         records = iter(source)
@@ -113,6 +120,8 @@ def label(settings: Settings, make_engine: EngineMaker = Engine) -> int:
                     with progress:
                         run.label(records, engine, sink)
                 except BaseException as stop:
+                    if run.journal:
+                        run.journal.manifest.policy_tokens += engine.policy_tokens
                     _stopped(run, sink, stop, target, lasting)
                     raise
             if run.journal:
@@ -217,6 +226,7 @@ def _finish(
     target: Path | BinaryIO,
 ) -> None:
     """Leave the record of the finished run, whose output is complete and on disk."""
+    journal.count_time()  # hashing a large model for the first time is no part of it
     before, done = journal.manifest.result, (run.written, run.digest.value())
     if run.kept is not None and isinstance(target, Path):
         if (journal.manifest.rows, journal.manifest.input_sha256) != done:
@@ -226,6 +236,7 @@ def _finish(
         target.replace(journal.output.resolve())
         sync_folder(journal.output)
     journal.manifest.rows, journal.manifest.input_sha256 = done
+    journal.manifest.policy_tokens += engine.policy_tokens
     exhausted = settings.limit is None or run.written < settings.limit
     journal.finish(
         {
@@ -236,8 +247,8 @@ def _finish(
             "engine_deaths": engine.deaths,
             "command": list(map(without_secrets, sys.argv)),
             "input": str(source.path or source.name),
-            "model": str(prepared.header.path) if prepared.header else journal.manifest.decides["model"]["served"],
-            "model_sha256": model_sha256(prepared.header.path) if prepared.header else None,
+            "model": str(prepared.header.path) if not prepared.remote else journal.manifest.decides["model"]["served"],
+            "model_sha256": model_sha256(prepared.header.path) if not prepared.remote else None,
             "output_sha256": sha256(journal.output),
         }
     )
@@ -245,29 +256,11 @@ def _finish(
 
 def _engine(settings: Settings, prepared: Prepared, make_engine: EngineMaker) -> Engine | ServerEngine:
     """The engine of this machine, or the one on servers."""
-    shape, rules = prepared.shape, prepared.labeling.rules
-    if prepared.header is None:
-        return _server_engine(settings, prepared)
-    spec = EngineSpec(
-        prepared.header.path,
-        rules.prefixes,
-        prepared.options,
-        shape.plan,
-        shape.threads,
-        shape.gpu_layers,
-        shape.extra_buffers,
-        shape.cpu_moe,
-        shape.cache_type,
-        settings.verbose,
-    )
-    return make_engine(spec, note)
-
-
-def _server_engine(settings: Settings, prepared: Prepared) -> ServerEngine:
+    if prepared.remote is None:
+        return make_engine(engine_spec(settings, prepared), note)
     from safeguard_cli.engine.chat import Chat
     from safeguard_cli.engine.remote import ServerEngine, ServerSpec
 
-    assert prepared.remote
     harmony, rules = prepared.labeling.harmony, prepared.labeling.rules
     spec = ServerSpec(
         prepared.remote.servers,
@@ -286,6 +279,10 @@ def _total(settings: Settings, source: Source) -> int | None:
     if source.path is None or (source.total_bytes or 0) > COUNTABLE_BYTES:
         return settings.limit
     rows = count_rows(
-        source.path, format=settings.format, encoding=settings.encoding, max_row_bytes=settings.max_row_bytes
+        source.path,
+        format=settings.format,
+        encoding=settings.encoding,
+        max_row_bytes=settings.max_row_bytes,
+        shard=settings.shard,
     )
     return rows if settings.limit is None else min(rows, settings.limit)

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from safeguard_cli import hardware
-from safeguard_cli.config import configured_model
+from safeguard_cli.config import cache_folder, configured_model
 from safeguard_cli.engine.decoding import Options, Trie, overhead
 from safeguard_cli.engine.probe import check_loadable, devices
+from safeguard_cli.engine.process import EngineSpec
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.gguf_file import Header
 from safeguard_cli.labeling import Labeling, Rules
@@ -28,7 +29,7 @@ from safeguard_cli.terminal import note, warn
 from safeguard_cli.tokenizer import Tokenizer
 
 DRAIN = 16  # with --deterministic: rows for each slot between two moments when all slots are empty
-BUDGETS = {"none": 0, "low": 256, "medium": 1024, "high": 4096}  # the most reasoning tokens by effort
+BUDGETS = {"none": 0, "auto": 256, "low": 256, "medium": 1024, "high": 4096}  # the most reasoning tokens by effort
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class Settings:
     violates: tuple[str, ...] = ()
     threshold: float | None = None
     effort: str = "low"
+    sure: float = 0.95
     rationale: bool = False
     reasoning: bool = False
     max_reasoning: int | None = None
@@ -62,7 +64,9 @@ class Settings:
     together: bool = False
     temperature: float = 0.0
     seed: int = 0
+    each_row: bool = False  # a content that came before is labelled again, not given the same verdict
     limit: int | None = None
+    shard: tuple[int, int] = (1, 1)  # records.Shard
     long: str = "split"
     max_windows: int = 16
     max_row_bytes: int = MAX_ROW_BYTES
@@ -78,6 +82,8 @@ class Settings:
     kv_type: str = "f16"
     context: int | None = None
     slots: int | None = None
+    repack: bool | None = None
+    batch: int | None = None
     progress: Kind = "auto"
     quiet: bool = False
     verbose: bool = False
@@ -88,16 +94,22 @@ class Settings:
 class Prepared:
     """A vocabulary with the prefixes of the policies, and the shape that fits this machine.
 
-    `header` is that of the model file that this machine computes with; `remote` stands for servers that do it instead.
+    `local` is the header of the model file that this machine computes with; `remote` are servers that do it instead.
     """
 
-    header: Header | None
+    local: Header | None
     labeling: Labeling
     options: Options
     shape: hardware.Shape
     overheads: tuple[int, ...]
     drain: int | None  # with --deterministic: the slots are drained whenever so many rows are done
     remote: Connected | None = None
+
+    @property
+    def header(self) -> Header:
+        """The header of the model file; there is one where there are no servers."""
+        assert self.local is not None
+        return self.local
 
 
 def load_policies(settings: Settings) -> tuple[Policy, ...]:
@@ -116,6 +128,8 @@ def load_policies(settings: Settings) -> tuple[Policy, ...]:
     )
     if settings.together and settings.policy_only_prompt:
         raise UsageError("--together needs the response format that --policy-only-prompt leaves out")
+    if settings.together and settings.effort == "auto":
+        raise UsageError("--effort auto decides about one policy at a time: leave --together out, or choose an effort")
     names = [policy.name for policy in policies]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"two policies are named {twice!r}; change `name:` in one's front matter")
@@ -125,10 +139,13 @@ def load_policies(settings: Settings) -> tuple[Policy, ...]:
     return policies
 
 
-def prepare(settings: Settings, policies: tuple[Policy, ...], before: Mapping[str, Any]) -> Prepared:
+def prepare(
+    settings: Settings, policies: tuple[Policy, ...], before: Mapping[str, Any], rows: int | None = None
+) -> Prepared:
     """Everything that can be known from the model file's header alone, before its weights are loaded.
 
     `before` is the machine that an earlier session of the run had: where nothing else is asked for, it is kept.
+    `rows` is the number of rows to come, where it is known.
     """
     header, tokenizer = _vocabulary(settings)
     harmony = Harmony(tokenizer)
@@ -149,14 +166,15 @@ def prepare(settings: Settings, policies: tuple[Policy, ...], before: Mapping[st
     if settings.max_reasoning is not None and settings.effort != "none":
         budget = settings.max_reasoning
     kinds = harmony.tokenizer.string_kinds if settings.rationale else None
-    options = Options(budget, kinds, settings.temperature, settings.seed)
+    sure = settings.sure if settings.effort == "auto" else None
+    options = Options(budget, kinds, settings.temperature, settings.seed, sure)
     overheads = tuple(overhead(Trie(prefix.contract), options) + len(harmony.suffix) for prefix in prefixes)
     sizes = [len(prefix.ids) for prefix in prefixes]
     if remote:
         shape = hardware.shape_remote(sizes, overheads, settings.context, remote.context)
     else:
         assert header
-        shape = _shape(settings, header, sizes, overheads, before)
+        shape = _shape(settings, header, sizes, overheads, before, rows)
     window = tuple(shape.context - len(prefix.ids) - extra for prefix, extra in zip(prefixes, overheads, strict=True))
     rules = Rules(
         policies,
@@ -203,13 +221,18 @@ def _connect(settings: Settings, harmony: Harmony) -> Connected:
         raise UsageError(
             "--deterministic cannot be kept with --server: what a server decodes together is its own choice"
         )
-    if settings.server_api == "chat" and (settings.effort == "none" or settings.together):
-        raise UsageError("--server-api chat can do neither --effort none nor --together: both need token ids")
+    if settings.server_api == "chat" and (settings.effort in ("none", "auto") or settings.together):
+        raise UsageError("--server-api chat can do neither --effort none or auto nor --together: they need token ids")
     return connect(settings.servers, settings.server_model, harmony.tokenizer, settings.server_api)
 
 
 def _shape(
-    settings: Settings, header: Header, prefixes: Sequence[int], overheads: Sequence[int], before: Mapping[str, Any]
+    settings: Settings,
+    header: Header,
+    prefixes: Sequence[int],
+    overheads: Sequence[int],
+    before: Mapping[str, Any],
+    rows: int | None,
 ) -> hardware.Shape:
     """The shape that fits this machine."""
     amx = hardware.has_amx()
@@ -221,11 +244,15 @@ def _shape(
         slots=settings.slots or before.get("slots"),
         threads=settings.threads or before.get("threads"),
         cells=before.get("cells"),
+        batch=settings.batch or before.get("batch"),
         amx=amx,
         gpu_layers=settings.gpu_layers,
         cpu_moe=settings.cpu_moe,
         cache_type=settings.kv_type,
         devices=devices(),
+        repack=settings.repack if settings.repack is not None else before.get("extra_buffers"),
+        rows=rows,
+        reasoning=settings.effort not in ("none", "auto"),
     )
     if settings.verbose:
         if amx:
@@ -234,21 +261,36 @@ def _shape(
     return shape
 
 
+def engine_spec(settings: Settings, prepared: Prepared) -> EngineSpec:
+    """What the engine of a run is started with."""
+    shape, rules = prepared.shape, prepared.labeling.rules
+    return EngineSpec(
+        prepared.header.path,
+        rules.prefixes,
+        prepared.options,
+        shape.plan,
+        shape.loading,
+        str(model_fingerprint(prepared.header.path)),
+        cache_folder() / "prefixes",
+        settings.verbose,
+    )
+
+
 def shape_text(shape: hardware.Shape) -> str:
-    if not shape.threads:
+    if not shape.loading.threads:
         return f"on servers, at most {shape.context:,} tokens a row"
     memory = shape.memory
     text = (
-        f"{shape.plan.slots} slots, {shape.plan.cells:,} cells, {shape.threads} threads; about"
+        f"{shape.plan.slots} slots, {shape.plan.cells:,} cells, {shape.loading.threads} threads; about"
         f" {memory.total / 1e6:,.0f} MB of memory ({memory.weights / 1e6:,.0f} weights,"
         f" {memory.cache / 1e6:,.0f} cache, {memory.compute / 1e6:,.0f} compute, {memory.program / 1e6:,.0f} program)"
     )
-    if shape.cache_type != "f16":
-        text += f"; cache {shape.cache_type}"
+    if shape.loading.cache_type != "f16":
+        text += f"; cache {shape.loading.cache_type}"
     if memory.video:
-        text += f"; {shape.gpu_layers} layers on the GPU with {memory.video / 1e6:,.0f} MB"
-    if shape.cpu_moe:
-        text += f"; experts of {shape.cpu_moe} layers on the CPU"
+        text += f"; {shape.loading.gpu_layers} layers on the GPU with {memory.video / 1e6:,.0f} MB"
+    if shape.loading.cpu_moe:
+        text += f"; experts of {shape.loading.cpu_moe} layers on the CPU"
     return text
 
 
@@ -268,9 +310,11 @@ def decides(settings: Settings, prepared: Prepared, input_format: str, output: M
             "text_fields": list(settings.text_fields),
             "template": settings.template,
             "max_row_bytes": settings.max_row_bytes,
+            "shard": None if settings.shard == (1, 1) else list(settings.shard),
         },
         "answer": {
             "effort": settings.effort,
+            "sure": prepared.options.sure,
             "most_reasoning": prepared.options.budget,
             "ctx": prepared.shape.context,
             "long": settings.long,
@@ -298,7 +342,6 @@ def _model(settings: Settings, prepared: Prepared) -> dict[str, Any]:
     """What the model is: the file, or what servers say of it and how they are asked."""
     if prepared.remote:
         return {**prepared.remote.model, "server_api": settings.server_api}
-    assert prepared.header
     return model_fingerprint(prepared.header.path)
 
 
@@ -311,10 +354,12 @@ def machine(prepared: Prepared) -> dict[str, Any]:
     return {
         "slots": shape.plan.slots,
         "cells": shape.plan.cells,
-        "threads": shape.threads,
-        "gpu_layers": shape.gpu_layers,
-        "cpu_moe": shape.cpu_moe,
-        "kv_type": shape.cache_type,
-        "extra_buffers": shape.extra_buffers,
+        "batch": shape.plan.batch,
+        "threads": shape.loading.threads,
+        "gpu_layers": shape.loading.gpu_layers,
+        "cpu_moe": shape.loading.cpu_moe,
+        "kv_type": shape.loading.cache_type,
+        "extra_buffers": shape.loading.extra_buffers,
+        "flash_attention": shape.loading.flash,
         "versions": versions(),
     }

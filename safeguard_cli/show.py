@@ -15,6 +15,7 @@ from rich.text import Text
 from safeguard_cli import errors
 from safeguard_cli.errors import UsageError
 from safeguard_cli.manifest import Manifest, load
+from safeguard_cli.parquet_output import journal_path
 from safeguard_cli.resume import manifest_path, run_path
 from safeguard_cli.terminal import safe
 
@@ -23,6 +24,8 @@ def show(output: Path, *, as_json: bool) -> int:
     """Print the manifest of an output on standard output, for people or as JSON."""
     finished = manifest_path(output)
     path = finished if finished.exists() else run_path(output)
+    if not path.exists() and run_path(journal_path(output)).exists():
+        path = run_path(journal_path(output))
     manifest = load(path)
     if manifest is None:
         raise UsageError(f"{output}: nothing is on record; there is neither {finished.name} nor {path.name}")
@@ -51,8 +54,12 @@ def _lines(output: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
         violates = result.get("violating", {}).get(name, 0)
         yield f"policy {name}", f"{tally}; {violates:,} violate" if result else ", ".join(policy["labels"])
         yield "", f"sha256 {policy['sha256']}"
-    yield "model", f"{result.get('model', '')} {decides['model']['bytes']:,} bytes".strip()
-    yield "", f"sha256 {result['model_sha256']}" if result else f"sampled sha256 {decides['model']['sampled_sha256']}"
+    if "served" in decides["model"]:
+        yield "model", f"on servers: {_pairs(decides['model'])}"
+    else:
+        yield "model", f"{result.get('model', '')} {decides['model']['bytes']:,} bytes".strip()
+        sampled = f"sampled sha256 {decides['model']['sampled_sha256']}"
+        yield "", f"sha256 {result['model_sha256']}" if result else sampled
     if result:
         yield "input", result["input"]
         yield "command", " ".join(result["command"])
@@ -60,7 +67,10 @@ def _lines(output: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
     if result:
         yield "output sha256", result["output_sha256"]
     yield "time", f"{manifest.seconds:,.1f} s; {manifest.rows / max(manifest.seconds, 1e-9):,.1f} rows/s"
-    yield "tokens", f"{manifest.prompt_tokens:,} read, {manifest.generated_tokens:,} written"
+    policies = f"{manifest.policy_tokens:,} of policies" if manifest.policy_tokens else "policies from an earlier run"
+    yield "tokens", f"{manifest.prompt_tokens:,} read, {policies}, {manifest.generated_tokens:,} written"
+    if manifest.repeated_rows:
+        yield "repeated", f"{manifest.repeated_rows:,} rows had the content of an earlier one, and got its labels"
     for part in ("answer", "input", "output"):
         yield f"{part} settings", _pairs(decides[part])
     yield (

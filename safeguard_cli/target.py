@@ -20,7 +20,7 @@ def open_target(settings: Settings, source: Source, stack: ExitStack) -> Path | 
     if settings.output == "-" or (settings.output is None and not sys.stdout.isatty()):
         return sys.stdout.buffer
     path = Path(settings.output) if settings.output else default_output(source)
-    check_output(path, source)
+    check_output(path, source.path)
     if path.exists() and not path.is_file():
         return stack.enter_context(path.open("wb", buffering=0))
     if not settings.output and not settings.quiet:

@@ -1,14 +1,18 @@
-"""Fixtures that many tests share: a tiny model, the demo model, and the real vocabulary where it is at hand."""
+"""Fixtures that many tests share: models, the real vocabulary where it is at hand, and a bench for whole runs."""
 
 from __future__ import annotations
 
+import os
+from functools import cache
 from pathlib import Path
 
 import pytest
 import real_vocabulary
 import tiny_model
 from hypothesis import settings
+from runs import Bench
 
+from safeguard_cli import setup
 from safeguard_cli.gguf_file import read_header
 from safeguard_cli.models import find_model
 from safeguard_cli.prompt import Harmony
@@ -49,3 +53,28 @@ def o200k() -> Harmony:
 def data() -> Path:
     """Where reference data lies that is not part of the project."""
     return DATA
+
+
+@pytest.fixture
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture
+def at_once(no_fsync: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of runs: what each would load anew from the model's header is kept."""
+    monkeypatch.setattr("safeguard_cli.setup.open_model", cache(setup.open_model))
+    from_header = Tokenizer.from_header
+    kept = cache(lambda path: from_header(setup.open_model(path)))
+    monkeypatch.setattr("safeguard_cli.setup.Tokenizer.from_header", lambda header: kept(header.path))
+    monkeypatch.setattr("safeguard_cli.setup.load_policy", cache(setup.load_policy))
+
+
+@pytest.fixture
+def bench(tmp_path: Path, tiny: Path) -> Bench:
+    return Bench(tmp_path, tiny)

@@ -15,7 +15,7 @@ class FakeEngine:
     With `error`, rows for which it is true fail. `before` is called with each prompt that is asked for.
     """
 
-    deaths = 0
+    deaths = policy_tokens = 0
 
     def __init__(
         self,

@@ -56,7 +56,7 @@ def run(trie: Trie, options: Options, logits_of: LogitsOf, prompt: Prompt = PROM
     while True:
         steps.append(step)
         most = max(most, len(fed) + len(step.tokens))
-        logits = np.stack([logits_of(fed + step.tokens[: i + 1]) for i in step.outputs])
+        logits = np.array([logits_of(fed + step.tokens[: i + 1]) for i in step.outputs])
         if not step.branch:
             fed += step.tokens
         try:
@@ -201,14 +201,38 @@ def kinds_of(harmony: Harmony, rationale: bool) -> np.ndarray | None:
     return harmony.tokenizer.string_kinds if rationale else None
 
 
-@given(SETS, st.integers(0, 40), st.booleans(), st.floats(0, 20), st.integers(0, 99))
+SURE = st.none() | st.floats(0.5, 1)  # --effort auto from there on
+
+
+@given(SETS, st.integers(0, 40), st.booleans(), st.floats(0, 20), st.integers(0, 99), SURE)
 def test_a_row_never_takes_more_cells_than_it_was_admitted_with(
-    harmony: Harmony, contract: Contract, labels, budget: int, rationale: bool, boost: float, seed: int
+    harmony: Harmony, contract: Contract, labels, budget: int, rationale: bool, boost: float, seed: int, sure
 ) -> None:
     trie = Trie(replace(contract, labels=labels))
-    options = Options(budget, kinds_of(harmony, rationale))
+    options = Options(budget, kinds_of(harmony, rationale), sure=sure if budget else None)
     found = run(trie, options, noisy(harmony, seed, boost))
     assert found.most_cells <= len(PROMPT.ids) + overhead(trie, options)
+
+
+@given(st.integers(1, 40), st.booleans(), st.integers(0, 99), st.floats(0.5, 1))
+def test_auto_decides_at_once_where_it_is_sure_and_else_as_if_it_had_not_asked(
+    harmony: Harmony, contract: Contract, budget: int, rationale: bool, seed: int, sure: float
+) -> None:
+    trie, logits_of, kinds = Trie(contract), noisy(harmony, seed), kinds_of(harmony, rationale)
+    at_once, reasoned = (run(trie, Options(most, kinds), logits_of) for most in (0, budget))
+    found = run(trie, Options(budget, kinds, sure=sure), logits_of)
+    p_violates = sum(at_once.completion.scores[i] for i in contract.violating)
+    clear = max(p_violates, 1 - p_violates) >= sure
+    expected = at_once if clear else reasoned
+    assert found.completion.at_once == clear
+    assert found.completion.scores == pytest.approx(expected.completion.scores)
+    assert (found.completion.analysis, found.completion.rationale) == (
+        expected.completion.analysis,
+        expected.completion.rationale,
+    )
+    kept = [token for step in found.steps if not step.branch for token in step.tokens]
+    # Without a rationale a clear row ends on the branch: nothing is decoded that the answer does not need.
+    assert kept == list(found.fed) == list(PROMPT.ids if clear and not rationale else expected.fed)
 
 
 @given(st.integers(0, 60), st.booleans(), st.floats(0, 20), st.integers(0, 99))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import errno
+import functools
 import hashlib
 import io
 import json
@@ -17,113 +17,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import get_args
 
 import pytest
 import tiny_model
 from fake_engine import FakeEngine
+from runs import ids, row
 
 from safeguard_cli import errors, setup, signals
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.manifest import Refused
-from safeguard_cli.run import label
-from safeguard_cli.setup import Settings
+from safeguard_cli.prompt import Prompt
 from safeguard_cli.show import show
-from safeguard_cli.tokenizer import Tokenizer
 from safeguard_cli.verdict import ErrorCode
 
 SAFEGUARD = str(Path(sys.executable).parent / "safeguard")
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
-
-
-@pytest.fixture
-def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
-@pytest.fixture
-def at_once(no_fsync: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thousands of runs: what each would load anew from the model's header is kept."""
-    monkeypatch.setattr("safeguard_cli.setup.open_model", cache(setup.open_model))
-    from_header = Tokenizer.from_header
-    kept = cache(lambda path: from_header(setup.open_model(path)))
-    monkeypatch.setattr("safeguard_cli.setup.Tokenizer.from_header", lambda header: kept(header.path))
-    monkeypatch.setattr("safeguard_cli.setup.load_policy", cache(setup.load_policy))
-
-
-class Bench:
-    """One input, one output, and runs of the product on the test engine in this process."""
-
-    def __init__(self, folder: Path, model: Path) -> None:
-        self.folder, self.model = folder, model
-        self.source, self.out = folder / "in.jsonl", folder / "out.jsonl"
-
-    def fill(self, rows: int, suffix: str = "jsonl", first: int = 0) -> bytes:
-        self.source, self.out = self.folder / f"in.{suffix}", self.folder / f"out.{suffix}"
-        data = "".join(row(number, suffix) for number in range(first, first + rows))
-        if suffix == "csv":
-            data = "id,text\n" + data
-        self.source.write_text(data, newline="")
-        return data.encode()
-
-    def __call__(self, engine: Callable[..., FakeEngine] = FakeEngine, **options: object) -> int:
-        given = {"policies": ("spam",), "slots": 2, "threads": 1, "quiet": True, "output": str(self.out), **options}
-        return label(Settings(input=str(self.source), model=str(self.model), **given), engine)
-
-    def whole(self, **options: object) -> bytes:
-        """What a run that is never interrupted writes."""
-        out, self.out = self.out, self.folder / f"whole{self.out.suffix}"
-        self(overwrite=True, **options)
-        out, self.out = self.out, out
-        return out.read_bytes()
-
-    def killed_after(self, prompts: int, **options: object) -> None:
-        """A run that ends as a SIGKILL ends it: nothing of its own is done on the way out."""
-        child = os.fork()
-        if not child:
-
-            def engine(*given: object) -> FakeEngine:
-                asked = iter(range(prompts))
-                return FakeEngine(*given, before=lambda _: None if next(asked, None) is not None else os._exit(9))
-
-            self(engine, **options)
-            os._exit(0)
-        os.waitpid(child, 0)
-
-    def state(self) -> dict[str, tuple[bytes, int]]:
-        files = (path for path in self.folder.iterdir() if path.is_file())
-        return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
-
-    def run_json(self) -> Path:
-        return self.out.with_name(self.out.name + ".run.json")
-
-    def manifest(self) -> dict:
-        return json.loads(self.out.with_name(self.out.name + ".manifest.json").read_bytes())
-
-
-@pytest.fixture
-def bench(tmp_path: Path, tiny: Path) -> Bench:
-    return Bench(tmp_path, tiny)
-
-
-def row(number: int, suffix: str) -> str:
-    """Plain rows, and now and then one with what is hard to cut: quotes, line ends, an error."""
-    text = ("see you at noon", 'say "hi"', "two\nlines", "", "é€😀 tail")[number % 5] + f" {number * 7919 % 1009}"
-    if suffix == "csv":
-        return f'{number},"{text}"\n'.replace('"say "hi"', '"say ""hi""') if number % 11 else f"{number},a,b,c\n"
-    return json.dumps({"id": number, "text": text} if number % 11 else {"id": number, "text": None}) + "\n"
-
-
-def ids(data: bytes, suffix: str = "jsonl") -> list[int]:
-    if suffix == "csv":
-        return [int(cells[0]) for cells in list(csv.reader(io.StringIO(data.decode(), newline="")))[1:]]
-    return [json.loads(line)["id"] for line in data.splitlines()]
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 # Resume
@@ -193,6 +104,17 @@ def test_a_run_with_only_is_continued_from_its_manifest(bench, no_fsync, monkeyp
         assert bench.out.read_bytes() == whole
         assert bench.manifest()["result"]["labels"] == counts
         assert bench.manifest()["result"]["rows"] == 300
+
+
+def test_a_csv_made_from_jsonl_is_continued(bench, no_fsync) -> None:
+    """Its columns are those of the input's first row, also where the run goes on with a later one."""
+    bench.fill(100)
+    bench.out = bench.folder / "out.csv"
+    whole = bench.whole(deterministic=True)
+    for prompts in (0, 30, 40, 80):
+        bench.killed_after(prompts, overwrite=True, deterministic=True)
+        assert bench(deterministic=True) == errors.ROWS_IN_ERROR
+        assert bench.out.read_bytes() == whole
 
 
 def test_a_very_large_cell_is_read_again(bench) -> None:
@@ -771,6 +693,46 @@ def test_memory_does_not_grow_with_the_input(bench) -> None:
     assert max(seen) - seen[1] < 60e6
 
 
+# Contents that repeat
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_rows_of_one_content_are_decoded_once_and_get_the_same_labels(bench, at_once, deterministic) -> None:
+    chance = random.Random(1)
+    for _ in range(60):
+        numbers = chance.choices(range(7), k=chance.randint(1, 60))
+        rows = [{"id": i, "text": f"text {number}"} for i, number in enumerate(numbers)]
+        bench.source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        asked: list[int] = []
+
+        def before(prompt: Prompt, asked: list[int] = asked) -> None:
+            asked.append(prompt.row)
+
+        engine = functools.partial(FakeEngine, before=before)
+        assert bench(engine, overwrite=True, deterministic=deterministic) == errors.OK
+        out = [json.loads(line) for line in bench.out.read_bytes().splitlines()]
+        assert [row["id"] for row in out] == list(range(len(numbers)))
+        drain = setup.DRAIN * 2 if deterministic else len(numbers)  # bench has two slots
+        seen: dict[tuple[int, int], dict] = {}
+        for i, (number, made) in enumerate(zip(numbers, out, strict=True)):
+            assert seen.setdefault((i // drain, number), made["spam"]) == made["spam"]
+        assert len(asked) == len(seen)
+        assert bench.manifest()["repeated_rows"] == len(numbers) - len(seen)
+
+
+def test_contents_are_forgotten_after_so_many(bench, no_fsync, monkeypatch) -> None:
+    monkeypatch.setattr("safeguard_cli.inflight.REMEMBERED", 2)
+    bench.source.write_text("".join(json.dumps({"text": text}) + "\n" for text in "abacadab"))
+    assert bench() == errors.OK
+    assert bench.manifest()["repeated_rows"] == 3  # a each time: it was met again before it was the oldest
+
+
+def test_sampled_answers_are_not_repeated(bench, no_fsync) -> None:
+    bench.source.write_text('{"text": "a"}\n' * 4)
+    bench(temperature=1.0)
+    assert bench.manifest()["repeated_rows"] == 0
+
+
 # The record
 
 
@@ -795,8 +757,8 @@ def test_the_manifest_says_how_the_labels_came_about_and_show_prints_it(bench, c
 
 
 def test_show_tells_of_a_run_that_is_not_finished_and_of_none(bench, capsys) -> None:
+    bench.fill(9)
     bench.out = bench.folder / "out\x1b[1m.jsonl"
-    bench.source.write_text(row(1, "jsonl") * 9)
     bench.killed_after(5)
     assert show(bench.out, as_json=False) == 0
     shown = capsys.readouterr().out

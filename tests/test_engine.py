@@ -13,7 +13,7 @@ import tiny_model
 from safeguard_cli.engine import scheduler as scheduling
 from safeguard_cli.engine.decoding import Completion, Options, Step, decide
 from safeguard_cli.engine.llama import Model, amx_build
-from safeguard_cli.engine.plan import ContextSize, Plan
+from safeguard_cli.engine.plan import ContextSize, Loading, Plan
 from safeguard_cli.engine.scheduler import Scheduler
 from safeguard_cli.errors import EngineError
 from safeguard_cli.policy import Policy
@@ -76,7 +76,7 @@ def run(path: Path, prefixes, prompts, options=Options(12), slots=4, cells=None)
     if cells is None:
         cells = sum(len(p.ids) for p in prefixes) + sum(len(p.ids) + 200 for p in prompts)
     plan = Plan(slots, -(-cells // 256) * 256)
-    with Model(path, plan.context(len(prefixes)), threads=1, extra_buffers=not amx_build()) as model:
+    with Model(path, plan.context(len(prefixes)), Loading(1, extra_buffers=not amx_build())) as model:
         return list(Scheduler(model, prefixes, options, plan).complete(prompts))
 
 
@@ -96,7 +96,7 @@ def assert_equal_to_plain(path: Path, prefixes, traces: dict[Prompt, Trace], tol
     longest = max(sum(len(s.tokens) for s, _ in t.steps) for t in traces.values()) + max(len(p.ids) for p in prefixes)
     size = ContextSize(-(-longest // 256) * 256, 1, 512, 512)
     checked = 0
-    with Model(path, size, threads=1, extra_buffers=False) as model:
+    with Model(path, size, Loading(1, extra_buffers=False)) as model:
         for prompt, trace in traces.items():
             fed = list(prefixes[prompt.policy].ids)
             wanted: list[int] = []
@@ -213,7 +213,7 @@ def test_a_held_feed_lets_rows_finish_and_goes_on(tiny, harmony) -> None:
             yield prompt
 
     plan = Plan(4, 2048)
-    with Model(tiny, plan.context(1), threads=1) as model:
+    with Model(tiny, plan.context(1), Loading(1)) as model:
         for completion in Scheduler(model, [prefix_of(harmony, 60)], Options(5), plan).complete(feed()):
             done.append(completion.prompt.row)
     assert done == [0, 1, 2, 3]
@@ -233,4 +233,4 @@ def test_sampling_depends_on_the_seed_and_the_row_alone(exact, harmony) -> None:
 
 def test_a_missing_model_file_is_a_sentence(tmp_path) -> None:
     with pytest.raises(EngineError, match=r"cannot load nothing\.gguf"):
-        Model(tmp_path / "nothing.gguf", Plan(1, 256).context(1), threads=1)
+        Model(tmp_path / "nothing.gguf", Plan(1, 256).context(1), Loading(1))

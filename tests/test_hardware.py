@@ -55,7 +55,7 @@ def shape(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Shape]:
 
 def test_with_enough_memory_the_defaults_are_taken(shape) -> None:
     found = shape(64 * GB)
-    assert (found.plan.slots, found.context, found.extra_buffers) == (DEFAULT_SLOTS, 8192, True)
+    assert (found.plan.slots, found.context, found.loading.extra_buffers) == (DEFAULT_SLOTS, 8192, True)
 
 
 def test_a_cell_of_the_20b_takes_48_kib() -> None:
@@ -97,16 +97,16 @@ def test_what_fits_with_one_slot_is_not_refused_with_the_default(shape, model: H
 
 def test_a_run_is_not_refused_for_the_sake_of_repacked_weights(shape) -> None:
     least = shape(64 * GB, SMALL, slots=1, amx=True).memory.total
-    assert not shape(least, SMALL, slots=1, amx=False).extra_buffers
+    assert not shape(least, SMALL, slots=1, amx=False).loading.extra_buffers
 
 
 def test_repacked_weights_are_left_out_on_amx(shape) -> None:
-    assert not shape(64 * GB, amx=True).extra_buffers
+    assert not shape(64 * GB, amx=True).loading.extra_buffers
 
 
 def test_repacked_weights_are_left_out_where_memory_is_short(shape) -> None:
     found = shape(16 * GB)
-    assert not found.extra_buffers
+    assert not found.loading.extra_buffers
     assert found.memory.weights == LARGE.size
 
 
@@ -145,6 +145,7 @@ def test_absurd_numbers_in_a_header_are_refused_or_survived(shape, key: str, val
 def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Puts the process into a made-up control group."""
     monkeypatch.setattr(hardware, "_CGROUP", tmp_path)
+    monkeypatch.setattr(hardware, "_OWN_CGROUPS", tmp_path / "own")
 
     def cgroup(**files: str) -> None:
         for name, text in files.items():
@@ -167,6 +168,38 @@ def test_a_control_group_without_a_limit_changes_nothing(cgroup) -> None:
     cgroup(memory_max="max", memory_current="1000", cpu_max="max 100000")
     assert free_memory() > 1_000_000
     assert free_cores() >= 1
+
+
+def test_files_that_the_system_keeps_in_memory_give_way(cgroup) -> None:
+    cgroup(memory_max="3000000", memory_current="2900000", memory_stat="anon 100\ninactive_file 1500000\nslab 5")
+    assert free_memory() == 1_600_000
+
+
+def test_the_tightest_of_nested_groups_counts(tmp_path: Path, cgroup) -> None:
+    cgroup(memory_max="max", memory_current="1")
+    for path, limit in (("a", "5000000"), ("a/b", "9000000")):
+        (tmp_path / path).mkdir()
+        (tmp_path / path / "memory.max").write_text(f"{limit}\n")
+        (tmp_path / path / "memory.current").write_text("1000000\n")
+    (tmp_path / "own").write_text("0::/a/b\n")
+    assert free_memory() == 4_000_000
+    (tmp_path / "own").write_text("0::/elsewhere\n")  # as told from outside a container: the root is the own one
+    assert free_memory() > 9_000_000
+
+
+def test_groups_of_version_1_count(tmp_path: Path, cgroup) -> None:
+    for path, text in (
+        ("memory/x/memory.limit_in_bytes", "3000000"),
+        ("memory/x/memory.usage_in_bytes", "2500000"),
+        ("memory/x/memory.stat", "inactive_file 1\ntotal_inactive_file 500000"),
+        ("cpu/x/cpu.cfs_quota_us", "150000"),
+        ("cpu/x/cpu.cfs_period_us", "100000"),
+        ("own", "4:memory:/x\n3:cpu,cpuacct:/x\n1:name=systemd:/x"),
+    ):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text + "\n")
+    assert free_memory() == 1_000_000
+    assert free_cores() == 1
 
 
 @pytest.mark.parametrize("quota", ["50000 100000", "100000 100000", "150000 100000"])

@@ -10,14 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safeguard_cli.engine.decoding import Completion
-from safeguard_cli.labeling import OVERLAP, Labeling, Row, Rules, split
+from safeguard_cli.labeling import OVERLAP, Answer, Labeling, Rules, split
 from safeguard_cli.policy import Policy
 from safeguard_cli.prompt import ControlTokenError, Harmony, Prompt
-from safeguard_cli.records import Record
 from safeguard_cli.verdict import RowError, Verdict
 
 TWO = (Policy("spam", "x", ("ham", "spam"), ("spam",)), Policy("hate", "y", ("no", "hint", "yes"), ("hint", "yes")))
-RECORD = Record(0, 1, b"", {})
 
 
 def labeling(harmony: Harmony, *window: int, policies: Sequence[Policy] = TWO, **rules: object) -> Labeling:
@@ -32,18 +30,20 @@ def contents(harmony: Harmony, prompts: Sequence[Prompt]) -> list[bytes]:
     return [harmony.tokenizer.decode_bytes(prompt.ids[: -len(harmony.suffix)]) for prompt in prompts]
 
 
-def finish(job: Labeling, row: Row, prompts: Sequence[Prompt], *scores: tuple[float, ...], **more: object) -> None:
+def finish(
+    job: Labeling, answer: Answer, prompts: Sequence[Prompt], *scores: tuple[float, ...], **more: object
+) -> None:
     for prompt, found in zip(prompts, scores, strict=True):
-        job.finish(row, Completion(prompt, found, **more))  # type: ignore[arg-type]
+        job.finish(answer, Completion(prompt, found, **more))  # type: ignore[arg-type]
 
 
 def verdict(harmony: Harmony, *scores: float, policy: Policy = TWO[0], **rules: object) -> Verdict:
     """The verdict on a short text for which the model gave these scores."""
     job = labeling(harmony, 100, policies=[policy], **rules)
-    row, (prompts,) = job.start(RECORD, "x", 0)
-    finish(job, row, prompts, scores)
-    assert row.done
-    return row.verdicts[policy.name]
+    answer, (prompts,) = job.start("x", 0)
+    finish(job, answer, prompts, scores)
+    assert answer.done
+    return answer.verdicts[policy.name]
 
 
 STARTS = st.lists(st.integers(1, 4), min_size=1, max_size=120)  # how many tokens each character has
@@ -77,7 +77,7 @@ def test_no_more_windows_are_made_than_asked_for() -> None:
 
 @given(st.text(st.sampled_from("aé漢🚀 "), max_size=300), st.integers(16, 60))
 def test_windows_of_a_text_hold_whole_characters(harmony: Harmony, text: str, size: int) -> None:
-    _, (prompts,) = labeling(harmony, size, max_windows=1_000).start(RECORD, text, 0)
+    _, (prompts,) = labeling(harmony, size, max_windows=1_000).start(text, 0)
     parts = [content.decode() for content in contents(harmony, prompts)]  # raises when a character is cut
     assert all(part in text for part in parts)
     assert text.startswith(parts[0])
@@ -85,24 +85,24 @@ def test_windows_of_a_text_hold_whole_characters(harmony: Harmony, text: str, si
 
 
 def test_a_text_that_fits_is_one_window(harmony: Harmony) -> None:
-    row, (prompts,) = labeling(harmony, 16).start(RECORD, "!" * 16, 3)
+    answer, (prompts,) = labeling(harmony, 16).start("!" * 16, 3)
     assert contents(harmony, prompts) == [b"!" * 16]
     assert (prompts[0].row, prompts[0].policy, prompts[0].window) == (3, 0, 0)
-    assert not row.done
+    assert not answer.done
 
 
 def test_an_empty_text_is_labelled(harmony: Harmony) -> None:
-    _, (prompts,) = labeling(harmony, 16).start(RECORD, "", 0)
+    _, (prompts,) = labeling(harmony, 16).start("", 0)
     assert [prompt.ids for prompt in prompts] == [harmony.suffix]
 
 
 def test_more_windows_than_allowed_are_too_long(harmony: Harmony) -> None:
     job = labeling(harmony, 16, max_windows=2)  # 16 tokens, then 14 new ones beside an overlap of 2
-    assert len(job.start(RECORD, "!" * 30, 0)[1][0]) == 2
-    row, (prompts,) = job.start(RECORD, "!" * 31, 0)
-    assert row.done
+    assert len(job.start("!" * 30, 0)[1][0]) == 2
+    answer, (prompts,) = job.start("!" * 31, 0)
+    assert answer.done
     assert not prompts
-    assert row.verdicts["spam"].error == RowError("too_long", "the text has 31 tokens, 16 fit --ctx in 2 windows")
+    assert answer.verdicts["spam"].error == RowError("too_long", "the text has 31 tokens, 16 fit --ctx in 2 windows")
 
 
 @pytest.mark.parametrize("rules", [{"max_windows": 2}, {"long": "error"}])
@@ -111,30 +111,30 @@ def test_size_is_checked_in_bytes_before_tokenizing(
 ) -> None:
     job = labeling(harmony, 16, 20, **rules)
     monkeypatch.setattr(harmony, "text_ids", lambda text: pytest.fail("tokenized"))
-    row, _ = job.start(RECORD, "é" * (20 * harmony.tokenizer.longest + 1), 0)
-    assert {name: found.error and found.error.code for name, found in row.verdicts.items()} == {
+    answer, _ = job.start("é" * (20 * harmony.tokenizer.longest + 1), 0)
+    assert {name: found.error and found.error.code for name, found in answer.verdicts.items()} == {
         "spam": "too_long",
         "hate": "too_long",
     }
 
 
 def test_a_long_text_is_an_error_where_that_is_asked_for(harmony: Harmony) -> None:
-    row, _ = labeling(harmony, 16, long="error").start(RECORD, "!" * 17, 0)
-    assert row.verdicts["spam"].error == RowError("too_long", "the text has 17 tokens, 16 fit --ctx")
+    answer, _ = labeling(harmony, 16, long="error").start("!" * 17, 0)
+    assert answer.verdicts["spam"].error == RowError("too_long", "the text has 17 tokens, 16 fit --ctx")
 
 
 @pytest.mark.parametrize("length", [17, 1_000_000])
 def test_truncation_keeps_the_beginning_and_says_so(harmony: Harmony, length: int) -> None:
     job = labeling(harmony, 16, long="truncate")
-    row, (prompts,) = job.start(RECORD, "!" * length, 0)
+    answer, (prompts,) = job.start("!" * length, 0)
     assert contents(harmony, prompts) == [b"!" * 16]
-    finish(job, row, prompts, (0.5, 0.5))
-    assert row.verdicts["spam"].truncated
+    finish(job, answer, prompts, (0.5, 0.5))
+    assert answer.verdicts["spam"].truncated
 
 
 @given(st.text(st.sampled_from("aé漢🚀"), min_size=1, max_size=100), st.integers(16, 60))
 def test_truncation_cuts_between_characters(harmony: Harmony, text: str, size: int) -> None:
-    _, (prompts,) = labeling(harmony, size, long="truncate").start(RECORD, text, 0)
+    _, (prompts,) = labeling(harmony, size, long="truncate").start(text, 0)
     assert text.startswith(contents(harmony, prompts)[0].decode())
 
 
@@ -144,64 +144,64 @@ def test_a_text_that_fits_is_not_called_truncated(harmony: Harmony) -> None:
 
 def test_truncation_under_one_policy_says_nothing_of_another(harmony: Harmony) -> None:
     job = labeling(harmony, 100, 16, long="truncate")
-    row, (whole, cut) = job.start(RECORD, "!" * 50, 0)
-    finish(job, row, whole, (0.5, 0.5))
-    finish(job, row, cut, (0.2, 0.3, 0.5))
-    assert {name: found.truncated for name, found in row.verdicts.items()} == {"spam": False, "hate": True}
+    answer, (whole, cut) = job.start("!" * 50, 0)
+    finish(job, answer, whole, (0.5, 0.5))
+    finish(job, answer, cut, (0.2, 0.3, 0.5))
+    assert {name: found.truncated for name, found in answer.verdicts.items()} == {"spam": False, "hate": True}
 
 
 def test_each_policy_has_windows_of_its_own_size(harmony: Harmony) -> None:
     job = labeling(harmony, 100, 16)
-    row, (whole, parts) = job.start(RECORD, "!" * 44, 0)
+    answer, (whole, parts) = job.start("!" * 44, 0)
     assert (len(whole), len(parts)) == (1, 3)
-    finish(job, row, whole, (0.5, 0.5))
-    assert not row.done
-    finish(job, row, parts, (0.2, 0.3, 0.5), (1, 0, 0), (1, 0, 0))
-    assert row.done
-    assert {name: found.windows for name, found in row.verdicts.items()} == {"spam": 1, "hate": 3}
+    finish(job, answer, whole, (0.5, 0.5))
+    assert not answer.done
+    finish(job, answer, parts, (0.2, 0.3, 0.5), (1, 0, 0), (1, 0, 0))
+    assert answer.done
+    assert {name: found.windows for name, found in answer.verdicts.items()} == {"spam": 1, "hate": 3}
 
 
 def test_a_text_too_long_for_one_policy_is_labelled_under_the_other(harmony: Harmony) -> None:
     job = labeling(harmony, 100, 16, max_windows=2)
-    row, (whole, parts) = job.start(RECORD, "!" * 50, 0)
+    answer, (whole, parts) = job.start("!" * 50, 0)
     assert not parts
-    finish(job, row, whole, (0.5, 0.5))
-    assert row.done
-    assert row.verdicts["spam"].label == "ham"
-    assert row.verdicts["hate"].error is not None
+    finish(job, answer, whole, (0.5, 0.5))
+    assert answer.done
+    assert answer.verdicts["spam"].label == "ham"
+    assert answer.verdicts["hate"].error is not None
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
 def test_the_window_of_highest_p_violates_speaks_for_the_row(harmony: Harmony, order: tuple[int, ...]) -> None:
     job = labeling(harmony, 100, 16)
-    row, (_, parts) = job.start(RECORD, "!" * 44, 0)
+    answer, (_, parts) = job.start("!" * 44, 0)
     scores = [(0.4, 0.0, 0.6), (0.35, 0.33, 0.32), (0.9, 0.1, 0.0)]  # by highest label, the first would win
-    finish(job, row, [parts[i] for i in order], *(scores[i] for i in order))
-    found = row.verdicts["hate"]
+    finish(job, answer, [parts[i] for i in order], *(scores[i] for i in order))
+    found = answer.verdicts["hate"]
     assert (found.label, found.p_violates, found.windows) == ("no", 0.65, 3)
 
 
 def test_among_equal_windows_the_first_speaks(harmony: Harmony) -> None:
     job = labeling(harmony, 16, reasoning=True)
-    row, (parts,) = job.start(RECORD, "!" * 30, 0)
+    answer, (parts,) = job.start("!" * 30, 0)
     for prompt, text in reversed(list(zip(parts, "ab", strict=True))):
-        finish(job, row, [prompt], (0.5, 0.5), analysis=(harmony.tokenizer.encode(text),))
-    assert row.verdicts["spam"].reasoning == "a"
+        finish(job, answer, [prompt], (0.5, 0.5), analysis=(harmony.tokenizer.encode(text),))
+    assert answer.verdicts["spam"].reasoning == "a"
 
 
 def test_an_engine_error_in_one_window_makes_the_row_an_error(harmony: Harmony) -> None:
     job = labeling(harmony, 16)
-    row, (parts,) = job.start(RECORD, "!" * 30, 0)
-    finish(job, row, parts[:1], (0.1, 0.9))
-    finish(job, row, parts[1:], (), error="it failed")
-    assert row.verdicts["spam"] == Verdict(error=RowError("engine", "it failed"))
+    answer, (parts,) = job.start("!" * 30, 0)
+    finish(job, answer, parts[:1], (0.1, 0.9))
+    finish(job, answer, parts[1:], (), error="it failed")
+    assert answer.verdicts["spam"] == Verdict(error=RowError("engine", "it failed"))
 
 
 def test_a_row_without_text_is_done_at_once_with_its_error(harmony: Harmony) -> None:
-    row, prompts = labeling(harmony, 16, 16).start(RECORD, RowError("no_text", "m"), 0)
-    assert row.done
+    answer, prompts = labeling(harmony, 16, 16).start(RowError("no_text", "m"), 0)
+    assert answer.done
     assert prompts == [[], []]
-    assert row.verdicts == {name: Verdict(error=RowError("no_text", "m")) for name in ("spam", "hate")}
+    assert answer.verdicts == {name: Verdict(error=RowError("no_text", "m")) for name in ("spam", "hate")}
 
 
 def test_a_control_token_in_ordinary_text_makes_the_row_an_error(
@@ -212,7 +212,7 @@ def test_a_control_token_in_ordinary_text_makes_the_row_an_error(
 
     job = labeling(harmony, 16)
     monkeypatch.setattr(harmony, "text_ids", forge)
-    error = job.start(RECORD, "x", 0)[0].verdicts["spam"].error
+    error = job.start("x", 0)[0].verdicts["spam"].error
     assert error is not None
     assert error.code == "control_token"
 
@@ -243,9 +243,9 @@ def test_the_threshold_agrees_with_the_p_violates_that_is_shown(
 
 def test_a_rationale_is_the_text_of_its_string(harmony: Harmony) -> None:
     job = labeling(harmony, 16)
-    row, (prompts,) = job.start(RECORD, "x", 0)
-    finish(job, row, prompts, (0.9, 0.1), rationale=tuple(harmony.tokenizer.encode(' a \\"b\\" \\u00e9"}')))
-    assert row.verdicts["spam"].rationale == 'a "b" é'
+    answer, (prompts,) = job.start("x", 0)
+    finish(job, answer, prompts, (0.9, 0.1), rationale=tuple(harmony.tokenizer.encode(' a \\"b\\" \\u00e9"}')))
+    assert answer.verdicts["spam"].rationale == 'a "b" é'
 
 
 def test_reasoning_is_shown_only_where_it_is_asked_for(harmony: Harmony) -> None:
@@ -253,7 +253,7 @@ def test_reasoning_is_shown_only_where_it_is_asked_for(harmony: Harmony) -> None
     found = []
     for reasoning in (False, True):
         job = labeling(harmony, 16, reasoning=reasoning)
-        row, (prompts,) = job.start(RECORD, "x", 0)
-        finish(job, row, prompts, (0.9, 0.1), analysis=analysis)
-        found.append(row.verdicts["spam"].reasoning)
+        answer, (prompts,) = job.start("x", 0)
+        finish(job, answer, prompts, (0.9, 0.1), analysis=analysis)
+        found.append(answer.verdicts["spam"].reasoning)
     assert found == [None, "one\ntwo"]

@@ -16,7 +16,7 @@ from test_hardware import header as header_of
 
 from safeguard_cli import hardware
 from safeguard_cli.engine.decoding import Options
-from safeguard_cli.engine.plan import Plan
+from safeguard_cli.engine.plan import Loading, Plan
 from safeguard_cli.engine.probe import Device, Probe, check_loadable, gpu_build
 from safeguard_cli.engine.process import Engine, EngineSpec
 from safeguard_cli.errors import EngineError, SafeguardError
@@ -66,7 +66,7 @@ def split(path: Path, folder: Path, count: int) -> list[Path]:
 def scores(path: Path, **options) -> list[float]:
     """The scores that an engine gives a few prompts."""
     harmony = Harmony(Tokenizer.from_header(open_model(path)))
-    spec = EngineSpec(path, (prefix_of(harmony, 60),), Options(2), Plan(2, 1024), threads=1, **options)
+    spec = EngineSpec(path, (prefix_of(harmony, 60),), Options(2), Plan(2, 1024), Loading(1, **options))
     with Engine(spec) as engine:
         done = sorted(engine.complete(prompts_of(harmony, [5, 30, 12])), key=lambda c: c.prompt.row)
     return [score for completion in done for score in completion.scores]
@@ -295,4 +295,4 @@ def test_layers_that_were_asked_for_and_do_not_fit_the_gpu_are_refused_with_figu
     with pytest.raises(SafeguardError, match=r"MB on the GPU \(room: 1,463\); 64,000 MB are free"):
         hardware.shape_run(LARGE, [700], [300], **given, gpu_layers=20, cpu_moe=0, devices=[gpu(2)])
     shape = hardware.shape_run(LARGE, [700], [300], **given, devices=[gpu(4)])
-    assert (shape.gpu_layers, shape.cpu_moe > 10) == (25, True)
+    assert (shape.loading.gpu_layers, shape.loading.cpu_moe > 10) == (25, True)

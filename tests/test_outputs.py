@@ -310,12 +310,12 @@ def test_the_input_itself_is_never_the_output(tmp_path):
     with open_source(path) as source:
         for out in (path, tmp_path / "link.jsonl", tmp_path / "hard.jsonl"):
             with pytest.raises(UsageError, match="the input itself"):
-                check_output(out, source)
+                check_output(out, source.path)
         with pytest.raises(UsageError, match="folder"):
-            check_output(tmp_path, source)
+            check_output(tmp_path, source.path)
         with pytest.raises(UsageError, match="folder"):
-            check_output(tmp_path / "none" / "x.jsonl", source)
-        check_output(tmp_path / "new.jsonl", source)
+            check_output(tmp_path / "none" / "x.jsonl", source.path)
+        check_output(tmp_path / "new.jsonl", source.path)
 
 
 def test_the_delimiter_follows_the_outputs_extension(tmp_path):

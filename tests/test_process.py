@@ -12,7 +12,7 @@ import pytest
 from test_engine import prefix_of, prompts_of
 
 from safeguard_cli.engine.decoding import Options
-from safeguard_cli.engine.plan import Plan
+from safeguard_cli.engine.plan import Loading, Plan
 from safeguard_cli.engine.process import MOST_DEATHS, Engine, EngineSpec
 from safeguard_cli.errors import EngineError
 from safeguard_cli.prompt import Feed, Prompt
@@ -20,7 +20,7 @@ from safeguard_cli.prompt import Feed, Prompt
 
 @pytest.fixture
 def spec(tiny: Path, harmony) -> EngineSpec:
-    return EngineSpec(tiny, (prefix_of(harmony, 60),), Options(6), Plan(4, 2048), threads=1)
+    return EngineSpec(tiny, (prefix_of(harmony, 60),), Options(6), Plan(4, 2048), Loading(1))
 
 
 class Deadly(Engine):
@@ -89,7 +89,7 @@ def test_a_model_that_cannot_be_loaded_is_a_sentence(spec, tmp_path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(spec.path.read_bytes()[:5000])
     with pytest.raises(EngineError, match=r"broken\.gguf"):
-        Engine(EngineSpec(broken, spec.prefixes, spec.options, spec.plan, threads=1))
+        Engine(EngineSpec(broken, spec.prefixes, spec.options, spec.plan, Loading(1)))
 
 
 def test_a_reset_makes_what_follows_as_if_nothing_had_been_before(spec, harmony) -> None:

@@ -97,7 +97,8 @@ class Chat:
         rationale = None
         if self._rationale:
             rationale = tuple(encode(orjson.dumps(said.rationale or "").decode()[1:-1]))
-        return Completion(prompt, said.scores, (tuple(encode(said.reasoning)),), True, rationale, said.tokens)
+        reasoning = (tuple(encode(said.reasoning)),)
+        return Completion(prompt, said.scores, reasoning, rationale=rationale, generated=said.tokens)
 
 
 def read_answer(reply: Any, policy: Policy) -> Said:

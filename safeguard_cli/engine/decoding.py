@@ -29,18 +29,23 @@ class BadLogits(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How rows are decided. `budget` is the most analysis tokens, 0 for effort none; `string_kinds` says per token
-    whether it may stand in a JSON string (see Tokenizer.string_kinds) and is needed for rationales only."""
+    """How rows are decided.
+
+    `budget` is the most analysis tokens, 0 for effort none. With `sure`, a row whose label is so clear at once (the
+    greater of p_violates and 1 - p_violates) is not reasoned about. `string_kinds` says per token whether it may stand
+    in a JSON string (see Tokenizer.string_kinds) and is needed for rationales only.
+    """
 
     budget: int
     string_kinds: npt.NDArray[np.int8] | None = None
     temperature: float = 0.0
     seed: int = 0
+    sure: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """Tokens to decode next, with logits wanted at the indices `outputs` of them (the last one by default).
+    """Tokens to decode next, with logits wanted at the indices `outputs` of them, which may be none.
 
     With `branch`, the tokens go onto a copy of the row's sequence that is dropped as soon as the logits are read.
     `among` are by output the only tokens whose logits will be looked at, the most important ones first; without it the
@@ -61,13 +66,14 @@ class Completion:
 
     `scores` are the labels' probabilities in the policy's order, summing to 1; where an answer holds labels of several
     policies, one such list after the other. `analysis` are the reasoning messages'
-    ids, `ended` whether the model ended its reasoning itself, `generated` counts the tokens that it chose freely.
-    With `error`, there is nothing else, but its code.
+    ids, `at_once` whether none was needed, `ended` whether the model ended its reasoning itself, `generated` counts the
+    tokens that it chose freely. With `error`, there is nothing else, but its code.
     """
 
     prompt: Prompt
     scores: tuple[float, ...]
     analysis: tuple[tuple[int, ...], ...] = ()
+    at_once: bool = False
     ended: bool = True
     rationale: tuple[int, ...] | None = None
     generated: int = 0
@@ -81,10 +87,10 @@ Coroutine: TypeAlias = Generator[Step, Logits, Completion]
 def overhead(trie: Trie, options: Options) -> int:
     """The most cells that a row can ever take beyond its prefix and its prompt, label branches included."""
     contract = trie.contract
+    cells = len(contract.open_final_at_once)
     if options.budget:
-        cells = len(contract.open_analysis) + options.budget + len(contract.next_message) + len(contract.open_final)
-    else:
-        cells = len(contract.open_final_at_once)
+        reasoned = len(contract.open_analysis) + options.budget + len(contract.next_message) + len(contract.open_final)
+        cells = max(cells, reasoned)
     cells += _choice_cells(trie) + sum(len(opening) + _choice_cells(other) for opening, other in trie.more)
     if options.string_kinds is not None:
         cells += len(contract.open_rationale) + MAX_RATIONALE
@@ -99,13 +105,21 @@ def decide(prompt: Prompt, trie: Trie, options: Options) -> Coroutine:
     """Decide one prompt. Raises BadLogits when the model's numbers are not numbers."""
     choose, contract = _chooser(prompt, options), trie.contract
     analysis: list[list[int]] = []
-    ended = True
-    if options.budget:
-        ended, forced = yield from _reason(prompt, contract, options.budget, choose, analysis)
+    at_once, ended, begin = not options.budget, True, prompt.ids
+    choice = None
+    if options.sure is not None:
+        begin = ()
+        choice = yield from _screen(prompt, trie, options.sure)
+        at_once = choice is not None
+    if at_once:
+        forced = (*begin, *contract.open_final_at_once)
     else:
-        forced = (*prompt.ids, *contract.open_final_at_once)
-    logits = yield _step((*forced, *trie.common), trie.root.wanted)
-    choice = yield from _score(trie, logits[0])
+        ended, forced = yield from _reason(begin, contract, options.budget, choose, analysis)
+    ahead = (*forced, *trie.common)
+    if choice is None:
+        logits = yield _step(ahead, trie.root.wanted)
+        choice = yield from _score(trie, logits[0])
+        ahead = ()
     scores, best = choice, trie.rest_of_best(choice)
     for opening, other in trie.more:
         logits = yield _step((*best, *opening, *other.common), other.root.wanted)
@@ -113,9 +127,10 @@ def decide(prompt: Prompt, trie: Trie, options: Options) -> Coroutine:
         scores, best = np.append(scores, choice), other.rest_of_best(choice)
     rationale = None
     if options.string_kinds is not None:
-        rationale = yield from _write_string((*best, *contract.open_rationale), options.string_kinds, choose)
+        rationale = yield from _write_string((*ahead, *best, *contract.open_rationale), options.string_kinds, choose)
     generated = sum(map(len, analysis)) + len(rationale or ())
-    return Completion(prompt, tuple(scores.tolist()), tuple(map(tuple, analysis)), ended, rationale, generated)
+    reasoned = tuple(map(tuple, analysis))
+    return Completion(prompt, tuple(scores.tolist()), reasoned, at_once, ended, rationale, generated)
 
 
 def _step(tokens: tuple[int, ...], among: tuple[int, ...]) -> Step:
@@ -126,10 +141,20 @@ def _go_on(tokens: tuple[int, ...], most: int, until: str | None = None) -> Step
     return Step(tokens, (len(tokens) - 1,), most=most, until=until)
 
 
+def _screen(prompt: Prompt, trie: Trie, sure: float) -> Generator[Step, Logits, npt.NDArray[np.float64] | None]:
+    """The labels' scores without reasoning, if they are clear; asked on a branch, so that the row can still reason."""
+    yield Step(prompt.ids, ())
+    opening = (*trie.contract.open_final_at_once, *trie.common)
+    logits = yield Step(opening, (len(opening) - 1,), branch=True, among=(trie.root.wanted,))
+    scores = yield from _score(trie, logits[0], opening)
+    p_violates = scores[list(trie.contract.violating)].sum()
+    return scores if max(p_violates, 1 - p_violates) >= sure else None
+
+
 def _reason(
-    prompt: Prompt, contract: Contract, budget: int, choose: Choose, analysis: list[list[int]]
+    begin: tuple[int, ...], contract: Contract, budget: int, choose: Choose, analysis: list[list[int]]
 ) -> Generator[Step, Logits, tuple[bool, tuple[int, ...]]]:
-    """Let the model reason; returns whether it ended by itself, and the tokens that open `final` from where it stands.
+    """Let the model reason after `begin`; returns whether it ended by itself, and the tokens that then open `final`.
 
     Any control token ends a message: an early <|return|> or <|call|> and a stray header are no worse than <|end|>.
     Then the model says which channel comes next, and may go on reasoning while the budget lasts.
@@ -137,7 +162,7 @@ def _reason(
     analysis.append([])
     spent, again = 0, len(contract.next_message) + max(map(len, contract.channels.values()))
     channels = (contract.final_token, *contract.channels)
-    logits = yield _go_on((*prompt.ids, *contract.open_analysis), budget)
+    logits = yield _go_on((*begin, *contract.open_analysis), budget)
     while True:
         token = choose(logits[0])
         if token not in contract.stops:
@@ -159,16 +184,20 @@ def _reason(
         logits = yield _go_on(contract.channels[channel], budget - spent)
 
 
-def _score(trie: Trie, root: Logits) -> Generator[Step, Logits, npt.NDArray[np.float64]]:
-    """Probabilities of all labels: at each branching node the children's probabilities, renormalised, multiply."""
+def _score(trie: Trie, root: Logits, opening: tuple[int, ...] = ()) -> Generator[Step, Logits, npt.NDArray[np.float64]]:
+    """Probabilities of all labels: at each branching node the children's probabilities, renormalised, multiply.
+
+    `opening` is what stands before the first choice and is not decoded yet.
+    """
     log_scores = np.zeros(len(trie.labels))
     trie.root.add_scores(root, log_scores)
     for chain in trie.chains:
         # A few nodes at a time: a decode has room for so many logits only, see Plan.context.
         for begin in range(0, len(chain.nodes), MOST_OUTPUTS):
             nodes = chain.nodes[begin : begin + MOST_OUTPUTS]
+            outputs = tuple(len(opening) + index for index, _ in nodes)
             among = tuple(node.wanted for _, node in nodes)
-            logits = yield Step(chain.tokens, tuple(index for index, _ in nodes), branch=True, among=among)
+            logits = yield Step((*opening, *chain.tokens), outputs, branch=True, among=among)
             for row, (_, node) in zip(logits, nodes, strict=True):
                 node.add_scores(row, log_scores)
     scores: npt.NDArray[np.float64] = np.exp(log_scores)

@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from llama_cpp import llama_cpp as C  # noqa: N812 - the C API, named as such
 
-from safeguard_cli.engine.plan import ContextSize
+from safeguard_cli.engine.plan import ContextSize, Loading
 from safeguard_cli.errors import EngineError
 
 MAX_SEQUENCES: int = C.llama_max_parallel_sequences()
 _LOG_WARN, _LOG_ERROR, _LOG_CONTINUED = 3, 4, 5
 _GPU, _INTEGRATED_GPU = 1, 2  # ggml_backend_dev_type
+_FLASH = {True: C.LLAMA_FLASH_ATTN_TYPE_ENABLED, False: C.LLAMA_FLASH_ATTN_TYPE_DISABLED}
 _CACHE_TYPES = {"f16": C.GGML_TYPE_F16, "q8_0": C.GGML_TYPE_Q8_0}
 
 Logits = npt.NDArray[np.float32]
@@ -54,6 +55,11 @@ def amx_build() -> bool:
     must then be loaded without the extra buffer types.
     """
     return b"AMX_INT8 = 1" in C.llama_print_system_info()
+
+
+def build_identity() -> tuple[str, str]:
+    """What numbers depend on beside model and settings: llama-cpp-python's version and the build's CPU features."""
+    return llama_cpp.__version__, C.llama_print_system_info().decode("utf-8", "replace")
 
 
 def vocabulary_size(path: Path) -> int:
@@ -190,17 +196,7 @@ class Model:
     in a window-sized one, and `llama_decode` then finds no slot.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        size: ContextSize,
-        *,
-        threads: int,
-        gpu_layers: int = -1,
-        extra_buffers: bool = True,
-        cpu_moe: int = 0,
-        cache_type: str = "f16",
-    ) -> None:
+    def __init__(self, path: Path, size: ContextSize, loading: Loading) -> None:
         self._model: Any = None
         self._context: Any = None
         self.batch = Batch(size.batch)
@@ -208,19 +204,17 @@ class Model:
         LOG.complaints.clear()
         C.llama_backend_init()
         try:
-            self._load(path, threads, gpu_layers, extra_buffers, cpu_moe, cache_type)
+            self._load(path, loading)
         except BaseException:
             self.close()
             raise
 
-    def _load(
-        self, path: Path, threads: int, gpu_layers: int, extra_buffers: bool, cpu_moe: int, cache_type: str
-    ) -> None:
+    def _load(self, path: Path, loading: Loading) -> None:
         wanted = C.llama_model_default_params()
-        wanted.n_gpu_layers = gpu_layers
-        wanted.use_extra_bufts = extra_buffers
-        if cpu_moe:
-            self._overrides = _experts_on_cpu(cpu_moe)  # llama.cpp holds only a pointer
+        wanted.n_gpu_layers = loading.gpu_layers
+        wanted.use_extra_bufts = loading.extra_buffers
+        if loading.cpu_moe:
+            self._overrides = _experts_on_cpu(loading.cpu_moe)  # llama.cpp holds only a pointer
             wanted.tensor_buft_overrides = ctypes.addressof(self._overrides)
         self._model = C.llama_model_load_from_file(str(path).encode(), wanted)
         if not self._model:
@@ -231,8 +225,9 @@ class Model:
         params.n_batch = params.n_ubatch = self.size.batch
         params.n_seq_max = self.size.sequences
         params.n_outputs_max = self.size.outputs
-        params.n_threads = params.n_threads_batch = threads
-        params.type_k = params.type_v = _CACHE_TYPES[cache_type]
+        params.n_threads = params.n_threads_batch = loading.threads
+        params.type_k = params.type_v = _CACHE_TYPES[loading.cache_type]
+        params.flash_attn_type = _FLASH[loading.flash]
         params.kv_unified = True
         params.swa_full = True
         params.no_perf = True
@@ -263,17 +258,18 @@ class Model:
         """Forget a whole sequence."""
         C.llama_memory_seq_rm(self._memory, sequence, -1, -1)
 
-    def save(self, sequence: int) -> ctypes.Array[ctypes.c_uint8]:
+    def save(self, sequence: int) -> bytes:
         """The state of a sequence as bytes, to be restored later."""
         size = C.llama_state_seq_get_size(self._context, sequence)
         state: ctypes.Array[ctypes.c_uint8] = (ctypes.c_uint8 * size)()
         if C.llama_state_seq_get_data(self._context, state, size, sequence) != size:
             raise EngineError("llama.cpp cannot save the policy's state")
-        return state
+        return bytes(state)
 
-    def restore(self, sequence: int, state: ctypes.Array[ctypes.c_uint8]) -> None:
-        """Bring back a saved state."""
-        if C.llama_state_seq_set_data(self._context, state, len(state), sequence) != len(state):
+    def restore(self, sequence: int, state: bytes) -> None:
+        """Bring back a saved state. Raises EngineError when llama.cpp does not take it."""
+        data = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+        if C.llama_state_seq_set_data(self._context, data, len(data), sequence) != len(data):
             raise EngineError("llama.cpp cannot restore the policy's state")
 
     def clear(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-BATCH = 512  # tokens a decode; larger ones are no faster on a CPU
+BATCH = 512  # tokens a decode where nothing else is asked for; larger ones are no faster on a CPU
 MOST_OUTPUTS = 32  # logits rows that one step of a row may ask for
 
 
@@ -19,12 +19,29 @@ class ContextSize:
 
 
 @dataclass(frozen=True, slots=True)
+class Loading:
+    """How llama.cpp loads a model and lays out its cache.
+
+    `gpu_layers` is llama.cpp's number, -1 for all; the experts of the first `cpu_moe` layers stay off the GPU.
+    `extra_buffers` repacks weights for the CPU, `flash` is flash attention.
+    """
+
+    threads: int
+    gpu_layers: int = -1
+    extra_buffers: bool = True
+    cpu_moe: int = 0
+    cache_type: str = "f16"
+    flash: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """The shape of a run: rows decoded together, and `cells` tokens of cache for prefixes and rows."""
+    """The shape of a run: rows decoded together, `cells` tokens of cache for prefixes and rows, `batch` a decode."""
 
     slots: int
     cells: int
+    batch: int = BATCH
 
     def context(self, prefixes: int) -> ContextSize:
         """One sequence for each prefix, one for each slot and one for each slot's branches."""
-        return ContextSize(self.cells, prefixes + 2 * self.slots, BATCH, 2 * self.slots + MOST_OUTPUTS)
+        return ContextSize(self.cells, prefixes + 2 * self.slots, self.batch, 2 * self.slots + MOST_OUTPUTS)

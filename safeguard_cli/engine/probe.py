@@ -57,7 +57,7 @@ class Probe:
             self._errors.close()
             self._child = None
 
-    def ask(self, question: str, **arguments: str) -> dict[str, Any]:
+    def ask(self, question: str, **arguments: Any) -> dict[str, Any]:
         """The child's answer. Raises EngineError with the reason when there is none, or when it died."""
         child = self._child or self._start()
         assert child.stdin and child.stdout
@@ -141,11 +141,14 @@ def devices(probe: Probe | None = None) -> tuple[Device, ...]:
             asked.close()
 
 
-def _answer(request: dict[str, str]) -> dict[str, Any]:
-    from safeguard_cli.engine import llama
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    from safeguard_cli.engine import llama, rates
 
-    if request["question"] == "vocabulary":
+    question = request.pop("question")
+    if question == "vocabulary":
         return {"tokens": llama.vocabulary_size(Path(request["path"]))}
+    if question == "rates":
+        return dict(rates.measure(Path(request.pop("path")), **request))
     return llama.describe_build()
 
 

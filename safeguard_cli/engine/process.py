@@ -15,14 +15,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from safeguard_cli.engine.decoding import Completion, Options
-from safeguard_cli.engine.plan import Plan
+from safeguard_cli.engine.plan import Loading, Plan
 from safeguard_cli.errors import EngineError, SafeguardError
 from safeguard_cli.prompt import Feed, Prefix, Prompt
 
@@ -45,11 +45,9 @@ class EngineSpec:
     prefixes: tuple[Prefix, ...]
     options: Options
     plan: Plan
-    threads: int
-    gpu_layers: int = -1
-    extra_buffers: bool = True
-    cpu_moe: int = 0
-    cache_type: str = "f16"
+    loading: Loading
+    model: str = ""  # what it is, for the states of policies that are kept between runs, in `states`
+    states: Path | None = None
     verbose: bool = False
 
 
@@ -69,9 +67,10 @@ class _Failure:
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """The next prompt is wanted; `decoded` tokens were fed to the model so far."""
+    """The next prompt is wanted; `decoded` tokens were fed to the model so far, `policies` of them policies'."""
 
     decoded: int
+    policies: int
 
 
 class _DiedError(Exception):
@@ -84,12 +83,13 @@ _Flying = dict[tuple[int, int, int], Prompt]
 class Engine:
     """Decodes prompts in a child process; use as a context manager.
 
-    `decoded_tokens` counts what the model was fed, `deaths` how often the child had to be started again.
+    `decoded_tokens` counts what the model was fed, `policy_tokens` those of policies, `deaths` how often the child had
+    to be started again.
     Raises EngineError when the model cannot be loaded.
     """
 
     def __init__(self, spec: EngineSpec, log: Callable[[str], None] = lambda _: None) -> None:
-        self.decoded_tokens = 0
+        self.decoded_tokens = self.policy_tokens = 0
         self.deaths = 0
         self._spec, self._log = spec, log
         self._connection: Connection
@@ -164,12 +164,14 @@ class Engine:
         if isinstance(message, _Line):
             self._log(message.text)
         elif isinstance(message, _Question):
-            self._asked, self.decoded_tokens = True, self._before + message.decoded
+            self._asked = True
+            self.decoded_tokens = self._before[0] + message.decoded
+            self.policy_tokens = self._before[1] + message.policies
         return message
 
     def _start(self) -> None:
         """Start the child and wait until its model is loaded."""
-        self._asked, self._before = False, self.decoded_tokens
+        self._asked, self._before = False, (self.decoded_tokens, self.policy_tokens)
         self._last_words = tempfile.NamedTemporaryFile(prefix="safeguard-", suffix=".log")  # noqa: SIM115
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
@@ -241,27 +243,22 @@ def _work(connection: Connection, spec: EngineSpec, last_words: str) -> None:
 
 
 def _serve(connection: Connection, spec: EngineSpec) -> None:
-    from safeguard_cli.engine.llama import LOG, Model, amx_build
+    from safeguard_cli.engine.llama import LOG, Model, amx_build, build_identity
+    from safeguard_cli.engine.prefix_store import PrefixStore
     from safeguard_cli.engine.scheduler import Scheduler
 
     if spec.verbose:
         LOG.sink = lambda line: connection.send(_Line(line))
-    extra_buffers = spec.extra_buffers and not amx_build()
-    size = spec.plan.context(len(spec.prefixes))
-    with Model(
-        spec.path,
-        size,
-        threads=spec.threads,
-        gpu_layers=spec.gpu_layers,
-        extra_buffers=extra_buffers,
-        cpu_moe=spec.cpu_moe,
-        cache_type=spec.cache_type,
-    ) as model:
-        scheduler = Scheduler(model, spec.prefixes, spec.options, spec.plan)
+    loading = replace(spec.loading, extra_buffers=spec.loading.extra_buffers and not amx_build())
+    with Model(spec.path, spec.plan.context(len(spec.prefixes)), loading) as model:
+        store = None
+        if spec.states:
+            store = PrefixStore(spec.states, "|".join((spec.model, repr(loading), *build_identity())))
+        scheduler = Scheduler(model, spec.prefixes, spec.options, spec.plan, store)
 
         def prompts() -> Iterator[Prompt | Feed]:
             while True:
-                connection.send(_Question(scheduler.decoded_tokens))
+                connection.send(_Question(scheduler.decoded_tokens, scheduler.policy_tokens))
                 following = connection.recv()
                 if following is Feed.END:
                     return

@@ -54,7 +54,7 @@ class ServerEngine:
     The network has a thread of its own, so that a signal finds the main thread waiting and ends the run at once.
     """
 
-    deaths = 0
+    deaths = policy_tokens = 0  # what a server reads of policies is its own affair
 
     def __init__(self, spec: ServerSpec, decide: Decide | None = None) -> None:
         self.decoded_tokens = 0
@@ -171,6 +171,9 @@ class Remote:
                     if not step.branch:
                         fed += step.tokens
                     step = coroutine.send(np.stack([self._sparse(answer) for answer in answers]))
+                elif not step.outputs:
+                    fed += step.tokens
+                    step = coroutine.send(np.empty((0, 0), np.float32))
                 else:
                     fed += step.tokens
                     if not ahead:

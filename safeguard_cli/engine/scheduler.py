@@ -24,7 +24,9 @@ from safeguard_cli.engine.decoding import (
     overhead,
 )
 from safeguard_cli.engine.llama import Model
-from safeguard_cli.engine.plan import BATCH, Plan
+from safeguard_cli.engine.plan import Plan
+from safeguard_cli.engine.prefix_store import PrefixStore
+from safeguard_cli.errors import EngineError
 from safeguard_cli.prompt import Feed, Prefix, Prompt
 
 
@@ -49,13 +51,24 @@ class Slot:
 
 
 class Scheduler:
-    """Decodes prompts under a few policies on one model; `prefixes` and `tries` are by policy."""
+    """Decodes prompts under a few policies on one model; `prefixes` and `tries` are by policy.
 
-    def __init__(self, model: Model, prefixes: Sequence[Prefix], options: Options, plan: Plan) -> None:
+    `decoded_tokens` counts what the model was fed, `policy_tokens` those of them that were policies'.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        prefixes: Sequence[Prefix],
+        options: Options,
+        plan: Plan,
+        store: PrefixStore | None = None,
+    ) -> None:
         self.model, self.prefixes, self.options, self.plan = model, prefixes, options, plan
         self.tries = [Trie(prefix.contract) for prefix in prefixes]
         self.overheads = [overhead(trie, options) for trie in self.tries]
-        self.decoded_tokens = 0
+        self.store = store
+        self.decoded_tokens = self.policy_tokens = 0
         self._resident: dict[int, None] = {}  # policies whose prefix is decoded, least recently used first
         self._active: list[Slot] = []
         self._free = self._all_slots()
@@ -113,7 +126,7 @@ class Scheduler:
         if not self._make_room(prompt.policy, need):
             return False
         if prompt.policy not in self._resident:
-            self._decode_prefix(prompt.policy)
+            self._load_prefix(prompt.policy)
         self._resident[prompt.policy] = self._resident.pop(prompt.policy, None)
         sequence, branch = self._free.pop()
         self.model.copy(prompt.policy, sequence)
@@ -137,14 +150,27 @@ class Scheduler:
             self.model.drop(dropped)
         return total <= self.plan.cells
 
-    def _decode_prefix(self, policy: int) -> None:
-        """Decode a policy's tokens into its own sequence, which is never extended: a rewound one loses its window."""
-        ids = np.array(self.prefixes[policy].ids, np.int32)
-        for begin in range(0, len(ids), BATCH):
+    def _load_prefix(self, policy: int) -> None:
+        """Bring a policy's tokens into its own sequence, which is never extended: a rewound one loses its window."""
+        ids = self.prefixes[policy].ids
+        state = self.store.load(ids) if self.store else None
+        if state is not None:
+            try:
+                self.model.restore(policy, state)
+                return
+            except EngineError:  # of another llama.cpp after all
+                self.model.drop(policy)
+        self._decode_prefix(policy, np.array(ids, np.int32))
+        if self.store:
+            self.store.save(ids, self.model.save(policy))
+
+    def _decode_prefix(self, policy: int, ids: npt.NDArray[np.int32]) -> None:
+        for begin in range(0, len(ids), self.plan.batch):
             self.model.batch.clear()
-            self.model.batch.add(policy, begin, ids[begin : begin + BATCH])
+            self.model.batch.add(policy, begin, ids[begin : begin + self.plan.batch])
             self.model.decode()
         self.decoded_tokens += len(ids)
+        self.policy_tokens += len(ids)
 
     def _decode(self) -> Iterator[Completion]:
         """Decode one batch: short steps first, so that rows in flight go on while contents are prefilled in chunks."""

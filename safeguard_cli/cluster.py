@@ -1,0 +1,348 @@
+"""`safeguard label --ray`: many files labelled by the nodes of a Ray cluster, one engine on each node.
+
+The unit of work is a whole durable run, one file in and one file out: what holds on one machine holds here, and a
+block whose worker died is gone on with by another. Ray Data's operators would hand rows out as Arrow tables and write
+files of their own, without the rows' bytes, their order, or a way to go on; of Ray, actors are all that is needed.
+"""
+
+from __future__ import annotations
+
+import glob
+import signal
+import socket
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from safeguard_cli import errors, setup
+from safeguard_cli.config import configured_model
+from safeguard_cli.engine.process import Engine, EngineSpec
+from safeguard_cli.errors import EngineError, SafeguardError, UsageError
+from safeguard_cli.manifest import Locked, Manifest, load
+from safeguard_cli.policy import Policy
+from safeguard_cli.resume import manifest_path
+from safeguard_cli.run import EngineMaker, label
+from safeguard_cli.setup import Prepared, Settings, load_policies
+from safeguard_cli.signals import UNBROKEN
+from safeguard_cli.terminal import note, warn
+
+MOST_DEATHS = 3  # of a file's workers before it is given up, and of a node's before it is left out
+LOCK_SECONDS = 60.0  # how long a worker that is gone may still hold its output
+CONNECT_SECONDS = 10.0
+POLL_SECONDS = 1.0  # between two looks at which nodes there are
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One input file and its output."""
+
+    input: Path
+    output: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a block's run ended: with its manifest, or with a sentence on why not."""
+
+    exit_code: int
+    manifest: Manifest | None = None
+    error: str = ""
+
+
+def label_on_ray(settings: Settings, address: str, make_engine: EngineMaker = Engine) -> int:
+    """Label each file that matches `settings.input` into the folder `settings.output`. Returns the exit code.
+
+    `address` is a cluster's, or empty for the one that RAY_ADDRESS names or that runs here, else a new one on this
+    machine. Raises SafeguardError with a sentence for the user.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise SafeguardError("--ray needs ray: pip install 'safeguard-cli[ray]'") from None
+    blocks = find_blocks(settings)
+    load_policies(settings)  # so that what is wrong with them is said once, and at once
+    ours = not ray.is_initialized()
+    try:
+        if ours:
+            _start(ray, address, settings.verbose)
+        crew = _Crew(ray, _everywhere(settings), blocks, make_engine)
+        try:
+            crew.work()
+        except errors.Interrupted:
+            note(f"{len(crew.done):,} of {len(blocks):,} files are labelled; the same command goes on with the others")
+            raise
+        finally:
+            with UNBROKEN:
+                crew.dismiss()
+    finally:
+        if ours:
+            ray.shutdown()
+    return _summary(crew, settings)
+
+
+def _start(ray: Any, address: str, verbose: bool) -> None:
+    host, colon, port = address.rpartition(":")
+    if colon and "/" not in address:
+        try:  # Ray itself asks for more than two minutes
+            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+        except (OSError, ValueError, OverflowError) as problem:
+            raise SafeguardError(f"no Ray cluster answers at {address}: {problem}") from None
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with UNBROKEN:
+            ray.init(address=address or None, logging_level="error", log_to_driver=verbose)
+            signal.signal(signal.SIGTERM, handler)  # Ray puts one of its own there
+    except (ConnectionError, ValueError, RuntimeError) as problem:
+        raise SafeguardError(f"Ray cannot be reached: {problem}") from None
+
+
+def find_blocks(settings: Settings) -> list[Block]:
+    """The files that match the input's pattern, largest first, each with its output of the same name in the folder.
+
+    Below the part of the pattern that has no wildcard, folders are kept.
+    """
+    for option, given in (
+        ("--limit", settings.limit is not None),
+        ("--shard", settings.shard != (1, 1)),
+        ("--dry-run", settings.dry_run),
+    ):
+        if given:
+            raise UsageError(f"{option} is for one file, and --ray labels many")
+    if settings.output in (None, "-"):
+        raise UsageError("--ray writes a file for each input file: name a folder with -o DIR")
+    folder, pattern = Path(str(settings.output)).absolute(), Path(settings.input).absolute()
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is no folder; --ray writes a file for each input file")
+    matches = glob.glob(str(pattern), recursive=True)  # noqa: PTH207 Path's would match hidden files too
+    root = next(parent for parent in pattern.parents if not glob.has_magic(str(parent)))
+    # A pattern may reach into a folder of outputs below it, which are no inputs when the same command is run again.
+    inputs = [path for path in map(Path, matches) if path.is_file() and (folder == root or folder not in path.parents)]
+    if not inputs:
+        raise UsageError(f"{pattern}: no file matches; with a shell, put the pattern in quotes")
+    found: dict[Path, Path] = {}
+    for path in sorted(inputs, key=lambda path: (-path.stat().st_size, path)):
+        output = folder / path.relative_to(root)
+        output = output.with_name(output.name.removesuffix(".gz"))
+        if output in found:
+            raise UsageError(f"{found[output]} and {path} would both be written to {output}")
+        if output in inputs:
+            raise UsageError(f"{output} would be written over: name another folder than the input's with -o")
+        found[output] = path
+    return [Block(path, output) for output, path in found.items()]
+
+
+class Worker:
+    """On a node: labels one block after the other and keeps its engine in between. Runs as a Ray actor."""
+
+    def __init__(self, settings: Settings, make_engine: EngineMaker) -> None:
+        self._settings, self._make_engine = settings, make_engine
+        self._engine: Engine | None = None
+        self._prepared: dict[tuple[Any, ...], Prepared] = {}
+
+    def ready(self, block: Block) -> str:
+        """Why this node cannot be used; empty when it can."""
+        try:
+            if not block.input.exists():
+                raise UsageError(f"there is no {block.input}: the files must be where every node sees them")
+            block.output.parent.mkdir(parents=True, exist_ok=True)
+            self._prepare(self._settings, load_policies(self._settings), {})
+        except (SafeguardError, OSError) as problem:
+            return str(problem)
+        return ""
+
+    def label(self, block: Block) -> Done:
+        """A durable run on a block, or the rest of one."""
+        settings = replace(self._settings, input=str(block.input), output=str(block.output))
+        until = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                block.output.parent.mkdir(parents=True, exist_ok=True)
+                return Done(label(settings, self._engine_for, self._prepare), load(manifest_path(block.output)))
+            except Locked as problem:
+                if time.monotonic() > until:
+                    return Done(problem.exit_code, error=str(problem))
+                time.sleep(POLL_SECONDS)
+            except EngineError:
+                raise  # the next worker may be on a better node
+            except (SafeguardError, OSError) as problem:
+                return Done(getattr(problem, "exit_code", errors.FATAL), error=str(problem))
+
+    def _prepare(
+        self, settings: Settings, policies: tuple[Policy, ...], before: Mapping[str, Any], _rows: int | None = None
+    ) -> Prepared:
+        """As setup.prepare, but once: a loaded engine's memory would count as taken when it is planned again."""
+        key = tuple(sorted((name, str(value)) for name, value in before.items())) if settings.deterministic else ()
+        if key not in self._prepared:
+            self._drop()
+            self._prepared = {key: setup.prepare(settings, policies, before if settings.deterministic else {})}
+        return self._prepared[key]
+
+    def _engine_for(self, spec: EngineSpec, log: Callable[[str], None]) -> Any:
+        if self._engine is None:
+            self._engine = self._make_engine(spec, log).__enter__()
+        return _Lent(self._engine, self._drop)
+
+    def _drop(self) -> None:
+        if self._engine is not None:
+            self._engine.__exit__(None, None, None)
+            self._engine = None
+
+
+class _Lent:
+    """An engine for one run, which stays loaded afterwards; one whose run broke off is not used again.
+
+    Its counts begin with the run.
+    """
+
+    def __init__(self, engine: Engine, drop: Callable[[], None]) -> None:
+        self._engine, self._drop = engine, drop
+        self._before = engine.deaths, engine.policy_tokens
+        self.complete = engine.complete
+
+    def __enter__(self) -> _Lent:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is not None:
+            self._drop()
+
+    @property
+    def deaths(self) -> int:
+        return self._engine.deaths - self._before[0]
+
+    @property
+    def policy_tokens(self) -> int:
+        return self._engine.policy_tokens - self._before[1]
+
+
+class _Crew:
+    """The workers, one on each node that is alive, and who does what. `done` and `failed` are by block."""
+
+    def __init__(self, ray: Any, settings: Settings, blocks: Sequence[Block], make_engine: EngineMaker) -> None:
+        self.done: dict[Block, Manifest] = {}
+        self.failed: dict[Block, Done] = {}
+        self._ray, self._settings, self._make_engine = ray, settings, make_engine
+        self._blocks = blocks
+        self._todo = deque(blocks)
+        self._workers: dict[str, Any] = {}  # by node
+        self._tasks: dict[Any, tuple[str, Block | None]] = {}  # what a node is at: a block, or getting ready
+        self._deaths: Counter[Block | str] = Counter()  # of workers, by block and by node
+        self._reason = ""
+
+    def work(self) -> None:
+        """Until every block is done or has failed. Raises SafeguardError when no node can be used."""
+        while len(self.done) + len(self.failed) < len(self._blocks):
+            with UNBROKEN:  # nothing can be raised through Ray's C code
+                self._hire()
+                if not self._tasks:
+                    raise SafeguardError(f"no node of the cluster can be used: {self._reason or 'none has a CPU'}")
+                ready, _ = self._ray.wait(list(self._tasks), timeout=POLL_SECONDS)
+                for task in ready:
+                    self._take(task)
+
+    def dismiss(self) -> None:
+        for worker in self._workers.values():
+            self._ray.kill(worker)
+
+    def _hire(self) -> None:
+        """A worker for every node that has none, as long as there is something to do for it."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        for node in self._ray.nodes():
+            name, has = node["NodeID"], node["Resources"]
+            spare = len(self._todo) - sum(block is None for _, block in self._tasks.values())
+            if not node["Alive"] or name in self._workers or self._deaths[name] >= MOST_DEATHS or spare <= 0:
+                continue
+            if (processors := int(has.get("CPU", 0))) < 1:
+                continue
+            options = {
+                "num_cpus": min(processors, self._settings.threads or processors),
+                "num_gpus": has.get("GPU", 0) if self._settings.gpu_layers else 0,
+                "scheduling_strategy": NodeAffinitySchedulingStrategy(name, soft=False),
+            }
+            worker = self._ray.remote(Worker).options(**options).remote(self._settings, self._make_engine)
+            self._workers[name] = worker
+            self._tasks[worker.ready.remote(self._todo[0])] = (name, None)
+
+    def _take(self, task: Any) -> None:
+        """Take what a worker has finished, and give it more to do."""
+        node, block = self._tasks.pop(task)
+        try:
+            result = self._ray.get(task)
+        except self._ray.exceptions.RayError as problem:
+            self._lost(node, block, str(problem).strip().splitlines()[-1])
+            return
+        if block is None and result:
+            self._deaths[node] = MOST_DEATHS
+            self._lost(node, None, result)
+            return
+        if block is not None:
+            self._deaths[node] = 0
+            self._finished(block, result)
+        if self._todo:
+            following = self._todo.popleft()
+            self._tasks[self._workers[node].label.remote(following)] = (node, following)
+
+    def _finished(self, block: Block, result: Done) -> None:
+        if result.manifest is None:
+            self.failed[block] = result
+            warn(f"{block.input}: {'; '.join(result.error.splitlines())}")
+            return
+        self.done[block] = result.manifest
+        if not self._settings.verbose and self._settings.progress == "none":
+            return
+        rows = sum(made.rows for made in self.done.values())
+        note(f"{len(self.done):,} of {len(self._blocks):,} files, {rows:,} rows: {block.output}")
+
+    def _lost(self, node: str, block: Block | None, reason: str) -> None:
+        """A worker is gone, or never came up: another goes on with its block."""
+        self._reason = reason
+        warn(f"a worker on node {node[:8]} is gone: {reason}")
+        self._ray.kill(self._workers.pop(node))
+        self._deaths[node] += 1
+        if block is None:
+            return
+        self._deaths[block] += 1
+        if self._deaths[block] < MOST_DEATHS:
+            self._todo.appendleft(block)
+        else:
+            self.failed[block] = Done(errors.FATAL, error=f"{MOST_DEATHS} workers died of it, the last one: {reason}")
+            warn(f"{block.input}: {self.failed[block].error}")
+
+
+def _everywhere(settings: Settings) -> Settings:
+    """The settings as a worker needs them, whose working directory and configuration are others."""
+
+    def absolute(name: str) -> str:
+        return str(Path(name).absolute()) if Path(name).is_file() else name
+
+    model = settings.model or configured_model()
+    return replace(
+        settings,
+        policies=tuple(absolute(name) for name in settings.policies),
+        model=model and absolute(model),
+        progress="none" if settings.quiet else settings.progress,
+        quiet=True,
+    )
+
+
+def _summary(crew: _Crew, settings: Settings) -> int:
+    rows = sum(made.rows for made in crew.done.values())
+    results = [made.result for made in crew.done.values() if made.result is not None]
+    in_error = sum(result["rows_in_error"] for result in results)
+    footings = {repr((made.decides["model"], made.decides["prompt_layout"])) for made in crew.done.values()}
+    if len(footings) > 1:
+        warn("the nodes have different models or versions of safeguard: their labels are not of one kind")
+    if not settings.quiet:
+        note(f"{rows:,} rows in {len(crew.done):,} files, {in_error:,} in error")
+        for name in results[0]["labels"] if results else ():
+            tally = sum((Counter(result["labels"][name]) for result in results), Counter[str]())
+            note(f"{name}: " + ", ".join(f"{label} {count:,}" for label, count in tally.most_common()))
+    if crew.failed:
+        warn(f"{len(crew.failed):,} files were not labelled; the same command goes on with them")
+        return max(done.exit_code for done in crew.failed.values())
+    return errors.ROWS_IN_ERROR if in_error else errors.OK

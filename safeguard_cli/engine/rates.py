@@ -1,0 +1,48 @@
+"""How fast llama.cpp itself is with a model here, without any schedule: what every schedule is measured against."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from safeguard_cli.engine.llama import Model, amx_build
+from safeguard_cli.engine.plan import ContextSize, Loading
+
+PROMPT = 512  # tokens of the prompt whose rate is the bound
+WARM_UP = 64  # tokens, enough for every expert to be read from the file
+PROMPTS, TOKENS = 5, 32  # the most that are measured
+
+
+def measure(path: Path, *, seconds: float, **loading: Any) -> dict[str, list[float]]:
+    """Tokens/s of some prompts of 512 tokens, each decoded at once, and of some tokens generated after the last.
+
+    Each of the two takes about `seconds` at most, and gives one figure at least; `loading` are Loading's fields. To be
+    asked through probe.Probe, for llama.cpp may crash.
+    """
+    size = ContextSize(2 * PROMPT, 1, PROMPT, 1)
+    how = Loading(**loading)
+    with Model(path, size, replace(how, extra_buffers=how.extra_buffers and not amx_build())) as model:
+        ids = np.random.default_rng(0).integers(0, model.vocabulary_size, PROMPT).astype(np.int32)
+
+        def rate(count: int, position: int) -> float:
+            model.batch.clear()
+            model.batch.add(0, position, ids[:count], (count - 1,))
+            begin = time.perf_counter()
+            model.decode()
+            return count / (time.perf_counter() - begin)
+
+        rate(WARM_UP, 0)
+        prompts: list[float] = []
+        end = time.monotonic() + seconds
+        while not prompts or (len(prompts) < PROMPTS and time.monotonic() < end):
+            model.drop(0)
+            prompts.append(rate(PROMPT, 0))
+        tokens: list[float] = []
+        end = time.monotonic() + seconds
+        while not tokens or (len(tokens) < TOKENS and time.monotonic() < end):
+            tokens.append(rate(1, PROMPT + len(tokens)))
+    return {"prompt": prompts, "generation": tokens}

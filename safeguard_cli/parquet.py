@@ -1,0 +1,139 @@
+"""Reads Parquet: a file's rows as JSON lines, so that the rest of the program sees them like any others.
+
+Values without a place in JSON: times are ISO text, decimals keep their digits, NaN and infinities are null, binary is
+text where it is valid UTF-8 and else `{"base64": "…"}`, which is never taken for a text. A string that is not valid
+UTF-8 makes its line invalid too, and so the row one in error.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from safeguard_cli.errors import SafeguardError, UsageError
+
+BATCH_ROWS, BATCH_BYTES = 64, 4 << 20  # what is decoded at once, whatever the size of a row group
+
+
+def pyarrow() -> Any:
+    """The package with its part for Parquet. Raises SafeguardError that names the extra where it is missing."""
+    try:
+        import pyarrow
+        import pyarrow.compute
+        import pyarrow.parquet
+    except ImportError:
+        raise SafeguardError("Parquet needs pyarrow: pip install 'safeguard-cli[parquet]'") from None
+    return pyarrow
+
+
+def open_parquet(path: Path) -> Any:
+    """A `ParquetFile` that is read piece by piece. UsageError when it cannot be opened or is none."""
+    pa = pyarrow()
+    try:
+        file = pa.parquet.ParquetFile(path, buffer_size=1 << 16, pre_buffer=False)
+        _ = file.schema_arrow.names
+    except OSError as problem:
+        raise UsageError(f"{path}: {problem.strerror or _first_line(problem)}") from None
+    except Exception as problem:  # a damaged file raises not only Arrow's own, but whatever it ran into
+        raise UsageError(f"{path}: not a Parquet file that can be read: {_first_line(problem)}") from None
+    return file
+
+
+def read_batches(file: Any) -> Iterator[Any]:
+    """The record batches of an open file, BATCH_ROWS rows or fewer each. Raises OSError where the file is damaged."""
+    metadata = file.metadata
+    try:
+        for group in range(metadata.num_row_groups):
+            part = metadata.row_group(group)
+            rows = max(1, min(BATCH_ROWS, BATCH_BYTES * part.num_rows // max(1, part.total_byte_size)))
+            yield from file.iter_batches(batch_size=rows, row_groups=[group], use_threads=False)
+    except Exception as problem:
+        raise OSError(_first_line(problem)) from None
+
+
+def count_parquet(path: Path) -> int:
+    """How many rows the file says that it has."""
+    with open_parquet(path) as file:
+        return int(file.metadata.num_rows)
+
+
+def parquet_lines(file: Any, names: Sequence[str]) -> Iterator[bytes]:
+    """The rows of an open file as JSON lines, a batch of them at a time, with these names for its columns.
+
+    Raises OSError where the file is damaged.
+    """
+    with file:
+        for batch in read_batches(file):
+            try:
+                yield b"".join(_line(row) for row in _rows(batch, names))
+            except orjson.JSONEncodeError as problem:  # nested too deep
+                raise OSError(str(problem)) from None
+
+
+def _rows(batch: Any, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    columns = [_values(column) for column in batch.columns]
+    for row in range(batch.num_rows):
+        yield {name: column[row] for name, column in zip(names, columns, strict=True)}
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return orjson.dumps(row, default=_plain) + b"\n"
+
+
+def _values(column: Any) -> list[Any]:
+    pa = pyarrow()
+    try:
+        if pa.types.is_temporal(column.type):
+            # As Arrow writes them: Python's times have fewer digits and years, and with pandas they would be others.
+            column = pa.compute.replace_substring_regex(column.cast(pa.string()), r"^(\d{4}-\d\d-\d\d) ", r"\1T")
+        return list(column.to_pylist())
+    except (ValueError, OverflowError, TypeError, pa.ArrowException):  # a value that Python has no place for
+        return [_value(scalar) for scalar in column]
+
+
+def _plain(value: Any) -> Any:
+    """What orjson cannot write."""
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return {"base64": base64.b64encode(value).decode()}
+    if isinstance(value, Decimal):
+        return orjson.Fragment(format(value, "f").encode())
+    return str(value)
+
+
+def _value(scalar: Any) -> Any:
+    """A scalar's value where `as_py` of the whole column has failed."""
+    pa = pyarrow()
+    kind = scalar.type
+    if not scalar.is_valid:
+        return None
+    if pa.types.is_dictionary(kind) or isinstance(scalar, pa.ExtensionScalar):
+        return _value(scalar.value)
+    if pa.types.is_struct(kind):
+        return {kind.field(at).name: _value(scalar[at]) for at in range(kind.num_fields)}
+    if pa.types.is_map(kind):
+        return [[_value(entry[0]), _value(entry[1])] for entry in scalar.values]
+    if pa.types.is_nested(kind):
+        return [_value(item) for item in scalar.values]
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        text = json.dumps(scalar.as_buffer().to_pybytes().decode("utf-8", "surrogateescape"), ensure_ascii=False)
+        return orjson.Fragment(text.encode("utf-8", "surrogateescape"))
+    except (ValueError, OverflowError):
+        zone = "Z" if pa.types.is_timestamp(kind) and kind.tz else ""
+        scalar = scalar.cast(pa.timestamp(kind.unit)) if zone else scalar
+        text = scalar.cast(pa.string()).as_py()
+        return (text if text.startswith("<") else text.replace(" ", "T")) + zone
+
+
+def _first_line(problem: BaseException) -> str:
+    return next(iter(str(problem).splitlines()), type(problem).__name__)

@@ -1,0 +1,192 @@
+"""How fast one setting of slots, threads and batch labels rows, measured on the engine that runs use."""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import cycle, pairwise
+from pathlib import Path
+
+import psutil
+
+from safeguard_cli.engine.process import Engine, EngineSpec
+from safeguard_cli.errors import EngineError
+from safeguard_cli.prompt import Prompt
+from safeguard_cli.terminal import note
+
+ROUNDS = 5  # the most parts that a measurement is divided into for its median
+TIE = 0.03  # settings are told apart by no less: that much two runs of the same setting differ
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What can be chosen for a machine: rows decoded together, CPU threads, tokens that llama.cpp gets at once."""
+
+    slots: int
+    threads: int
+    batch: int
+
+    @property
+    def options(self) -> str:
+        """The options of `safeguard label` that give it."""
+        return f"--slots {self.slots} --threads {self.threads} --batch {self.batch}"
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A part of a measurement: rows that ended in it, its seconds, tokens that were decoded in it."""
+
+    rows: int
+    seconds: float
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What a setting gave: `rounds`, all of as many rows; seconds to `load` and until the `first` row was done, its
+    policy decoded; the engine's peak resident bytes of `memory`; `generated` tokens a row."""
+
+    setting: Setting
+    rounds: tuple[Round, ...]
+    load: float
+    first: float
+    memory: int
+    generated: float
+
+    @property
+    def seconds(self) -> float:
+        """Of the median round."""
+        return statistics.median(part.seconds for part in self.rounds)
+
+    @property
+    def rows_per_second(self) -> float:
+        return self.rounds[0].rows / self.seconds
+
+    @property
+    def tokens_per_second(self) -> float:
+        """All tokens that were decoded, whoever asked for them; the median of the rounds."""
+        return statistics.median(part.tokens / part.seconds for part in self.rounds)
+
+    @property
+    def wave(self) -> float:
+        """Seconds that as many rows take as there are slots."""
+        return self.setting.slots / self.rows_per_second
+
+    def seconds_for(self, rows: int, tokens_per_row: float) -> float:
+        """What so many rows of so many tokens, all that are decoded counted, will take; the start included."""
+        return self.load + (self.first + (rows - 1) * tokens_per_row / self.tokens_per_second if rows else 0.0)
+
+
+def best(figures: Sequence[Figure]) -> Figure:
+    """The fastest; of those that cannot be told from it the one that takes the least memory and the fewest threads.
+
+    The fastest in tokens/s: settings see more or fewer of the same rows, of which some take many times the others.
+    """
+    least = (1 - TIE) * max(figure.tokens_per_second for figure in figures)
+    good = [figure for figure in figures if figure.tokens_per_second >= least]
+    return min(good, key=lambda figure: (figure.setting.slots, figure.setting.batch, figure.setting.threads))
+
+
+def tokens_per_row(figures: Sequence[Figure]) -> float:
+    """Tokens that were decoded for a row, over all that was measured."""
+    parts = [part for figure in figures for part in figure.rounds]
+    return sum(part.tokens for part in parts) / sum(part.rows for part in parts)
+
+
+def sweep(
+    slots: Sequence[int],
+    threads: Sequence[int],
+    batches: Sequence[int],
+    attempt: Callable[[Setting], Figure | None],
+) -> None:
+    """Try all `slots` with the first of `threads` and `batches`; then the other threads and the other batches, each
+    with what was best so far. `attempt` measures a setting, or gives None where that cannot be done."""
+    found: list[Figure] = []
+
+    def try_one(setting: Setting) -> None:
+        if figure := attempt(setting):
+            found.append(figure)
+
+    for count in slots:
+        try_one(Setting(count, threads[0], batches[0]))
+    for count in threads[1:] if found else ():
+        try_one(replace(best(found).setting, threads=count))
+    for count in batches[1:] if found else ():
+        try_one(replace(best(found).setting, batch=count))
+
+
+def measure(spec: EngineSpec, rows: Sequence[Sequence[Prompt]], seconds: float) -> Figure:
+    """Label `rows` (each its prompts) over and over for about so long, and until as many are done as there are slots.
+
+    The first row is labelled alone, for it decodes the policy. Raises EngineError when the engine cannot work.
+    """
+    slots = spec.plan.slots
+    waiting: dict[int, int] = {}
+    ended: list[float] = []  # rows since the engine last said how many tokens it decoded
+    generated = 0
+
+    def enough() -> bool:
+        return len(marks) > slots and marks[-1][0] - start >= seconds
+
+    def prompts(engine: Engine) -> Iterator[Prompt]:
+        for number, row in enumerate(cycle(rows)):
+            waiting[number] = len(row)
+            for prompt in row:
+                # The engine asks for a prompt, and with that it says what it has decoded.
+                marks.extend((at, engine.decoded_tokens) for at in ended)
+                ended.clear()
+                if enough():
+                    return
+                yield replace(prompt, row=number)
+
+    begin = time.perf_counter()
+    with Engine(spec, note) as engine:
+        loaded = time.perf_counter()
+        for _ in engine.complete(iter(rows[-1])):
+            pass
+        start = time.perf_counter()
+        marks = [(start, engine.decoded_tokens)]
+        for completion in engine.complete(prompts(engine)):
+            if completion.error or engine.deaths:
+                raise EngineError(completion.error or "the engine died while it was measured")
+            generated += completion.generated
+            row = completion.prompt.row
+            waiting[row] -= 1
+            if not waiting[row]:
+                del waiting[row]
+                ended.append(time.perf_counter())
+            if enough():
+                break
+        memory = peak_memory()
+    setting = Setting(slots, spec.loading.threads, spec.plan.batch)
+    done = len(marks) - 1 + len(ended)
+    return Figure(setting, rounds(marks, slots), loaded - begin, start - loaded, memory, generated / done)
+
+
+def rounds(marks: Sequence[tuple[float, int]], slots: int) -> tuple[Round, ...]:
+    """Divide a measurement into equal rounds. `marks` are time and tokens decoded at its start and at each row's end.
+
+    Rows of like length end in waves, as many as there are slots: a round is whole waves. The first wave is left out
+    where there are more, for in it all contents are read and none is decided yet.
+    """
+    done = len(marks) - 1
+    begin = slots if done >= 2 * slots else 0
+    waves = (done - begin) // slots
+    count = min(ROUNDS, waves)
+    step = waves // count * slots
+    ends = [marks[begin + i * step] for i in range(count + 1)]
+    return tuple(Round(step, after[0] - before[0], after[1] - before[1]) for before, after in pairwise(ends))
+
+
+def peak_memory() -> int:
+    """Peak resident bytes of the one engine that runs; where the system does not keep it, what is resident now."""
+    (child,) = multiprocessing.active_children()
+    with suppress(OSError):
+        for line in Path(f"/proc/{child.pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return int(psutil.Process(child.pid).memory_info().rss)

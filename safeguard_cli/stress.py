@@ -1,0 +1,324 @@
+"""`safeguard stress`: a golden set and its variants labelled in one run, and how well the labels hold.
+
+One run for everything: the policy is decoded once, and rows are labelled again among other neighbours than before,
+since all but the originals are shuffled. The labelled file can be kept, continued and reported like any other.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import orjson
+from rich.console import RenderableType
+from rich.text import Text
+
+from safeguard_cli import errors, metrics
+from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.evaluate import Wanted, existing_labels, label_rows, line_of, make_table, show, usable_rows
+from safeguard_cli.golden import Golden, GoldenRow, as_text
+from safeguard_cli.labelled import Answers, Labels
+from safeguard_cli.policy import Policy, builtin_policies, load_policy
+from safeguard_cli.setup import Settings, load_policies
+from safeguard_cli.stress_figures import (
+    LANGUAGES,
+    ORIGINAL,
+    RATIONALE,
+    REPEAT,
+    is_stress_test,
+    stress_figures,
+    trials,
+)
+from safeguard_cli.terminal import cut, note
+from safeguard_cli.variants import Variant, all_variants, changed_texts
+
+OURS = (LANGUAGES, RATIONALE, REPEAT)  # families that change no text
+REPETITIONS = 2
+_MAX_FLIPS = re.compile(r"(\d+(?:\.\d+)?)\s*(%?)")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which rows a stress test has. No `families` means all of them.
+
+    `translations` are fields by language. Rows with the same value of the field `pair` are one row in the languages
+    that `language_field` names; the first of them is the original.
+    """
+
+    families: tuple[str, ...] = ()
+    seed: int = 0
+    translations: tuple[str, ...] = ()
+    pair: str | None = None
+    language_field: str = "language"
+
+    def has(self, family: str) -> bool:
+        return not self.families or family in self.families
+
+
+def stress(settings: Settings, wanted: Wanted, plan: Plan, export: str | None, max_flips: str | None) -> int:
+    """Run `safeguard stress`. Returns the exit code; raises SafeguardError with a sentence for the user."""
+    most = _parse_max_flips(max_flips)
+    path = Path(settings.input)
+    if settings.input == "-" or not path.is_file():
+        raise UsageError(f"{settings.input}: there is no such file; a golden set is read twice, so it cannot be a pipe")
+    with metrics.sklearn():  # says which extra is missing before a model is loaded
+        pass
+    policies = load_policies(settings) if settings.policies else ()
+    labels = existing_labels(path, settings)
+    if labels is None or not is_stress_test(labels):
+        if len(policies) != 1:
+            raise UsageError("a stress test is of one policy: name it with --policy")
+        rows = planned(settings, wanted, plan, policies[0])
+        if export:
+            rows = [row for row in rows if row["family"] != REPEAT]  # label would give them the same verdict again
+            _write(rows, Path(export))
+            note(f"{len(rows):,} rows are in {export}; safeguard label {export} labels them, safeguard stress measures")
+            return errors.OK
+        labels = _label(settings, plan, rows)
+    result = {"golden": str(path), **measured(labels, policies)}
+    if wanted.json:
+        print(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode())
+    else:
+        show(_shown(result, wanted.wrong))
+    if most is not None and (broken := _beyond(result, *most)):
+        note(f"more labels flip than --max-flips {max_flips} allows: {', '.join(broken)}")
+        return errors.CHECK_FAILED
+    return errors.ROWS_IN_ERROR if result["rows_in_error"] else errors.OK
+
+
+def planned(settings: Settings, wanted: Wanted, plan: Plan, policy: Policy) -> list[dict[str, Any]]:
+    """The rows of a stress test: the originals in their order, then all variants, shuffled."""
+    variants = all_variants()
+    if taken := next((v for v in variants if v.family in (ORIGINAL, *OURS)), None):
+        raise UsageError(f"the variant {taken.family}/{taken.name} needs a family of its own")
+    known = dict.fromkeys([*(variant.family for variant in variants), *OURS])
+    if unknown := [family for family in plan.families if family not in known]:
+        raise UsageError(f"--family {unknown[0]!r}: the families are {', '.join(known)}")
+    chosen = [variant for variant in variants if plan.has(variant.family)]
+    answers = Answers(policy.name, policy.labels, policy.violates)
+    golden = usable_rows(settings, wanted, (answers,))
+    rows = [_row(original, policy.name, ORIGINAL, text=original.text) for original in golden.rows]
+    if LANGUAGES in plan.families and not plan.translations and plan.pair is None:
+        raise UsageError("--family languages needs --translation LANG=FIELD, or --pair FIELD for rows that are one")
+    rest = [row for original in golden.rows for row in _variants_of(original, policy, chosen, plan)]
+    if plan.has(LANGUAGES):
+        rest += _translations(golden, policy.name, plan)
+        rest += _pairs(golden, policy.name, plan)
+    Random(plan.seed).shuffle(rest)
+    return rows + rest
+
+
+def measured(labels: Labels, policies: Sequence[Policy]) -> dict[str, Any]:
+    """The figures of a labelled stress test; its rationales' too, where the policy's text is at hand."""
+    names = [answers.name for answers in labels.answers]
+    chosen = [answers for answers in labels.answers if not policies or answers.name == policies[0].name]
+    if len(chosen) != 1:
+        raise UsageError(f"{labels.path} is labelled under {', '.join(names)}: name one of them with --policy")
+    answers, manifest = chosen[0], labels.manifest
+    return {
+        "policy": answers.name,
+        "model": Path(str((manifest.result or {}).get("model", ""))).name if manifest else "",
+        "effort": str(manifest.decides.get("answer", {}).get("effort", "")) if manifest else "",
+        **stress_figures(trials(labels, answers), answers, policy_of(labels, answers.name, policies)),
+    }
+
+
+def policy_of(labels: Labels, name: str, policies: Sequence[Policy]) -> Policy | None:
+    """The policy that an output was made under: a given one, else a built-in one, of this name and text.
+
+    Raises UsageError when the given one has changed since.
+    """
+    known = labels.manifest.decides.get("policies", {}).get(name, {}) if labels.manifest else {}
+    given = next((policy for policy in policies if policy.name == name), None)
+    if given and known and given.sha256 != known["sha256"]:
+        raise UsageError(f"the policy {name} is another one than {labels.path} was labelled under")
+    found = given or (load_policy(name) if name in builtin_policies() else None)
+    return found if found and (given or found.sha256 == known.get("sha256")) else None
+
+
+def _row(
+    original: GoldenRow, policy: str, family: str, variant: str = "", group: str = "", own: str = "", *, text: str
+) -> dict[str, Any]:
+    name = "/".join(part for part in (family, variant, group) if part)
+    return {
+        "id": f"{original.number}/{name}",
+        "row": original.number,
+        "family": family,
+        "variant": variant,
+        "group": group,
+        "own_group": own,
+        "label": original.gold[policy],
+        "text": text,
+    }
+
+
+def _variants_of(
+    original: GoldenRow, policy: Policy, variants: Sequence[Variant], plan: Plan
+) -> Iterator[dict[str, Any]]:
+    allowed = next((label for label in policy.labels if label not in policy.violates), policy.labels[0])
+    about = {"policy": policy.name, "allowed": allowed, "violating": policy.violates[0]}
+    for new in changed_texts(variants, original.text, about, plan.seed):
+        yield _row(original, policy.name, new.family, new.variant, new.group, new.own, text=new.text)
+    if plan.has(REPEAT):
+        for number in range(1, REPETITIONS + 1):
+            yield _row(original, policy.name, REPEAT, "again", str(number), text=original.text)
+
+
+def _translations(golden: Golden, policy: str, plan: Plan) -> Iterator[dict[str, Any]]:
+    """The rows in the languages that have a field of their own."""
+    for item in plan.translations:
+        language, equals, field = item.partition("=")
+        if not equals or not language or not field:
+            raise UsageError(f"--translation {item!r}: write LANGUAGE=FIELD, such as de=text_de")
+        if not any(field in row.fields for row in golden.rows):
+            raise UsageError(f"--translation {item!r}: no row has the field {field!r}")
+        for row in golden.rows:
+            text = row.fields.get(field)
+            if isinstance(text, str) and text.strip():
+                own = as_text(row.fields.get(plan.language_field)) or "original"
+                yield _row(row, policy, LANGUAGES, "translation", language, own, text=text)
+
+
+def _pairs(golden: Golden, policy: str, plan: Plan) -> Iterator[dict[str, Any]]:
+    """The rows that are another one in another language."""
+    if plan.pair is None:
+        return
+    for field in (plan.pair, plan.language_field):
+        if not any(field in row.fields for row in golden.rows):
+            raise UsageError(f"no row has the field {field!r} that says which rows are one in several languages")
+    first: dict[str, GoldenRow] = {}
+    for row in golden.rows:
+        key, language = (as_text(row.fields.get(field)) for field in (plan.pair, plan.language_field))
+        if not key or not language:
+            continue
+        original = first.setdefault(key, row)
+        own = as_text(original.fields.get(plan.language_field))
+        if language != own:
+            pair = _row(original, policy, LANGUAGES, "pair", language, own, text=row.text)
+            yield {**pair, "label": row.gold[policy]}
+
+
+def _label(settings: Settings, plan: Plan, rows: Sequence[Mapping[str, Any]]) -> Labels:
+    settings = replace(settings, rationale=plan.has(RATIONALE), limit=None, each_row=True)
+    if settings.output:
+        return label_rows(settings, rows, Path(settings.output))
+    with tempfile.TemporaryDirectory(prefix="safeguard-") as folder:
+        return label_rows(settings, rows, Path(folder) / "stress.jsonl")
+
+
+def _write(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    if path.exists():
+        raise UsageError(f"{path} is there already; --export does not overwrite")
+    try:
+        path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    except OSError as error:
+        raise SafeguardError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _parse_max_flips(value: str | None) -> tuple[float, bool] | None:
+    """`2%` or `3`: how many, and whether of a hundred."""
+    if value is None:
+        return None
+    found = _MAX_FLIPS.fullmatch(value.strip())
+    if not found:
+        raise UsageError(f"--max-flips {value!r}: write a share such as 2%, or a number of rows")
+    return float(found[1]), found[2] == "%"
+
+
+def _beyond(result: Mapping[str, Any], most: float, percent: bool) -> list[str]:
+    """The families in which more labels flip."""
+    flips = {name: family["flips"] for name, family in result["families"].items()}
+    return [name for name, flip in flips.items() if (100 * (flip["share"] or 0.0) if percent else flip["count"]) > most]
+
+
+def _shown(result: Mapping[str, Any], most: int) -> Iterator[RenderableType]:
+    """The result as a person reads it at a terminal."""
+    head = [f"{result['rows']:,} golden rows", f"{result['labelled']:,} labelled with their variants"]
+    head += [f"policy {result['policy']}"]
+    head += [f"{name} {result[name]}" for name in ("model", "effort") if result[name]]
+    yield line_of(" · ".join(head))
+    if result["rows_in_error"]:
+        yield line_of(f"{result['rows_in_error']:,} rows in error, not counted", "red")
+    families = make_table(
+        "family", "labels", "flips", "95 % interval", "violating → allowed", "allowed → violating", "rows"
+    )
+    for name, family in result["families"].items():
+        families.add_row(cut(name, 20), *_cells(family), _share(family["rows_flipped"]))
+    yield families
+    yield line_of("flips: another label than the original got; rows: golden rows that any variant flips", "dim")
+    for name, family in result["families"].items():
+        yield from _shown_family(name, family, most)
+    if LANGUAGES not in result["families"]:
+        yield line_of("no other languages: --translation and --pair say where they are", "dim")
+    if spread := result["spread"]:
+        yield line_of(f"the same row's scores lie {spread['mean']:.4f} apart, at most {spread['most']:.4f}")
+    if found := result["rationales"]:
+        yield from _shown_rationales(found, most)
+
+
+def _shown_family(name: str, family: Mapping[str, Any], most: int) -> Iterator[RenderableType]:
+    yield Text.assemble("\n", (cut(name, 60), "bold"))
+    worst = sorted(family["variants"], key=lambda part: -(part["flips"]["share"] or 0.0))
+    if len(worst) > 1:
+        variants = make_table(
+            "variant", "labels", "flips", "95 % interval", "violating → allowed", "allowed → violating"
+        )
+        for part in worst[: most or len(worst)]:
+            variants.add_row(cut(part["name"], 30), *_cells(part))
+        yield variants
+        if 0 < most < len(worst):
+            yield line_of(f"… {len(worst) - most:,} more variants flip less", "dim")
+    compared = family["groups_compared"]
+    for groups in compared:
+        of = "violating" if name != LANGUAGES else "recall"
+        p = "" if groups["p"] is None else f", p {groups['p']:.3g} on {groups['rows']:,} rows"
+        shown = make_table(f"{groups['variant']}{p}", of, "95 % interval", "flips")
+        for group in groups["groups"]:
+            said = group["violating"]
+            shown.add_row(cut(group["name"], 30), _share(said), share_range(said), _share(group["flips"]))
+        yield shown
+    if compared:
+        yield line_of("p: how likely groups differ so much if the group made no difference", "dim")
+    elif len(family["groups"]) > 1:
+        shown = make_table("where", "labels", "flips", "95 % interval", "violating → allowed", "allowed → violating")
+        for group in family["groups"]:
+            shown.add_row(cut(group["name"], 30), *_cells(group))
+        yield shown
+    swapped = {groups["variant"] for groups in compared}
+    for row in family["worst"][:most]:
+        flips = ", ".join(flip["group"] if flip["variant"] in swapped else flip["variant"] for flip in row["flips"])
+        said = f"row {row['row']}: {row['label']}, {len(row['flips'])} of {row['variants']} flip"
+        yield line_of(f"  {said} ({cut(flips, 80)}): {cut(row['text'], 100)}")
+
+
+def _shown_rationales(found: Mapping[str, Any], most: int) -> Iterator[RenderableType]:
+    yield Text.assemble("\n", ("rationales", "bold"))
+    inventing = found["inventing"]
+    yield line_of(
+        f"{_share(inventing)} invent ({share_range(inventing)}; {inventing['count']:,} of {inventing['of']:,})"
+    )
+    yield line_of(f"{found['codes']:,} rules cited, {found['unknown_codes']:,} of them not in the policy")
+    elsewhere = f"{found['policy_quotes']:,} of them from the policy, {found['unknown_quotes']:,} from nowhere"
+    yield line_of(f"{found['quotes']:,} quotes, {elsewhere}; {found['without_reference']:,} rationales have neither")
+    for row in found["worst"][:most]:
+        yield line_of(f"  row {row['row']}: {cut(', '.join(row['invented']), 60)}: {cut(row['rationale'], 100)}")
+
+
+def _cells(part: Mapping[str, Any]) -> tuple[str, ...]:
+    flips = part["flips"]
+    sides = (_share(part[side]) for side in ("to_allowed", "to_violating"))
+    return f"{flips['of']:,}", _share(flips), share_range(flips), *sides
+
+
+def _share(rate: Mapping[str, Any]) -> str:
+    return "–" if rate["share"] is None else f"{100 * rate['share']:.1f} %"
+
+
+def share_range(rate: Mapping[str, Any]) -> str:
+    """A rate's interval in per cent."""
+    return "–" if rate["low"] is None else f"{100 * rate['low']:.1f} to {100 * rate['high']:.1f} %"

@@ -1,0 +1,99 @@
+"""The rows that all programs of a comparison get: texts and a policy for safeguard, the same as token ids for peers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from safeguard_cli.engine.decoding import Trie
+from safeguard_cli.engine.process import Engine
+from safeguard_cli.prompt import Prompt
+from safeguard_cli.setup import Prepared, Settings, engine_spec, load_policies, prepare
+from safeguard_cli.tokenizer import Tokenizer
+
+MOST_TRIED = 4  # times the rows
+
+
+@dataclass(frozen=True)
+class Workload:
+    """`prompts` are whole rows with the prefix of `policy` tokens, `generate` the tokens that follow each of them,
+    `needed` all tokens that must be decoded for the rows, the policy's own apart."""
+
+    prompts: list[list[int]]
+    generate: list[int]
+    policy: int
+    needed: int
+    prepared: Prepared
+
+
+def make_workload(settings: Settings, folder: Path, *, rows: int, policy: int, content: int) -> Workload:
+    """Write `p.md`, whose prefix has exactly `policy` tokens, and `in.jsonl` with contents of exactly `content`.
+
+    Contents are words of the model's vocabulary. Those are taken on which the model reasons as long as it may; the
+    peers are told for each row how many tokens safeguard lets the model choose.
+    """
+    settings = replace(settings, policies=(str(folder / "p.md"),))
+    bare = _prepare(settings, [])
+    words = _words(bare.labeling.harmony.tokenizer)
+    rng = np.random.default_rng(0)
+    missing = policy - len(bare.labeling.rules.prefixes[0].ids)
+    if missing < 0:
+        sys.exit(f"what is around a policy takes {policy - missing} tokens with this vocabulary: --policy is less")
+    prepared = _prepare(settings, list(rng.choice(words, missing)))
+    (prefix,) = prepared.labeling.rules.prefixes
+    contract, harmony = prefix.contract, prepared.labeling.harmony
+    texts = ["".join(rng.choice(words, content)) for _ in range(MOST_TRIED * rows)]
+    contents = [harmony.text_ids(text) for text in texts]
+    assert len(prefix.ids) == policy and all(len(ids) == content for ids in contents)
+    common = Trie(contract).common
+    if prepared.options.budget:
+        generated = _reasoning(settings, prepared, [harmony.content_ids(ids) for ids in contents], rows)
+        opening: tuple[int, ...] = contract.open_analysis
+        after = len(contract.next_message) + len(contract.open_final) + len(common)
+    else:
+        # The label is chosen on the last forced token's logits: nothing is decoded after it.
+        generated, opening, after = dict.fromkeys(range(rows), 0), (*contract.open_final_at_once, *common), 0
+    chosen = sorted(sorted(generated, key=generated.__getitem__, reverse=True)[:rows])
+    lines = (orjson.dumps({"id": i, "text": texts[i]}) for i in chosen)
+    (folder / "in.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    prompts = [[*prefix.ids, *harmony.content_ids(contents[i]), *opening] for i in chosen]
+    needed = sum(len(prompt) - policy + generated[i] + after for i, prompt in zip(chosen, prompts, strict=True))
+    return Workload(prompts, [max(1, generated[i]) for i in chosen], policy, needed, prepared)
+
+
+def _prepare(settings: Settings, words: Sequence[str]) -> Prepared:
+    Path(settings.policies[0]).write_text("Answer 0 or 1" + "".join(words))
+    return prepare(settings, load_policies(settings), {})
+
+
+def _words(tokenizer: Tokenizer) -> list[str]:
+    """Words with the space before them, each of which is one token wherever it stands."""
+    words = (
+        tokenizer.decode([i])
+        for i, spelling in enumerate(tokenizer.tokens)
+        if i not in tokenizer.control_ids and 3 < len(spelling) < 12 and spelling[0] == "Ġ" and spelling[1:].isalpha()
+    )
+    return [word for word in words if word.isascii() and word.islower()]
+
+
+def _reasoning(
+    settings: Settings, prepared: Prepared, contents: Sequence[tuple[int, ...]], rows: int
+) -> dict[int, int]:
+    """How long the model reasons on contents, tried until so many made it reason as long as it may."""
+    found: dict[int, int] = {}
+
+    def prompts() -> Iterator[Prompt]:
+        for number, ids in enumerate(contents):
+            if sum(count == prepared.options.budget for count in found.values()) >= rows:
+                return
+            yield Prompt(number, 0, 0, ids)
+
+    with Engine(engine_spec(settings, prepared)) as engine:
+        for completion in engine.complete(prompts()):
+            found[completion.prompt.row] = completion.generated
+    return found

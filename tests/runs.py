@@ -1,0 +1,79 @@
+"""One input, one output, and runs of the product on the test engine: to the end, or killed on the way."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from fake_engine import FakeEngine
+
+from safeguard_cli.run import label
+from safeguard_cli.setup import Settings
+
+
+class Bench:
+    """One input, one output, and runs of the product on the test engine in this process."""
+
+    def __init__(self, folder: Path, model: Path) -> None:
+        self.folder, self.model = folder, model
+        self.source, self.out = folder / "in.jsonl", folder / "out.jsonl"
+
+    def fill(self, rows: int, suffix: str = "jsonl", first: int = 0) -> bytes:
+        self.source, self.out = self.folder / f"in.{suffix}", self.folder / f"out.{suffix}"
+        data = "".join(row(number, suffix) for number in range(first, first + rows))
+        if suffix == "csv":
+            data = "id,text\n" + data
+        self.source.write_text(data, newline="")
+        return data.encode()
+
+    def __call__(self, engine: Callable[..., FakeEngine] = FakeEngine, **options: object) -> int:
+        given = {"policies": ("spam",), "slots": 2, "threads": 1, "quiet": True, "output": str(self.out), **options}
+        return label(Settings(input=str(self.source), model=str(self.model), **given), engine)
+
+    def whole(self, **options: object) -> bytes:
+        """What a run that is never interrupted writes."""
+        out, self.out = self.out, self.folder / f"whole{self.out.suffix}"
+        self(overwrite=True, **options)
+        out, self.out = self.out, out
+        return out.read_bytes()
+
+    def killed_after(self, prompts: int, **options: object) -> None:
+        """A run that ends as a SIGKILL ends it: nothing of its own is done on the way out."""
+        child = os.fork()
+        if not child:
+
+            def engine(*given: object) -> FakeEngine:
+                asked = iter(range(prompts))
+                return FakeEngine(*given, before=lambda _: None if next(asked, None) is not None else os._exit(9))
+
+            self(engine, **options)
+            os._exit(0)
+        os.waitpid(child, 0)
+
+    def state(self) -> dict[str, tuple[bytes, int]]:
+        files = (path for path in self.folder.iterdir() if path.is_file())
+        return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+    def run_json(self) -> Path:
+        return self.out.with_name(self.out.name + ".run.json")
+
+    def manifest(self) -> dict:
+        return json.loads(self.out.with_name(self.out.name + ".manifest.json").read_bytes())
+
+
+def row(number: int, suffix: str) -> str:
+    """Plain rows, and now and then one with what is hard to cut: quotes, line ends, an error."""
+    text = ("see you at noon", 'say "hi"', "two\nlines", "", "é€😀 tail")[number % 5] + f" {number * 7919 % 1009}"
+    if suffix == "csv":
+        return f'{number},"{text}"\n'.replace('"say "hi"', '"say ""hi""') if number % 11 else f"{number},a,b,c\n"
+    return json.dumps({"id": number, "text": text} if number % 11 else {"id": number, "text": None}) + "\n"
+
+
+def ids(data: bytes, suffix: str = "jsonl") -> list[int]:
+    if suffix == "csv":
+        return [int(cells[0]) for cells in list(csv.reader(io.StringIO(data.decode(), newline="")))[1:]]
+    return [json.loads(line)["id"] for line in data.splitlines()]

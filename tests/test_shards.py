@@ -1,0 +1,146 @@
+"""Shards of an input, and their outputs merged: the same rows, in the same order, as of one run over the whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fake_engine import FakeEngine
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from runs import Bench, ids
+
+from safeguard_cli.engine.decoding import Completion
+from safeguard_cli.errors import UsageError
+from safeguard_cli.manifest import Refused
+from safeguard_cli.merge import merge
+from safeguard_cli.prompt import Prompt
+from safeguard_cli.records import count_rows, open_source
+
+pytestmark = pytest.mark.usefixtures("own_cache", "no_fsync")
+
+
+class Steady(FakeEngine):
+    """Scores that do not move with what else is decoded: those of a shard are those of the whole."""
+
+    def answer(self, prompt: Prompt, history: int) -> Completion:
+        return super().answer(prompt, hash(prompt.ids))
+
+
+lines = st.sampled_from(
+    [b'{"id":1,"text":"a"}\n', b"\n", b"{\n", b'"\n', b'x,"y\nz",\n', b"1,2\n", b'a,"b\n', b"\xff\n", b'"q""\n",2\r\n']
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(lines, max_size=12).map(b"".join), st.integers(1, 5), st.sampled_from(["jsonl", "csv"]))
+def test_shards_have_each_row_of_any_input_once(tmp_path_factory, data, parts, suffix) -> None:
+    path = tmp_path_factory.getbasetemp() / f"shards.{suffix}"
+    path.write_bytes(b"id,text\n" + data if suffix == "csv" else data)
+    with open_source(path) as source:
+        whole = list(source)
+    found = []
+    for part in range(1, parts + 1):
+        with open_source(path, shard=(part, parts)) as source:
+            source.first()
+            mine = list(source)
+        assert mine == whole[part - 1 :: parts]
+        assert len(mine) == count_rows(path, shard=(part, parts))
+        found += mine
+    assert sorted(found, key=lambda record: record.index) == whole
+
+
+def shards_of(bench: Bench, parts: int, **options: object) -> list[Path]:
+    out = bench.out
+    made = []
+    for part in range(1, parts + 1):
+        bench.out = out.with_name(f"part{part}{out.suffix}")
+        bench(Steady, shard=(part, parts), overwrite=True, **options)
+        made.append(bench.out)
+    bench.out = out
+    return made
+
+
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.integers(0, 30),
+    st.integers(1, 4),
+    st.sampled_from([("jsonl", "jsonl"), ("csv", "csv"), ("jsonl", "csv"), ("csv", "jsonl")]),
+    st.randoms(),
+)
+def test_merged_shards_are_byte_for_byte_the_whole(bench, at_once, rows, parts, formats, chance) -> None:
+    bench.fill(rows, formats[0])
+    bench.out = bench.folder / f"out.{formats[1]}"
+    bench(Steady, overwrite=True)
+    whole = bench.out.read_bytes()
+    expected = bench.manifest()
+    made = shards_of(bench, parts)
+    chance.shuffle(made)
+    code = merge(made, bench.out, overwrite=True, quiet=True)
+    assert bench.out.read_bytes() == whole
+    manifest = bench.manifest()
+    for key in ("rows", "labels", "errors", "violating", "rows_in_error", "output_sha256", "exit_code"):
+        assert manifest["result"][key] == expected["result"][key], key
+    assert (manifest["decides"], manifest["input_sha256"]) == (expected["decides"], expected["input_sha256"])
+    assert bench(Steady) == code  # it counts as the finished output of the whole
+
+
+def test_parquet_shards_are_merged(bench) -> None:
+    bench.source, bench.out = bench.folder / "in.parquet", bench.folder / "out.parquet"
+    made = pa.table({"id": range(200), "text": [f"call {at}" if at % 7 else None for at in range(200)]})
+    pq.write_table(made, bench.source, row_group_size=61)
+    bench(Steady)
+    whole = pq.read_table(bench.out)
+    bench.out.unlink()
+    merge(shards_of(bench, 3), bench.out, overwrite=True, quiet=True)
+    assert pq.read_table(bench.out).equals(whole)
+    assert bench.manifest()["input_sha256"]
+
+
+def test_a_shard_that_was_killed_is_continued_and_only_as_itself(bench) -> None:
+    bench.fill(90)
+    bench.killed_after(12, shard=(2, 3))
+    with pytest.raises(Refused, match=r"input\.shard"):
+        bench(shard=(1, 3))
+    assert bench(shard=(2, 3)) == 3
+    assert ids(bench.out.read_bytes()) == list(range(1, 90, 3))
+
+
+def test_what_does_not_make_a_whole_is_refused_and_nothing_written(bench, capsys) -> None:
+    bench.fill(20)
+    made = shards_of(bench, 3)
+    out = bench.folder / "merged.jsonl"
+
+    def refused(outputs: list[Path], match: str, target: Path = out) -> None:
+        with pytest.raises(UsageError, match=match):
+            merge(outputs, target, overwrite=False, quiet=True)
+        assert not out.exists()
+
+    refused(made[:2], "missing: shard 3/3")
+    refused([*made, made[0]], "both shard 1/3")
+    refused([*made[:2], bench.source], "not a finished output")
+    refused(made, "named", target=bench.folder / "merged.csv")
+    refused(made, "input itself", target=made[1])
+    bench.out = bench.folder / "whole.jsonl"
+    bench()
+    refused([bench.out, *made], "labelled differently")
+    bench.out = made[2]
+    bench(shard=(3, 3), overwrite=True, effort="none")
+    refused(made, "effort")
+    bench(Steady, shard=(3, 3), overwrite=True, limit=2)
+    refused(made, "--limit")
+    bench(Steady, shard=(3, 3), overwrite=True, only="violates")
+    refused(made[2:], "--only")
+    bench(Steady, shard=(3, 3), overwrite=True)
+    made[0].write_bytes(made[0].read_bytes().replace(b"spam", b"SPAM", 1))
+    refused(made, "changed after")
+    made = shards_of(bench, 3)
+    bench.source.write_text(json.dumps({"text": "x"}) + "\n")
+    refused(made, "it has changed")
+    bench.source.unlink()
+    assert merge(made, out, overwrite=False, quiet=True) == 3
+    assert "cannot be checked" in capsys.readouterr().err
+    assert ids(out.read_bytes()) == list(range(20))
