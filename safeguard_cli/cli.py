@@ -69,6 +69,7 @@ def root(
         "safeguard label '/data/*.jsonl' --policy spam --ray -o /labels\n\n"
         "zcat log.jsonl.gz | safeguard label - --policy spam --effort none | jq -c .spam.label | sort | uniq -c\n\n"
         "safeguard label tickets.csv --policy rules.md --template '{subject}\\n{body}' --rationale\n\n"
+        "safeguard label data.jsonl --policy spam --server http://gpu1:8000 --server http://gpu2:8000\n\n"
         "safeguard label data.jsonl --policy spam --dry-run\n\n"
         "[bold]Exit codes[/bold]  0 every row labelled, 1 failed, 2 wrong usage, 3 finished with rows in error,"
         " 4 output cannot be continued, 130 interrupted, 143 terminated"
@@ -193,6 +194,10 @@ def label(
     slots: options.Slots = None,
     repack: options.Repack = options.Repacking.auto,
     batch: options.Batch = None,
+    server: options.Server = None,
+    server_api: options.ServerApi = options.ServerApiName.completion,
+    server_model: options.ServerModel = None,
+    tokenizer: options.TokenizerFile = None,
     output: Annotated[
         str | None,
         typer.Option(
@@ -320,6 +325,10 @@ def label(
         max_row_bytes=max_row_bytes,
         csv_safe=csv_safe,
         model=model,
+        servers=tuple(server or ()),
+        server_api=server_api.value,
+        server_model=server_model,
+        tokenizer=tokenizer,
         threads=threads,
         gpu_layers=gpu_layers,
         cpu_moe=cpu_moe,

@@ -19,6 +19,7 @@ from safeguard_cli.gguf_file import BadModelFile, Header
 
 DEFAULT_CONTEXT = 8192
 DEFAULT_SLOTS = 16
+REMOTE_SLOTS = 64  # with servers: an eighth of the rows that may be under way or wait for an earlier one
 REPACK_SHARE = 0.7  # of the free memory; repacking is worth it only where much is left
 REPACK_ROWS = 12  # at 20b repacking takes as long as it saves in some 12 rows
 # Without flash attention a decoded token costs less on a CPU: up to a third of the run for a small model. It takes a
@@ -145,14 +146,8 @@ def shape_run(
 
     Raises UsageError when --ctx cannot hold a policy and its answer, SafeguardError when memory cannot hold one row.
     """
-    trained = header.number("context_length", DEFAULT_CONTEXT)
-    context = min(context or DEFAULT_CONTEXT, trained)
-    least = max(p + o for p, o in zip(prefixes, overheads, strict=True))
-    if context < least + 16:
-        raise UsageError(
-            f"--ctx {context:,} is too small: policy, reasoning budget and answer take {least:,} tokens;"
-            f" use at least --ctx {least + 256} or a lower --max-reasoning"
-        )
+    context = min(context or DEFAULT_CONTEXT, header.number("context_length", DEFAULT_CONTEXT))
+    least = _least(prefixes, overheads, context)
     free = free_memory()
     typical = max(overheads) + TYPICAL_CONTENT
     threads = threads or free_cores()
@@ -209,6 +204,24 @@ def shape_run(
         f" {free / 1e6:,.0f} MB are free;"
         f" --ctx is {context}, --slots {plan.slots}: {advice}"
     )
+
+
+def shape_remote(prefixes: Sequence[int], overheads: Sequence[int], context: int | None, most: int | None) -> Shape:
+    """The shape of a run on servers, which have `most` tokens a row: nothing here bounds it but rows under way."""
+    context = min(context or DEFAULT_CONTEXT, most or DEFAULT_CONTEXT)
+    _least(prefixes, overheads, context)
+    return Shape(Plan(REMOTE_SLOTS, sum(prefixes) + context), context, Loading(threads=0), Memory(0, 0, 0))
+
+
+def _least(prefixes: Sequence[int], overheads: Sequence[int], context: int) -> int:
+    """The tokens that a row takes beside its content. Raises UsageError when the context cannot hold them."""
+    least = max(p + o for p, o in zip(prefixes, overheads, strict=True))
+    if context < least + 16:
+        raise UsageError(
+            f"--ctx {context:,} is too small: policy, reasoning budget and answer take {least:,} tokens;"
+            f" use at least --ctx {least + 256} or a lower --max-reasoning"
+        )
+    return least
 
 
 def video_room(devices: Sequence[Device]) -> int:

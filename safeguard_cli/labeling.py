@@ -130,7 +130,7 @@ class Labeling:
         """
         for completion in completions:
             if completion.error is not None:
-                return Verdict(error=RowError("engine", completion.error))
+                return Verdict(error=RowError(completion.code, completion.error))
         bad = [i for i, label in enumerate(policy.labels, begin) if label in policy.violates]
 
         def p_violates(completion: Completion) -> float:

@@ -12,11 +12,12 @@ import typer
 
 from safeguard_cli import errors, signals
 
-INPUT, TEXT, POLICY, MODEL, OUTPUT, DISPLAY, FIGURES = (
+INPUT, TEXT, POLICY, MODEL, SERVER, OUTPUT, DISPLAY, FIGURES = (
     "Reading the input",
     "What the model sees of a row",
     "Policy and decision",
     "Model and machine",
+    "Servers instead of this machine",
     "Output",
     "Display",
     "What is shown",
@@ -30,6 +31,10 @@ class InputFormat(Enum):
 
 class EffortName(Enum):
     none, auto, low, medium, high = "none", "auto", "low", "medium", "high"
+
+
+class ServerApiName(Enum):
+    completion, chat = "completion", "chat"
 
 
 class CacheType(Enum):
@@ -140,7 +145,7 @@ Slots = Annotated[
         min=1,
         max=64,
         metavar="N",
-        help="Rows decoded together; default: 16, or what memory allows.",
+        help="Rows decoded together; default: 16, or what memory allows. With --server: rows at once, else found.",
         rich_help_panel=MODEL,
     ),
 ]
@@ -161,6 +166,36 @@ Context = Annotated[
         metavar="TOKENS",
         help="The most tokens a row may take, policy and reasoning included; default 8192.",
         rich_help_panel=MODEL,
+    ),
+]
+Server = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--server",
+        metavar="URL",
+        help="Label on this server (vLLM, llama-server, SGLang) instead of this machine. Repeatable, for several that"
+        " serve the same model. A key is taken from SAFEGUARD_SERVER_KEY.",
+        rich_help_panel=SERVER,
+    ),
+]
+ServerApi = Annotated[
+    ServerApiName,
+    typer.Option(
+        help="completion: token ids, as on this machine. chat: for endpoints without them; weaker, see the README.",
+        rich_help_panel=SERVER,
+    ),
+]
+ServerModel = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The model's name there, where a server has several.", rich_help_panel=SERVER),
+]
+TokenizerFile = Annotated[
+    str | None,
+    typer.Option(
+        "--tokenizer",
+        metavar="FILE",
+        help="With --server: the model's tokenizer.json. Default: the vocabulary in --model's file.",
+        rich_help_panel=SERVER,
     ),
 ]
 GpuLayers = Annotated[

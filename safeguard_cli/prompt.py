@@ -65,9 +65,7 @@ def together_parts(policies: Sequence[Policy], effort: str, *, rationale: bool =
 
 
 def _parts(policies: Mapping[str, Policy], effort: str, *, rationale: bool, policy_only: bool) -> tuple[Part, ...]:
-    developer = "# Instructions\n\n" + "\n\n".join(policy.text for policy in policies.values())
-    if not policy_only:
-        developer += f"\n\n# Response Formats\n\n## verdict\n\n{_schema(policies, rationale)}"
+    developer = _developer(policies, rationale=rationale, policy_only=policy_only)
     system = _SYSTEM.format(effort="low" if effort in ("none", "auto") else effort)
     return (
         *(Marker.START, "system", Marker.MESSAGE, system, Marker.END),
@@ -76,13 +74,30 @@ def _parts(policies: Mapping[str, Policy], effort: str, *, rationale: bool, poli
     )
 
 
-def _schema(policies: Mapping[str, Policy], rationale: bool) -> str:
+def developer_text(policy: Policy, *, rationale: bool = False, policy_only: bool = False) -> str:
+    """The developer message of one policy, for a server that makes prompts itself."""
+    return _developer({"label": policy}, rationale=rationale, policy_only=policy_only)
+
+
+def answer_schema(policy: Policy, *, rationale: bool = False) -> dict[str, object]:
+    """The JSON schema of one policy's answer."""
+    return _schema({"label": policy}, rationale)
+
+
+def _developer(policies: Mapping[str, Policy], *, rationale: bool, policy_only: bool) -> str:
+    text = "# Instructions\n\n" + "\n\n".join(policy.text for policy in policies.values())
+    if policy_only:
+        return text
+    return f"{text}\n\n# Response Formats\n\n## verdict\n\n{orjson.dumps(_schema(policies, rationale)).decode()}"
+
+
+def _schema(policies: Mapping[str, Policy], rationale: bool) -> dict[str, object]:
     properties: dict[str, object] = {
         key: {"type": "string", "enum": list(policy.labels)} for key, policy in policies.items()
     }
     if rationale:
         properties["rationale"] = {"type": "string"}
-    return orjson.dumps({"type": "object", "properties": properties, "required": list(properties)}).decode()
+    return {"type": "object", "properties": properties, "required": list(properties)}
 
 
 def layout_hash() -> str:
@@ -169,6 +184,7 @@ class Harmony:
         if missing:
             raise SafeguardError(f"the model's vocabulary lacks harmony's {', '.join(missing)}; it is no gpt-oss model")
         self._marker_ids = {m: tokenizer.control[m.value] for m in Marker}
+        self.marker_ids = tuple(self._marker_ids.values())
         self.suffix = self.ids(_SUFFIX)
 
     def ids(self, parts: Iterable[Part]) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import orjson
 
@@ -28,9 +28,13 @@ from safeguard_cli.policy import Policy
 from safeguard_cli.progress import make_progress
 from safeguard_cli.records import Record, Source, count_rows, open_source
 from safeguard_cli.resume import START_OVER, InputHash, Shape, check_input, find_manifest, read_output
+from safeguard_cli.servers import key, without_secrets
 from safeguard_cli.setup import Prepared, Settings, decides, engine_spec, load_policies, machine, prepare
 from safeguard_cli.target import Output, describe_output, open_target
 from safeguard_cli.terminal import note, warn
+
+if TYPE_CHECKING:
+    from safeguard_cli.engine.remote import ServerEngine
 
 COUNTABLE_BYTES = 256 << 20  # larger files are not read twice only to know their number of rows
 LONG_RUN = 1000  # rows from which on it is said that a pipe cannot be continued
@@ -107,7 +111,7 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
                 target = target.with_name(f"{target.name}.retry{target.suffix}")
         if settings.limit is not None and run.kept is None:
             records = islice(records, max(0, settings.limit - run.written))
-        with make_engine(engine_spec(settings, prepared), note) as engine:
+        with _engine(settings, prepared, make_engine) as engine:
             if run.journal:
                 run.journal.begin()
             append = run.journal is not None and run.journal.offset > 0
@@ -190,7 +194,7 @@ def _same_command() -> str:
     program, *arguments = sys.argv
     found = shutil.which(Path(program).name)
     name = Path(program).name if found and Path(found).resolve() == Path(program).resolve() else program
-    return shlex.join([name, *(argument for argument in arguments if argument != "--overwrite")])
+    return shlex.join([name, *(without_secrets(argument) for argument in arguments if argument != "--overwrite")])
 
 
 def _finished(settings: Settings, journal: Journal, records: Iterator[Record]) -> int:
@@ -217,7 +221,7 @@ def _finish(
     prepared: Prepared,
     journal: Journal,
     run: InFlight,
-    engine: Engine,
+    engine: Engine | ServerEngine,
     source: Source,
     target: Path | BinaryIO,
 ) -> None:
@@ -241,13 +245,33 @@ def _finish(
             "rows": run.written,
             "input_exhausted": before["input_exhausted"] if before else exhausted,
             "engine_deaths": engine.deaths,
-            "command": sys.argv,
+            "command": list(map(without_secrets, sys.argv)),
             "input": str(source.path or source.name),
-            "model": str(prepared.header.path),
-            "model_sha256": model_sha256(prepared.header.path),
+            "model": str(prepared.header.path) if not prepared.remote else journal.manifest.decides["model"]["served"],
+            "model_sha256": model_sha256(prepared.header.path) if not prepared.remote else None,
             "output_sha256": sha256(journal.output),
         }
     )
+
+
+def _engine(settings: Settings, prepared: Prepared, make_engine: EngineMaker) -> Engine | ServerEngine:
+    """The engine of this machine, or the one on servers."""
+    if prepared.remote is None:
+        return make_engine(engine_spec(settings, prepared), note)
+    from safeguard_cli.engine.chat import Chat
+    from safeguard_cli.engine.remote import ServerEngine, ServerSpec
+
+    harmony, rules = prepared.labeling.harmony, prepared.labeling.rules
+    spec = ServerSpec(
+        prepared.remote.servers,
+        rules.prefixes,
+        prepared.options,
+        len(harmony.tokenizer.tokens),
+        harmony.marker_ids,
+        key(),
+        settings.slots,
+    )
+    return ServerEngine(spec, Chat(harmony, rules, prepared.options).decide if settings.server_api == "chat" else None)
 
 
 def _total(settings: Settings, source: Source) -> int | None:

@@ -5,8 +5,9 @@ And what of these a later session of the same run must find again: `decides` and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from safeguard_cli import hardware
@@ -14,7 +15,7 @@ from safeguard_cli.config import cache_folder, configured_model
 from safeguard_cli.engine.decoding import Options, Trie, overhead
 from safeguard_cli.engine.probe import check_loadable, devices
 from safeguard_cli.engine.process import EngineSpec
-from safeguard_cli.errors import UsageError
+from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.gguf_file import Header
 from safeguard_cli.labeling import Labeling, Rules
 from safeguard_cli.manifest import model_fingerprint, model_key, versions
@@ -23,6 +24,7 @@ from safeguard_cli.policy import Policy, load_policy
 from safeguard_cli.progress import Kind
 from safeguard_cli.prompt import Harmony, Prefix, layout_hash
 from safeguard_cli.records import MAX_ROW_BYTES
+from safeguard_cli.servers import ApiName, Connected, connect
 from safeguard_cli.terminal import note, warn
 from safeguard_cli.tokenizer import Tokenizer
 
@@ -70,6 +72,10 @@ class Settings:
     max_row_bytes: int = MAX_ROW_BYTES
     csv_safe: bool = False
     model: str | None = None
+    servers: tuple[str, ...] = ()
+    server_api: ApiName = "completion"
+    server_model: str | None = None
+    tokenizer: str | None = None
     threads: int | None = None
     gpu_layers: int = -1
     cpu_moe: int | None = None
@@ -86,14 +92,24 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A model file's vocabulary with the prefixes of the policies, and the shape that fits this machine."""
+    """A vocabulary with the prefixes of the policies, and the shape that fits this machine.
 
-    header: Header
+    `local` is the header of the model file that this machine computes with; `remote` are servers that do it instead.
+    """
+
+    local: Header | None
     labeling: Labeling
     options: Options
     shape: hardware.Shape
     overheads: tuple[int, ...]
     drain: int | None  # with --deterministic: the slots are drained whenever so many rows are done
+    remote: Connected | None = None
+
+    @property
+    def header(self) -> Header:
+        """The header of the model file; there is one where there are no servers."""
+        assert self.local is not None
+        return self.local
 
 
 def load_policies(settings: Settings) -> tuple[Policy, ...]:
@@ -131,12 +147,9 @@ def prepare(
     `before` is the machine that an earlier session of the run had: where nothing else is asked for, it is kept.
     `rows` is the number of rows to come, where it is known.
     """
-    name = settings.model or configured_model()
-    header = open_model(find_model(name))
-    if name == DEMO and not settings.quiet:
-        note(DEMO_NOTICE)
-    harmony = Harmony(Tokenizer.from_header(header))
-    check_loadable(header.path, model_key(header.path))
+    header, tokenizer = _vocabulary(settings)
+    harmony = Harmony(tokenizer)
+    remote = _connect(settings, harmony) if settings.servers else None
     together = settings.together and len(policies) > 1
     if together:
         prefixes: tuple[Prefix, ...] = (
@@ -156,10 +169,76 @@ def prepare(
     sure = settings.sure if settings.effort == "auto" else None
     options = Options(budget, kinds, settings.temperature, settings.seed, sure)
     overheads = tuple(overhead(Trie(prefix.contract), options) + len(harmony.suffix) for prefix in prefixes)
+    sizes = [len(prefix.ids) for prefix in prefixes]
+    if remote:
+        shape = hardware.shape_remote(sizes, overheads, settings.context, remote.context)
+    else:
+        assert header
+        shape = _shape(settings, header, sizes, overheads, before, rows)
+    window = tuple(shape.context - len(prefix.ids) - extra for prefix, extra in zip(prefixes, overheads, strict=True))
+    rules = Rules(
+        policies,
+        prefixes,
+        window,
+        settings.effort,
+        settings.long,
+        settings.max_windows,
+        settings.threshold,
+        settings.reasoning,
+        together,
+    )
+    drain = DRAIN * shape.plan.slots if settings.deterministic else None
+    return Prepared(None if remote else header, Labeling(harmony, rules), options, shape, overheads, drain, remote)
+
+
+def _vocabulary(settings: Settings) -> tuple[Header | None, Tokenizer]:
+    """The vocabulary that prompts are made with, and the model file's header if it comes from one."""
+    if settings.tokenizer is not None:
+        if not settings.servers:
+            raise UsageError("--tokenizer is for --server; a model file brings its own")
+        return None, Tokenizer.from_file(Path(settings.tokenizer))
+    if settings.server_api == "chat":  # the server does not see our tokens: they only measure texts
+        header = open_model(find_model(DEMO))
+        return header, Tokenizer.from_header(header)
+    name = settings.model or configured_model()
+    try:
+        header = open_model(find_model(name))
+    except SafeguardError as error:
+        if not settings.servers or settings.model:
+            raise
+        raise UsageError(
+            f"--server needs the model's vocabulary: --tokenizer tokenizer.json or --model ({error})"
+        ) from None
+    if name == DEMO and not settings.quiet:
+        note(DEMO_NOTICE)
+    if not settings.servers:
+        check_loadable(header.path, model_key(header.path))
+    return header, Tokenizer.from_header(header)
+
+
+def _connect(settings: Settings, harmony: Harmony) -> Connected:
+    if settings.deterministic:
+        raise UsageError(
+            "--deterministic cannot be kept with --server: what a server decodes together is its own choice"
+        )
+    if settings.server_api == "chat" and (settings.effort in ("none", "auto") or settings.together):
+        raise UsageError("--server-api chat can do neither --effort none or auto nor --together: they need token ids")
+    return connect(settings.servers, settings.server_model, harmony.tokenizer, settings.server_api)
+
+
+def _shape(
+    settings: Settings,
+    header: Header,
+    prefixes: Sequence[int],
+    overheads: Sequence[int],
+    before: Mapping[str, Any],
+    rows: int | None,
+) -> hardware.Shape:
+    """The shape that fits this machine."""
     amx = hardware.has_amx()
     shape = hardware.shape_run(
         header,
-        [len(prefix.ids) for prefix in prefixes],
+        prefixes,
         overheads,
         context=settings.context,
         slots=settings.slots or before.get("slots"),
@@ -179,20 +258,7 @@ def prepare(
         if amx:
             note("this CPU has AMX, where repacked weights crash llama.cpp: they are not repacked")
         note(shape_text(shape))
-    window = tuple(shape.context - len(prefix.ids) - extra for prefix, extra in zip(prefixes, overheads, strict=True))
-    rules = Rules(
-        policies,
-        prefixes,
-        window,
-        settings.effort,
-        settings.long,
-        settings.max_windows,
-        settings.threshold,
-        settings.reasoning,
-        together,
-    )
-    drain = DRAIN * shape.plan.slots if settings.deterministic else None
-    return Prepared(header, Labeling(harmony, rules), options, shape, overheads, drain)
+    return shape
 
 
 def engine_spec(settings: Settings, prepared: Prepared) -> EngineSpec:
@@ -211,6 +277,8 @@ def engine_spec(settings: Settings, prepared: Prepared) -> EngineSpec:
 
 
 def shape_text(shape: hardware.Shape) -> str:
+    if not shape.loading.threads:
+        return f"on servers, at most {shape.context:,} tokens a row"
     memory = shape.memory
     text = (
         f"{shape.plan.slots} slots, {shape.plan.cells:,} cells, {shape.loading.threads} threads; about"
@@ -234,7 +302,7 @@ def decides(settings: Settings, prepared: Prepared, input_format: str, output: M
             policy.name: {"sha256": policy.sha256, "labels": list(policy.labels), "violates": list(policy.violates)}
             for policy in rules.policies
         },
-        "model": model_fingerprint(prepared.header.path),
+        "model": _model(settings, prepared),
         "prompt_layout": layout_hash(),
         "input": {
             "format": input_format,
@@ -270,9 +338,19 @@ def decides(settings: Settings, prepared: Prepared, input_format: str, output: M
     }
 
 
+def _model(settings: Settings, prepared: Prepared) -> dict[str, Any]:
+    """What the model is: the file, or what servers say of it and how they are asked."""
+    if prepared.remote:
+        return {**prepared.remote.model, "server_api": settings.server_api}
+    return model_fingerprint(prepared.header.path)
+
+
 def machine(prepared: Prepared) -> dict[str, Any]:
     """What can move a score's last digits."""
     shape = prepared.shape
+    if prepared.remote:
+        servers = {served.address.shown: served.api.name for served in prepared.remote.servers}
+        return {"servers": servers, "versions": versions()}
     return {
         "slots": shape.plan.slots,
         "cells": shape.plan.cells,

@@ -54,8 +54,12 @@ def _lines(output: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
         violates = result.get("violating", {}).get(name, 0)
         yield f"policy {name}", f"{tally}; {violates:,} violate" if result else ", ".join(policy["labels"])
         yield "", f"sha256 {policy['sha256']}"
-    yield "model", f"{result.get('model', '')} {decides['model']['bytes']:,} bytes".strip()
-    yield "", f"sha256 {result['model_sha256']}" if result else f"sampled sha256 {decides['model']['sampled_sha256']}"
+    if "served" in decides["model"]:
+        yield "model", f"on servers: {_pairs(decides['model'])}"
+    else:
+        yield "model", f"{result.get('model', '')} {decides['model']['bytes']:,} bytes".strip()
+        sampled = f"sampled sha256 {decides['model']['sampled_sha256']}"
+        yield "", f"sha256 {result['model_sha256']}" if result else sampled
     if result:
         yield "input", result["input"]
         yield "command", " ".join(result["command"])

@@ -6,10 +6,12 @@ the stack ends on long runs of one character class, and splits text otherwise th
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,9 @@ from safeguard_cli.errors import SafeguardError
 from safeguard_cli.gguf_file import Header
 
 NORMAL = 1  # llama.cpp's LLAMA_TOKEN_TYPE_NORMAL; every other type is kept out of ordinary text
+CONTROL = 3
+MOST_TOKENS = 1 << 20
+_SAMPLE = "It's 12345 o'clock, naïve USERS;  we'Ll see\n\n  日本語 हिन्दी ไทย 🙂 x==1//2\r\n"
 
 # The split pattern of o200k_base; https://github.com/openai/tiktoken, tiktoken_ext/openai_public.py.
 _CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
@@ -87,6 +92,45 @@ class Tokenizer:
         spelled = [token.decode("utf-8", "replace") for token in tokens]
         pairs = (tuple(merge.decode("utf-8", "replace").split(" ", 1)) for merge in merges)
         return cls(spelled, types.tolist(), (pair for pair in pairs if len(pair) == 2))
+
+    @classmethod
+    def from_file(cls, path: Path) -> Tokenizer:
+        """Build from a `tokenizer.json`; raises SafeguardError when it is none, or not gpt-oss's kind."""
+        try:
+            data = json.loads(path.read_bytes())
+            model, added = data["model"], data.get("added_tokens") or []
+            vocabulary = {str(token): int(i) for token, i in model["vocab"].items()}
+            extra = {str(each["content"]): int(each["id"]) for each in added}
+            pairs = [
+                tuple(merge.split(" ", 1)) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]
+            ]
+            size = max((*vocabulary.values(), *extra.values()), default=-1) + 1
+            if (
+                model["type"] != "BPE"
+                or not 0 < size <= MOST_TOKENS
+                or min((*vocabulary.values(), *extra.values())) < 0
+            ):
+                raise ValueError
+            tokens, types = [""] * size, [0] * size
+            for found, kind in ((vocabulary, NORMAL), (extra, CONTROL)):
+                for token, i in found.items():
+                    tokens[i], types[i] = token, kind
+            made = cls(tokens, types, [(str(one), str(two)) for one, two in pairs])
+            theirs = tokenizers.Tokenizer.from_buffer(path.read_bytes())
+        except SafeguardError as error:
+            raise SafeguardError(f"{path.name}: {error}") from None
+        except OSError as error:
+            raise SafeguardError(f"{path}: cannot be read: {error.strerror}") from None
+        except Exception:  # tokenizers raises Exception itself
+            raise SafeguardError(f"{path.name} is not a tokenizer.json with a byte-pair vocabulary") from None
+        if theirs.encode(_SAMPLE, add_special_tokens=False).ids != made.encode(_SAMPLE):
+            raise SafeguardError(f"{path.name} splits text otherwise than gpt-oss does")
+        return made
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all tokens by id."""
+        return hashlib.sha256("\0".join(self.tokens).encode("utf-8", "replace")).hexdigest()
 
     def encode(self, text: str) -> list[int]:
         """Token ids of ordinary text, about 0.07 ms for 340 characters; `text` must hold no lone surrogates."""

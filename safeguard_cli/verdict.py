@@ -16,6 +16,7 @@ ErrorCode = Literal[
     "too_long",  # more tokens than --ctx, --long and --max-windows allow
     "control_token",  # the tokenizer gave a control token for ordinary text
     "engine",  # the engine failed on this row
+    "server",  # with --server: no usable answer for this row, however often it was asked for
 ]
 
 

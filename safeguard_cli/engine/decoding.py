@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from safeguard_cli.engine.plan import MOST_OUTPUTS
 from safeguard_cli.prompt import Contract, Prompt
+from safeguard_cli.verdict import ErrorCode
 
 MAX_RATIONALE = 96
 
@@ -47,11 +48,16 @@ class Step:
     """Tokens to decode next, with logits wanted at the indices `outputs` of them, which may be none.
 
     With `branch`, the tokens go onto a copy of the row's sequence that is dropped as soon as the logits are read.
+    `among` are by output the only tokens whose logits will be looked at, the most important ones first; without it the
+    model goes on freely, for at most `most` tokens, the next included, and where it writes `until` it is done.
     """
 
     tokens: tuple[int, ...]
     outputs: tuple[int, ...]
     branch: bool = False
+    among: tuple[tuple[int, ...], ...] = ()
+    most: int = 0
+    until: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +67,7 @@ class Completion:
     `scores` are the labels' probabilities in the policy's order, summing to 1; where an answer holds labels of several
     policies, one such list after the other. `analysis` are the reasoning messages'
     ids, `at_once` whether none was needed, `ended` whether the model ended its reasoning itself, `generated` counts the
-    tokens that it chose freely. With `error`, there is nothing else.
+    tokens that it chose freely. With `error`, there is nothing else, but its code.
     """
 
     prompt: Prompt
@@ -72,6 +78,7 @@ class Completion:
     rationale: tuple[int, ...] | None = None
     generated: int = 0
     error: str | None = None
+    code: ErrorCode = "engine"
 
 
 Coroutine: TypeAlias = Generator[Step, Logits, Completion]
@@ -110,12 +117,12 @@ def decide(prompt: Prompt, trie: Trie, options: Options) -> Coroutine:
         ended, forced = yield from _reason(begin, contract, options.budget, choose, analysis)
     ahead = (*forced, *trie.common)
     if choice is None:
-        logits = yield _step(ahead)
+        logits = yield _step(ahead, trie.root.wanted)
         choice = yield from _score(trie, logits[0])
         ahead = ()
     scores, best = choice, trie.rest_of_best(choice)
     for opening, other in trie.more:
-        logits = yield _step((*best, *opening, *other.common))
+        logits = yield _step((*best, *opening, *other.common), other.root.wanted)
         choice = yield from _score(other, logits[0])
         scores, best = np.append(scores, choice), other.rest_of_best(choice)
     rationale = None
@@ -126,15 +133,19 @@ def decide(prompt: Prompt, trie: Trie, options: Options) -> Coroutine:
     return Completion(prompt, tuple(scores.tolist()), reasoned, at_once, ended, rationale, generated)
 
 
-def _step(tokens: tuple[int, ...]) -> Step:
-    return Step(tokens, (len(tokens) - 1,))
+def _step(tokens: tuple[int, ...], among: tuple[int, ...]) -> Step:
+    return Step(tokens, (len(tokens) - 1,), among=(among,))
+
+
+def _go_on(tokens: tuple[int, ...], most: int, until: str | None = None) -> Step:
+    return Step(tokens, (len(tokens) - 1,), most=most, until=until)
 
 
 def _screen(prompt: Prompt, trie: Trie, sure: float) -> Generator[Step, Logits, npt.NDArray[np.float64] | None]:
     """The labels' scores without reasoning, if they are clear; asked on a branch, so that the row can still reason."""
     yield Step(prompt.ids, ())
     opening = (*trie.contract.open_final_at_once, *trie.common)
-    logits = yield Step(opening, (len(opening) - 1,), branch=True)
+    logits = yield Step(opening, (len(opening) - 1,), branch=True, among=(trie.root.wanted,))
     scores = yield from _score(trie, logits[0], opening)
     p_violates = scores[list(trie.contract.violating)].sum()
     return scores if max(p_violates, 1 - p_violates) >= sure else None
@@ -150,7 +161,8 @@ def _reason(
     """
     analysis.append([])
     spent, again = 0, len(contract.next_message) + max(map(len, contract.channels.values()))
-    logits = yield _step((*begin, *contract.open_analysis))
+    channels = (contract.final_token, *contract.channels)
+    logits = yield _go_on((*begin, *contract.open_analysis), budget)
     while True:
         token = choose(logits[0])
         if token not in contract.stops:
@@ -158,18 +170,18 @@ def _reason(
             spent += 1
             if spent >= budget:
                 return False, (token, *contract.next_message, *contract.open_final)
-            logits = yield _step((token,))
+            logits = yield _go_on((token,), budget - spent)
             continue
         if not analysis[-1] or spent + again >= budget:
             return True, (*contract.next_message, *contract.open_final)
-        logits = yield _step(contract.next_message)
-        channel = max((contract.final_token, *contract.channels), key=logits[0].__getitem__)
+        logits = yield _step(contract.next_message, channels)
+        channel = max(channels, key=logits[0].__getitem__)
         _check(logits[0][channel])
         if channel == contract.final_token:
             return True, contract.open_final
         analysis.append([])
         spent += again
-        logits = yield _step(contract.channels[channel])
+        logits = yield _go_on(contract.channels[channel], budget - spent)
 
 
 def _score(trie: Trie, root: Logits, opening: tuple[int, ...] = ()) -> Generator[Step, Logits, npt.NDArray[np.float64]]:
@@ -184,7 +196,8 @@ def _score(trie: Trie, root: Logits, opening: tuple[int, ...] = ()) -> Generator
         for begin in range(0, len(chain.nodes), MOST_OUTPUTS):
             nodes = chain.nodes[begin : begin + MOST_OUTPUTS]
             outputs = tuple(len(opening) + index for index, _ in nodes)
-            logits = yield Step((*opening, *chain.tokens), outputs, branch=True)
+            among = tuple(node.wanted for _, node in nodes)
+            logits = yield Step((*opening, *chain.tokens), outputs, branch=True, among=among)
             for row, (_, node) in zip(logits, nodes, strict=True):
                 node.add_scores(row, log_scores)
     scores: npt.NDArray[np.float64] = np.exp(log_scores)
@@ -197,13 +210,13 @@ def _write_string(
 ) -> Generator[Step, Logits, tuple[int, ...]]:
     """A JSON string of bounded length: only tokens that keep it one are chosen, and it ends at the closing quote."""
     ids: list[int] = []
-    logits = yield _step(opening)
+    logits = yield _go_on(opening, MAX_RATIONALE, '"}')
     while len(ids) < MAX_RATIONALE:
         token = choose(np.where(kinds[: len(logits[0])] > 0, logits[0], -np.inf).astype(np.float32))
         ids.append(token)
         if kinds[token] == 2 or len(ids) == MAX_RATIONALE:
             break
-        logits = yield _step((token,))
+        logits = yield _go_on((token,), MAX_RATIONALE - len(ids), '"}')
     return tuple(ids)
 
 
@@ -235,6 +248,7 @@ class Node:
     end: int | None = None
     under: list[list[int]] = field(default_factory=list)  # labels below each alternative, children first
     quote_ids: npt.NDArray[np.intp] | None = None
+    wanted: tuple[int, ...] = ()  # the tokens that `add_scores` looks at
 
     @property
     def branching(self) -> bool:
@@ -294,10 +308,12 @@ class Trie:
 
 
 def _collect(node: Node) -> list[int]:
-    """Fill `under` from the leaves up; returns all labels below and at the node."""
+    """Fill `under` and `wanted` from the leaves up; returns all labels below and at the node."""
     node.under = [_collect(child) for child in node.children.values()]
-    if node.end is not None:
+    node.wanted = tuple(node.children)
+    if node.end is not None and node.quote_ids is not None:
         node.under.append([node.end])
+        node.wanted += tuple(node.quote_ids.tolist())
     return [label for labels in node.under for label in labels]
 
 

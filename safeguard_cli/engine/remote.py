@@ -1,0 +1,257 @@
+"""The engine on servers: the same decisions as on this machine, with tokens and log-probabilities from elsewhere.
+
+`decide` says what it wants to know; where the local engine answers with logits, here a server is asked for a whole
+run of free tokens, or for the log-probabilities of the few that can follow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import queue
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from safeguard_cli.engine import pool
+from safeguard_cli.engine.apis import LISTED, MOST_MASS, Api, BadReply, Body, Sampling, checked
+from safeguard_cli.engine.decoding import BadLogits, Completion, Coroutine, Logits, Options, Step, Trie, decide
+from safeguard_cli.engine.pool import Lease, Patience, Pool, RowFailed, Served
+from safeguard_cli.errors import EngineError
+from safeguard_cli.prompt import Contract, Feed, Prefix, Prompt
+
+_SURE = 1 - 1e-5  # of the probability: what is not listed beside it cannot matter
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSpec:
+    """All that rows are decided with: `vocabulary` is its size, `markers` are harmony's tokens, `key` is for the
+    servers; `at_once` fixes the number of rows under way, which is found otherwise."""
+
+    servers: tuple[Served[Any], ...]
+    prefixes: tuple[Prefix, ...]
+    options: Options
+    vocabulary: int
+    markers: tuple[int, ...]
+    key: str | None = None
+    at_once: int | None = None
+    patience: Patience = field(default_factory=lambda: pool.PATIENCE)
+
+
+Decide = Callable[[Pool[Any], Lease[Any], Prompt], Awaitable[Completion]]
+
+
+class ServerEngine:
+    """Decides prompts on servers; use as a context manager. See process.Engine, whose place it takes.
+
+    The network has a thread of its own, so that a signal finds the main thread waiting and ends the run at once.
+    """
+
+    deaths = policy_tokens = 0  # what a server reads of policies is its own affair
+
+    def __init__(self, spec: ServerSpec, decide: Decide | None = None) -> None:
+        self.decoded_tokens = 0
+        self._decide = decide or Remote(spec).decide
+        self._done: queue.SimpleQueue[Completion | BaseException] = queue.SimpleQueue()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="servers", daemon=True)
+        self._thread.start()
+        self._pool = self._call(_open(spec)).result()
+
+    def __enter__(self) -> ServerEngine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End at once whatever is under way."""
+        with suppress(Exception):
+            self._call(self._end()).result(1.0)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(0.5)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+    def complete(self, prompts: Iterable[Prompt | Feed]) -> Iterator[Completion]:
+        """Yield completions as they finish, see Scheduler.complete. Raises EngineError when no server can work."""
+        source, flying, ended = iter(prompts), 0, False
+        while True:
+            while not ended and flying < self._pool.most():
+                following = next(source, Feed.END)
+                if isinstance(following, Prompt):
+                    self._call(self._row(following))
+                    flying += 1
+                elif following is Feed.HOLD:
+                    break
+                else:
+                    ended = following is Feed.END
+            if flying:
+                done = self._done.get()
+                flying -= 1
+                if isinstance(done, BaseException):
+                    raise done
+                self.decoded_tokens += len(done.prompt.ids) + done.generated
+                yield done
+            elif ended:
+                return
+
+    def _call(self, coroutine: Any) -> Future[Any]:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    async def _row(self, prompt: Prompt) -> None:
+        """Decide one row and tell the main thread, whatever happens."""
+        try:
+            async with self._pool.lease(prompt.policy) as lease:
+                try:
+                    done = await self._decide(self._pool, lease, prompt)
+                except RowFailed as failed:
+                    done = Completion(prompt, (), error=str(failed), code="server")
+            self._done.put(done)
+        except asyncio.CancelledError:
+            raise
+        except EngineError as error:
+            self._done.put(error)
+        except BaseException as error:  # a fault of ours must not leave the main thread waiting
+            self._done.put(EngineError(f"the engine failed: {type(error).__name__}: {error}"))
+
+    async def _end(self) -> None:
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self._pool.close()
+
+
+async def _open(spec: ServerSpec) -> Pool[Any]:
+    made: Pool[Any] = Pool(spec.servers, spec.key, spec.patience, spec.at_once, len(spec.prefixes))
+
+    def request(api: Api, policy: int, slot: int) -> tuple[str, Body] | None:
+        body = api.warm(spec.prefixes[policy].ids, slot)
+        return (api.path, body) if body else None
+
+    await made.warm(request)
+    return made
+
+
+class Remote:
+    """Answers what `decide` asks with what servers say."""
+
+    def __init__(self, spec: ServerSpec) -> None:
+        self._spec = spec
+        self._tries = [Trie(prefix.contract) for prefix in spec.prefixes]
+        # Logits in which one token is all there is, used over and over: a row replays some hundred tokens. In a string,
+        # the closing quote stands behind it: where the token may not stand, the string ends.
+        self._alone = np.full(spec.vocabulary, -np.inf, np.float32)
+        self._in_string = self._alone.copy()
+        self._in_string[spec.prefixes[0].contract.quote_ids] = -1.0
+
+    async def decide(self, servers: Pool[Api], lease: Lease[Api], prompt: Prompt) -> Completion:
+        """Decide one prompt. Raises RowFailed when no server gives what it takes, EngineError when none can."""
+        prefix, options = self._spec.prefixes[prompt.policy], self._spec.options
+        row = _Row(servers, lease, self._spec, prefix.contract, _sampling(prompt, options))
+        fed = list(prefix.ids)
+        ahead: deque[int] = deque()  # what the model goes on with, as far as it is known
+        # The server has sampled already: what it chose is taken as it is.
+        coroutine = decide(prompt, self._tries[prompt.policy], replace(options, temperature=0.0))
+        step = next(coroutine)
+        try:
+            while True:
+                if step.among:
+                    ahead.clear()
+                    places = [[*fed, *step.tokens[: at + 1]] for at in step.outputs]
+                    answers = [await row.choose(ids, among) for ids, among in zip(places, step.among, strict=True)]
+                    if not step.branch:
+                        fed += step.tokens
+                    step = coroutine.send(np.stack([self._sparse(answer) for answer in answers]))
+                elif not step.outputs:
+                    fed += step.tokens
+                    step = coroutine.send(np.empty((0, 0), np.float32))
+                else:
+                    fed += step.tokens
+                    if not ahead:
+                        ahead.extend(await row.generate(fed, step.most, step.until))
+                    step = self._send(coroutine, ahead.popleft(), step.until is not None)
+        except StopIteration as stop:
+            done: Completion = stop.value
+            return done
+        except BadLogits:
+            raise RowFailed("the server's log-probabilities are none") from None
+
+    def _sparse(self, found: Mapping[int, float]) -> Logits:
+        logits = np.full(self._spec.vocabulary, -np.inf, np.float32)
+        logits[list(found)] = list(found.values())
+        return logits
+
+    def _send(self, coroutine: Coroutine, token: int, in_string: bool) -> Step:
+        logits = self._in_string if in_string else self._alone
+        before, logits[token] = logits[token], 0.0
+        try:
+            return coroutine.send(logits[np.newaxis])
+        finally:
+            logits[token] = before
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What one row asks of its servers."""
+
+    servers: Pool[Api]
+    lease: Lease[Api]
+    spec: ServerSpec
+    contract: Contract
+    sampling: Sampling
+
+    async def generate(self, ids: Sequence[int], most: int, until: str | None) -> list[int]:
+        """What the model goes on with: at least one token, at most `most`, up to its first control token."""
+
+        def read(api: Api, reply: Any) -> list[int]:
+            found = api.generated(reply)
+            if len(found.ids) > most or any(token >= self.spec.vocabulary for token in found.ids):
+                raise BadReply("the server gave other tokens than were asked for")
+            tokens: list[int] = []
+            for token in found.ids:
+                tokens.append(token)
+                if token in self.contract.stops:
+                    return tokens
+            if found.stopped:
+                tokens.append(self.contract.next_message[0])
+            if not tokens:
+                raise BadReply("the server gave no tokens")
+            return tokens
+
+        markers, sampling = self.spec.markers, self.sampling
+        return await self.servers.ask(
+            self.lease, lambda api, slot: (api.path, api.generate(ids, most, until, markers, sampling, slot)), read
+        )
+
+    async def choose(self, ids: Sequence[int], among: Sequence[int]) -> dict[int, float]:
+        """Log-probabilities of the tokens `among` as the next one, as far as they matter."""
+        found = await self._ask(ids, among)
+        # Where a server lists its likeliest tokens only, the first of those that are missing are asked about alone.
+        for token in among[:LISTED]:
+            if token not in found and sum(map(math.exp, found.values())) < _SURE:
+                found |= await self._ask(ids, (token,))
+        if sum(map(math.exp, found.values())) > MOST_MASS:
+            raise RowFailed("the server's log-probabilities are of the allowed tokens only; vLLM: --logprobs-mode raw")
+        return found
+
+    async def _ask(self, ids: Sequence[int], among: Sequence[int]) -> dict[int, float]:
+        return await self.servers.ask(
+            self.lease,
+            lambda api, slot: (api.path, api.choose(ids, among, slot)),
+            lambda api, reply: checked(api.chosen(reply), among),
+        )
+
+
+def _sampling(prompt: Prompt, options: Options) -> Sampling:
+    """Each row has its own seed, whatever is decided beside it."""
+    seed = np.random.SeedSequence((options.seed, prompt.row, prompt.policy, prompt.window)).generate_state(1)[0]
+    return Sampling(options.temperature, int(seed) >> 1)

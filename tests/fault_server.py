@@ -1,0 +1,171 @@
+"""A local server that speaks vLLM's completion API, and OpenAI's chat, and misbehaves by script."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+FAULTS = (
+    *("429", "503", "500", "502", "slow", "cut", "torn", "garbage", "null", "list", "html"),
+    *("positive", "much", "text", "absent", "strangers", "many tokens", "no tokens"),
+)
+
+
+def share(ids: Sequence[int]) -> float:
+    """The probability of the first token asked about: a function of the prompt alone."""
+    return (hashlib.sha256(repr(list(ids)).encode()).digest()[0] + 1) / 300
+
+
+@dataclass
+class FaultServer:
+    """Request after request meets the next fault of `script`, over and over; `ok` is none. `taken` is what it accepts
+    as a key, `seconds` how long an answer takes at least."""
+
+    script: Sequence[str] = ("ok",)
+    end: int = 0  # the token that ends a message
+    taken: str | None = None
+    seconds: float = 0.0
+    dies_after: int = 1 << 30  # completions; then it answers no more and takes no connections
+    models: Sequence[str] = ("org/tiny",)
+    chat: dict[str, Any] | None = None
+    refused: frozenset[str] = frozenset()  # fields that a chat request must not have
+    requests: list[tuple[str, dict[str, Any], dict[str, str]]] = field(default_factory=list)
+    address: str = ""
+
+    def __enter__(self) -> FaultServer:
+        self._lock, self._count, self.at_once, self.most_at_once = threading.Lock(), 0, 0, 0
+        handler = type("Handler", (_Handler,), {"server_of": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        self._server.handle_error = lambda *_: None  # a client that goes away is no news
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.dies_after = 0
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def next_fault(self) -> str:
+        with self._lock:
+            self._count += 1
+            if self._count == self.dies_after + 1:
+                threading.Thread(target=self.__exit__).start()
+            if self._count > self.dies_after:
+                return "cut"
+            return self.script[(self._count - 1) % len(self.script)]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server_of: FaultServer
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        if not self._key_is_right():
+            return self._send(401, b"{}")
+        if not self.path.startswith("/v1/models"):
+            return self._send(404, b"{}")
+        data = [{"id": name, "owned_by": "vllm", "max_model_len": 8192} for name in self.server_of.models]
+        return self._send(200, json.dumps({"data": data}).encode())
+
+    def do_POST(self) -> None:
+        server = self.server_of
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        server.requests.append((self.path, body, dict(self.headers)))
+        if not self._key_is_right():
+            return self._send(401, b"{}")
+        if self.path.startswith("/v1/chat/completions") and server.chat is not None:
+            bad = server.refused & body.keys()
+            return self._send(400 if bad else 200, json.dumps(server.chat).encode())
+        if not self.path.startswith("/v1/completions"):
+            return self._send(404, b"{}")
+        probe = "Zero-shot" if len(body["prompt"]) < 100 else ""  # what is asked before the run is always answered
+        with server._lock:
+            server.at_once += 1
+            server.most_at_once = max(server.most_at_once, server.at_once)
+        try:
+            time.sleep(server.seconds)
+            self._misbehave("ok" if probe else server.next_fault(), body)
+        except OSError:
+            pass  # the client went away
+        finally:
+            with server._lock:
+                server.at_once -= 1
+
+    def _misbehave(self, fault: str, body: dict[str, Any]) -> None:
+        if fault.isdigit():
+            return self._send(
+                int(fault), b'{"error":"as asked for"}', **({"Retry-After": "0"} if fault == "429" else {})
+            )
+        if fault == "slow":
+            time.sleep(2.0)
+        if fault in ("cut", "torn"):
+            if fault == "torn":
+                self.wfile.write(b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"choices":[')
+                self.wfile.flush()
+            self.connection.shutdown(socket.SHUT_RDWR)
+            self.close_connection = True
+            return None
+        plain = {"garbage": b'{"choices": [', "null": b"null", "list": b"[]", "html": b"<html>sorry</html>"}
+        if fault in plain:
+            return self._send(200, plain[fault])
+        return self._send(200, json.dumps({"choices": [self._choice(fault, body)]}).encode())
+
+    def _choice(self, fault: str, body: dict[str, Any]) -> dict[str, Any]:
+        ids = body["prompt"]
+        if "logprobs" not in body:
+            tokens = [3 + i % 50 for i in ids[-3:]]
+            if fault == "many tokens":
+                tokens *= body["max_tokens"]
+            if fault == "no tokens":
+                return {"token_ids": [], "finish_reason": "length", "stop_reason": None}
+            if fault == "strangers":
+                tokens = [10**7]
+            if fault == "absent":
+                return {"text": "no ids", "finish_reason": "length"}
+            return {
+                "token_ids": [*tokens, self.server_of.end],
+                "finish_reason": "stop",
+                "stop_reason": self.server_of.end,
+            }
+        first, *rest = body["allowed_token_ids"]
+        p = share(ids)
+        values: dict[str, Any] = {f"token_id:{first}": math.log(p)}
+        values |= {f"token_id:{token}": math.log((1 - p) / len(rest)) for token in rest}
+        if fault == "positive":
+            values = dict.fromkeys(values, 2.0)
+        if fault == "much":
+            values = dict.fromkeys(values, 0.0) if rest else {f"token_id:{first}": 0.5}
+        if fault == "text":
+            values = dict.fromkeys(values, "likely")
+        if fault in ("absent", "no tokens"):
+            return {"logprobs": None}
+        if fault in ("strangers", "many tokens"):
+            values = {"token_id:7": -1.0}
+        return {"logprobs": {"top_logprobs": [values]}}
+
+    def _key_is_right(self) -> bool:
+        return self.server_of.taken in (None, self.headers.get("Authorization"))
+
+    def _send(self, code: int, body: bytes, **headers: str) -> None:
+        self.send_response(code)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
