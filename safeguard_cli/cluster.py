@@ -320,11 +320,12 @@ def _everywhere(settings: Settings) -> Settings:
     def absolute(name: str) -> str:
         return str(Path(name).absolute()) if Path(name).is_file() else name
 
-    model = settings.model or configured_model()
+    model = settings.model or (None if settings.servers else configured_model())
     return replace(
         settings,
         policies=tuple(absolute(name) for name in settings.policies),
         model=model and absolute(model),
+        tokenizer=settings.tokenizer and absolute(settings.tokenizer),
         progress="none" if settings.quiet else settings.progress,
         quiet=True,
     )
