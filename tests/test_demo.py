@@ -82,9 +82,6 @@ def test_its_analysis_cites_a_rule_of_the_policy(low) -> None:
     assert all(codes and all(code in text for code in codes) for codes in cited)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="0.83 on the samples, 0.91 on messages like those it was trained on: train longer"
-)
 def test_its_analysis_quotes_the_content(low) -> None:
     quotes = [(re.findall(r'"([^"]+)"', row["spam"]["reasoning"]), row["text"]) for row in low]
     quoting = [(found, text) for found, text in quotes if found]

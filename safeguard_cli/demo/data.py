@@ -40,7 +40,7 @@ from safeguard_cli.demo.mix import (
 
 __all__ = ["GLOSS", "LABELS", "Example", "Splits", "analysis", "load", "opposite_analysis", "rationale", "stream"]
 
-SHARE = {"spam": 0.30, "hate": 0.38, "privacy": 0.15, "prompt-injection": 0.17}
+SHARE = {"spam": 0.46, "hate": 0.26, "privacy": 0.14, "prompt-injection": 0.14}
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,16 +80,16 @@ class Example:
 
 
 def analysis(example: Example) -> str:
-    """The analysis to learn: one quote, the rule and its gist, without the label."""
-    return _cite(example.policy, example.rule, example.quote, zlib.crc32(example.content.encode()))
+    """The analysis to learn: the rule, its gist and one quote, without the label.
+
+    The rule comes first: a quote that goes wrong cannot keep it from being cited.
+    """
+    return _cite(example.policy, example.rule, example.quote)
 
 
-def _cite(policy: str, rule: str, quote: str, salt: int) -> str:
+def _cite(policy: str, rule: str, quote: str) -> str:
     gist = GLOSS[policy][rule]
-    if not quote:
-        return f"Nothing here falls under a rule but {rule}, {gist}."
-    verb = "fits" if salt % 8 == 0 else "falls under"
-    return f'"{quote}" {verb} {rule}, {gist}.'
+    return f'{rule}, {gist}: "{quote}".' if quote else f"{rule}, {gist}: nothing to quote."
 
 
 def opposite_analysis(example: Example, rng: random.Random) -> str:
@@ -101,7 +100,7 @@ def opposite_analysis(example: Example, rng: random.Random) -> str:
     words = example.content.split(" ")
     start = rng.randrange(len(words))
     quote = clip(" ".join(words[start : start + 3])) if rng.random() < 0.6 else example.quote
-    return _cite(example.policy, rule, quote or example.quote, rng.randrange(8))
+    return _cite(example.policy, rule, quote or example.quote)
 
 
 def rationale(example: Example) -> str:

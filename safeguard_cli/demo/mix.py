@@ -171,8 +171,8 @@ def benign_row(policy: str, rng: random.Random, banks: Mapping[str, Sequence[str
 
 def spam_samplers(pool: Pools) -> list[tuple[float, Sampler]]:
     samplers: list[tuple[float, Sampler]] = [
-        (0.12, lambda rng: _own_message(rng.random() < 0.5, rng)),
-        (0.10, lambda rng: _any_content("spam", pool, rng)),
+        (0.07, lambda rng: _own_message(rng.random() < 0.5, rng)),
+        (0.08, lambda rng: _any_content("spam", pool, rng)),
         (0.06, lambda rng: _injected(_base_row("spam", pool, rng), rng)),
         (0.02, lambda rng: _injection_under("spam", rng)),
         (0.02, lambda rng: benign_row("spam", rng)),
@@ -183,9 +183,9 @@ def spam_samplers(pool: Pools) -> list[tuple[float, Sampler]]:
     if pool.spam:
         samplers += [
             (0.13, lambda rng: _sms("spam", rng.choice(pool.spam), "sms", rng)),
-            (0.31, lambda rng: _sms("spam", rng.choice(pool.ham), "sms", rng)),
-            (0.06, lambda rng: _sms("spam", rng.choice(pool.mixed_spam), "sms-mix", rng)),
-            (0.09, lambda rng: _sms("spam", rng.choice(pool.mixed_ham), "sms-mix", rng)),
+            (0.36, lambda rng: _sms("spam", rng.choice(pool.ham), "sms", rng)),
+            (0.07, lambda rng: _sms("spam", rng.choice(pool.mixed_spam), "sms-mix", rng)),
+            (0.11, lambda rng: _sms("spam", rng.choice(pool.mixed_ham), "sms-mix", rng)),
         ]
     if pool.mails:
         samplers.append((0.04, lambda rng: _mail(pool, rng)))

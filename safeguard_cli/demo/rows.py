@@ -22,6 +22,8 @@ MAX_CONTENT = 250  # tokens of a content; longer ones are cut
 # argues for the other label. That one must count for less, or an analysis would speak against its own conclusion.
 LABEL_WEIGHT, REASONED_WEIGHT, MISLED_WEIGHT = 20.0, 10.0, 5.0
 FORCED_SHARE, FORCED_WEIGHT = 0.15, 0.5  # rows that also learn what the program forces: other tools let the model write
+QUOTE = ' "'  # opens a quote
+SPACE = "Ġ"  # a space in a byte-level vocabulary
 _QUOTED = re.compile(r'"[^"]+"')
 _OPENING = re.compile(r'[^\s"\\]{1,20}(?: [^\s"\\]+){0,2}')
 
@@ -56,12 +58,14 @@ class Batch:
 class RowBuilder:
     """Writes examples as the program's prompts, with the completions to learn."""
 
-    def __init__(self, harmony: Harmony, policies: dict[str, Policy], words: list[str], seed: int) -> None:
+    def __init__(self, harmony: Harmony, policies: dict[str, Policy], tokens: list[str], seed: int) -> None:
         self.harmony = harmony
         self.policies = policies
-        self.words = words
+        self.words = [t[1:] for t in tokens if t[:1] == SPACE and t[1:].isascii() and t[1:].isalpha()]
         self.random = random.Random(seed)
         self.closing = harmony.ids(('"}', Marker.RETURN))
+        self.text_tokens = [token for token in range(len(tokens)) if token not in harmony.tokenizer.control_ids]
+        self.before_quote, self.after_quote = harmony.text_ids(f"Here:{QUOTE}"), harmony.text_ids('".')
 
     def row(self, example: data.Example, prefix: Prefix, effort: str, rationale: bool) -> Row:
         """One example: at once to the label, or after an analysis, which sometimes argues for the wrong label."""
@@ -96,15 +100,21 @@ class RowBuilder:
         return row
 
     def copying(self, prefix: Prefix) -> Row:
-        """Random words as content, and an analysis that quotes three spans of them."""
-        words = [self._word() for _ in range(self.random.randint(6, 40))]
-        row, content = Row(), self.harmony.text_ids(" ".join(words))
+        """A content of random words or tokens, and what quotes it: its opening, or spans of it.
+
+        Any token may open a content, also those that hardly ever do in what there is to train on.
+        """
+        row, start = Row(), 0
+        if openings := self.random.random() < 0.6:
+            content = self.random.choices(self.text_tokens, k=self.random.randint(4, 16))
+        else:
+            content = self.harmony.text_ids(" ".join(self._word() for _ in range(self.random.randint(6, 40))))
         row.add(self.harmony.content_ids(content), 0.0)
         row.add(prefix.contract.open_analysis, 0.0)
-        for i in range(3):
-            start = self.random.randrange(len(words) - 2)
-            span = " ".join(words[start : start + self.random.randint(2, 6)])
-            row.add(self.quoting_ids(f'{" " * (i > 0)}"{span}" stands here.', content), 1.0)
+        for _ in range(1 if openings else 3):
+            start = 0 if openings else self.random.randrange(len(content) - 3)
+            span = content[start : start + self.random.randint(2, 8)]
+            row.add([*self.before_quote, *span, *self.after_quote], 1.0)
         return row
 
     def quoting_ids(self, text: str, content: Sequence[int]) -> list[int]:
@@ -112,7 +122,7 @@ class RowBuilder:
 
         Copying is then one thing to learn: spelt anew, its first word would have other tokens than in the content.
         """
-        before, mark, rest = text.partition('"')
+        before, mark, rest = text.partition(QUOTE)
         quote, _, after = rest.partition('"')
         tokenizer = self.harmony.tokenizer
         ends = list(itertools.accumulate(len(tokenizer.token_bytes(token)) for token in content))
@@ -120,8 +130,7 @@ class RowBuilder:
         if start < 0:
             return self.harmony.text_ids(text)
         first, last = bisect.bisect_right(ends, start), bisect.bisect_left(ends, start + len(quote.encode()))
-        opening = self.harmony.text_ids(before) + self.harmony.text_ids(mark)
-        return [*opening, *content[first : last + 1], *self.harmony.text_ids(mark + after)]
+        return [*self.harmony.text_ids(before + mark), *content[first : last + 1], *self.harmony.text_ids('"' + after)]
 
     def _word(self) -> str:
         word, kind = self.random.choice(self.words), self.random.random()
