@@ -67,8 +67,10 @@ def _lines(output: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
     if result:
         yield "output sha256", result["output_sha256"]
     yield "time", f"{manifest.seconds:,.1f} s; {manifest.rows / max(manifest.seconds, 1e-9):,.1f} rows/s"
-    policies = f"{manifest.policy_tokens:,} of policies" if manifest.policy_tokens else "policies from an earlier run"
-    yield "tokens", f"{manifest.prompt_tokens:,} read, {policies}, {manifest.generated_tokens:,} written"
+    yield "tokens", f"{manifest.prompt_tokens:,} read, {manifest.generated_tokens:,} written"
+    if "servers" not in manifest.machine:
+        decoded = f"{manifest.policy_tokens:,} tokens" if manifest.policy_tokens else "kept by an earlier run, none"
+        yield "policies", f"{decoded} decoded"
     if manifest.repeated_rows:
         yield "repeated", f"{manifest.repeated_rows:,} rows had the content of an earlier one, and got its labels"
     for part in ("answer", "input", "output"):

@@ -18,14 +18,14 @@ COMMAND = "safeguard label samples/messages.jsonl --policy spam --model demo"
 
 
 def example() -> Progress:
-    """A run over 72 rows after 12 seconds, 44 of them done."""
+    """A run over 72 rows after less than a second, 44 of them done, at the speed measured on two cores."""
     now = [0.0]
     progress = _Rich([Policy("spam", "…", ("ham", "spam"), ("spam",))], 72, clock=lambda: now[0])
     for number in range(44):
-        now[0] += 0.27
+        now[0] += 1 / 68
         label = "spam" if number % 19 in (0, 2, 3, 5, 8, 9, 12, 14, 17) else "ham"
         progress.row({"spam": Verdict(label, label == "spam")})
-        progress.tokens(prompt=38, generated=21)
+        progress.tokens(prompt=42, generated=16)
     return progress
 
 
