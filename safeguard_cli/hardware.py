@@ -24,7 +24,7 @@ REPACK_SHARE = 0.7  # of the free memory; repacking is worth it only where much 
 REPACK_ROWS = 12  # at 20b repacking takes as long as it saves in some 12 rows
 # Without flash attention a decoded token costs less on a CPU: up to a third of the run for a small model. It takes a
 # matrix of scores for a batch, and prompts are read more slowly.
-PLAIN_ATTENTION_BYTES = 128 << 20
+PLAIN_ATTENTION_BYTES = 96 << 20
 TYPICAL_CONTENT = 384  # tokens; only shapes the cache, a longer row takes more cells and fewer rows run beside it
 PROGRAM = 60 << 20  # the engine's process before it loads anything: Python, numpy, llama.cpp's code
 GPU_RESERVE = 512 << 20  # of each GPU's free memory, for the driver and what the estimate does not see
@@ -172,7 +172,8 @@ def shape_run(
             flash = not plain_attention or score_bytes(header, plan) > PLAIN_ATTENTION_BYTES
             placed, moe, memory = place(header, plan, len(prefixes), devices, gpu_layers, cpu_moe, cache_type)
             if not flash:
-                memory = replace(memory, compute=memory.compute + score_bytes(header, plan))
+                # Only what is used of the cache is scored, and it is seldom full: a third of it.
+                memory = replace(memory, compute=memory.compute + score_bytes(header, plan) // 3)
             if extra_buffers:
                 again = repacked_bytes(header) * memory.weights // max(1, header.size)
                 memory = replace(memory, weights=memory.weights + again)

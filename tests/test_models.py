@@ -189,9 +189,10 @@ def test_a_smaller_cache_type_gives_nearly_the_same_scores(tiny: Path) -> None:
     assert scores(tiny, cache_type="q8_0") == pytest.approx(scores(tiny), abs=0.2)
 
 
+@pytest.mark.parametrize("effort", ["none", "low"])
 @pytest.mark.parametrize("slots", [1, 32])
-def test_the_memory_plan_of_the_demo_model_is_right(slots: int) -> None:
-    planned, measured = measure(find_model("demo"), slots, "--threads", "1")
+def test_the_memory_plan_of_the_demo_model_is_right(slots: int, effort: str) -> None:
+    planned, measured = measure(find_model("demo"), slots, "--threads", "1", "--effort", effort)
     assert within(planned, measured), f"planned {planned / 1e6:.0f} MB, measured {measured / 1e6:.0f} MB"
 
 
