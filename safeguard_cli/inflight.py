@@ -122,36 +122,32 @@ class InFlight:
     def _start(self, record: Record, number: int) -> list[list[Prompt]]:
         """Begin a row; its prompts by policy."""
         known = next(self.kept, None) if self.kept is not None else None
-        prompts: list[list[Prompt]] = [[] for _ in self.prepared.overheads]
         if known is not None and not known.in_error:
             row = Row(record, Answer(dict(known.verdicts)), known.raw)
+            prompts: list[list[Prompt]] = [[] for _ in self.prepared.overheads]
         else:
-            text = record.error or self.selector.select(record)
-            answer = self._earlier(text)
-            if answer is None:
-                answer, prompts = self.prepared.labeling.start(text, number)
-                self._remember(text, answer)
+            answer, prompts = self._answer(record.error or self.selector.select(record), number)
             row = Row(record, answer)
         self._rows.append(row)
         return prompts
 
-    def _earlier(self, text: str | RowError) -> Answer | None:
-        """What is or will be said about an earlier row of the same content."""
+    def _answer(self, text: str | RowError, number: int) -> tuple[Answer, list[list[Prompt]]]:
+        """What is or will be said about a text, and its prompts by policy: none where an earlier row has the same."""
+        start = self.prepared.labeling.start
+        # Sampling says something else each time.
         if isinstance(text, RowError) or self.settings.temperature > 0 or self.settings.each_row:
-            return None  # sampling says something else each time
-        key = _content_key(text)
-        answer = self._known.get(key)
-        if answer is not None:
+            return start(text, number)
+        key = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        if (answer := self._known.get(key)) is not None:
             self._known.move_to_end(key)
             if self.journal:
                 self.journal.manifest.repeated_rows += 1
-        return answer
-
-    def _remember(self, text: str | RowError, answer: Answer) -> None:
-        if isinstance(text, str):
-            self._known[_content_key(text)] = answer
-            if len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
+            return answer, [[] for _ in self.prepared.overheads]
+        answer, prompts = start(text, number)
+        self._known[key] = answer
+        if len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+        return answer, prompts
 
     def _write_done(self, sink: Sink) -> None:
         """Write the rows at the head that are decided."""
@@ -182,7 +178,3 @@ def _prefixes_compete(prepared: Prepared) -> bool:
     """Whether the cache cannot hold all policies beside the largest row."""
     prefixes = [len(prefix.ids) for prefix in prepared.labeling.rules.prefixes]
     return sum(prefixes) - min(prefixes) + prepared.shape.context > prepared.shape.plan.cells
-
-
-def _content_key(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

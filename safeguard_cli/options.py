@@ -45,26 +45,15 @@ class Repacking(Enum):
     auto, on, off = "auto", "on", "off"
 
 
-Policies = Annotated[
-    list[str],
-    typer.Option(
-        "--policy",
-        "-p",
-        metavar="FILE",
-        help="A policy file, or a built-in policy's name (spam, hate, …). Repeatable.",
-        rich_help_panel=POLICY,
-    ),
-]
-OptionalPolicies = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--policy",
-        "-p",
-        metavar="FILE",
-        help="A policy file, or a built-in policy's name (spam, hate, …). Repeatable.",
-        rich_help_panel=POLICY,
-    ),
-]
+_POLICIES = typer.Option(
+    "--policy",
+    "-p",
+    metavar="FILE",
+    help="A policy file, or a built-in policy's name (spam, hate, …). Repeatable.",
+    rich_help_panel=POLICY,
+)
+Policies = Annotated[list[str], _POLICIES]
+OptionalPolicies = Annotated[list[str] | None, _POLICIES]
 Format = Annotated[
     InputFormat | None,
     typer.Option(

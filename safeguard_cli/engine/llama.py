@@ -79,9 +79,10 @@ def vocabulary_size(path: Path) -> int:
 def describe_build() -> dict[str, Any]:
     """llama.cpp's account of itself: `version`, `system` (CPU features), `backends`, `devices` (see probe.Device)."""
     C.llama_backend_init()
+    version, system = build_identity()
     return {
-        "version": llama_cpp.__version__,
-        "system": C.llama_print_system_info().decode("utf-8", "replace"),
+        "version": version,
+        "system": system,
         "gpu": bool(C.llama_supports_gpu_offload()),
         "amx": amx_build(),
         "backends": [
