@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fake_engine import FakeEngine
+from fault_server import FaultServer
 
 from safeguard_cli import errors
 from safeguard_cli.cluster import find_blocks, label_on_ray
@@ -112,6 +113,19 @@ def test_every_format_comes_out_as_from_a_run_of_its_own_with_one_engine_for_eac
     assert label_on_ray(asked, cluster.address, Deadly) == errors.OK
     files = {path: at for path, at in before.items() if path.is_file()}
     assert files == {path: path.stat().st_mtime_ns for path in files}
+
+
+def test_the_nodes_of_a_cluster_can_ask_servers(cluster, tmp_path, tiny, capsys) -> None:
+    fill(tmp_path, 4, 25)
+    with FaultServer(["ok", "500", "429", "ok"]) as one, FaultServer() as other:
+        asked = settings(tmp_path, tiny, servers=(one.address, other.address), effort="none")
+        assert label_on_ray(asked, cluster.address) == errors.OK
+        alone = replace(asked, input=str(tmp_path / "in2.jsonl"), output=str(tmp_path / "alone.jsonl"), quiet=True)
+        assert label(alone) == errors.OK
+        assert {path for path, *_ in other.requests} >= {"/v1/completions"}
+    assert ids(tmp_path / "labels") == list(range(100))
+    assert (tmp_path / "labels" / "in2.jsonl").read_bytes() == (tmp_path / "alone.jsonl").read_bytes()
+    assert "100 rows in 4 files, 0 in error" in capsys.readouterr().err
 
 
 def test_a_file_that_kills_its_workers_is_given_up_and_the_others_are_labelled(cluster, tmp_path, tiny, capsys) -> None:

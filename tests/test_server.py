@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tokenizer_file
 from fault_server import FAULTS, FaultServer, share
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -293,6 +294,25 @@ def test_a_real_llama_server_gives_the_labels_and_scores_of_the_local_engine(
     equal = [(a, b) for a, b in zip(here, there, strict=True) if a["reasoning"] == b["reasoning"]]
     assert len(equal) >= (0.9 if effort == "low" else 1.0) * len(here)
     assert max(abs(a["p_violates"] - b["p_violates"]) for a, b in equal) <= 0.02
+
+
+def test_rows_that_are_clear_at_once_are_so_on_a_real_llama_server_too(real, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(pool, "PATIENCE", Patience())
+    here, there = answers(real, tmp_path, 60, effort="auto", slots=1)
+    assert {row["effort"] for row in there} == {"none", "low"}
+    for a, b in zip(here, there, strict=True):
+        assert (a["label"], a["effort"]) == (b["label"], b["effort"])
+        assert a["effort"] == "low" or a["p_violates"] == pytest.approx(b["p_violates"], abs=0.02)
+
+
+def test_prompts_are_the_same_with_a_tokenizer_file(tiny, harmony, tmp_path) -> None:
+    source, published = fill(tmp_path, 20), tokenizer_file.write(tmp_path / "tokenizer.json", harmony.tokenizer)
+    asked = []
+    for options in ({"model": str(tiny)}, {"tokenizer": str(published)}):
+        with FaultServer() as server:
+            code, rows = run(source, tmp_path / "out.jsonl", server.address, **options)
+            asked.append((code, rows, sorted(body["prompt"] for path, body, _ in server.requests if "prompt" in body)))
+    assert asked[0] == asked[1]
 
 
 def test_labels_that_begin_alike_and_rationales_come_from_a_real_llama_server_too(real, tmp_path, monkeypatch) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizer_file
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -178,3 +181,74 @@ def test_control_tokens_break_a_string(harmony: Harmony) -> None:
 def test_closing_quotes_are_all_tokens_that_begin_with_one(stringy: Tokenizer) -> None:
     found = {stringy.token_bytes(i) for i in stringy.closing_quote_ids}
     assert found == {b'"', b'"}'}
+
+
+@pytest.fixture(scope="module")
+def published(demo_harmony: Harmony, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tokenizer_file.write(tmp_path_factory.mktemp("published") / "tokenizer.json", demo_harmony.tokenizer)
+
+
+@given(TEXTS)
+def test_a_tokenizer_json_gives_the_ids_of_the_model_file(demo_harmony: Harmony, published: Path, text: str) -> None:
+    read = _once(published)
+    assert read.tokens == demo_harmony.tokenizer.tokens
+    assert read.fingerprint == demo_harmony.tokenizer.fingerprint
+    assert read.control == demo_harmony.tokenizer.control
+    assert read.encode(text) == demo_harmony.tokenizer.encode(text)
+
+
+_once = cache(Tokenizer.from_file)
+
+
+def _other_split(data: dict) -> None:
+    data["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda data: data.pop("model"), "is not a tokenizer.json"),
+        (lambda data: data["model"].update(type="Unigram"), "is not a tokenizer.json"),
+        (lambda data: data["model"].update(vocab={}), "cannot spell 256 of the 256 bytes"),
+        (lambda data: data["model"]["vocab"].update(a=-1), "is not a tokenizer.json"),
+        (lambda data: data["model"]["vocab"].update(a=1 << 40), "is not a tokenizer.json"),
+        (lambda data: data["model"]["vocab"].pop("!"), "cannot spell 1 of the 256 bytes"),
+        (lambda data: data["model"]["merges"].append(["zzq", "qzz"]), "'zzq qzz' is no token"),
+        (_other_split, "splits text otherwise"),
+    ],
+)
+def test_another_tokenizer_json_is_refused_with_its_name(
+    published: Path, tmp_path: Path, change: Callable[[dict], object], said: str
+) -> None:
+    data = json.loads(published.read_bytes())
+    change(data)
+    broken = tmp_path / "theirs.json"
+    broken.write_text(json.dumps(data))
+    with pytest.raises(SafeguardError, match=said) as refused:
+        Tokenizer.from_file(broken)
+    assert "theirs.json" in str(refused.value)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["model", "vocab", "merges", "type", "added_tokens", "content", "id", "a"]), inner
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(_JSON.map(lambda value: json.dumps(value).encode()) | st.binary())
+def test_any_file_is_a_tokenizer_or_a_sentence(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.json"
+    path.write_bytes(content)
+    with pytest.raises(SafeguardError, match=r"any\.json"):
+        Tokenizer.from_file(path)
+
+
+def test_a_tokenizer_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(SafeguardError, match="cannot be read"):
+        Tokenizer.from_file(tmp_path / "none.json")
