@@ -19,7 +19,7 @@ from safeguard_cli.content import make_selector
 from safeguard_cli.engine.plan import BATCH
 from safeguard_cli.engine.probe import Probe
 from safeguard_cli.errors import Interrupted, SafeguardError, UsageError
-from safeguard_cli.evaluate import line_of, show
+from safeguard_cli.evaluate import line_of
 from safeguard_cli.manifest import versions
 from safeguard_cli.policy import Policy
 from safeguard_cli.progress import span
@@ -27,7 +27,7 @@ from safeguard_cli.prompt import Prompt
 from safeguard_cli.records import count_rows, open_source
 from safeguard_cli.setup import Prepared, Settings, engine_spec, load_policies, prepare
 from safeguard_cli.speed import Figure, Setting, best, measure, sweep, tokens_per_row
-from safeguard_cli.terminal import console, note, warn
+from safeguard_cli.terminal import console, note, show, warn
 
 SLOTS = (1, 2, 4, 8, 16, 32)
 BATCHES = (BATCH, BATCH // 2, BATCH * 2)
@@ -208,7 +208,7 @@ def _print(found: Found, settings: Settings, prepared: Prepared, wanted: Wanted)
     if wanted.json:
         print(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode())
     elif found.prompt:
-        show(_lines(found, result))
+        show(*_lines(found, result))
 
 
 def as_json(found: Found, settings: Settings, prepared: Prepared, wanted: Wanted) -> dict[str, Any]:

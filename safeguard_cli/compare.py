@@ -16,11 +16,11 @@ from rich.text import Text
 
 from safeguard_cli import errors, metrics
 from safeguard_cli.errors import UsageError
-from safeguard_cli.evaluate import Measured, Wanted, line_of, measure, show
+from safeguard_cli.evaluate import Measured, Wanted, line_of, measure
 from safeguard_cli.golden import DEFAULT_FIELD
 from safeguard_cli.labelled import Answers, Labels, read_labels
 from safeguard_cli.setup import Settings
-from safeguard_cli.terminal import cut
+from safeguard_cli.terminal import cut, show
 from safeguard_cli.verdict import Verdict
 
 
@@ -61,7 +61,7 @@ def compare(
         print(orjson.dumps(results, option=orjson.OPT_INDENT_2).decode())
     else:
         shown = (line for result in results for line in _shown(result, wanted))
-        show(shown)
+        show(*shown)
     flips = sum(len(result["flips"]) for result in results)
     return errors.CHECK_FAILED if max_flips is not None and flips > max_flips else errors.OK
 

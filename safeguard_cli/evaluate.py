@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from rich.console import Console, Group, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -22,10 +22,9 @@ from safeguard_cli.metrics import Outcomes
 from safeguard_cli.policy import Policy
 from safeguard_cli.records import open_source
 from safeguard_cli.setup import Settings, load_policies
-from safeguard_cli.terminal import cut
+from safeguard_cli.terminal import cut, show
 from safeguard_cli.verdict import Verdict
 
-PIPE_WIDTH = 160
 FIGURES = {
     "accuracy": "accuracy",
     "precision": "precision of violating",
@@ -96,7 +95,7 @@ def evaluate(settings: Settings, wanted: Wanted) -> int:
     if wanted.json:
         print(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode())
     else:
-        show(_shown(result, wanted))
+        show(*_shown(result, wanted))
     return errors.ROWS_IN_ERROR if failed else errors.OK
 
 
@@ -431,14 +430,6 @@ def make_table(*titles: str) -> Table:
 def line_of(text: str, style: str = "") -> Text:
     """One line, made harmless, and cut where the terminal ends."""
     return Text(cut(text, 1000), style, no_wrap=True, overflow="ellipsis")
-
-
-def show(lines: Iterable[RenderableType]) -> None:
-    """Print a result on standard output; not as narrow as 80 columns when that is no terminal."""
-    console = Console(markup=False, emoji=False, highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, PIPE_WIDTH)
-    console.print(Group(*lines))
 
 
 def _figure(value: float | None) -> str:

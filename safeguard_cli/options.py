@@ -239,7 +239,9 @@ def _guarded(command: Callable[[], int], debug: bool) -> int:
 
     signals.install()
     try:
-        return command()
+        code = command()
+        sys.stdout.flush()
+        return code
     except BrokenPipeError:
         # Who reads us has seen enough. Python would complain when it flushes standard output at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

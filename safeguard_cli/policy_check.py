@@ -16,7 +16,7 @@ from safeguard_cli import errors
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.policy import Policy, builtin_policies, load_policy, mentions
 from safeguard_cli.rationale import CODE
-from safeguard_cli.terminal import note, safe
+from safeguard_cli.terminal import note, safe, show
 
 BEST_TOKENS = (400, 600)  # what the model's makers say reads best
 SLACK = 0.1  # the count is an estimate: the real vocabulary comes with the real model only
@@ -202,8 +202,6 @@ def check_command(names: Sequence[str]) -> int:
 
 def list_command() -> int:
     """Run `safeguard policy list`: the built-in policies."""
-    from rich.console import Console
-
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("name", "labels", "tokens", "finds"):
         table.add_column(column, justify="right" if column == "tokens" else "left")
@@ -211,7 +209,7 @@ def list_command() -> int:
         policy = load_policy(name)
         labels = Text(", ").join(Text(label, "red" if label in policy.violates else "") for label in policy.labels)
         table.add_row(policy.name, labels, f"{tokens(policy.text)}", policy.description)
-    Console(markup=False, emoji=False, highlight=False).print(table)
+    show(table)
     note("tokens are about; labels that violate are red at a terminal")
     return errors.OK
 

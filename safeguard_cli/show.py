@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from safeguard_cli import errors
+from safeguard_cli import errors, terminal
 from safeguard_cli.errors import UsageError
 from safeguard_cli.manifest import Manifest, load
 from safeguard_cli.parquet_output import journal_path
@@ -37,8 +35,7 @@ def show(output: Path, *, as_json: bool) -> int:
     table.add_column(overflow="fold")
     for name, value in _lines(output, manifest):
         table.add_row(safe(name), Text(safe(value)))
-    width = None if sys.stdout.isatty() else 200
-    Console(highlight=False, markup=False, emoji=False, width=width).print(table)
+    terminal.show(table)
     return errors.OK
 
 

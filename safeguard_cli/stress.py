@@ -20,7 +20,7 @@ from rich.text import Text
 
 from safeguard_cli import errors, metrics
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.evaluate import Wanted, existing_labels, label_rows, line_of, make_table, show, usable_rows
+from safeguard_cli.evaluate import Wanted, existing_labels, label_rows, line_of, make_table, usable_rows
 from safeguard_cli.golden import Golden, GoldenRow, as_text
 from safeguard_cli.labelled import Answers, Labels
 from safeguard_cli.policy import Policy, builtin_policies, load_policy
@@ -34,7 +34,7 @@ from safeguard_cli.stress_figures import (
     stress_figures,
     trials,
 )
-from safeguard_cli.terminal import cut, note
+from safeguard_cli.terminal import cut, note, show
 from safeguard_cli.variants import Variant, all_variants, changed_texts
 
 OURS = (LANGUAGES, RATIONALE, REPEAT)  # families that change no text
@@ -84,7 +84,7 @@ def stress(settings: Settings, wanted: Wanted, plan: Plan, export: str | None, m
     if wanted.json:
         print(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode())
     else:
-        show(_shown(result, wanted.wrong))
+        show(*_shown(result, wanted.wrong))
     if most is not None and (broken := _beyond(result, *most)):
         note(f"more labels flip than --max-flips {max_flips} allows: {', '.join(broken)}")
         return errors.CHECK_FAILED

@@ -8,9 +8,10 @@ from contextlib import suppress
 from functools import cache
 
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
+PIPE_WIDTH = 200
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -45,7 +46,9 @@ def cut(text: str, width: int) -> str:
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        # rich would point standard output, where our data goes, at /dev/null and exit.
+        # rich would point standard output, where our data goes, at /dev/null and exit with 1.
+        if not self.stderr:
+            raise  # the error that rich is handling
         self.quiet = True
 
 
@@ -70,6 +73,14 @@ def warn(text: str) -> None:
 def fail(text: str) -> None:
     """Print a sentence on standard error as the error that ends the command."""
     _say(Text.assemble(("error: ", "bold red"), safe(text)))
+
+
+def show(*lines: RenderableType) -> None:
+    """Print a result on standard output; not as narrow as 80 columns when that is no terminal."""
+    shown = _Console(markup=False, emoji=False, highlight=False)
+    if not shown.is_terminal:
+        shown.width = max(shown.width, PIPE_WIDTH)
+    shown.print(Group(*lines))
 
 
 def _say(text: Text) -> None:

@@ -385,3 +385,16 @@ def test_jsonl_to_csv_and_back_keeps_rows(label, tmp_path) -> None:
     header, *cells = table(out)
     before = rows((ROOT / "samples/messages.jsonl").read_bytes())
     assert [row[header.index("text")] for row in cells] == [row["text"] for row in before]
+
+
+@pytest.mark.parametrize("command", [["policy", "list"], ["policy", "show", "spam"], ["doctor"], ["show", "out.jsonl"]])
+def test_a_reader_that_has_seen_enough_ends_a_command_quietly(tiny: Path, tmp_path: Path, command: list[str]) -> None:
+    if command[0] == "show":
+        options = ["-p", "spam", "--model", tiny, "--effort", "none", "-o", "out.jsonl"]
+        assert safeguard("label", "-", *options, stdin=b'{"text":"hello"}\n', cwd=tmp_path).returncode == 0
+    receiving, sending = os.pipe()
+    os.close(receiving)
+    done = subprocess.run([SAFEGUARD, *command], stdout=sending, stderr=subprocess.PIPE, timeout=120, cwd=tmp_path)
+    os.close(sending)
+    assert done.returncode == 141
+    assert b"Broken" not in done.stderr

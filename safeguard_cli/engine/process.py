@@ -172,10 +172,11 @@ class Engine:
     def _start(self) -> None:
         """Start the child and wait until its model is loaded."""
         self._asked, self._before = False, (self.decoded_tokens, self.policy_tokens)
-        self._last_words = tempfile.NamedTemporaryFile(prefix="safeguard-", suffix=".log")  # noqa: SIM115
+        descriptor, last_words = tempfile.mkstemp(prefix="safeguard-", suffix=".log")
+        self._last_words = os.fdopen(descriptor, "rb")
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, self._spec, self._last_words.name), daemon=True)
+        self._process = context.Process(target=_work, args=(theirs, self._spec, last_words), daemon=True)
         # Ctrl-C at a terminal goes to the child too, which inherits that it ignores it: the parent decides.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         # The child is a `python -c`, which imports from its working directory first: that may be a folder of somebody
@@ -196,6 +197,8 @@ class Engine:
         except BaseException:
             self.close()
             raise
+        finally:  # both have it open: whatever ends them now, nothing is left behind
+            Path(last_words).unlink(missing_ok=True)
 
     def _start_again(self, deaths: int) -> str:
         """Replace the dead child; returns why it died. Raises EngineError when that goes on and on."""
