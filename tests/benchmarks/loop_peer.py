@@ -52,9 +52,9 @@ def main() -> None:
     if job["warm"]:
         label(job["prompts"][0][: job["policy"]], 1)
     decoded, begin = 0, time.perf_counter()
-    generated = sum(map(label, job["prompts"], job["generate"]))
+    generated = sum(map(label, job["prompts"], job["completions"]))
     seconds = time.perf_counter() - begin
-    assert generated == sum(job["generate"])
+    assert generated == sum(job["completions"])
     read = decoded - generated + len(job["prompts"])  # a row's last token is never decoded
     print(json.dumps({"seconds": seconds, "decoded": read, "build": C.llama_print_system_info().decode().strip()}))
 

@@ -4,9 +4,10 @@
 
 The peers are a loop over llama_cpp.Llama, one row at a time with the policy's prefix reused, and llama.cpp's server
 with parallel slots (`--server PATH`, else the package xllamacpp, where it is installed). All get the same token ids and
-generate as many tokens, greedily; the peers need not choose a label. Times are from the loaded model to the last row,
-the policy's own decoding included (see --warm). Each round measures the bound too: all tokens that must be decoded, at
-the rate of a 512-token prompt. OUT.md and OUT.json are written after each round.
+go on, greedily, for as many tokens: the reasoning, the header and the JSON up to the label, all of which a peer has to
+generate. Times are from the loaded model to the last row, the policy's own decoding included (see --warm). Each round
+measures the bound too: all tokens that must be decoded, at the rate of a 512-token prompt. OUT.md and OUT.json are
+written after each round.
 
 A peer is comparable only when it was built with the same CPU instructions, which the result says: the wheel of
 xllamacpp on PyPI is built for AVX2. A server of the very llama.cpp in llama-cpp-python, for this machine:
@@ -102,7 +103,7 @@ def main() -> None:
     parser.add_argument("--loop-rows", type=int, help="rows of the loop, default all; its rate does not depend on them")
     parser.add_argument("--policy", type=int, default=512, help="tokens of the prefix, default 512")
     parser.add_argument("--content", type=int, default=80, help="tokens of a content, default 80")
-    parser.add_argument("--generate", type=int, default=58, help="tokens of reasoning, default 58")
+    parser.add_argument("--generate", type=int, default=48, help="tokens of reasoning, default 48; the answer has 10")
     parser.add_argument("--effort", choices=("low", "none"), default="low")
     parser.add_argument("--slots", type=_list, default=[16, 32], help="of safeguard, default 16,32")
     parser.add_argument("--server-slots", type=_list, default=[1, 4, 8, 16], help="default 1,4,8,16")
@@ -145,7 +146,7 @@ def measure(given: argparse.Namespace, server: str | None, folder: Path) -> None
         "gpu_layers": shape.loading.gpu_layers if shape.memory.video else 0,
         "warm": given.warm,
         "policy": work.policy,
-        "longest": len(work.prompts[0]) + max(work.generate) + 8,
+        "longest": len(work.prompts[0]) + max(work.completions) + 8,
         "server": server,
     }
     loop_rows = min(given.loop_rows or given.rows, given.rows)
@@ -154,7 +155,7 @@ def measure(given: argparse.Namespace, server: str | None, folder: Path) -> None
     results: list[list[Result]] = []
 
     def peer(script: str, who: str, built_as: str, rows: int, slots: int = 1) -> Result:
-        mine = {**job, "prompts": work.prompts[:rows], "generate": work.generate[:rows], "np": slots}
+        mine = {**job, "prompts": work.prompts[:rows], "completions": work.completions[:rows], "np": slots}
         found, builds[built_as] = run_peer(script, who, rows, mine)
         return found
 
@@ -208,7 +209,7 @@ def write(
             "rows": given.rows,
             "policy_tokens": work.policy,
             "content_tokens": given.content,
-            "generated_tokens": sum(work.generate) / given.rows,
+            "completion_tokens": sum(work.completions) / given.rows,
             "effort": given.effort,
             "policy_in_time": not given.warm,
             "tokens_that_must_be_decoded": needed,
@@ -228,7 +229,7 @@ def write(
     Path(f"{given.out}.json").write_text(json.dumps(data, indent=2) + "\n")
     text = [
         f"# {given.model.name}: {given.rows} rows, policy {work.policy}, content {given.content},"
-        f" {sum(work.generate) / given.rows:.1f} generated, effort {given.effort}, {given.threads} threads",
+        f" {sum(work.completions) / given.rows:.1f} generated, effort {given.effort}, {given.threads} threads",
         "",
         f"{data['date']}; medians of {len(results)} rounds, each with all of them; from the loaded model to the last"
         f" row, the policy's own decoding {'apart' if given.warm else 'included'}.",

@@ -95,7 +95,7 @@ def main() -> None:
             policy = prompts[0][: job["policy"]]
             list(pool.map(lambda i: label([*policy, i], 16), range(job["np"])))
         begin = time.perf_counter()
-        decoded = sum(pool.map(label, prompts, job["generate"]))
+        decoded = sum(pool.map(label, prompts, job["completions"]))
         seconds = time.perf_counter() - begin
     answers.write(json.dumps({"seconds": seconds, "decoded": decoded, "build": build}) + "\n")
     answers.flush()

@@ -21,11 +21,11 @@ MOST_TRIED = 4  # times the rows
 
 @dataclass(frozen=True)
 class Workload:
-    """`prompts` are whole rows with the prefix of `policy` tokens, `generate` the tokens that follow each of them,
-    `needed` all tokens that must be decoded for the rows, the policy's own apart."""
+    """`prompts` are whole rows with the prefix of `policy` tokens, `completions` the tokens that follow each of them up
+    to and with its label, `needed` all tokens that must be decoded for the rows, the policy's own apart."""
 
     prompts: list[list[int]]
-    generate: list[int]
+    completions: list[int]
     policy: int
     needed: int
     prepared: Prepared
@@ -34,8 +34,9 @@ class Workload:
 def make_workload(settings: Settings, folder: Path, *, rows: int, policy: int, content: int) -> Workload:
     """Write `p.md`, whose prefix has exactly `policy` tokens, and `in.jsonl` with contents of exactly `content`.
 
-    Contents are words of the model's vocabulary. Those are taken on which the model reasons as long as it may; the
-    peers are told for each row how many tokens safeguard lets the model choose.
+    Contents are words of the model's vocabulary. Those are taken on which the model reasons as long as it may. Of a
+    completion safeguard lets the model choose the reasoning and the label; what is between them is the same in each
+    row, and goes in as prompts do.
     """
     settings = replace(settings, policies=(str(folder / "p.md"),))
     bare = _prepare(settings, [])
@@ -54,16 +55,16 @@ def make_workload(settings: Settings, folder: Path, *, rows: int, policy: int, c
     if prepared.options.budget:
         generated = _reasoning(settings, prepared, [harmony.content_ids(ids) for ids in contents], rows)
         opening: tuple[int, ...] = contract.open_analysis
-        after = len(contract.next_message) + len(contract.open_final) + len(common)
+        between = len(contract.next_message) + len(contract.open_final) + len(common)
     else:
-        # The label is chosen on the last forced token's logits: nothing is decoded after it.
-        generated, opening, after = dict.fromkeys(range(rows), 0), (*contract.open_final_at_once, *common), 0
+        generated, opening, between = dict.fromkeys(range(rows), 0), (*contract.open_final_at_once, *common), 0
     chosen = sorted(sorted(generated, key=generated.__getitem__, reverse=True)[:rows])
     lines = (orjson.dumps({"id": i, "text": texts[i]}) for i in chosen)
     (folder / "in.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     prompts = [[*prefix.ids, *harmony.content_ids(contents[i]), *opening] for i in chosen]
-    needed = sum(len(prompt) - policy + generated[i] + after for i, prompt in zip(chosen, prompts, strict=True))
-    return Workload(prompts, [max(1, generated[i]) for i in chosen], policy, needed, prepared)
+    # The label is chosen on the last forced token's logits: nothing is decoded after it.
+    needed = sum(len(prompt) - policy + generated[i] + between for i, prompt in zip(chosen, prompts, strict=True))
+    return Workload(prompts, [generated[i] + between + 1 for i in chosen], policy, needed, prepared)
 
 
 def _prepare(settings: Settings, words: Sequence[str]) -> Prepared:
