@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--generate", type=int, default=48, help="tokens of reasoning, default 48; the answer has 10")
     parser.add_argument("--effort", choices=("low", "none"), default="low")
     parser.add_argument("--slots", type=_list, default=[16, 32], help="of safeguard, default 16,32")
-    parser.add_argument("--server-slots", type=_list, default=[1, 4, 8, 16], help="default 1,4,8,16")
+    parser.add_argument("--server-slots", type=_list, default=[1, 4, 8, 16], help="default 1,4,8,16; empty: no server")
     parser.add_argument("--server", help="a llama-server binary; default: the one on PATH, else xllamacpp")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=3)
@@ -263,7 +263,7 @@ def _features(build: str) -> frozenset[str]:
 
 
 def _list(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
+    return [int(part) for part in text.split(",") if part]
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ def binary(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
         port = free.getsockname()[1]
     command = [job["server"], "-m", job["model"], "--port", port, "-np", job["np"], "-c", job["np"] * job["longest"]]
     command += ["--kv-unified", "--swa-full", "-t", job["threads"], "-tb", job["threads"], "-ngl", job["gpu_layers"]]
-    command += ["--no-warmup", "-lv", 4, *([] if job["repack"] else ["--no-repack"])]
+    # Its cache of prompts takes them away from slots that are idle: then almost each row decodes the policy anew.
+    command += ["--cache-ram", 0, "--no-warmup", "-lv", 4, *([] if job["repack"] else ["--no-repack"])]
     with tempfile.NamedTemporaryFile() as log:  # with -lv 4 it tells the CPU's features
         process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
         try:
@@ -60,7 +61,7 @@ def package(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     params = xllamacpp.CommonParams()
     params.model.path = job["model"]
     params.n_parallel, params.n_ctx = job["np"], job["np"] * job["longest"]
-    params.kv_unified = params.swa_full = True
+    params.kv_unified, params.swa_full, params.cache_ram_mib = True, True, 0  # as above
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = job["threads"]
     params.n_gpu_layers = job["gpu_layers"]
     params.no_extra_bufts = not job["repack"]
