@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from llama_server import llama_server
 
 from safeguard_cli import errors, servers
-from safeguard_cli.engine import pool
+from safeguard_cli.engine import pace, pool
 from safeguard_cli.engine.apis import MISSHAPEN, BadReply, Completions, LlamaServer, SGLang, checked
 from safeguard_cli.engine.chat import read_answer
 from safeguard_cli.engine.pace import Pace
@@ -199,33 +199,43 @@ def test_refusals_are_obeyed(tiny, tmp_path) -> None:
         assert server.most_at_once <= 256
 
 
-def throughput(pace: Pace, rate_of: dict[int, float] | float, rows: int) -> int:
-    """Run a pace against a server that decides min(limit, rate_of) rows a second; its limit afterwards."""
+def throughput(pace: Pace, rate: Callable[[int], float], rows: int) -> int:
+    """Run a pace against a server that does `rate(limit)` of work a second; its limit afterwards. Rows differ."""
     now = 1.0
-    for _ in range(rows):
-        now += 1 / min(pace.limit, float(rate_of))
-        pace.finished(now)
+    for row in range(rows):
+        work = (1.0, 9.0, 2.0, 5.0)[row % 4]
+        now += work / rate(pace.limit)
+        pace.finished(now, work)
     return pace.limit
 
 
 @pytest.mark.parametrize("best", [3, 20, 90, 250])
 def test_the_pace_rises_until_more_rows_at_once_are_no_faster(best: int) -> None:
-    pace = Pace()
-    limit = throughput(pace, best, 6000)
+    found = Pace()
+    limit = throughput(found, lambda limit: min(limit, best), 6000)
     assert min(limit, best) >= 0.95 * best
     assert limit <= max(16, 4 * best)
 
 
+@pytest.mark.parametrize(("start", "best"), [(4, 4), (4, 9), (1, 6)])
+def test_the_pace_goes_back_where_more_rows_at_once_are_slower(start: int, best: int) -> None:
+    def rate(limit: int) -> float:
+        return min(limit, best) - 0.1 * max(0, limit - best)
+
+    limit = throughput(Pace(16, start), rate, 1000)
+    assert rate(limit) >= 0.95 * rate(best)
+
+
 def test_the_pace_falls_with_refusals_and_comes_back_one_by_one() -> None:
-    pace = Pace(start=64)
+    found = Pace(start=64)
     for second in range(10):
-        pace.refused(10.0 + second / 10)
-    assert pace.limit == 42, "refusals within a second are one"
+        found.refused(10.0 + second / 10)
+    assert found.limit == 42, "refusals within a second are one"
     for second in range(20, 40, 2):
-        pace.refused(float(second))
-    low = pace.limit
+        found.refused(float(second))
+    low = found.limit
     assert low == 1
-    assert throughput(pace, 10, 200) > low
+    assert throughput(found, lambda _: 10, 200) > low
     assert Pace(fixed=7).limit == 7
 
 
@@ -313,6 +323,23 @@ def test_prompts_are_the_same_with_a_tokenizer_file(tiny, harmony, tmp_path) -> 
             code, rows = run(source, tmp_path / "out.jsonl", server.address, **options)
             asked.append((code, rows, sorted(body["prompt"] for path, body, _ in server.requests if "prompt" in body)))
     assert asked[0] == asked[1]
+
+
+def test_caches_brought_into_use_in_the_middle_of_a_run_give_the_same_scores(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(pool, "PATIENCE", Patience())
+    monkeypatch.setattr(pace, "WORTH", 0.0)  # it always rises
+    warm, in_use = pool.Pool._warm, []
+
+    async def counted(self: pool.Pool, server: pool.Server) -> None:
+        await warm(self, server)
+        in_use.append(server.warm)
+
+    monkeypatch.setattr(pool.Pool, "_warm", counted)
+    with llama_server(find_model("demo"), slots=8) as address:
+        here, there = answers(address, tmp_path, effort="none")
+    assert in_use == [4, 6, 8]
+    assert [row["label"] for row in here] == [row["label"] for row in there]
+    assert max(abs(a["p_violates"] - b["p_violates"]) for a, b in zip(here, there, strict=True)) <= 0.02
 
 
 def test_labels_that_begin_alike_and_rationales_come_from_a_real_llama_server_too(real, tmp_path, monkeypatch) -> None:

@@ -9,8 +9,8 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import httpx
@@ -71,16 +71,23 @@ class RowFailed(Exception):
 
 @dataclass(slots=True, eq=False)
 class Server(Generic[A]):
-    """One server while a run goes on. `slots` are its free caches; each serves every `policies`-th policy only, which
-    it keeps decoded."""
+    """One server while a run goes on. `slots` are the free ones of its first `warm` caches; each serves every
+    `policies`-th policy only, which it keeps decoded. While `widening` more caches are brought into use."""
 
     served: Served[A]
     pace: Pace
     client: httpx.AsyncClient
-    slots: list[int]
     policies: int
+    slots: list[int] = field(default_factory=list)
+    warm: int = 0
+    widening: asyncio.Task[None] | None = None
     down_until: float = 0.0
     fails: int = 0  # connections one after the other
+
+    @property
+    def wanted(self) -> int:
+        """How many of its caches should be in use: at least one for each policy."""
+        return min(max(self.pace.limit, self.policies), self.served.slots)
 
     def slot(self, policy: int) -> int | None:
         """A free cache for a policy, None when it has to wait for one; -1 leaves the choice to the server."""
@@ -96,6 +103,7 @@ class Lease(Generic[A]):
     policy: int
     server: Server[A]
     slot: int
+    work: float = 1.0
 
 
 class Pool(Generic[A]):
@@ -107,6 +115,7 @@ class Pool(Generic[A]):
         self.patience = patience
         share = None if fixed is None else max(1, fixed // len(servers))
         self.servers = [_open(served, key, patience, share, policies) for served in servers]
+        self._warming: Callable[[A, int, int], tuple[str, Body] | None] = lambda api, policy, slot: None
         self._spare = 2 if policies > 1 else 1  # rows of one policy must not keep the slots of another idle
         self._changed = asyncio.Condition()
         self._down_since: float | None = None
@@ -121,16 +130,29 @@ class Pool(Generic[A]):
         return max(1, sum(server.pace.limit for server in self.servers)) * self._spare
 
     async def warm(self, request: Callable[[A, int, int], tuple[str, Body] | None]) -> None:
-        """Have every cache decode its policy before the rows come, each alone: what is decoded beside it moves the
-        last bits of what all its rows will share. `request` is given API, policy and cache; failures are the rows' to
-        tell of."""
+        """Have every cache that is used decode its policy before the rows come, each alone: what is decoded beside it
+        moves the last bits of what all its rows will share. `request` is given API, policy and cache."""
+        self._warming = request
+        await asyncio.gather(*map(self._warm, self.servers))
 
-        async def one(server: Server[A]) -> None:
-            for slot in server.slots[: server.pace.limit]:
-                if asked := request(server.served.api, slot % server.policies, slot):
+    async def _warm(self, server: Server[A]) -> None:
+        """Bring as many of a server's caches into use as are wanted by now."""
+        more = range(server.warm, server.wanted)
+        with suppress(Exception):  # a server that fails now will fail a row too, which tells of it
+            for slot in more:
+                if asked := self._warming(server.served.api, slot % server.policies, slot):
                     await self._post(server, *asked)
+        server.slots += more
+        server.warm += len(more)
 
-        await asyncio.gather(*map(one, self.servers), return_exceptions=True)
+    async def _widen(self, server: Server[A]) -> None:
+        """The same in the middle of a run, when no row is under way there."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: not server.pace.running)
+        await self._warm(server)
+        server.widening = None
+        async with self._changed:
+            self._changed.notify_all()
 
     @asynccontextmanager
     async def lease(self, policy: int) -> AsyncIterator[Lease[A]]:
@@ -138,7 +160,7 @@ class Pool(Generic[A]):
         lease = await self._take(policy, None)
         try:
             yield lease
-            lease.server.pace.finished(time.monotonic())
+            lease.server.pace.finished(time.monotonic(), lease.work)
         finally:
             await self._give_back(lease)
 
@@ -209,9 +231,12 @@ class Pool(Generic[A]):
                     continue
 
     async def _give_back(self, lease: Lease[A]) -> None:
-        lease.server.pace.running -= 1
+        server = lease.server
+        server.pace.running -= 1
         if lease.slot >= 0:
-            lease.server.slots.append(lease.slot)
+            server.slots.append(lease.slot)
+        if server.warm < server.wanted and not server.widening:
+            server.widening = asyncio.create_task(self._widen(server))
         async with self._changed:
             self._changed.notify_all()
 
@@ -219,7 +244,7 @@ class Pool(Generic[A]):
         return server is rather_not, server.pace.running / server.pace.limit
 
     def _open_now(self, server: Server[A]) -> bool:
-        return server.pace.room > 0 and server.down_until <= time.monotonic()
+        return server.pace.room > 0 and server.down_until <= time.monotonic() and not server.widening
 
     def _note_down(self, server: Server[A], why: str) -> None:
         """A server takes no connections: leave it alone for a while. Raises EngineError when all are gone for long."""
@@ -307,9 +332,9 @@ def client_options(address: Address, key: str | None, patience: Patience) -> dic
 
 def _open(served: Served[A], key: str | None, patience: Patience, share: int | None, policies: int) -> Server[A]:
     # llama-server decodes no more rows at once than it has slots: what waits there would only lose its cache.
-    pace = Pace(served.slots or MOST, served.slots or START, share)
-    client = httpx.AsyncClient(**client_options(served.address, key, patience))
-    return Server(served, pace, client, list(range(served.slots)), min(policies, served.slots) or 1)
+    policies = min(policies, served.slots) or 1
+    pace = Pace(served.slots or MOST, max(START, policies), share)
+    return Server(served, pace, httpx.AsyncClient(**client_options(served.address, key, patience)), policies)
 
 
 def _seconds(text: str | None) -> float | None:

@@ -112,6 +112,7 @@ class ServerEngine:
             async with self._pool.lease(prompt.policy) as lease:
                 try:
                     done = await self._decide(self._pool, lease, prompt)
+                    lease.work = len(prompt.ids) + done.generated
                 except RowFailed as failed:
                     done = Completion(prompt, (), error=str(failed), code="server")
             self._done.put(done)
@@ -123,10 +124,10 @@ class ServerEngine:
             self._done.put(EngineError(f"the engine failed: {type(error).__name__}: {error}"))
 
     async def _end(self) -> None:
-        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        while others := [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]:
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
         await self._pool.close()
 
 
