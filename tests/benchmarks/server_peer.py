@@ -30,8 +30,9 @@ def binary(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [job["server"], "-m", job["model"], "--port", port, "-np", job["np"], "-c", job["np"] * job["longest"]]
-    command += ["--kv-unified", "--swa-full", "-t", job["threads"], "-tb", job["threads"], "-ngl", job["gpu_layers"]]
-    # Its cache of prompts takes them away from slots that are idle: then almost each row decodes the policy anew.
+    command += ["--swa-full", "-t", job["threads"], "-tb", job["threads"], "-ngl", job["gpu_layers"]]
+    # Each slot has a cache of its own: in a shared one, others' tokens overwrite what is outside its window, and its
+    # next row decodes the policy anew. So it does where the cache of prompts takes them away from idle slots.
     command += ["--cache-ram", 0, "--no-warmup", "-lv", 4, *([] if job["repack"] else ["--no-repack"])]
     with tempfile.NamedTemporaryFile() as log:  # with -lv 4 it tells the CPU's features
         process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
@@ -61,7 +62,7 @@ def package(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     params = xllamacpp.CommonParams()
     params.model.path = job["model"]
     params.n_parallel, params.n_ctx = job["np"], job["np"] * job["longest"]
-    params.kv_unified, params.swa_full, params.cache_ram_mib = True, True, 0  # as above
+    params.kv_unified, params.swa_full, params.cache_ram_mib = False, True, 0  # as above
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = job["threads"]
     params.n_gpu_layers = job["gpu_layers"]
     params.no_extra_bufts = not job["repack"]
