@@ -335,9 +335,9 @@ def test_caches_brought_into_use_in_the_middle_of_a_run_give_the_same_scores(tmp
         in_use.append(server.warm)
 
     monkeypatch.setattr(pool.Pool, "_warm", counted)
-    with llama_server(find_model("demo"), slots=8) as address:
+    with llama_server(find_model("demo"), slots=16, context=2048) as address:
         here, there = answers(address, tmp_path, effort="none")
-    assert in_use == [4, 6, 8]
+    assert in_use == [8, 12, 16]
     assert [row["label"] for row in here] == [row["label"] for row in there]
     assert max(abs(a["p_violates"] - b["p_violates"]) for a, b in zip(here, there, strict=True)) <= 0.02
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 MOST = 256  # rows at one server at once, whatever it promises
-START = 4
+START = 8
 GROWTH = 1.5  # from one limit to the next
 WORTH = 1.05  # what that must bring to go on rising
 FELL = 0.7  # of the best rate: then look anew
