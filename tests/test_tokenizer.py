@@ -188,16 +188,16 @@ def published(demo_harmony: Harmony, tmp_path_factory: pytest.TempPathFactory) -
     return tokenizer_file.write(tmp_path_factory.mktemp("published") / "tokenizer.json", demo_harmony.tokenizer)
 
 
+_read = cache(Tokenizer.from_file)
+
+
 @given(TEXTS)
 def test_a_tokenizer_json_gives_the_ids_of_the_model_file(demo_harmony: Harmony, published: Path, text: str) -> None:
-    read = _once(published)
+    read = _read(published)
     assert read.tokens == demo_harmony.tokenizer.tokens
     assert read.fingerprint == demo_harmony.tokenizer.fingerprint
     assert read.control == demo_harmony.tokenizer.control
     assert read.encode(text) == demo_harmony.tokenizer.encode(text)
-
-
-_once = cache(Tokenizer.from_file)
 
 
 def _other_split(data: dict) -> None:
