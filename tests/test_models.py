@@ -247,6 +247,15 @@ def test_what_was_asked_for_is_kept() -> None:
     assert place(LARGE, Plan(8, 8192), 1, [gpu(24)], gpu_layers=0)[2].video == 0
 
 
+def test_what_kills_the_probe_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dying = tmp_path / "python"
+    dying.write_text("#!/bin/sh\necho 'GGML_ASSERT(x) failed' >&2\nkill -ABRT $$\n")
+    dying.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(dying))
+    with Probe() as probe, pytest.raises(EngineError, match=r"SIGABRT.*\[GGML_ASSERT\(x\) failed\]"):
+        probe.ask("build")
+
+
 def test_a_build_for_the_cpu_is_not_asked_for_devices() -> None:
     with Probe() as probe:
         assert gpu_build() == any(device["gpu"] for device in probe.ask("build")["devices"])

@@ -70,6 +70,7 @@ class Probe:
             pass
         if not line:
             code = child.wait(TIMEOUT)
+            self._errors.seek(0)  # the child wrote with this very file's position
             last = self._errors.read().decode("utf-8", "replace")
             self.close()
             raise EngineError(why_it_died("llama.cpp's process", code, last))
@@ -79,7 +80,7 @@ class Probe:
         return answer
 
     def _start(self) -> subprocess.Popen[bytes]:
-        self._errors = tempfile.NamedTemporaryFile(prefix="safeguard-", suffix=".log")  # noqa: SIM115
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._child = subprocess.Popen(
             [sys.executable, __file__],  # not -m, which would import from the working directory first
             stdin=subprocess.PIPE,
