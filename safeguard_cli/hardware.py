@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from safeguard_cli.engine.plan import BATCH, Loading, Plan
+from safeguard_cli.engine.plan import BATCH, REPACKED, Loading, Plan
 from safeguard_cli.engine.probe import Device
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.gguf_file import BadModelFile, Header
@@ -28,7 +28,6 @@ PLAIN_ATTENTION_BYTES = 96 << 20
 TYPICAL_CONTENT = 384  # tokens; only shapes the cache, a longer row takes more cells and fewer rows run beside it
 PROGRAM = 60 << 20  # the engine's process before it loads anything: Python, numpy, llama.cpp's code
 GPU_RESERVE = 512 << 20  # of each GPU's free memory, for the driver and what the estimate does not see
-REPACKED = {2, 10, 12, 20, 39}  # Q4_0, Q2_K, Q4_K, IQ4_NL, MXFP4: ggml-cpu/repack.cpp, for x86 with AVX2
 REPACKED_ELSEWHERE = {8, 13, 14}  # Q8_0, Q5_K, Q6_K, with ARM's instructions
 CACHE_TYPES = {"f16": 2.0, "q8_0": 34 / 32}  # bytes of a value
 _CGROUP, _OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
@@ -63,14 +62,6 @@ def free_memory() -> int:
             idle = int(state.get("total_inactive_file") or state.get("inactive_file") or 0)
             free = min(free, int(limit) - int(used) + idle)
     return max(0, free)
-
-
-def has_amx() -> bool:
-    """Whether the CPU has AMX, with which llama.cpp would repack weights for it; known on Linux only."""
-    try:
-        return "amx_int8" in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
 
 
 def _cgroups(controller: str) -> Iterator[Path]:
@@ -128,7 +119,6 @@ def shape_run(
     context: int | None,
     slots: int | None,
     threads: int | None,
-    amx: bool,
     cells: int | None = None,
     batch: int | None = None,
     gpu_layers: int = -1,
@@ -153,14 +143,13 @@ def shape_run(
     threads = threads or free_cores()
 
     worth = repack if repack is not None else rows is None or rows >= REPACK_ROWS
-    repackings = [False] if amx or not worth else [True] if repack else [True, False]
+    repackings = [False] if not worth else [True] if repack else [True, False]
     plain_attention = reasoning and not devices and cache_type == "f16"
 
     def candidates(context: int, cache_type: str) -> Iterator[tuple[Plan, Loading, Memory]]:
         largest = context - min(prefixes)
-        # Best first: repacked weights, of which there is a second copy beside the mapped file (and which crash with
-        # AMX, see engine/llama.py), then plain ones; all slots, then fewer; all prefixes resident, then one beside
-        # the largest row.
+        # Best first: repacked weights, of which there is a second copy beside the mapped file, then plain ones; all
+        # slots, then fewer; all prefixes resident, then one beside the largest row.
         shapes = [
             (n, sum(prefixes) + max(largest, n * typical)) for n in ([slots] if slots else range(DEFAULT_SLOTS, 0, -1))
         ]

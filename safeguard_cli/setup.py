@@ -235,7 +235,6 @@ def _shape(
     rows: int | None,
 ) -> hardware.Shape:
     """The shape that fits this machine."""
-    amx = hardware.has_amx()
     shape = hardware.shape_run(
         header,
         prefixes,
@@ -245,7 +244,6 @@ def _shape(
         threads=settings.threads or before.get("threads"),
         cells=before.get("cells"),
         batch=settings.batch or before.get("batch"),
-        amx=amx,
         gpu_layers=settings.gpu_layers,
         cpu_moe=settings.cpu_moe,
         cache_type=settings.kv_type,
@@ -255,8 +253,6 @@ def _shape(
         reasoning=settings.effort not in ("none", "auto"),
     )
     if settings.verbose:
-        if amx:
-            note("this CPU has AMX, where repacked weights crash llama.cpp: they are not repacked")
         note(shape_text(shape))
     return shape
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 import tiny_model
 
+from safeguard_cli.engine import llama
 from safeguard_cli.engine import scheduler as scheduling
 from safeguard_cli.engine.decoding import Completion, Options, Step, decide
-from safeguard_cli.engine.llama import Model, amx_build
+from safeguard_cli.engine.llama import LOG, Model
 from safeguard_cli.engine.plan import ContextSize, Loading, Plan
 from safeguard_cli.engine.scheduler import Scheduler
 from safeguard_cli.errors import EngineError
@@ -76,7 +78,7 @@ def run(path: Path, prefixes, prompts, options=Options(12), slots=4, cells=None)
     if cells is None:
         cells = sum(len(p.ids) for p in prefixes) + sum(len(p.ids) + 200 for p in prompts)
     plan = Plan(slots, -(-cells // 256) * 256)
-    with Model(path, plan.context(len(prefixes)), Loading(1, extra_buffers=not amx_build())) as model:
+    with Model(path, plan.context(len(prefixes)), Loading(1)) as model:
         return list(Scheduler(model, prefixes, options, plan).complete(prompts))
 
 
@@ -160,6 +162,28 @@ def test_weights_that_crash_on_amx_decode(tmp_path, harmony, traces, dense) -> N
     prefixes = [prefix_of(harmony, 100)]
     run(path, prefixes, prompts_of(harmony, [20, 30]))
     assert_equal_to_plain(path, prefixes, traces, QUANTIZED_TOLERANCE)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="AMX is of x86")
+def test_with_an_amx_build_weights_are_repacked_without_it(tmp_path, monkeypatch) -> None:
+    path = tiny_model.write(tmp_path / "model.gguf", dense="Q4_0", hidden=256, used=4)
+    size, ids = ContextSize(256, 1, 512, 512), np.random.default_rng(0).integers(0, 300, 100).tolist()
+    lines: list[str] = []
+    monkeypatch.setattr(LOG, "sink", lines.append)
+
+    def logits(repack: bool) -> np.ndarray:
+        lines.clear()
+        with Model(path, size, Loading(1, extra_buffers=repack)) as model:
+            return plain_logits(model, ids, range(100))
+
+    as_ever, without = logits(repack=True), logits(repack=False)
+    monkeypatch.setattr(llama, "amx_build", lambda: True)
+    here = logits(repack=True)
+    moved = {line.split()[1] for line in lines if "overridden to CPU_REPACK" in line}
+    layer = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps")
+    assert moved == {f"blk.{i}.{name}.weight" for i in range(2) for name in layer}  # the output has 609 rows
+    np.testing.assert_array_equal(here, as_ever)
+    np.testing.assert_array_equal(logits(repack=False), without)
 
 
 def test_labels_that_share_a_start_are_scored_on_branches(exact, harmony, traces) -> None:

@@ -44,11 +44,11 @@ def shape(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Shape]:
         prefixes: tuple[int, ...] = (PREFIX,),
         context: int | None = None,
         slots: int | None = None,
-        amx: bool = False,
+        repack: bool | None = None,
     ) -> Shape:
         monkeypatch.setattr(hardware, "free_memory", lambda: int(free))
         overheads = (OVERHEAD,) * len(prefixes)
-        return shape_run(model, prefixes, overheads, context=context, slots=slots, threads=1, amx=amx)
+        return shape_run(model, prefixes, overheads, context=context, slots=slots, threads=1, repack=repack)
 
     return shape
 
@@ -67,12 +67,12 @@ def test_a_row_of_the_largest_size_fits_beside_all_prefixes(shape) -> None:
     assert found.plan.cells >= 300 + 700 + 5_000 + found.context - 300
 
 
-@given(st.floats(0, 100), st.sampled_from([None, 2_000, 30_000]), st.sampled_from([None, 1, 40]), st.booleans())
-def test_a_shape_never_takes_more_than_is_free(gigabytes: float, context, slots, amx: bool) -> None:
+@given(st.floats(0, 100), st.sampled_from([None, 2_000, 30_000]), st.sampled_from([None, 1, 40]))
+def test_a_shape_never_takes_more_than_is_free(gigabytes: float, context, slots) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hardware, "free_memory", lambda: int(gigabytes * GB))
         try:
-            found = shape_run(LARGE, [PREFIX], [OVERHEAD], context=context, slots=slots, threads=1, amx=amx)
+            found = shape_run(LARGE, [PREFIX], [OVERHEAD], context=context, slots=slots, threads=1)
         except SafeguardError:
             return
     assert found.memory.total <= gigabytes * GB
@@ -90,18 +90,14 @@ def test_slots_that_were_asked_for_are_kept(shape) -> None:
 
 @pytest.mark.parametrize("model", [LARGE, SMALL], ids=["large", "small"])
 def test_what_fits_with_one_slot_is_not_refused_with_the_default(shape, model: Header) -> None:
-    least = shape(64 * GB, model, slots=1, amx=True).memory.total
+    least = shape(64 * GB, model, slots=1, repack=False).memory.total
     for spare in (1.0, 1.02, 1.1):
-        assert shape(least * spare, model, amx=True).plan.slots >= 1
+        assert shape(least * spare, model, repack=False).plan.slots >= 1
 
 
 def test_a_run_is_not_refused_for_the_sake_of_repacked_weights(shape) -> None:
-    least = shape(64 * GB, SMALL, slots=1, amx=True).memory.total
-    assert not shape(least, SMALL, slots=1, amx=False).loading.extra_buffers
-
-
-def test_repacked_weights_are_left_out_on_amx(shape) -> None:
-    assert not shape(64 * GB, amx=True).loading.extra_buffers
+    least = shape(64 * GB, SMALL, slots=1, repack=False).memory.total
+    assert not shape(least, SMALL, slots=1).loading.extra_buffers
 
 
 def test_repacked_weights_are_left_out_where_memory_is_short(shape) -> None:

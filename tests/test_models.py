@@ -289,6 +289,9 @@ def test_doctor_says_what_it_found_and_what_to_do(tmp_path: Path, monkeypatch: p
     assert {"python", "memory", "cpu", "disk", "llama.cpp", "gpu"} <= set(found)
     for build in ("CUDA", "Metal", "Vulkan"):
         assert f"GGML_{build.upper()}=on" in found["gpu"]["advice"] or found["gpu"]["state"] == "warning"
+    instructions = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    slow = found.get("attention")  # a build for another CPU, or with these options, does without
+    assert slow is None or ("avx512_fp16" in instructions and "-mno-avx512fp16" in slow["advice"])
     without = "import sys; sys.executable = '/bin/false'; from safeguard_cli.cli import main; main()"
     command = [sys.executable, "-c", without, "doctor"]
     broken = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
@@ -301,7 +304,7 @@ def test_layers_that_were_asked_for_and_do_not_fit_the_gpu_are_refused_with_figu
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(hardware, "free_memory", lambda: 64 * GB)
-    given = {"context": None, "slots": 4, "threads": 1, "amx": True}
+    given = {"context": None, "slots": 4, "threads": 1}
     with pytest.raises(SafeguardError, match=r"MB on the GPU \(room: 1,463\); 64,000 MB are free"):
         hardware.shape_run(LARGE, [700], [300], **given, gpu_layers=20, cpu_moe=0, devices=[gpu(2)])
     shape = hardware.shape_run(LARGE, [700], [300], **given, devices=[gpu(4)])

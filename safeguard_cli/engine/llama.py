@@ -1,25 +1,26 @@
-"""The only file that touches llama.cpp: loads a model, decodes batches over many sequences, frees everything."""
+"""Loads a model, decodes batches over many sequences, frees everything; with build.py all that touches llama.cpp."""
 
 from __future__ import annotations
 
 import ctypes
+import re
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import llama_cpp
 import numpy as np
 import numpy.typing as npt
 from llama_cpp import llama_cpp as C  # noqa: N812 - the C API, named as such
 
-from safeguard_cli.engine.plan import ContextSize, Loading
+from safeguard_cli.engine.build import amx_build, devices, extra_buffer_types, ggml
+from safeguard_cli.engine.plan import REPACKED, ContextSize, Loading
 from safeguard_cli.errors import EngineError
+from safeguard_cli.gguf_file import BadModelFile, read_model
 
 MAX_SEQUENCES: int = C.llama_max_parallel_sequences()
 _LOG_WARN, _LOG_ERROR, _LOG_CONTINUED = 3, 4, 5
-_GPU, _INTEGRATED_GPU = 1, 2  # ggml_backend_dev_type
 _FLASH = {True: C.LLAMA_FLASH_ATTN_TYPE_ENABLED, False: C.LLAMA_FLASH_ATTN_TYPE_DISABLED}
 _CACHE_TYPES = {"f16": C.GGML_TYPE_F16, "q8_0": C.GGML_TYPE_Q8_0}
 
@@ -48,20 +49,6 @@ class _Log:
 LOG = _Log()
 
 
-def amx_build() -> bool:
-    """Whether llama.cpp would use AMX here.
-
-    Weights repacked for AMX crash at the first decode (https://github.com/ggml-org/llama.cpp/issues/20824), so a model
-    must then be loaded without the extra buffer types.
-    """
-    return b"AMX_INT8 = 1" in C.llama_print_system_info()
-
-
-def build_identity() -> tuple[str, str]:
-    """What numbers depend on beside model and settings: llama-cpp-python's version and the build's CPU features."""
-    return llama_cpp.__version__, C.llama_print_system_info().decode("utf-8", "replace")
-
-
 def vocabulary_size(path: Path) -> int:
     """Have llama.cpp read a file's settings and vocabulary, no weights. Raises EngineError with its reason."""
     LOG.complaints.clear()
@@ -76,65 +63,37 @@ def vocabulary_size(path: Path) -> int:
         C.llama_model_free(model)
 
 
-def describe_build() -> dict[str, Any]:
-    """llama.cpp's account of itself: `version`, `system` (CPU features), `backends`, `devices` (see probe.Device)."""
-    C.llama_backend_init()
-    version, system = build_identity()
-    return {
-        "version": version,
-        "system": system,
-        "gpu": bool(C.llama_supports_gpu_offload()),
-        "amx": amx_build(),
-        "backends": [
-            _ggml("ggml_backend_reg_name", ctypes.c_char_p)(_ggml("ggml_backend_reg_get")(i)).decode()
-            for i in range(_ggml("ggml_backend_reg_count", ctypes.c_size_t)())
-        ],
-        "devices": [_device(i) for i in range(_ggml("ggml_backend_dev_count", ctypes.c_size_t)())],
-    }
-
-
-def _ggml(name: str, result: Any = ctypes.c_void_p) -> Any:
-    """A function of ggml's, which llama-cpp-python does not bind; pointers and sizes are its only arguments."""
-    function = getattr(C._lib, name)
-    function.restype = result
-
-    def call(*arguments: Any) -> Any:
-        wide = [
-            a if isinstance(a, ctypes._SimpleCData) or not isinstance(a, int) else ctypes.c_size_t(a) for a in arguments
-        ]
-        return function(*wide)
-
-    return call
-
-
-def _device(index: int) -> dict[str, Any]:
-    device = _ggml("ggml_backend_dev_get")(index)
-    free, total = ctypes.c_size_t(), ctypes.c_size_t()
-    _ggml("ggml_backend_dev_memory", None)(device, ctypes.byref(free), ctypes.byref(total))
-    kind = _ggml("ggml_backend_dev_type", ctypes.c_int)(device)
-    name = _ggml("ggml_backend_dev_name", ctypes.c_char_p)(device).decode("utf-8", "replace")
-    return {
-        "name": name,
-        "description": _ggml("ggml_backend_dev_description", ctypes.c_char_p)(device).decode("utf-8", "replace"),
-        "free": free.value,
-        "total": total.value,
-        "gpu": kind in (_GPU, _INTEGRATED_GPU),
-        "unified": kind == _INTEGRATED_GPU or name.startswith(("Metal", "MTL")),
-    }
-
-
 class _Override(ctypes.Structure):
     """llama_model_tensor_buft_override: tensors whose names match `pattern` go into buffers of type `buffer`."""
 
     _fields_ = (("pattern", ctypes.c_char_p), ("buffer", ctypes.c_void_p))
 
 
-def _experts_on_cpu(layers: int) -> ctypes.Array[_Override]:
+def _experts_on_cpu(layers: int) -> list[_Override]:
     """Overrides that keep the experts of the first `layers` layers in the machine's memory."""
-    buffer = _ggml("ggml_backend_cpu_buffer_type")()
-    # The pattern of llama.cpp's own --n-cpu-moe; the last, empty entry ends the list.
-    patterns = [rf"blk\.{i}\.ffn_(up|down|gate|gate_up)_exps".encode() for i in range(layers)]
-    return (_Override * (layers + 1))(*(_Override(pattern, buffer) for pattern in patterns), _Override())
+    buffer = ggml("ggml_backend_cpu_buffer_type")()
+    # The pattern of llama.cpp's own --n-cpu-moe.
+    return [_Override(rf"blk\.{i}\.ffn_(up|down|gate|gate_up)_exps".encode(), buffer) for i in range(layers)]
+
+
+def _repacked(path: Path) -> list[_Override]:
+    """Overrides that repack weights as llama.cpp does where there is no AMX; what it has no kernel for stays plain."""
+    try:
+        tensors = read_model(path).tensors
+    except BadModelFile:
+        return []  # llama.cpp will say what is wrong
+    buffers = (buffer for device in devices() for buffer in extra_buffer_types(device))
+    found = [buffer for buffer in buffers if ggml("ggml_backend_buft_name", ctypes.c_char_p)(buffer) == b"CPU_REPACK"]
+    names = [
+        re.escape(tensor.name)
+        for tensor in tensors
+        # The kernels multiply, eight rows at a time; in the embedding rows are looked up.
+        if tensor.type in REPACKED
+        and tensor.name != "token_embd.weight"
+        and tensor.shape[1:]
+        and tensor.shape[1] % 8 == 0
+    ]
+    return [_Override(f"^({'|'.join(names)})$".encode(), buffer) for buffer in found[:1] if names]
 
 
 class Batch:
@@ -213,10 +172,14 @@ class Model:
     def _load(self, path: Path, loading: Loading) -> None:
         wanted = C.llama_model_default_params()
         wanted.n_gpu_layers = loading.gpu_layers
-        wanted.use_extra_bufts = loading.extra_buffers
-        if loading.cpu_moe:
-            self._overrides = _experts_on_cpu(loading.cpu_moe)  # llama.cpp holds only a pointer
-            wanted.tensor_buft_overrides = ctypes.addressof(self._overrides)
+        wanted.use_extra_bufts = loading.extra_buffers and not amx_build()
+        overrides = _experts_on_cpu(loading.cpu_moe)
+        on_gpu = C.llama_supports_gpu_offload() and loading.gpu_layers
+        if loading.extra_buffers and amx_build() and not on_gpu:
+            overrides = _repacked(path)
+        if overrides:
+            self._overrides = (_Override * (len(overrides) + 1))(*overrides)  # the last, empty one ends the list
+            wanted.tensor_buft_overrides = ctypes.addressof(self._overrides)  # llama.cpp holds only a pointer
         self._model = C.llama_model_load_from_file(str(path).encode(), wanted)
         if not self._model:
             raise EngineError(f"llama.cpp cannot load {path.name}: {_complaint()}")

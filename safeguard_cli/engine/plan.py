@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 BATCH = 512  # tokens a decode where nothing else is asked for; larger ones are no faster on a CPU
 MOST_OUTPUTS = 32  # logits rows that one step of a row may ask for
+# Types of weights that llama.cpp repacks for x86 with AVX2, see ggml/src/ggml-cpu/repack.cpp of llama.cpp.
+REPACKED = {2, 10, 12, 20, 39}  # Q4_0, Q2_K, Q4_K, IQ4_NL, MXFP4
 
 
 @dataclass(frozen=True, slots=True)

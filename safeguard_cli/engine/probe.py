@@ -143,14 +143,14 @@ def devices(probe: Probe | None = None) -> tuple[Device, ...]:
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    from safeguard_cli.engine import llama, rates
+    from safeguard_cli.engine import build, llama, rates
 
     question = request.pop("question")
     if question == "vocabulary":
         return {"tokens": llama.vocabulary_size(Path(request["path"]))}
     if question == "rates":
         return dict(rates.measure(Path(request.pop("path")), **request))
-    return llama.describe_build()
+    return build.describe()
 
 
 def _main() -> None:

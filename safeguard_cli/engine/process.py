@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -246,17 +246,17 @@ def _work(connection: Connection, spec: EngineSpec, last_words: str) -> None:
 
 
 def _serve(connection: Connection, spec: EngineSpec) -> None:
-    from safeguard_cli.engine.llama import LOG, Model, amx_build, build_identity
+    from safeguard_cli.engine.build import build_identity
+    from safeguard_cli.engine.llama import LOG, Model
     from safeguard_cli.engine.prefix_store import PrefixStore
     from safeguard_cli.engine.scheduler import Scheduler
 
     if spec.verbose:
         LOG.sink = lambda line: connection.send(_Line(line))
-    loading = replace(spec.loading, extra_buffers=spec.loading.extra_buffers and not amx_build())
-    with Model(spec.path, spec.plan.context(len(spec.prefixes)), loading) as model:
+    with Model(spec.path, spec.plan.context(len(spec.prefixes)), spec.loading) as model:
         store = None
         if spec.states:
-            store = PrefixStore(spec.states, "|".join((spec.model, repr(loading), *build_identity())))
+            store = PrefixStore(spec.states, "|".join((spec.model, repr(spec.loading), *build_identity())))
         scheduler = Scheduler(model, spec.prefixes, spec.options, spec.plan, store)
 
         def prompts() -> Iterator[Prompt | Feed]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from safeguard_cli.engine.llama import Model, amx_build
+from safeguard_cli.engine.llama import Model
 from safeguard_cli.engine.plan import ContextSize, Loading
 
 PROMPT = 512  # tokens of the prompt whose rate is the bound
@@ -24,8 +23,7 @@ def measure(path: Path, *, seconds: float, **loading: Any) -> dict[str, list[flo
     asked through probe.Probe, for llama.cpp may crash.
     """
     size = ContextSize(2 * PROMPT, 1, PROMPT, 1)
-    how = Loading(**loading)
-    with Model(path, size, replace(how, extra_buffers=how.extra_buffers and not amx_build())) as model:
+    with Model(path, size, Loading(**loading)) as model:
         ids = np.random.default_rng(0).integers(0, model.vocabulary_size, PROMPT).astype(np.int32)
 
         def rate(count: int, position: int) -> float:
