@@ -38,6 +38,10 @@ def half_precision_build() -> bool:
     """
     if platform.machine() not in ("x86_64", "AMD64"):
         return False
+    try:
+        compute = ggml("ggml_graph_compute_with_ctx", ctypes.c_int)
+    except AttributeError:  # code for each kind of CPU, chosen when it is loaded: llama.cpp names its instructions
+        return False
     context = ggml("ggml_init")(_Arena(1 << 20, None, False))
 
     def tensor(kind: int, *cells: float) -> int:
@@ -52,7 +56,7 @@ def half_precision_build() -> bool:
     attention = ggml("ggml_flash_attn_ext")(context, query, keys, values, None, scale, unused, unused)
     graph = ggml("ggml_new_graph")(context)
     ggml("ggml_build_forward_expand", None)(graph, attention)
-    ggml("ggml_graph_compute_with_ctx", ctypes.c_int)(context, graph, 1)
+    compute(context, graph, 1)
     total = ctypes.c_float.from_address(ggml("ggml_get_data")(attention)).value
     ggml("ggml_free", None)(context)
     return bool(total > 0)

@@ -107,15 +107,24 @@ class Lease(Generic[A]):
 
 
 class Pool(Generic[A]):
-    """The servers of a run. Only used inside one event loop."""
+    """The servers of a run. Only used inside one event loop.
+
+    `warming` makes the request with which an API's server decodes a policy into a cache, given API, policy and cache.
+    """
 
     def __init__(
-        self, servers: Sequence[Served[A]], key: str | None, patience: Patience, fixed: int | None, policies: int
+        self,
+        servers: Sequence[Served[A]],
+        key: str | None,
+        patience: Patience,
+        fixed: int | None,
+        policies: int,
+        warming: Callable[[A, int, int], tuple[str, Body] | None],
     ) -> None:
         self.patience = patience
         share = None if fixed is None else max(1, fixed // len(servers))
         self.servers = [_open(served, key, patience, share, policies) for served in servers]
-        self._warming: Callable[[A, int, int], tuple[str, Body] | None] = lambda api, policy, slot: None
+        self._warming = warming
         self._spare = 2 if policies > 1 else 1  # rows of one policy must not keep the slots of another idle
         self._changed = asyncio.Condition()
         self._down_since: float | None = None
@@ -129,10 +138,9 @@ class Pool(Generic[A]):
         """Rows that may be under way now."""
         return max(1, sum(server.pace.limit for server in self.servers)) * self._spare
 
-    async def warm(self, request: Callable[[A, int, int], tuple[str, Body] | None]) -> None:
+    async def warm(self) -> None:
         """Have every cache that is used decode its policy before the rows come, each alone: what is decoded beside it
-        moves the last bits of what all its rows will share. `request` is given API, policy and cache."""
-        self._warming = request
+        moves the last bits of what all its rows will share."""
         await asyncio.gather(*map(self._warm, self.servers))
 
     async def _warm(self, server: Server[A]) -> None:

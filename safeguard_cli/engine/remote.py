@@ -132,13 +132,12 @@ class ServerEngine:
 
 
 async def _open(spec: ServerSpec) -> Pool[Any]:
-    made: Pool[Any] = Pool(spec.servers, spec.key, spec.patience, spec.at_once, len(spec.prefixes))
-
-    def request(api: Api, policy: int, slot: int) -> tuple[str, Body] | None:
+    def warming(api: Api, policy: int, slot: int) -> tuple[str, Body] | None:
         body = api.warm(spec.prefixes[policy].ids, slot)
         return (api.path, body) if body else None
 
-    await made.warm(request)
+    made: Pool[Any] = Pool(spec.servers, spec.key, spec.patience, spec.at_once, len(spec.prefixes), warming)
+    await made.warm()
     return made
 
 
