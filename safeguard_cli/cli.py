@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -474,4 +477,20 @@ def main() -> None:
     for at, argument in enumerate(arguments):
         if argument == "--ray" and (arguments[at + 1 : at + 2] or ["-"])[0].startswith("-"):
             arguments[at] = "--ray="  # typer has no option whose value may be left out
+    if not arguments or not {"-h", "--help"}.isdisjoint(arguments):
+        _import_help()
     app(arguments)
+
+
+def _import_help() -> None:
+    """Import what shows help, but not what that imports for modes that are off here, a quarter of the time."""
+    unused = {"rich.markdown": "Markdown", "rich.traceback": "Traceback"}
+    if not unused.keys().isdisjoint(sys.modules):
+        return
+    for name, member in unused.items():
+        sys.modules[name] = ModuleType(name)
+        setattr(sys.modules[name], member, object)
+    with suppress(ImportError):  # of another typer; it is then imported as ever
+        importlib.import_module("typer.rich_utils")
+    for name in unused:  # whoever wants them now gets them
+        del sys.modules[name]

@@ -352,6 +352,14 @@ def test_help_is_instant_and_grouped() -> None:
     code = f"import sys; from safeguard_cli import cli; print({heavy})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert done.stdout.strip() == "[]", "nothing heavy may be imported for --help"
+    code = (
+        "import sys; from safeguard_cli.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+        "print([m for m in ('markdown_it', 'pygments') if m in sys.modules])\n"
+        "from rich.markdown import Markdown; assert Markdown('x')"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, timeout=30)
+    assert done.stdout.endswith("\n[]\n"), "help must not wait for what shows Markdown and tracebacks"
+    assert not done.stderr
     shown = safeguard("label", "--help", COLUMNS="80").stdout.decode()
     for panel in ("Reading the input", "Policy and decision", "Model and machine", "Output", "Display", "Examples"):
         assert panel in shown
