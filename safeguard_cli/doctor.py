@@ -27,13 +27,12 @@ from safeguard_cli.terminal import safe
 from safeguard_cli.tokenizer import Tokenizer
 
 State = Literal["ok", "warning", "broken"]
-# Half precision is slow with heads of 64 values, see engine/build.py.
-SINGLE_PRECISION = 'CFLAGS="-mno-avx512fp16" CXXFLAGS="-mno-avx512fp16"'
 BUILDS = {  # https://llama-cpp-python.readthedocs.io, "Supported Backends"
     "CUDA": 'CMAKE_ARGS="-DGGML_CUDA=on"',
     "Metal": 'CMAKE_ARGS="-DGGML_METAL=on"',
     "Vulkan": 'CMAKE_ARGS="-DGGML_VULKAN=on"',
 }
+_SINGLE_PRECISION = 'CFLAGS="-mno-avx512fp16" CXXFLAGS="-mno-avx512fp16"'
 _INSTALL = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
 _MARK = {"ok": "ok     ", "warning": "warning", "broken": "broken "}
 
@@ -118,7 +117,7 @@ def _engine(build: dict[str, Any]) -> Iterator[Finding]:
     if build["half_precision"]:
         text = "this build computes attention with AVX512-FP16, which is slow with gpt-oss's heads of 64 values"
         yield Finding(
-            "attention", "ok", text, f"without it generating is some 15 % faster: {SINGLE_PRECISION} {_INSTALL}"
+            "attention", "ok", text, f"without it generating is some 15 % faster: {_SINGLE_PRECISION} {_INSTALL}"
         )
     gpus = [device for device in build["devices"] if device["gpu"]]
     for gpu in gpus:

@@ -15,7 +15,7 @@ xllamacpp on PyPI is built for AVX2. A server of the very llama.cpp in llama-cpp
     pip download --no-deps --no-binary :all: llama-cpp-python==VERSION && tar xf llama_cpp_python-*.tar.gz
     cmake -S llama_cpp_python-*/vendor/llama.cpp -B server -DCMAKE_BUILD_TYPE=Release -DLLAMA_OPENSSL=OFF \\
         -DLLAMA_USE_PREBUILT_UI=OFF    # and the options that llama-cpp-python was built with here, if any
-    cmake --build server --target llama-server -j
+    cmake --build server --target llama-server -j    # with AMX: all of them with CFLAGS=-mno-amx-int8 CXXFLAGS=$CFLAGS
     python tests/benchmarks/peers.py MODEL.gguf --server server/bin/llama-server
 """
 
