@@ -15,8 +15,11 @@ xllamacpp on PyPI is built for AVX2. A server of the very llama.cpp in llama-cpp
     pip download --no-deps --no-binary :all: llama-cpp-python==VERSION && tar xf llama_cpp_python-*.tar.gz
     cmake -S llama_cpp_python-*/vendor/llama.cpp -B server -DCMAKE_BUILD_TYPE=Release -DLLAMA_OPENSSL=OFF \\
         -DLLAMA_USE_PREBUILT_UI=OFF    # and the options that llama-cpp-python was built with here, if any
-    cmake --build server --target llama-server -j    # with AMX: all of them with CFLAGS=-mno-amx-int8 CXXFLAGS=$CFLAGS
+    cmake --build server --target llama-server -j
     python tests/benchmarks/peers.py MODEL.gguf --server server/bin/llama-server
+
+Builds with AMX are compared without repacked weights, for the peers crash with them. With them: CFLAGS=-mno-amx-int8
+CXXFLAGS=-mno-amx-int8 for llama-cpp-python and for the server.
 """
 
 from __future__ import annotations
@@ -66,6 +69,8 @@ def run_safeguard(given: argparse.Namespace, work: Workload, folder: Path, slots
     out = folder / "out.jsonl"
     command = [str(SAFEGUARD), "label", "in.jsonl", "-p", "p.md", "--model", str(given.model), "--slots", str(slots)]
     command += ["--threads", str(given.threads), "--effort", given.effort, "--quiet"]
+    if given.amx:
+        command += ["--repack", "off"]
     if given.effort != "none":
         command += ["--max-reasoning", str(given.generate)]
     # What earlier runs left behind would spare decoding the policy; the model's hash is kept, which would take time.
@@ -127,6 +132,8 @@ def main() -> None:
 
 def measure(given: argparse.Namespace, server: str | None, folder: Path) -> None:
     """All rounds; in each every program runs once, begun with another one each time."""
+    with Probe() as probe:
+        given.amx = probe.ask("build")["amx"]
     settings = Settings(
         "",
         (),
@@ -135,6 +142,7 @@ def measure(given: argparse.Namespace, server: str | None, folder: Path) -> None
         max_reasoning=given.generate,
         slots=min(max(given.slots), given.rows),
         threads=given.threads,
+        repack=False if given.amx else None,
         quiet=True,
     )
     work = make_workload(settings, folder, rows=given.rows, policy=given.policy, content=given.content)
