@@ -163,8 +163,13 @@ def _rates(found: Found, prepared: Prepared, threads: int, seconds: float) -> No
             seconds=seconds / 2,
             **asdict(replace(loading, threads=threads)),
         )
-        half_precision = probe.ask("build")["half_precision"] and not prepared.shape.memory.video
-    if half_precision and not found.prompt and prepared.header.number("attention.value_length") % 128 == 64:
+        slow = (
+            not found.prompt  # said once
+            and not prepared.shape.memory.video
+            and prepared.header.number("attention.value_length") % 128 == 64
+            and probe.ask("build")["half_precision"]
+        )
+    if slow:
         note("llama.cpp was built with AVX512-FP16, where attention is slow: `safeguard doctor` names a faster build")
     found.prompt += rates["prompt"]
     found.generation += rates["generation"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from safeguard_cli.engine.plan import BATCH, REPACKED, Loading, Plan
+from safeguard_cli.engine.plan import BATCH, Loading, Plan, repacked
 from safeguard_cli.engine.probe import Device
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.gguf_file import BadModelFile, Header
@@ -28,7 +27,6 @@ PLAIN_ATTENTION_BYTES = 96 << 20
 TYPICAL_CONTENT = 384  # tokens; only shapes the cache, a longer row takes more cells and fewer rows run beside it
 PROGRAM = 60 << 20  # the engine's process before it loads anything: Python, numpy, llama.cpp's code
 GPU_RESERVE = 512 << 20  # of each GPU's free memory, for the driver and what the estimate does not see
-REPACKED_ELSEWHERE = {8, 13, 14}  # Q8_0, Q5_K, Q6_K, with ARM's instructions
 CACHE_TYPES = {"f16": 2.0, "q8_0": 34 / 32}  # bytes of a value
 _CGROUP, _OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
@@ -266,9 +264,8 @@ def _weights_by_layer(header: Header, layers: int) -> tuple[list[int], list[int]
 
 
 def repacked_bytes(header: Header) -> int:
-    """Bytes of the weights that llama.cpp keeps a second, repacked copy of: those whose type it has kernels for."""
-    kinds = REPACKED if platform.machine() in ("x86_64", "AMD64") else REPACKED | REPACKED_ELSEWHERE
-    return sum(t.nbytes for t in header.tensors if t.type in kinds and not t.name.startswith("token_embd"))
+    """Bytes of the weights that llama.cpp keeps a second, repacked copy of."""
+    return sum(tensor.nbytes for tensor in repacked(header.tensors))
 
 
 def cell_bytes(header: Header, cache_type: str = "f16") -> int:

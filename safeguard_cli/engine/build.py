@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import platform
 from collections.abc import Iterator
 from itertools import takewhile
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 import llama_cpp
 import numpy as np
 from llama_cpp import llama_cpp as C  # noqa: N812 - the C API, named as such
+
+from safeguard_cli.engine.plan import X86
 
 _GPU, _INTEGRATED_GPU = 1, 2  # ggml_backend_dev_type
 
@@ -28,6 +29,12 @@ def amx_build() -> bool:
     return b"AMX_INT8 = 1" in C.llama_print_system_info()
 
 
+class _Arena(ctypes.Structure):
+    """ggml_init_params: the memory that tensors are made in."""
+
+    _fields_ = (("size", ctypes.c_size_t), ("buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
+
+
 def half_precision_build() -> bool:
     """Whether f16 values are added up with AVX512-FP16, where gpt-oss's attention is slow.
 
@@ -36,7 +43,7 @@ def half_precision_build() -> bool:
     attention over two cells whose values are -750.5 and 2040, with weights 1 and 1/e, gives a sum of -750.5 + 750.474.
     Where the weight is rounded to f16 first, it is -750.5 + 750.557.
     """
-    if platform.machine() not in ("x86_64", "AMD64"):
+    if not X86:
         return False
     try:
         compute = ggml("ggml_graph_compute_with_ctx", ctypes.c_int)
@@ -62,12 +69,6 @@ def half_precision_build() -> bool:
     return bool(total > 0)
 
 
-class _Arena(ctypes.Structure):
-    """ggml_init_params: the memory that tensors are made in."""
-
-    _fields_ = (("size", ctypes.c_size_t), ("buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
-
-
 def describe() -> dict[str, Any]:
     """llama.cpp's account of itself: `version`, `system` (CPU features), `backends`, `devices` (see probe.Device)."""
     C.llama_backend_init()
@@ -82,7 +83,7 @@ def describe() -> dict[str, Any]:
             ggml("ggml_backend_reg_name", ctypes.c_char_p)(ggml("ggml_backend_reg_get")(i)).decode()
             for i in range(ggml("ggml_backend_reg_count", ctypes.c_size_t)())
         ],
-        "devices": [_describe(device) for device in devices()],
+        "devices": [_describe(device) for device in _devices()],
     }
 
 
@@ -101,12 +102,18 @@ def _describe(device: int) -> dict[str, Any]:
     }
 
 
-def devices() -> list[int]:
+def repacking_buffer() -> int | None:
+    """The type of buffer that repacks weights for the CPU without AMX; None where llama.cpp was built without it."""
+    buffers = (buffer for device in _devices() for buffer in _extra_buffer_types(device))
+    return next((b for b in buffers if ggml("ggml_backend_buft_name", ctypes.c_char_p)(b) == b"CPU_REPACK"), None)
+
+
+def _devices() -> list[int]:
     """Handles of all devices that llama.cpp can compute on."""
     return [ggml("ggml_backend_dev_get")(index) for index in range(ggml("ggml_backend_dev_count", ctypes.c_size_t)())]
 
 
-def extra_buffer_types(device: int) -> Iterator[int]:
+def _extra_buffer_types(device: int) -> Iterator[int]:
     """The types of buffers that a device has besides its plain one."""
     registry = ggml("ggml_backend_dev_backend_reg")(device)
     address = ggml("ggml_backend_reg_get_proc_address")(registry, b"ggml_backend_dev_get_extra_bufts")

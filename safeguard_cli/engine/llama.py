@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from llama_cpp import llama_cpp as C  # noqa: N812 - the C API, named as such
 
-from safeguard_cli.engine.build import amx_build, devices, extra_buffer_types, ggml
-from safeguard_cli.engine.plan import REPACKED, ContextSize, Loading
+from safeguard_cli.engine.build import amx_build, ggml, repacking_buffer
+from safeguard_cli.engine.plan import ContextSize, Loading, repacked
 from safeguard_cli.errors import EngineError
 from safeguard_cli.gguf_file import BadModelFile, read_model
 
@@ -82,18 +82,10 @@ def _repacked(path: Path) -> list[_Override]:
         tensors = read_model(path).tensors
     except BadModelFile:
         return []  # llama.cpp will say what is wrong
-    buffers = (buffer for device in devices() for buffer in extra_buffer_types(device))
-    found = [buffer for buffer in buffers if ggml("ggml_backend_buft_name", ctypes.c_char_p)(buffer) == b"CPU_REPACK"]
-    names = [
-        re.escape(tensor.name)
-        for tensor in tensors
-        # The kernels multiply, eight rows at a time; in the embedding rows are looked up.
-        if tensor.type in REPACKED
-        and tensor.name != "token_embd.weight"
-        and tensor.shape[1:]
-        and tensor.shape[1] % 8 == 0
-    ]
-    return [_Override(f"^({'|'.join(names)})$".encode(), buffer) for buffer in found[:1] if names]
+    # The kernels take eight rows at a time.
+    names = [re.escape(t.name) for t in repacked(tensors) if len(t.shape) > 1 and t.shape[1] % 8 == 0]
+    buffer = repacking_buffer()
+    return [_Override(f"^({'|'.join(names)})$".encode(), buffer)] if names and buffer else []
 
 
 class Batch:
@@ -172,11 +164,10 @@ class Model:
     def _load(self, path: Path, loading: Loading) -> None:
         wanted = C.llama_model_default_params()
         wanted.n_gpu_layers = loading.gpu_layers
-        wanted.use_extra_bufts = loading.extra_buffers and not amx_build()
-        overrides = _experts_on_cpu(loading.cpu_moe)
+        amx = loading.extra_buffers and amx_build()
+        wanted.use_extra_bufts = loading.extra_buffers and not amx
         on_gpu = C.llama_supports_gpu_offload() and loading.gpu_layers
-        if loading.extra_buffers and amx_build() and not on_gpu:
-            overrides = _repacked(path)
+        overrides = _repacked(path) if amx and not on_gpu else _experts_on_cpu(loading.cpu_moe)
         if overrides:
             self._overrides = (_Override * (len(overrides) + 1))(*overrides)  # the last, empty one ends the list
             wanted.tensor_buft_overrides = ctypes.addressof(self._overrides)  # llama.cpp holds only a pointer

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from safeguard_cli.gguf_file import Tensor
 
 BATCH = 512  # tokens a decode where nothing else is asked for; larger ones are no faster on a CPU
 MOST_OUTPUTS = 32  # logits rows that one step of a row may ask for
-# Types of weights that llama.cpp repacks for x86 with AVX2, see ggml/src/ggml-cpu/repack.cpp of llama.cpp.
-REPACKED = {2, 10, 12, 20, 39}  # Q4_0, Q2_K, Q4_K, IQ4_NL, MXFP4
+# Types that llama.cpp has repacking kernels for, see ggml/src/ggml-cpu/repack.cpp.
+_REPACKED = {2, 10, 12, 20, 39}  # Q4_0, Q2_K, Q4_K, IQ4_NL, MXFP4, for x86 with AVX2
+_REPACKED_ELSEWHERE = {8, 13, 14}  # Q8_0, Q5_K, Q6_K, with ARM's instructions
+X86 = platform.machine() in ("x86_64", "AMD64")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +53,9 @@ class Plan:
     def context(self, prefixes: int) -> ContextSize:
         """One sequence for each prefix, one for each slot and one for each slot's branches."""
         return ContextSize(self.cells, prefixes + 2 * self.slots, self.batch, 2 * self.slots + MOST_OUTPUTS)
+
+
+def repacked(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """The weights that llama.cpp repacks for this CPU, by their types; in the embedding rows are only looked up."""
+    kinds = _REPACKED if X86 else _REPACKED | _REPACKED_ELSEWHERE
+    return [tensor for tensor in tensors if tensor.type in kinds and not tensor.name.startswith("token_embd")]
