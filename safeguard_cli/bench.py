@@ -9,7 +9,6 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import orjson
 import psutil
 from rich.console import RenderableType
 from rich.table import Table
@@ -27,6 +26,7 @@ from safeguard_cli.prompt import Prompt
 from safeguard_cli.records import count_rows, open_source
 from safeguard_cli.setup import Prepared, Settings, engine_spec, load_policies, prepare
 from safeguard_cli.speed import Figure, Setting, best, measure, sweep, tokens_per_row
+from safeguard_cli.streams import print_json
 from safeguard_cli.terminal import console, note, show, warn
 
 SLOTS = (1, 2, 4, 8, 16, 32)
@@ -214,7 +214,7 @@ def _try(found: Found, setting: Setting, settings: Settings, policies: tuple[Pol
 def _print(found: Found, settings: Settings, prepared: Prepared, wanted: Wanted) -> None:
     result = as_json(found, settings, prepared, wanted)
     if wanted.json:
-        print(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode())
+        print_json(result)
     elif found.prompt:
         show(*_lines(found, result))
 

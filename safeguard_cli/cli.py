@@ -12,7 +12,17 @@ from typing import Annotated
 
 import typer
 
-from safeguard_cli import __version__, cli_bench, cli_measure, cli_policy, cli_stress, options
+from safeguard_cli import (
+    __version__,
+    cli_bench,
+    cli_measure,
+    cli_policy,
+    cli_stress,
+    errors,
+    options,
+    signals,
+    streams,
+)
 from safeguard_cli.options import DISPLAY, EXAMPLES, INPUT, OUTPUT, POLICY, TEXT
 
 app = typer.Typer(
@@ -473,13 +483,24 @@ def _shard(value: str | None) -> tuple[int, int]:
 
 def main() -> None:
     """Entry point of the `safeguard` command."""
+    streams.prepare()
+    signals.install()
+    sys.exit(options.guarded(_called, "--debug" in sys.argv))
+
+
+def _called() -> int:
+    """Parse the command line and run its command. Returns the exit code."""
     arguments = sys.argv[1:]
     for at, argument in enumerate(arguments):
         if argument == "--ray" and (arguments[at + 1 : at + 2] or ["-"])[0].startswith("-"):
             arguments[at] = "--ray="  # typer has no option whose value may be left out
     if not arguments or not {"-h", "--help"}.isdisjoint(arguments):
         _import_help()
-    app(arguments)
+    try:
+        app(arguments)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else errors.FATAL
+    return errors.OK
 
 
 def _import_help() -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import orjson
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +19,7 @@ from safeguard_cli.evaluate import Measured, Wanted, line_of, measure
 from safeguard_cli.golden import DEFAULT_FIELD
 from safeguard_cli.labelled import Answers, Labels, read_labels
 from safeguard_cli.setup import Settings
+from safeguard_cli.streams import print_json
 from safeguard_cli.terminal import cut, show
 from safeguard_cli.verdict import Verdict
 
@@ -58,7 +58,7 @@ def compare(
         pairs = [_variants(settings, wanted, variants)]
     results = [_result(pair) for pair in pairs]
     if wanted.json:
-        print(orjson.dumps(results, option=orjson.OPT_INDENT_2).decode())
+        print_json(results)
     else:
         shown = (line for result in results for line in _shown(result, wanted))
         show(*shown)

@@ -29,7 +29,7 @@ MAX_BYTES = 1 << 20
 
 def cache_folder() -> Path:
     """Where small things are kept that can be computed again."""
-    return platformdirs.user_cache_path("safeguard", appauthor=False)
+    return platformdirs.user_cache_path("safeguard", appauthor=False).absolute()
 
 
 def user_file() -> Path:
@@ -41,7 +41,7 @@ def configured_model(folder: Path | None = None) -> str | None:
     """The model's name as set outside the command line. Raises UsageError naming the file that is wrong."""
     if name := os.environ.get(VARIABLE):
         return name
-    folder = folder or Path.cwd()
+    folder = folder or Path()
     for path in (*(folder / name for name in PROJECT_FILES), user_file()):
         name = _settings(path).get("model")
         if name is None:

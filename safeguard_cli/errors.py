@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 OK = 0
 FATAL = 1
 USAGE = 2
@@ -34,4 +38,15 @@ class Interrupted(BaseException):
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
-        self.exit_code = 128 + number
+        self.exit_code = INTERRUPTED if number == signal.SIGINT else TERMINATED
+
+
+@contextmanager
+def sentences(what: object = "the disk") -> Iterator[None]:
+    """Raise what the system refuses as a SafeguardError that names the file, or else `what`."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise SafeguardError(f"{error.filename or what}: {error.strerror or error}") from error

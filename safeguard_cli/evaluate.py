@@ -15,13 +15,14 @@ from rich.table import Table
 from rich.text import Text
 
 from safeguard_cli import errors, metrics
-from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.errors import SafeguardError, UsageError, sentences
 from safeguard_cli.golden import Golden, GoldenRow, as_text, gold_fields, parse_map, read_golden
 from safeguard_cli.labelled import APART, TOGETHER, Answers, Labels, read_labels, verdict_names
 from safeguard_cli.metrics import Outcomes
 from safeguard_cli.policy import Policy
 from safeguard_cli.records import open_source
 from safeguard_cli.setup import Settings, load_policies
+from safeguard_cli.streams import print_json
 from safeguard_cli.terminal import cut, show
 from safeguard_cli.verdict import Verdict
 
@@ -93,7 +94,7 @@ def evaluate(settings: Settings, wanted: Wanted) -> int:
         result["multi_policy_accuracy"] = multi_policy_result(measured)
     failed = sum(any(v.error for v in verdicts.values()) for verdicts in measured.verdicts)
     if wanted.json:
-        print(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode())
+        print_json(result)
     else:
         show(*_shown(result, wanted))
     return errors.ROWS_IN_ERROR if failed else errors.OK
@@ -131,7 +132,8 @@ def label_rows(settings: Settings, rows: Iterable[Mapping[str, Any]], output: Pa
 
     with tempfile.TemporaryDirectory(prefix="safeguard-") as folder:
         texts = Path(folder) / "rows.jsonl"
-        texts.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+        with sentences(texts):
+            texts.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
         label(
             replace(
                 settings,

@@ -28,7 +28,7 @@ class File:
         self.bytes_read = 0
         self.path: Path | None = None
         self.size: int | None = None
-        self._owned = isinstance(path, (str, Path)) and str(path) != "-"
+        self._owned = isinstance(path, Path) or (isinstance(path, str) and path != "-")  # ./- is a file
         if not isinstance(path, (str, Path)):
             self.name, self._stream = "input", path
             return

@@ -25,6 +25,7 @@ from safeguard_cli import errors
 from safeguard_cli.config import cache_folder
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.gguf_file import model_parts
+from safeguard_cli.streams import json_bytes
 
 VERSION = 1
 SAMPLES, SAMPLE_BYTES = 64, 1 << 16
@@ -77,7 +78,7 @@ class Manifest:
         new = path.with_name(path.name + ".new")
         try:
             with new.open("wb") as file:
-                file.write(orjson.dumps(fields, option=orjson.OPT_INDENT_2) + b"\n")
+                file.write(json_bytes(fields, indent=True) + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
             new.replace(path)
@@ -193,7 +194,7 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") ->
 
 
 def _short(value: Any) -> str:
-    text = orjson.dumps(value, default=str).decode()
+    text = json_bytes(value).decode()
     return text if len(text) <= 60 else text[:20] + "…"
 
 

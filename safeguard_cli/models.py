@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -124,10 +125,10 @@ def choose_files(names: Iterable[str], wanted: str, where: str) -> tuple[str, ..
 
 
 def find_model(name: str | None) -> Path:
-    """The file that a name stands for (the first part of a split one): `demo`, a path, or a model that was pulled.
+    """Return the absolute path of the file that a name stands for, the first part of a split one.
 
-    Without a name it is the default model, if that was pulled. Never uses the network. Raises SafeguardError saying
-    what to do when there is none.
+    A name is `demo`, a path, or a model that was pulled. Without a name it is the default model, if that was pulled.
+    Never uses the network. Raises SafeguardError saying what to do when there is none.
     """
     if name == DEMO:
         return Path(str(resources.files("safeguard_cli"))) / "demo" / "demo.gguf"
@@ -135,7 +136,7 @@ def find_model(name: str | None) -> Path:
         from safeguard_cli.hub import cached_model
 
         if found := cached_model(hub):
-            return found[0]
+            return found[0].absolute()
     if name is None:
         raise SafeguardError(
             f"no model: none was chosen, and {DEFAULT} is not here\n"
@@ -150,7 +151,7 @@ def find_model(name: str | None) -> Path:
             f"no model {name!r}: not a file, and not one of {', '.join((DEMO, *KNOWN))} or hf:OWNER/REPO;"
             f" to fetch the default one: safeguard pull {DEFAULT}"
         )
-    return path
+    return Path(os.path.abspath(path))  # noqa: PTH100 the engine starts in another folder; links stay as they are
 
 
 def open_model(path: Path) -> Header:

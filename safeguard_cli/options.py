@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from enum import Enum
@@ -10,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from safeguard_cli import errors, signals
+from safeguard_cli import errors, streams
 
 INPUT, TEXT, POLICY, MODEL, SERVER, OUTPUT, DISPLAY, FIGURES = (
     "Reading the input",
@@ -230,32 +229,40 @@ def repacking(choice: Repacking) -> bool | None:
 
 def run(command: Callable[[], int], debug: bool = False) -> None:
     """Run a command and exit with its code; its failures become one sentence on standard error and an exit code."""
-    raise typer.Exit(_guarded(command, debug))
+    raise typer.Exit(guarded(command, debug))
 
 
-def _guarded(command: Callable[[], int], debug: bool) -> int:
+def guarded(command: Callable[[], int], debug: bool) -> int:
     """Run a command; its failures become one sentence on standard error and an exit code."""
-    from safeguard_cli.terminal import fail
-
-    signals.install()
     try:
         code = command()
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # Who reads us has seen enough. Python would complain when it flushes standard output at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.give_up_output()  # who reads us has seen enough
         return errors.BROKEN_PIPE
     except errors.Interrupted as stop:
         return stop.exit_code
-    except errors.SafeguardError as error:
-        if debug:
-            raise
-        for line in str(error).splitlines():
-            fail(line)
-        return error.exit_code
     except Exception as error:
         if debug:
             raise
+        return _told(error)
+
+
+def _told(error: Exception) -> int:
+    """Print a failure as a sentence and return its exit code."""
+    from safeguard_cli.terminal import fail
+
+    try:
+        sys.stdout.flush()
+    except (OSError, errors.SafeguardError):
+        streams.give_up_output()
+    if isinstance(error, OSError):
+        fail(f"{error.filename or 'the system'}: {error.strerror or error}")
+        return errors.FATAL
+    if not isinstance(error, errors.SafeguardError):
         fail(f"internal error: {type(error).__name__}: {error}; run again with --debug for the traceback")
         return errors.FATAL
+    for line in str(error).splitlines():
+        fail(line)
+    return error.exit_code

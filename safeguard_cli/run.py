@@ -6,7 +6,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from safeguard_cli import errors
 from safeguard_cli.content import make_selector
 from safeguard_cli.dryrun import dry_run
 from safeguard_cli.engine.process import Engine, EngineSpec
-from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.errors import SafeguardError, UsageError, sentences
 from safeguard_cli.inflight import InFlight
 from safeguard_cli.journal import Journal, open_journal
 from safeguard_cli.manifest import Refused, model_sha256, sha256, sync_folder
@@ -46,10 +46,10 @@ Preparer = Callable[[Settings, tuple[Policy, ...], Mapping[str, object], int | N
 def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Preparer = prepare) -> int:
     """Run `safeguard label`. Returns the exit code; raises SafeguardError with a sentence for the user."""
     if (parquet := parquet_target(settings)) is not None:
-        with _sentences():
+        with sentences():
             return label_to_parquet(settings, parquet, lambda inner: label(inner, make_engine, prepare))
     policies = load_policies(settings)
-    with _sentences(), ExitStack() as stack:
+    with sentences(), ExitStack() as stack:
         reopen = partial(
             open_source,
             settings.input,
@@ -130,17 +130,6 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
     if run.truncated:
         warn(f"{run.truncated:,} rows were longer than --ctx allows and were labelled by their beginning")
     return errors.ROWS_IN_ERROR if progress.rows_in_error else errors.OK
-
-
-@contextmanager
-def _sentences() -> Iterator[None]:
-    """What the system refuses as a sentence, wherever it does."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise SafeguardError(f"{error.filename or 'the disk'}: {error.strerror or error}") from error
 
 
 def _check_input(

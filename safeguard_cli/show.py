@@ -15,6 +15,7 @@ from safeguard_cli.errors import UsageError
 from safeguard_cli.manifest import Manifest, load
 from safeguard_cli.parquet_output import journal_path
 from safeguard_cli.resume import manifest_path, run_path
+from safeguard_cli.streams import print_json
 from safeguard_cli.terminal import safe
 
 
@@ -28,7 +29,7 @@ def show(output: Path, *, as_json: bool) -> int:
     if manifest is None:
         raise UsageError(f"{output}: nothing is on record; there is neither {finished.name} nor {path.name}")
     if as_json:
-        print(orjson.dumps(orjson.loads(path.read_bytes()), option=orjson.OPT_INDENT_2).decode())
+        print_json(orjson.loads(path.read_bytes()))
         return errors.OK
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)

@@ -7,7 +7,7 @@ from types import FrameType, TracebackType
 
 from safeguard_cli.errors import Interrupted
 
-_STOPPING = (signal.SIGINT, signal.SIGTERM)
+STOPPING = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 
 class _Unbroken:
@@ -33,8 +33,9 @@ class _Unbroken:
 
     def stop(self, number: int, _: FrameType | None) -> None:
         """The handler: the first signal is raised, the second one ends the process at once."""
-        for each in _STOPPING:
-            signal.signal(each, signal.SIG_DFL)
+        for each in STOPPING:
+            if signal.getsignal(each) == self.stop:
+                signal.signal(each, signal.SIG_DFL)
         self._number = number
         if not self._held:
             self.give_up()
@@ -44,6 +45,10 @@ UNBROKEN = _Unbroken()
 
 
 def install() -> None:
-    """From here on SIGINT and SIGTERM raise Interrupted in the main thread."""
-    for number in _STOPPING:
-        signal.signal(number, UNBROKEN.stop)
+    """Have SIGINT, SIGTERM and SIGHUP raise Interrupted in the main thread from here on.
+
+    A signal that was ignored when the program began stays ignored, as `nohup` and shells in the background want it.
+    """
+    for number in STOPPING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, UNBROKEN.stop)

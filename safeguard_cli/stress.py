@@ -25,6 +25,7 @@ from safeguard_cli.golden import Golden, GoldenRow, as_text
 from safeguard_cli.labelled import Answers, Labels
 from safeguard_cli.policy import Policy, builtin_policies, load_policy
 from safeguard_cli.setup import Settings, load_policies
+from safeguard_cli.streams import print_json
 from safeguard_cli.stress_figures import (
     LANGUAGES,
     ORIGINAL,
@@ -82,7 +83,7 @@ def stress(settings: Settings, wanted: Wanted, plan: Plan, export: str | None, m
         labels = _label(settings, plan, rows)
     result = {"golden": str(path), **measured(labels, policies)}
     if wanted.json:
-        print(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode())
+        print_json(result)
     else:
         show(*_shown(result, wanted.wrong))
     if most is not None and (broken := _beyond(result, *most)):

@@ -12,13 +12,14 @@ from safeguard_cli.outputs import check_names, check_output, default_output, out
 from safeguard_cli.policy import Policy
 from safeguard_cli.records import Source
 from safeguard_cli.setup import Settings
+from safeguard_cli.streams import data_output
 from safeguard_cli.terminal import note
 
 
 def open_target(settings: Settings, source: Source, stack: ExitStack) -> Path | BinaryIO:
     """Where the output goes, a file or a stream (also a device or a named pipe); refused when it cannot be."""
     if settings.output == "-" or (settings.output is None and not sys.stdout.isatty()):
-        return sys.stdout.buffer
+        return data_output()
     path = Path(settings.output) if settings.output else default_output(source)
     check_output(path, source.path)
     if path.exists() and not path.is_file():

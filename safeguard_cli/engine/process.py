@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,6 +25,7 @@ from safeguard_cli.engine.decoding import Completion, Options
 from safeguard_cli.engine.plan import Loading, Plan
 from safeguard_cli.errors import EngineError, SafeguardError
 from safeguard_cli.prompt import Feed, Prefix, Prompt
+from safeguard_cli.signals import STOPPING
 
 MOST_DEATHS = 3  # without a completion in between: then it is not the rows
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -179,14 +180,12 @@ class Engine:
         self._process = context.Process(target=_work, args=(theirs, self._spec, last_words), daemon=True)
         # Ctrl-C at a terminal goes to the child too, which inherits that it ignores it: the parent decides.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        # The child is a `python -c`, which imports from its working directory first: that may be a folder of somebody
-        # else's data. It goes back to the real one when it is up.
-        folder = Path.cwd()
-        os.chdir(Path(__file__).parent)
         try:
-            self._process.start()
+            # The child is a `python -c`, which imports from its working directory first: that may be a folder of
+            # somebody else's data.
+            with _elsewhere(Path(__file__).parent):
+                self._process.start()
         finally:
-            os.chdir(folder)
             signal.signal(signal.SIGINT, before)
         theirs.close()
         try:
@@ -225,12 +224,30 @@ def why_it_died(who: str, code: int, last_words: str) -> str:
     return f"{who} died ({name}): {_LIKELY.get(name, 'for no known reason')}" + (f" [{last}]" if last else "")
 
 
+@contextmanager
+def _elsewhere(folder: Path) -> Iterator[None]:
+    """Work in another folder for a while; where the present one cannot be opened, stay there."""
+    try:
+        here = os.open(".", os.O_RDONLY | os.O_DIRECTORY)  # not by its name, which may be gone
+    except OSError:
+        yield
+        return
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.fchdir(here)
+        os.close(here)
+
+
 def _key(prompt: Prompt) -> tuple[int, int, int]:
     return prompt.row, prompt.policy, prompt.window
 
 
 def _work(connection: Connection, spec: EngineSpec, last_words: str) -> None:
     """The child: load the model, then ask, decode and answer until the parent goes away."""
+    for number in STOPPING:  # a closed terminal sends them to the child too: what they mean is the parent's affair
+        signal.signal(number, signal.SIG_IGN)
     with suppress(OSError):
         os.dup2(os.open(last_words, os.O_WRONLY | os.O_APPEND), 2)  # what C prints must not reach the terminal raw
     os.environ["GGML_NO_BACKTRACE"] = "1"

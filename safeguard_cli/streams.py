@@ -1,0 +1,131 @@
+"""The standard streams, made safe to use: always open, wide enough for every character, and JSON on them."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from contextlib import suppress
+from typing import Any, BinaryIO
+
+from safeguard_cli.errors import SafeguardError, UsageError
+
+
+def prepare() -> None:
+    """Make the three standard streams safe; called once, before anything is read or printed.
+
+    A stream that was closed when the program began is opened on the null device, so that no file of ours gets its
+    descriptor and with it what C code prints. Reading or writing it then raises UsageError; what goes to a closed or
+    full standard error is dropped, since messages are no reason to lose data.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor, which is this one
+            os.set_inheritable(descriptor, True)
+    if sys.stdin is None:
+        sys.stdin = io.TextIOWrapper(io.BufferedReader(_Gone("standard input")))
+    if sys.stdout is None:
+        sys.stdout = io.TextIOWrapper(io.BufferedWriter(_Gone("standard output")))
+    else:
+        sys.stdout = _text(sys.stdout.encoding, _Output(1, "stdout"), sys.stdout.isatty())
+    encoding = "utf-8" if sys.stderr is None else sys.stderr.encoding
+    sys.stderr = _text(encoding, _Messages(2, "stderr"), True)
+
+
+def data_output() -> BinaryIO:
+    """Return standard output for data. Raises UsageError when it was closed when the program began."""
+    raw = getattr(sys.stdout.buffer, "raw", None)
+    if isinstance(raw, _Gone):
+        raise raw.error()
+    return sys.stdout.buffer
+
+
+def give_up_output() -> None:
+    """Send what is still buffered for standard output nowhere: it cannot be written, and Python would complain."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    with suppress(OSError, ValueError):
+        os.dup2(null, sys.stdout.fileno())
+    sys.stdout = os.fdopen(null, "w")
+
+
+def print_json(value: Any) -> None:
+    """Print a value as indented JSON on standard output: UTF-8 whatever the terminal's encoding is."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(json_bytes(value, indent=True) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def json_bytes(value: Any, *, indent: bool = False) -> bytes:
+    r"""Return a value as JSON. Bytes of a file name that are not UTF-8 are written as their escapes (`\udce9`)."""
+    import orjson  # not at the top: --help does without it
+
+    option = orjson.OPT_INDENT_2 if indent else 0
+    try:
+        return orjson.dumps(value, str, option)
+    except TypeError:
+        return orjson.dumps(_escaped(value), str, option)
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_escaped(key): _escaped(item) for key, item in value.items()}
+    return [_escaped(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _text(encoding: str, raw: io.FileIO, line_buffering: bool) -> io.TextIOWrapper:
+    """Return a text stream that shows a character which its encoding lacks as an escape."""
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=line_buffering)
+
+
+class _Gone(io.RawIOBase):
+    """A standard stream that was closed when the program began."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def error(self) -> UsageError:
+        advice = "name a file" if self.readable() else "write to a file with -o OUT"
+        return UsageError(f"{self.name} is closed: {advice}")
+
+    def readable(self) -> bool:
+        return self.name == "standard input"
+
+    def writable(self) -> bool:
+        return not self.readable()
+
+    def readinto(self, _: Any) -> int:
+        raise self.error()
+
+    def write(self, _: Any) -> int:
+        raise self.error()
+
+
+class _Standard(io.FileIO):
+    def __init__(self, descriptor: int, name: str) -> None:
+        super().__init__(descriptor, "wb", closefd=False)
+        self.name = f"<{name}>"  # as Python itself names them
+
+
+class _Output(_Standard):
+    """Standard output: what cannot be written ends the command with a sentence."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise SafeguardError(f"standard output cannot be written: {error.strerror}") from None
+
+
+class _Messages(_Standard):
+    """Standard error: what cannot be written is dropped."""
+
+    def write(self, data: Any) -> int:
+        with suppress(OSError):
+            return super().write(data)
+        return len(data)
