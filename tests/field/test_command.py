@@ -1,0 +1,164 @@
+"""The installed command in the places and with the names that people have."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from safeguard_cli.models import find_model
+
+LABEL = "safeguard label in.jsonl --policy spam --effort none"
+BENCH = "safeguard bench --policy spam --effort none --slots 1 --threads 1 --batch 512 --seconds 0.1 --rows 2 -q"
+Shell = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+
+@pytest.fixture(autouse=True)
+def rows(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(
+        '{"id":1,"text":"see you at noon"}\n{"id":2,"text":"WIN a prize \u2192 \u00e9"}\n'
+    )
+
+
+def ids(path: Path) -> list[int]:
+    return [json.loads(line)["id"] for line in path.read_bytes().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("line", "variables"),
+    [
+        (f"{LABEL} --model my.gguf -o out.jsonl", {}),
+        (f"mkdir sub; {LABEL} --model ./sub/../my.gguf -o out.jsonl", {}),
+        (f"{LABEL} -o out.jsonl", {"SAFEGUARD_MODEL": "my.gguf"}),
+        (f"echo 'model = \"my.gguf\"' > safeguard.toml; {LABEL} -o out.jsonl", {}),
+        (f"ln -s my.gguf link.gguf; {LABEL} --model link.gguf -o out.jsonl", {}),
+        (f"{LABEL} --model demo -o out.jsonl", {"XDG_CACHE_HOME": "cache"}),
+        (f"{BENCH} --model my.gguf && cp in.jsonl out.jsonl", {}),
+        ("safeguard eval gold.jsonl --policy spam --model my.gguf --effort none --json && cp in.jsonl out.jsonl", {}),
+    ],
+)
+def test_a_model_is_found_by_a_relative_path(line, variables, shell: Shell, tmp_path) -> None:
+    shutil.copy(find_model("demo"), tmp_path / "my.gguf")
+    (tmp_path / "gold.jsonl").write_text(
+        '{"text":"see you at noon","label":"ham"}\n{"text":"WIN a prize","label":"spam"}\n'
+    )
+    ended = shell(line, **variables)
+    assert ended.returncode == 0, ended.stderr
+    assert ids(tmp_path / "out.jsonl") == [1, 2]
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", "2>/dev/full", ">/dev/full"])
+def test_a_run_needs_no_stream_that_it_does_not_use(closed, shell: Shell, tmp_path) -> None:
+    ended = shell(f"{LABEL} --model demo -o out.jsonl {closed}")
+    assert ended.returncode == 0, ended.stderr
+    assert ids(tmp_path / "out.jsonl") == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "sentence"),
+    [
+        (f"{LABEL} --model demo >&-", 2, b"standard output is closed"),
+        ("safeguard label - --policy spam --model demo <&-", 2, b"standard input is closed"),
+        (f"{LABEL} --model demo >/dev/full", 1, b"standard output"),
+        ("safeguard policy list >/dev/full", 1, b"standard output cannot be written: No space left"),
+        ("safeguard policy list >&-", 2, b"standard output is closed"),
+        ("safeguard policy show spam >/dev/full", 1, b"standard output cannot be written: No space left"),
+        ("safeguard --help >/dev/full", 1, b"standard output cannot be written: No space left"),
+        ("safeguard --version >&-", 2, b"standard output is closed"),
+        (f"{LABEL} --model demo --dry-run >/dev/full", 1, b"standard output cannot be written: No space left"),
+        ("safeguard label missing.jsonl --policy spam 2>&-", 2, b""),
+        ("safeguard label --no-such-option 2>/dev/full", 2, b""),
+    ],
+)
+def test_a_stream_that_is_needed_and_gone_is_a_sentence(line, code, sentence, shell: Shell) -> None:
+    ended = shell(line)
+    assert ended.returncode == code
+    assert sentence in ended.stderr
+    assert b"internal error" not in ended.stderr
+    assert b"Exception ignored" not in ended.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"{LABEL} --model demo -o out.jsonl --progress plain && safeguard show out.jsonl",
+        f"{LABEL} --model demo --dry-run",
+        "safeguard eval gold\u00e9.jsonl --policy spam --model demo --effort none",
+        "safeguard label --help && safeguard policy list && safeguard models",
+    ],
+)
+def test_a_narrow_encoding_is_no_failure(encoding, line, shell: Shell, tmp_path) -> None:
+    gold = '{"text":"see you \u2192","label":"ham"}\n{"text":"WIN \u00e9","label":"spam"}\n'
+    (tmp_path / "gold\u00e9.jsonl").write_text(gold)
+    ended = shell(line, PYTHONIOENCODING=encoding)
+    assert ended.returncode == 0, ended.stderr
+    assert b"Error" not in ended.stderr
+
+
+def test_json_is_utf8_whatever_the_encoding_of_the_terminal(shell: Shell, tmp_path) -> None:
+    (tmp_path / "gold.jsonl").write_text('{"text":"\u2192 see you","label":"spam"}\n{"text":"WIN","label":"spam"}\n')
+    ended = shell("safeguard eval gold.jsonl --policy spam --model demo --effort none --json", PYTHONIOENCODING="ascii")
+    assert json.loads(ended.stdout)["rows"] == 2
+
+
+def test_names_that_are_no_utf8(shell: Shell, tmp_path) -> None:
+    for line in (
+        b"mv in.jsonl i\xe9.jsonl; safeguard label i\xe9.jsonl --policy spam --model demo --effort none -o o\xe9.jsonl",
+        b"safeguard label i\xe9.jsonl --policy spam --model demo --effort none -o o\xe9.jsonl",
+        b"safeguard show o\xe9.jsonl --json | python3 -m json.tool",
+        b"safeguard compare o\xe9.jsonl o\xe9.jsonl --json",
+        b"safeguard report o\xe9.jsonl -o r\xe9.html",
+    ):
+        ended = shell(line)
+        assert ended.returncode == 0, (line, ended.stderr)
+    assert ended.stderr == b"r\\udce9.html is written; it opens in any browser, without a network\n"
+
+
+def test_a_file_named_like_standard_input_is_a_file(shell: Shell, tmp_path) -> None:
+    ended = shell(
+        "mv in.jsonl ./-; safeguard label ./- --format jsonl --policy spam --model demo -o out.jsonl </dev/null"
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ids(tmp_path / "out.jsonl") == [1, 2]
+    assert b"2, 2 labelled" in ended.stderr
+
+
+def test_a_deleted_working_folder(shell: Shell, tmp_path) -> None:
+    command = f"safeguard label {tmp_path}/in.jsonl --policy spam --model demo --effort none -o {tmp_path}/out.jsonl"
+    ended = shell(f"mkdir gone && cd gone && rmdir ../gone && {command}")
+    assert ended.returncode == 0, ended.stderr
+    assert ids(tmp_path / "out.jsonl") == [1, 2]
+    assert shell("mkdir gone && cd gone && rmdir ../gone && safeguard label in.jsonl --policy spam").returncode == 2
+
+
+def long_input(tmp_path: Path) -> None:
+    rows = (json.dumps({"id": n, "text": f"the meeting about part {n} is at noon"}) for n in range(300))
+    (tmp_path / "in.jsonl").write_text("\n".join(rows))
+
+
+WAIT = "for i in $(seq 400); do [ -s out.jsonl ] && break; sleep 0.02; done"
+
+
+def test_a_hangup_ends_a_run_like_a_termination(shell: Shell, tmp_path) -> None:
+    long_input(tmp_path)
+    command = "safeguard label in.jsonl --policy spam --model demo -o out.jsonl"
+    ended = shell(f"{command} & p=$!; {WAIT}; kill -HUP $p; wait $p")
+    assert ended.returncode == 143, ended.stderr
+    done = ids(tmp_path / "out.jsonl")
+    assert done == list(range(len(done)))
+    assert 0 < len(done) < 300
+    assert b"to go on: safeguard label" in ended.stderr
+
+
+@pytest.mark.parametrize("name", ["HUP", "INT", "TERM"])
+def test_a_signal_that_was_ignored_stays_ignored(name, shell: Shell, tmp_path) -> None:
+    long_input(tmp_path)
+    command = f"(trap '' {name}; exec safeguard label in.jsonl --policy spam --model demo --effort none -o out.jsonl)"
+    ended = shell(f"{command} & p=$!; {WAIT}; kill -{name} $p; wait $p")
+    assert ended.returncode == 0, ended.stderr
+    assert ids(tmp_path / "out.jsonl") == list(range(300))
