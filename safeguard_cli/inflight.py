@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -55,14 +55,19 @@ class InFlight:
         self._known: OrderedDict[bytes, Answer] = OrderedDict()  # by hash of the content, most recently met last
         self.broken: SafeguardError | None = None
         self._rows: deque[Row] = deque()  # in input order; the first is number `written`
+        self._undecided: Counter[Answer] = Counter()  # rows that wait for each
         self._most = WAITING * prepared.shape.plan.slots
 
     def label(self, records: Iterator[Record], engine: Engine | ServerEngine, sink: Sink) -> None:
         """Label all records, the first of which is number `written`. Raises SafeguardError when the input breaks off
         or the output cannot be written."""
         labeling = self.prepared.labeling
+        self.progress.start_rows()
         for completion in engine.complete(self._prompts(self._readable(records), sink)):
-            labeling.finish(self._rows[completion.prompt.row - self.written].answer, completion)
+            answer = self._rows[completion.prompt.row - self.written].answer
+            labeling.finish(answer, completion)
+            if answer.done:
+                self.progress.row_decided(answer.verdicts, self._undecided.pop(answer))
             self.progress.tokens(len(completion.prompt.ids), completion.generated)
             if self.journal:
                 self.journal.manifest.prompt_tokens += len(completion.prompt.ids)
@@ -74,14 +79,7 @@ class InFlight:
 
     def counts(self) -> dict[str, Any]:
         """What came out so far, as the manifest says it."""
-        progress = self.progress
-        return {
-            "rows": progress.rows,
-            "rows_in_error": progress.rows_in_error,
-            "errors": dict(progress.errors),
-            "labels": {name: dict(counts) for name, counts in progress.tally.items()},
-            "violating": dict(progress.violating),
-        }
+        return self.progress.written.as_dict()
 
     def _readable(self, records: Iterator[Record]) -> Iterator[Record]:
         """The records up to where the input breaks off: rows in flight are finished before that is said."""
@@ -129,6 +127,10 @@ class InFlight:
             answer, prompts = self._answer(record.error or self.selector.select(record), number)
             row = Row(record, answer)
         self._rows.append(row)
+        if row.answer.done:
+            self.progress.row_decided(row.answer.verdicts)
+        else:
+            self._undecided[row.answer] += 1
         return prompts
 
     def _answer(self, text: str | RowError, number: int) -> tuple[Answer, list[list[Prompt]]]:
@@ -165,7 +167,7 @@ class InFlight:
                 self._rows.popleft()
                 self.written += 1
                 self.truncated += bool(row.answer.truncated)
-                self.progress.row(verdicts)
+                self.progress.row_written(verdicts)
                 if self.journal:
                     self.digest.add(row.record)
                     if self.kept is None:

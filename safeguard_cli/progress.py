@@ -1,282 +1,298 @@
-"""What a person sees while a run works, and the summary at its end; all of it on standard error."""
+"""Counts what a run did and how far it is, and lets a display show it; the summary at its end."""
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, NoReturn
+from typing import Any, Literal, Protocol
 
-from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, Group, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.segment import Segment
-from rich.table import Table
-from rich.text import Text
-from tqdm import tqdm
-
+from safeguard_cli.engine.reports import Report, Stage
 from safeguard_cli.policy import Policy
-from safeguard_cli.terminal import console, cut
+from safeguard_cli.terminal import console
 from safeguard_cli.verdict import Verdict
 
 Kind = Literal["auto", "rich", "plain", "none"]
 
-REFRESHES_PER_SECOND = 8
-PLAIN_SECONDS = 10.0
-MOST_LABELS = 8
 _WINDOW = 60  # the rates are those of about the last minute
 
 
+class Display(Protocol):
+    """Shows a Progress on standard error. `refresh` is called every `seconds` seconds, in a thread of its own."""
+
+    seconds: float
+
+    def open(self) -> None:
+        """Begin to show something."""
+
+    def refresh(self) -> None:
+        """Show how far the run is now."""
+
+    def close(self) -> None:
+        """Take the display away."""
+
+
 def make_progress(kind: Kind, policies: Sequence[Policy], total: int | None = None, *, quiet: bool = False) -> Progress:
-    """The Progress for this run: `auto` is `rich` at a terminal and `plain` elsewhere; `quiet` is `none`.
+    """Return the Progress for this run: `auto` is `rich` at a terminal and `plain` elsewhere; `quiet` is `none`.
 
     `total` is the number of rows, None while unknown: it may be set later (`progress.total = n`).
     """
-    stream = sys.stderr
-    if quiet or kind == "none" or stream is None:
-        return Progress(policies, total)
-    at_terminal = console().is_interactive and (kind == "rich" or stream.isatty())  # FORCE_COLOR makes no terminal
-    return _Rich(policies, total) if kind != "plain" and at_terminal else _Plain(policies, total)
+    progress = Progress(policies, total)
+    if not quiet and kind != "none" and sys.stderr is not None:
+        from safeguard_cli.display import make_display
+
+        progress.show_on(lambda: make_display(progress, plain=kind == "plain"))
+    return progress
 
 
-class Progress:
-    """Counts what a run did, and shows nothing: the counters alone, cheap enough to be told of every row.
+class Counts:
+    """What came out of rows: those in error, by code, and under each policy its labels and how many rows violate."""
 
-    Use it as a context manager around the work, then call `finish`. The display reads the counters from its own thread.
-    """
-
-    shows_summary = False
-
-    def __init__(
-        self, policies: Sequence[Policy], total: int | None = None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.total = total
-        self.rows = 0
-        self.rows_in_error = 0
+    def __init__(self, names: Sequence[str]) -> None:
+        self.rows = self.rows_in_error = 0
         self.errors: Counter[str] = Counter()  # rows by code; a row counts once per code, whatever the policies
-        self.prompt_tokens = 0
-        self.generated_tokens = 0
-        self.tally: dict[str, Counter[str]] = {policy.name: Counter() for policy in policies}
+        self.labels: dict[str, Counter[str]] = {name: Counter() for name in names}
         self.violating: Counter[str] = Counter()  # by policy; with --threshold not the sum over violating labels
-        self._policies = policies
-        self._clock = clock
-        self._start = clock()
-        self._before = 0
-        self._samples: deque[tuple[float, int, int]] = deque([(self._start, 0, 0)], maxlen=_WINDOW)
 
-    def __enter__(self) -> Progress:
-        self._start, self._before = self._clock(), self.rows  # rows of an earlier session count, not for the rates
-        self._samples[0] = (self._start, self.rows, 0)
-        self._open()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._close()
-
-    def row(self, verdicts: Mapping[str, Verdict]) -> None:
-        """Count a finished row: its Verdict under each policy's name."""
-        self.rows += 1
+    def add(self, verdicts: Mapping[str, Verdict], rows: int = 1) -> None:
+        """Count `rows` rows that have the same Verdicts, which stand under their policies' names."""
+        self.rows += rows
         codes: set[str] | None = None
         for name, verdict in verdicts.items():
             if verdict.error is not None:
                 codes = {verdict.error.code} | (codes or set())
             elif verdict.label is not None:
-                self.tally[name][verdict.label] += 1
+                self.labels[name][verdict.label] += rows
                 if verdict.violates:
-                    self.violating[name] += 1
+                    self.violating[name] += rows
         if codes:
-            self.rows_in_error += 1
-            self.errors.update(codes)
-        self._tick()
+            self.rows_in_error += rows
+            for code in codes:
+                self.errors[code] += rows
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the counts as a manifest holds them."""
+        return {
+            "rows": self.rows,
+            "rows_in_error": self.rows_in_error,
+            "errors": dict(self.errors),
+            "labels": {name: dict(counts) for name, counts in self.labels.items()},
+            "violating": dict(self.violating),
+        }
+
+    def restore(self, counts: Mapping[str, Any]) -> None:
+        """Take the counts of an earlier session from its manifest."""
+        self.rows, self.rows_in_error = counts["rows"], counts["rows_in_error"]
+        self.errors = Counter(counts["errors"])
+        self.violating = Counter(counts["violating"])
+        for name, labels in counts["labels"].items():
+            self.labels[name] = Counter(labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a run is, over about the last minute; `seconds_left` is None while nothing tells, and with `at_least`
+    it is a lower bound."""
+
+    rows: float
+    tokens: float
+    seconds_left: float | None = None
+    at_least: bool = False
+
+
+class Progress:
+    """Counts what a run did, cheap enough to be told of every row, and has a display show it, where there is one.
+
+    Use it as a context manager around the work, then call `finish`. `written` counts the rows of the output, `decided`
+    those too that wait for an earlier row. Nothing that a display does can end a run: one that fails is switched off,
+    and `failure` is why.
+    """
+
+    def __init__(
+        self, policies: Sequence[Policy], total: int | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.policies, self.total, self.clock = policies, total, clock
+        names = [policy.name for policy in policies]
+        self.written, self.decided = Counts(names), Counts(names)
+        self.prompt_tokens = 0
+        self.generated_tokens = 0
+        self.last = Report()  # what the engine said last
+        self.failure: Exception | None = None
+        self._display: Display | None = None
+        self._make_display: Callable[[], Display] | None = None
+        self._summarize = False
+        self._lock = threading.RLock()
+        self._over = threading.Event()
+        self._ticker: threading.Thread | None = None
+        self._opened = self._start = clock()
+        self._before = 0  # rows of an earlier session count, not for the rates
+        self._stage: Stage = "rows"
+        self._samples = deque([(self._start, 0, 0)], maxlen=_WINDOW)
+
+    def show_on(self, make: Callable[[], Display]) -> None:
+        """Have a display show this, from when the work begins."""
+        self._make_display, self._summarize = make, True
+
+    @property
+    def shown(self) -> bool:
+        """Whether somebody watches."""
+        return self._make_display is not None
+
+    def __enter__(self) -> Progress:
+        self._opened = self.clock()
+        self.start_rows()
+        self._over.clear()
+        self._safely(self._open)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._close()
+
+    def start_rows(self) -> None:
+        """Begin to measure how fast rows are decided: those so far are of an earlier session."""
+        self._start, self._before = self.clock(), self.decided.rows
+        self._samples = deque([(self._start, self._before, self.read + self.generated)], maxlen=_WINDOW)
+
+    def row(self, verdicts: Mapping[str, Verdict]) -> None:
+        """Count a row that is decided and written: its Verdict under each policy's name."""
+        self.decided.add(verdicts)
+        self.written.add(verdicts)
+
+    def row_decided(self, verdicts: Mapping[str, Verdict], rows: int = 1) -> None:
+        """Count rows that are decided, written or not."""
+        self.decided.add(verdicts, rows)
+
+    def row_written(self, verdicts: Mapping[str, Verdict]) -> None:
+        """Count a decided row that is written."""
+        self.written.add(verdicts)
+
+    def restore(self, counts: Mapping[str, Any]) -> None:
+        """Take the counts of an earlier session from its manifest."""
+        self.decided.restore(counts)
+        self.written.restore(counts)
 
     def tokens(self, prompt: int = 0, generated: int = 0) -> None:
         """Count tokens that the model read (`prompt`) and wrote (`generated`) since the last call."""
         self.prompt_tokens += prompt
         self.generated_tokens += generated
-        self._tick()
+
+    def report(self, report: Report) -> None:
+        """Take what the engine says of itself."""
+        self.last = report
+
+    def refresh(self) -> None:
+        """Have the display show how far the run is."""
+        self._safely(lambda: self._display.refresh() if self._display else None)
 
     def finish(self) -> None:
         """Take the display away and print the summary, once."""
         self._close()
-        if self.shows_summary:
-            self.shows_summary = False
-            with suppress(OSError):  # a full disk or a reader gone on standard error is no reason to lose data
-                console().print(self.summary())
+        if self._summarize:
+            self._summarize = False
+            with suppress(Exception):  # a full disk or a reader gone on standard error is no reason to lose data
+                from safeguard_cli.display import summary
 
-    def summary(self) -> RenderableType:
-        """Rows, errors, time and rates, and per policy each label with its count, share and bar."""
-        seconds = self._clock() - self._start
-        tokens = self.prompt_tokens + self.generated_tokens
-        total = f" of {self.total:,}" if self.total is not None and self.total != self.rows else ""
-        facts = Table.grid(padding=(0, 2, 0, 0))
-        facts.add_row("rows", Text(f"{self.rows:,}{total}, {self.rows - self.rows_in_error:,} labelled"))
-        if self.errors:
-            codes = ", ".join(f"{count:,} {code}" for code, count in self.errors.most_common())
-            facts.add_row("errors", Text(f"{self.rows_in_error:,} ({codes})", "red"))
-        facts.add_row(
-            "time", Text(f"{span(seconds)}, {_number((self.rows - self._before) / max(seconds, 1e-9))} rows/s")
-        )
-        rate = _number(tokens / max(seconds, 1e-9))
-        facts.add_row(
-            "tokens", Text(f"{self.prompt_tokens:,} read, {self.generated_tokens:,} written, {rate} tokens/s")
-        )
-        return Group(facts, *self._tallies(console().width, None))
+                console().print(summary(self))
 
-    def _open(self) -> None:
-        """Begin to show something."""
+    @property
+    def read(self) -> int:
+        """Tokens of rows that the model read in this session, those of rows under way as far as they are known."""
+        return max(self.prompt_tokens, self.last.read)
 
-    def _close(self) -> None:
-        """Take it away; called twice without harm."""
+    @property
+    def generated(self) -> int:
+        """Tokens that the model wrote in this session, those of rows under way as far as they are known."""
+        return max(self.generated_tokens, self.last.written)
 
-    def _tick(self) -> None:
-        """Called after every change of the counters: must cost next to nothing."""
+    @property
+    def seconds(self) -> float:
+        """Seconds since rows are being decided."""
+        return self.clock() - self._start
 
-    def _rates(self) -> tuple[float, float]:
-        """Rows and tokens per second, over about the last minute or since the start while few rows are done."""
-        now, tokens = self._clock(), self.prompt_tokens + self.generated_tokens
-        if now - self._samples[-1][0] >= 1:
-            self._samples.append((now, self.rows, tokens))
-        then, rows, tokens_then = self._samples[0]
-        if self.rows - rows < 10:
-            then, rows, tokens_then = self._start, self._before, 0
+    @property
+    def seconds_open(self) -> float:
+        """Seconds since the beginning, loading included."""
+        return self.clock() - self._opened
+
+    @property
+    def rows_here(self) -> int:
+        """Rows that this session decided."""
+        return self.decided.rows - self._before
+
+    def pace(self) -> Pace:
+        """Return rows and tokens a second over about the last minute, and from these the time left."""
+        now, rows, report, samples = self.clock(), self.decided.rows, self.last, self._samples
+        tokens = report.policy if report.stage == "policy" else self.read + self.generated
+        if report.stage != self._stage:  # a policy is read at another speed
+            self._stage = report.stage
+            samples = self._samples = deque([(now, rows, tokens)], maxlen=_WINDOW)
+        if now - samples[-1][0] >= 1:
+            samples.append((now, rows, tokens))
+        then, rows_then, tokens_then = samples[0]
         seconds = max(now - then, 1e-9)
-        return (self.rows - rows) / seconds, (tokens - tokens_then) / seconds
+        rows_rate = (rows - rows_then) / seconds
+        if rows - rows_then < 10:  # few rows tell more over the whole time
+            rows_rate = self.rows_here / max(self.seconds, 1e-9)
+        tokens_rate = max(tokens - tokens_then, 0) / seconds
+        return Pace(rows_rate, tokens_rate, *self._left(report, rows_rate, tokens_rate))
 
-    def _tallies(self, width: int, most: int | None) -> Iterator[RenderableType]:
-        """Per policy a heading and its labels, at most `most` of them: the most frequent when there are more."""
-        longest = max(cell_len(cut(label, width)) for policy in self._policies for label in policy.labels)
-        if any(len(policy.labels) > MOST_LABELS for policy in self._policies):
-            longest = max(longest, len("… 999 more"))
-        count_width, bar_width = max(7, len(f"{self.rows:,}")), max(width // 6, 1)
-        name_width = max(1, min(longest, width - bar_width - count_width - 25))
-        for policy in self._policies:
-            counts = self.tally[policy.name].copy()  # in one step: the run goes on counting in its own thread
-            labelled = sum(counts.values())
-            shown = list(policy.labels)
-            if most is not None and len(shown) > most + 1:  # never "… 1 more"
-                shown = sorted(shown, key=counts.__getitem__, reverse=True)[:most]
-            table = Table.grid(padding=(0, 2, 0, 0))
-            table.add_column(width=name_width + 2, no_wrap=True)
-            table.add_column(width=bar_width)
-            table.add_column(justify="right", width=count_width)
-            table.add_column(justify="right", width=7)
-            table.add_column()
-            for label in shown:
-                violates = label in policy.violates
-                count, style = counts[label], "red" if violates else "cyan"
-                bar = ProgressBar(max(labelled, 1), count, complete_style=style, finished_style=style)
-                mark = Text("violates", "red") if violates else ""
-                table.add_row("  " + cut(label, name_width), bar, f"{count:,}", _share(count, labelled), mark)
-            if rest := len(policy.labels) - len(shown):
-                count = labelled - sum(counts[label] for label in shown)
-                more = Text(cut(f"… {rest} more", name_width), "dim")
-                table.add_row(Text("  ") + more, "", f"{count:,}", _share(count, labelled))
-            violating = f"{self.violating[policy.name]:,} of {labelled:,} violate"
-            yield Text.assemble((cut(policy.name, width - len(violating) - 4), "bold"), "  ", (violating, "dim"))
-            yield table
+    def _left(self, report: Report, rows_rate: float, tokens_rate: float) -> tuple[float | None, bool]:
+        """Estimate the seconds left: rows to come times the mean tokens of a row, at the speed of the last minute.
 
-
-class _Rich(Progress):
-    """A live display at a terminal, gone when it closes."""
-
-    shows_summary = True
+        The rows under way have not all their tokens yet: while they outweigh those that are decided, the mean is a
+        lower bound.
+        """
+        if self.total is None or report.stage != "rows":
+            return None, False
+        left = max(self.total - self.decided.rows, 0)
+        if not left:
+            return 0.0, False
+        if not report.under_way:  # by an engine that does not report
+            return (left / rows_rate if rows_rate else None), False
+        tokens = self.read + self.generated
+        if not tokens or not tokens_rate:
+            return None, False
+        mean = tokens / (self.rows_here + report.under_way)
+        return mean * left / tokens_rate, self.rows_here < report.under_way
 
     def _open(self) -> None:
-        # Standard output carries data: rich must not take it over.
-        self._live = Live(
-            self, console=console(), refresh_per_second=REFRESHES_PER_SECOND, transient=True, redirect_stdout=False
-        )
-        self._live.start(refresh=True)
-
-    def _close(self) -> None:
-        self._live.stop()
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
-        width = options.max_width - 3  # room for ^C, which the terminal itself prints after the last line
-        rows_per_second, tokens_per_second = self._rates()
-        done = f"{self.rows:,} rows"
-        if self.total:
-            done = f"{self.rows:,}/{self.total:,} rows  {_share(self.rows, self.total)}"
-        unknown = self.total is None
-        bar = ProgressBar(self.total, self.rows, width - len(done) - 2, pulse=unknown, complete_style="green")
-        head = Table.grid(padding=(0, 2, 0, 0))
-        head.add_row(bar, Text(done, "bold"))
-        if self.total is None or not rows_per_second:
-            when = f"{span(self._clock() - self._start)} so far · "
-        else:
-            when = f"{span(max(self.total - self.rows, 0) / rows_per_second)} left · "
-        rates = Text.assemble(
-            f"{_number(rows_per_second)} rows/s · ",
-            when,
-            f"{_number(tokens_per_second)} tokens/s · ",
-            (_errors(self.rows_in_error), "red" if self.rows_in_error else "dim"),
-            no_wrap=True,
-            overflow="ellipsis",
-        )
-        lines = (options.size.height - 4) // len(self._policies)  # each policy has a heading and a line for more
-        most = max(1, min(MOST_LABELS, lines - 2))
-        everything = Group(head, rates, *self._tallies(width, most))
-        # Never taller than the terminal: what has scrolled away could not be erased.
-        for line in console.render_lines(everything, options.update_width(width), pad=False)[: options.size.height - 2]:
-            yield from line
-            yield Segment.line()
-
-
-class _Plain(Progress):
-    """tqdm's line in a log, at the start and then every ten seconds or so."""
-
-    shows_summary = True
-
-    def _open(self) -> None:
-        self._bar: tqdm[NoReturn] = tqdm(
-            total=self.total, unit=" rows", ascii=True, mininterval=PLAIN_SECONDS, leave=False, file=_Lines()
-        )
-        self._next = self._clock() + PLAIN_SECONDS
-
-    def _close(self) -> None:
-        self._bar.close()
-
-    def _tick(self) -> None:
-        now = self._clock()
-        if now < self._next:
+        if self._make_display is None:
             return
-        self._next = now + PLAIN_SECONDS
-        self._bar.total, self._bar.n = self.total, self.rows
-        tokens_per_second = _number(self._rates()[1])
-        self._bar.set_postfix_str(f"{tokens_per_second} tokens/s, {_errors(self.rows_in_error)}")
+        self._display = self._make_display()
+        self._display.open()
+        self._ticker = threading.Thread(target=self._tick, args=(self._display.seconds,), name="display", daemon=True)
+        self._ticker.start()
 
+    def _tick(self, seconds: float) -> None:
+        while not self._over.wait(seconds) and self._display is not None:
+            self.refresh()
 
-class _Lines:
-    """Standard error as a log: tqdm redraws its line with a carriage return, here each becomes a line of its own."""
+    def _close(self) -> None:
+        self._over.set()
+        self._safely(lambda: self._display.close() if self._display else None)
+        self._display = None
 
-    def write(self, text: str) -> None:
-        if line := text.strip("\r\n").rstrip():
-            with suppress(OSError):
-                sys.stderr.write(line + "\n")
-
-    def flush(self) -> None:
-        with suppress(OSError):
-            sys.stderr.flush()
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
-
-
-def _errors(count: int) -> str:
-    return "1 error" if count == 1 else f"{count:,} errors"
-
-
-def _share(count: int, total: int) -> str:
-    return f"{100 * count / max(total, 1):.1f} %"
+    def _safely(self, action: Callable[[], None]) -> None:
+        """Let the display do something. The one place where its failures end, whatever they are."""
+        with self._lock:
+            try:
+                action()
+            except Exception as failure:
+                self.failure = failure
+                display, self._display = self._display, None
+                with suppress(Exception):
+                    if display is not None:
+                        display.close()
+                console.cache_clear()  # what it could not print must not stand before the next sentence
 
 
 def span(seconds: float) -> str:
-    """Seconds as `1:02:03` or `2:03`."""
+    """Return seconds as `1:02:03` or `2:03`."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

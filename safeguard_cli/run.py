@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -31,7 +32,7 @@ from safeguard_cli.resume import START_OVER, InputHash, Shape, check_input, find
 from safeguard_cli.servers import key, without_secrets
 from safeguard_cli.setup import Prepared, Settings, decides, engine_spec, load_policies, machine, prepare
 from safeguard_cli.target import Output, describe_output, open_target
-from safeguard_cli.terminal import note, warn
+from safeguard_cli.terminal import note, one_file, warn
 
 if TYPE_CHECKING:
     from safeguard_cli.engine.remote import ServerEngine
@@ -45,6 +46,8 @@ Preparer = Callable[[Settings, tuple[Policy, ...], Mapping[str, object], int | N
 
 def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Preparer = prepare) -> int:
     """Run `safeguard label`. Returns the exit code; raises SafeguardError with a sentence for the user."""
+    if _rows_and_messages_share_a_file(settings):
+        settings = replace(settings, quiet=True)
     if (parquet := parquet_target(settings)) is not None:
         with sentences():
             return label_to_parquet(settings, parquet, lambda inner: label(inner, make_engine, prepare))
@@ -111,14 +114,13 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
                 target = target.with_name(f"{target.name}.retry{target.suffix}")
         if settings.limit is not None and run.kept is None:
             records = islice(records, max(0, settings.limit - run.written))
-        with _engine(settings, prepared, make_engine) as engine:
+        with progress, _engine(settings, prepared, make_engine) as engine:
             if run.journal:
                 run.journal.begin()
             append = run.journal is not None and run.journal.offset > 0
             with open_sink(target, source=source, append=append, **output) as sink:
                 try:
-                    with progress:
-                        run.label(records, engine, sink)
+                    run.label(records, engine, sink)
                 except BaseException as stop:
                     if run.journal:
                         run.journal.manifest.policy_tokens += engine.policy_tokens
@@ -129,7 +131,12 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
         progress.finish()
     if run.truncated:
         warn(f"{run.truncated:,} rows were longer than --ctx allows and were labelled by their beginning")
-    return errors.ROWS_IN_ERROR if progress.rows_in_error else errors.OK
+    return errors.ROWS_IN_ERROR if progress.written.rows_in_error else errors.OK
+
+
+def _rows_and_messages_share_a_file(settings: Settings) -> bool:
+    """Whether only errors and warnings may be printed, for all else would stand among the rows."""
+    return one_file() and (settings.output == "-" or (settings.output is None and not sys.stdout.isatty()))
 
 
 def _check_input(
@@ -152,11 +159,7 @@ def _check_input(
     )
     run.written = journal.rows
     if journal.rows and (counts := journal.manifest.counts):
-        progress.rows, progress.rows_in_error = counts["rows"], counts["rows_in_error"]
-        progress.errors.update(counts["errors"])
-        progress.violating.update(counts["violating"])
-        for name, labels in counts["labels"].items():
-            progress.tally[name].update(labels)
+        progress.restore(counts)
 
 
 def _stopped(run: InFlight, sink: Sink, stop: BaseException, target: Path | BinaryIO, lasting: bool) -> None:
@@ -229,7 +232,7 @@ def _finish(
     exhausted = settings.limit is None or run.written < settings.limit
     journal.finish(
         {
-            "exit_code": errors.ROWS_IN_ERROR if run.progress.rows_in_error else errors.OK,
+            "exit_code": errors.ROWS_IN_ERROR if run.progress.written.rows_in_error else errors.OK,
             **run.counts(),
             "rows": run.written,
             "input_exhausted": before["input_exhausted"] if before else exhausted,

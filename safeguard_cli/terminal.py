@@ -60,6 +60,14 @@ def console() -> Console:
     return _Console(stderr=True, no_color=no_color, highlight=False, markup=False, emoji=False)
 
 
+def one_file() -> bool:
+    """Whether standard output and standard error go to the same file, pipe or terminal."""
+    try:
+        return os.path.samestat(os.fstat(1), os.fstat(2))
+    except OSError:  # one of them is closed
+        return False
+
+
 def note(text: str) -> None:
     """Print a sentence on standard error."""
     _say(Text(safe(text)))

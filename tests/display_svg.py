@@ -10,8 +10,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from safeguard_cli.display import Rich
 from safeguard_cli.policy import Policy
-from safeguard_cli.progress import Progress, _Rich
+from safeguard_cli.progress import Progress
 from safeguard_cli.verdict import Verdict
 
 COMMAND = "safeguard label samples/messages.jsonl --policy spam --model demo"
@@ -20,7 +21,7 @@ COMMAND = "safeguard label samples/messages.jsonl --policy spam --model demo"
 def example() -> Progress:
     """A run over 72 rows after less than a second, 44 of them done, at the speed measured on two cores."""
     now = [0.0]
-    progress = _Rich([Policy("spam", "…", ("ham", "spam"), ("spam",))], 72, clock=lambda: now[0])
+    progress = Progress([Policy("spam", "…", ("ham", "spam"), ("spam",))], 72, clock=lambda: now[0])
     for number in range(44):
         now[0] += 1 / 68
         label = "spam" if number % 19 in (0, 2, 3, 5, 8, 9, 12, 14, 17) else "ham"
@@ -35,7 +36,7 @@ def svg(width: int = 80) -> str:
         record=True, width=width, height=24, file=io.StringIO(), force_terminal=True, color_system="truecolor"
     )
     console.print(Text("$ ", "bold green") + Text(COMMAND), no_wrap=True, crop=True)
-    console.print(example())
+    console.print(Rich(example()))
     picture = console.export_svg(title="safeguard", unique_id="safeguard")
     return re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)
 

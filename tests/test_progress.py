@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pty
 import subprocess
 import sys
 import timeit
+from pathlib import Path
 
 import pytest
 from display_svg import example, svg
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
+from runs import ids
 
+from safeguard_cli.display import Plain, Rich, make_display, summary
+from safeguard_cli.engine.reports import Report
 from safeguard_cli.policy import Policy
-from safeguard_cli.progress import Progress, _Plain, _Rich, make_progress
+from safeguard_cli.progress import Progress, make_progress
+from safeguard_cli.terminal import console, note
 from safeguard_cli.verdict import RowError, Verdict
 
 SPAM = Policy("spam", "text", ("ham", "spam"), ("spam",))
@@ -57,6 +65,8 @@ class Clock:
 
 
 def shown(renderable, width=80, height=24):
+    """What a terminal of this size shows of a Progress, or of anything else."""
+    renderable = Rich(renderable) if isinstance(renderable, Progress) else renderable
     console = Console(width=width, height=height, file=io.StringIO(), markup=False, highlight=False)
     console.print(renderable)
     return console.file.getvalue()
@@ -90,8 +100,9 @@ def test_counts_rows_labels_violations_and_errors():
     progress.row({"spam": Verdict("ham", True), "topics": Verdict(error=RowError("too_long", "…"))})
     progress.tokens(prompt=5)
     progress.tokens(prompt=2, generated=1)
-    assert (progress.rows, progress.rows_in_error, progress.errors) == (3, 2, {"bad_json": 1, "too_long": 1})
-    assert (progress.tally["spam"], progress.violating) == ({"ham": 2}, {"spam": 1, "topics": 1})
+    done = progress.written
+    assert (done.rows, done.rows_in_error, done.errors) == (3, 2, {"bad_json": 1, "too_long": 1})
+    assert (done.labels["spam"], done.violating) == ({"ham": 2}, {"spam": 1, "topics": 1})
     assert (progress.prompt_tokens, progress.generated_tokens) == (7, 1)
 
 
@@ -113,7 +124,7 @@ def test_display_shows_rows_rates_time_left_tally_and_errors():
 @pytest.mark.parametrize("unknown", [None, 0])
 def test_display_without_a_total_counts_up(unknown):
     clock = Clock()
-    progress = _Rich([SPAM], unknown, clock)
+    progress = Progress([SPAM], unknown, clock)
     clock.now += 65
     progress.row({"spam": HAM})
     assert "1 rows" in shown(progress)
@@ -126,7 +137,7 @@ def test_display_without_a_total_counts_up(unknown):
 )
 def test_display_fits_the_terminal(policies, width, height):
     clock = Clock()
-    progress = _Rich(policies, 10**9, clock)
+    progress = Progress(policies, 10**9, clock)
     for number in range(1, 2001):
         clock.now += 0.001
         progress.row({policy.name: Verdict(policy.labels[number % len(policy.labels)], False) for policy in policies})
@@ -137,27 +148,27 @@ def test_display_fits_the_terminal(policies, width, height):
 
 
 def test_display_of_many_labels_shows_the_most_frequent():
-    progress = _Rich([TOPICS], None)
+    progress = Progress([TOPICS], None)
     for number in range(20):
         for _ in range(number + 1):
             progress.row({"topics": Verdict(f"topic {number}", False)})
     text = shown(progress)
     assert "topic 19" in text and "topic 12" in text and "topic 11" not in text
     assert "… 12 more" in text
-    assert "topic 0" in shown(progress.summary())
+    assert "topic 0" in shown(summary(progress))
 
 
 def test_names_reach_the_terminal_only_as_escapes():
     policy = Policy("spam", "x", ("a[bold]b[/bold]", "c"), ("c",))
     object.__setattr__(policy, "labels", ("a[bold]b[/bold]", "\x1b[2Jc"))  # what Policy itself would refuse
-    text = shown(_Rich([policy], None)) + shown(Progress([policy], None).summary())
+    text = shown(Progress([policy], None)) + shown(summary(Progress([policy], None)))
     assert "\x1b" not in text
     assert r"\x1b[2Jc" in text and "a[bold]b[/bold]" in text
 
 
 def test_rates_are_those_of_the_last_minute():
     clock = Clock()
-    progress = _Rich([SPAM], 10_000, clock)
+    progress = Progress([SPAM], 10_000, clock)
     for second in range(200):
         clock.now += 1
         for _ in range(2 if second < 100 else 20):
@@ -173,24 +184,42 @@ def test_summary_shows_totals_and_error_codes():
         progress.row({"spam": verdict})
     progress.tokens(30, 10)
     clock.now += 3605
-    text = shown(progress.summary())
+    text = shown(summary(progress))
     for part in ("4 of 5, 2 labelled", "2 (2 bad_json)", "1:00:05", "30 read, 10 written", "100.0 %", "violates"):
         assert part in text
 
 
 def test_plain_is_a_line_now_and_then(capsys):
     clock = Clock()
-    progress = _Plain([SPAM], 100, clock)
-    with progress:
-        for _ in range(50):
-            clock.now += 0.5
-            progress.row({"spam": HAM})
+    progress = Progress([SPAM], 100, clock)
+    display = Plain(progress)
+    display.open()
+    for _ in range(50):
+        clock.now += 0.5
+        progress.row({"spam": HAM})
+        progress.tokens(20, 5)
+        display.refresh()
+    display.close()
     out, err = capsys.readouterr()
     lines = err.split("\n")
     assert out == "" and "\r" not in err
     assert len(lines) == 4 and lines[-1] == ""
-    assert "0/100" in lines[0] and "20/100" in lines[1] and "40/100" in lines[2]
-    assert "0 errors" in lines[1] and "tokens/s" in lines[1]
+    assert all(f"{done} of 100 rows decided" in line for done, line in zip((0, 20, 40), lines, strict=False))
+    assert lines[1].startswith(" 20%|##        | 20 of 100 rows decided, 400 tokens read, 100 written, 50.0 tokens/s")
+    assert lines[1].endswith("0:40 left, 0 errors")
+
+
+def test_plain_is_a_line_a_minute_after_half_an_hour(capsys):
+    clock = Clock()
+    progress = Progress([SPAM], None, clock)
+    display = Plain(progress)
+    display.open()
+    for _ in range(2 * 3600):
+        clock.now += 0.5
+        display.refresh()
+    lines = capsys.readouterr().err.splitlines()
+    assert 60 < len(lines) < 130
+    assert lines[-1].startswith("0 rows decided, 0 tokens read")
 
 
 @pytest.mark.parametrize(("kind", "quiet"), [("none", False), ("auto", True), ("rich", True), ("plain", True)])
@@ -201,9 +230,140 @@ def test_none_and_quiet_show_nothing(kind, quiet, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("kind", ["auto", "rich"])
-def test_without_a_terminal_it_is_plain(kind):
-    assert isinstance(make_progress(kind, [SPAM], 1), _Plain)
+@pytest.mark.parametrize("plain", [True, False])
+def test_without_a_terminal_it_is_plain(plain):
+    assert isinstance(make_display(Progress([SPAM], 1), plain=plain), Plain)
+
+
+class Failing(io.StringIO):
+    """A stream that fails after so many writes, with what streams fail with."""
+
+    def __init__(self, failure, after, terminal):
+        super().__init__()
+        self.failure, self.left, self.terminal = failure, after, terminal
+
+    def isatty(self):
+        return self.terminal
+
+    def write(self, text):
+        self.left -= 1
+        if self.left < 0:
+            raise self.failure
+        return len(text)
+
+
+FAILURES = (
+    OSError(28, "No space left on device"),
+    BrokenPipeError(32, "Broken pipe"),
+    UnicodeEncodeError("ascii", "━", 0, 1, "ordinal not in range(128)"),
+    ValueError("I/O operation on closed file"),
+    RuntimeError("lost sys.stderr"),
+)
+REPORTS = st.builds(
+    Report,
+    loaded=st.floats(0, 1),
+    policy=st.integers(0, 9999),
+    policy_size=st.integers(0, 9999),
+    under_way=st.integers(0, 64),
+    read=st.integers(0, 10**9),
+    written=st.integers(0, 10**9),
+)
+CALLS = st.one_of(
+    st.sampled_from(["enter", "exit", "finish", "refresh", "start_rows", "bad row", "decided", "written", "tokens"]),
+    st.tuples(st.just("report"), REPORTS),
+    st.tuples(st.just("total"), st.none() | st.integers(0, 10**9)),
+    st.tuples(st.just("resize"), st.tuples(st.integers(1, 200), st.integers(1, 60))),
+)
+
+
+@settings(max_examples=150)
+@given(
+    calls=st.lists(CALLS, max_size=25),
+    kind=st.sampled_from(["auto", "rich", "plain", "none"]),
+    failure=st.sampled_from(FAILURES),
+    after=st.integers(0, 30),
+    terminal=st.booleans(),
+    missing=st.booleans(),
+)
+def test_no_display_can_end_a_run_whatever_is_called_when(calls, kind, failure, after, terminal, missing):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stderr", None if missing else Failing(failure, after, terminal))
+        patch.setenv("TERM", "xterm")
+        console.cache_clear()
+        progress = make_progress(kind, [SPAM, TOPICS], 10)
+        rows = errors = tokens = 0
+        for call in ["decided", "tokens", *calls, "exit", "finish", "finish"]:
+            name, value = call if isinstance(call, tuple) else (call, None)
+            if name == "enter":
+                progress.__enter__()
+            elif name == "exit":
+                progress.__exit__(None, None, None)
+            elif name in ("finish", "refresh", "start_rows"):
+                getattr(progress, name)()
+            elif name == "bad row":
+                progress.row({"spam": BAD, "topics": HAM})
+                rows, errors = rows + 1, errors + 1
+            elif name == "decided":
+                progress.row_decided({"spam": HAM, "topics": HAM})
+                rows += 1
+            elif name == "written":
+                progress.row_written({"spam": HAM, "topics": HAM})
+            elif name == "tokens":
+                progress.tokens(7, 3)
+                tokens += 7
+            elif name == "report":
+                progress.report(value)
+            elif name == "total":
+                progress.total = value
+            elif name == "resize":
+                patch.setenv("COLUMNS", str(value[0]))
+                patch.setenv("LINES", str(value[1]))
+                console().size = value
+        assert (progress.decided.rows, progress.decided.rows_in_error, progress.prompt_tokens) == (rows, errors, tokens)
+        assert progress.written.rows_in_error == errors
+        left_alone = progress.failure is None or progress.failure is failure
+    console.cache_clear()
+    assert left_alone, progress.failure
+
+
+@pytest.mark.parametrize("kind", ["plain", "none"])
+def test_a_run_goes_on_without_a_terminal_and_counts_all_rows(bench, capsys, kind):
+    bench.fill(40)
+    bench(limit=20, quiet=False, progress=kind)
+    bench(quiet=False, progress=kind)
+    said = capsys.readouterr().err
+    assert ("20 of 40 rows decided" in said) == (kind == "plain")
+    assert ids(bench.out.read_bytes()) == list(range(40))
+    assert bench.manifest()["result"]["rows"] == 40
+
+
+def test_where_rows_and_messages_go_to_one_file_there_are_only_rows(bench, tiny):
+    bench.fill(20)
+    command = [Path(sys.executable).parent / "safeguard", "label", bench.source, "-p", "spam", "--model", tiny]
+    log = bench.folder / "all.log"
+    with log.open("wb") as file:
+        done = subprocess.run([*command, "--effort", "none"], stdout=file, stderr=subprocess.STDOUT, timeout=60)
+        assert done.returncode == 3
+        assert len([json.loads(line) for line in log.read_bytes().splitlines()]) == 20
+        failed = subprocess.run([*command[:2], "missing.jsonl", *command[3:]], stdout=file, stderr=subprocess.STDOUT)
+    assert failed.returncode != 0
+    assert b"missing.jsonl" in log.read_bytes().splitlines()[-1]  # but errors are always said
+
+
+def test_a_display_that_fails_is_switched_off_and_leaves_nothing_before_the_next_sentence(monkeypatch):
+    stream = Failing(FAILURES[2], 0, True)
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    console.cache_clear()
+    progress = make_progress("auto", [SPAM], 10)
+    with progress:
+        progress.row({"spam": HAM})
+    assert isinstance(progress.failure, UnicodeEncodeError)
+    said = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", said)
+    note("10 rows are in out.jsonl")
+    console.cache_clear()
+    assert said.getvalue() == "10 rows are in out.jsonl\n"
 
 
 @pytest.mark.parametrize("end", [[], ["interrupt"]])
@@ -218,13 +378,11 @@ def test_at_a_terminal_the_display_goes_and_one_summary_stays(end):
 
 def test_plain_at_a_terminal_draws_no_display():
     _, screen = at_a_terminal("plain")
-    assert "\x1b[?25l" not in screen and screen.count("0/40") == 1
+    assert "\x1b[?25l" not in screen and screen.count("of 40 rows decided") == 1
 
 
-@pytest.mark.parametrize("kind", [Progress, _Plain, _Rich])
-def test_telling_it_costs_under_two_percent_of_a_core_at_ten_thousand_calls_a_second(kind):
-    progress = kind([SPAM], None)
-    progress._next = float("inf")
+def test_telling_it_costs_under_two_percent_of_a_core_at_ten_thousand_calls_a_second():
+    progress = Progress([SPAM], None)
     seconds = min(timeit.repeat(lambda: (progress.row({"spam": HAM}), progress.tokens(3, 1)), number=2_000, repeat=5))
     assert seconds / 2_000 * 10_000 < 0.02
 

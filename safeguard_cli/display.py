@@ -1,0 +1,267 @@
+"""What a person sees while a run works: a live display at a terminal, lines in a log; and the summary at its end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NoReturn
+
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
+from tqdm import tqdm
+
+from safeguard_cli.engine.reports import Report
+from safeguard_cli.progress import Counts, Display, Pace, Progress, span
+from safeguard_cli.terminal import console, cut
+
+PLAIN_SECONDS = 10.0  # between two lines of a log; later a minute
+MOST_PLAIN_SECONDS = 60.0
+MOST_LABELS = 8
+
+
+def make_display(progress: Progress, *, plain: bool) -> Display:
+    """Return the live display where standard error is a terminal that can show one, unless it shall be `plain`."""
+    at_terminal = console().is_interactive and sys.stderr.isatty()  # FORCE_COLOR makes no terminal
+    return Rich(progress) if at_terminal and not plain else Plain(progress)
+
+
+class Rich:
+    """A live display at a terminal, gone when it closes."""
+
+    seconds = 0.25
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        # Standard output carries data: rich must not take it over. Its own thread would print a traceback.
+        self._live = Live(self, console=console(), auto_refresh=False, transient=True, redirect_stdout=False)
+
+    def open(self) -> None:
+        self._live.start(refresh=True)
+
+    def refresh(self) -> None:
+        self._live.refresh()
+
+    def close(self) -> None:
+        self._live.stop()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        # Room for ^C, which the terminal itself prints after the last line.
+        width, height = max(options.max_width - 3, 1), max(options.size.height - 2, 1)
+        progress, report = self._progress, self._progress.last
+        lines: list[RenderableType] = [self._head(report, width), *_joined([*_numbers(progress, report)], width)]
+        # Each policy has a heading and a line for more.
+        room = (height - len(lines)) // len(progress.policies)
+        everything = Group(*lines, *_tallies(progress, progress.decided, width, max(1, min(MOST_LABELS, room - 2))))
+        # Never taller than the terminal: what has scrolled away could not be erased.
+        for line in console.render_lines(everything, options.update_width(width), pad=False)[:height]:
+            yield from line
+            yield Segment.line()
+
+    def _head(self, report: Report, width: int) -> RenderableType:
+        """A bar and what it stands for: how much is loaded, read, or decided."""
+        progress = self._progress
+        done, total, colour = progress.decided.rows, progress.total, "green"
+        text = f"{done:,} rows"
+        if report.stage == "loading":
+            done, total, colour = int(1000 * report.loaded), 1000, "cyan"
+            text = _loading(report.loaded)
+        elif report.stage == "policy":
+            done, total, colour = report.policy, report.policy_size, "cyan"
+            text = _reading(report.policy, report.policy_size)
+        elif total:
+            text = f"{done:,}/{total:,} rows  {_share(done, total)}"
+        text = cut(text, width)
+        bar_width = max(width - cell_len(text) - 2, 1)
+        bar = ProgressBar(total, done, bar_width, pulse=total is None, complete_style=colour, finished_style=colour)
+        head = Table.grid(padding=(0, 2, 0, 0))
+        head.add_row(bar, Text(text, "bold"))
+        return head if width > cell_len(text) + 4 else Text(text, "bold")
+
+
+class Plain:
+    """A line in a log at the start, and then every ten seconds or so, later every minute."""
+
+    seconds = 0.5
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def open(self) -> None:
+        shape = "{percentage:3.0f}%|{bar:10}| {desc}" if self._progress.total else "{desc}"
+        self._bar = _Bar(
+            total=self._progress.total,
+            desc=_sentence(self._progress),
+            initial=self._progress.decided.rows,
+            bar_format=shape,
+            ascii=True,
+            leave=False,
+            file=_Lines(),
+        )
+        self._next = self._progress.clock() + PLAIN_SECONDS
+
+    def refresh(self) -> None:
+        progress, now = self._progress, self._progress.clock()
+        sentence = _sentence(progress)  # its rates want to be asked for now and then
+        if now < self._next:
+            return
+        self._next = now + min(MOST_PLAIN_SECONDS, max(PLAIN_SECONDS, progress.seconds_open / 30))
+        self._bar.total, self._bar.n = progress.total, progress.decided.rows
+        self._bar.set_description_str(sentence)
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+if TYPE_CHECKING:
+    _Tqdm = tqdm[NoReturn]
+else:
+    _Tqdm = tqdm
+
+
+class _Bar(_Tqdm):
+    monitor_interval = 0  # no thread of its own
+
+
+class _Lines:
+    """Standard error as a log: tqdm redraws its line with a carriage return, here each becomes a line of its own."""
+
+    def write(self, text: str) -> None:
+        if line := text.strip("\r\n").rstrip():
+            sys.stderr.write(line + "\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def summary(progress: Progress) -> RenderableType:
+    """Return rows, errors, time and rates, and per policy each label with its count, share and bar."""
+    written, seconds = progress.written, progress.seconds
+    tokens = progress.prompt_tokens + progress.generated_tokens
+    total = f" of {progress.total:,}" if progress.total is not None and progress.total != written.rows else ""
+    facts = Table.grid(padding=(0, 2, 0, 0))
+    facts.add_row("rows", Text(f"{written.rows:,}{total}, {written.rows - written.rows_in_error:,} labelled"))
+    if written.errors:
+        codes = ", ".join(f"{count:,} {code}" for code, count in written.errors.most_common())
+        facts.add_row("errors", Text(f"{written.rows_in_error:,} ({codes})", "red"))
+    facts.add_row("time", Text(f"{span(seconds)}, {_number(progress.rows_here / max(seconds, 1e-9))} rows/s"))
+    rate = _number(tokens / max(seconds, 1e-9))
+    read = f"{progress.prompt_tokens:,} read, {progress.generated_tokens:,} written, {rate} tokens/s"
+    facts.add_row("tokens", Text(read))
+    return Group(facts, *_tallies(progress, written, console().width, None))
+
+
+def _numbers(progress: Progress, report: Report) -> Iterator[tuple[str, str]]:
+    """The facts about what is being done, each with its style."""
+    pace, done, written = progress.pace(), progress.decided, progress.written
+    if report.stage == "loading":
+        yield f"{span(progress.seconds_open)} so far", ""
+        return
+    if report.under_way:
+        yield f"{report.under_way:,} under way", ""
+    if report.stage == "rows":
+        yield f"{_number(pace.rows)} rows/s", ""
+    yield f"{_number(pace.tokens)} tokens/s", ""
+    yield _when(progress, pace), ""
+    yield _errors(done.rows_in_error), "red" if done.rows_in_error else "dim"
+    yield f"{progress.read:,} tokens read", "dim"
+    yield f"{progress.generated:,} written", "dim"
+    if (waiting := done.rows - written.rows) > 0:
+        yield f"{waiting:,} decided wait for an earlier row", "dim"
+
+
+def _sentence(progress: Progress) -> str:
+    """What is being done, with its numbers, on one line."""
+    report, pace, done = progress.last, progress.pace(), progress.decided
+    if report.stage == "loading":
+        return _loading(report.loaded)
+    facts = []
+    if report.stage == "policy":
+        facts.append(_reading(report.policy, report.policy_size))
+    of = f" of {progress.total:,}" if progress.total else ""
+    facts.append(f"{done.rows:,}{of} rows decided")
+    if (waiting := done.rows - progress.written.rows) > 0:
+        facts.append(f"{waiting:,} of them wait for an earlier row")
+    if report.under_way:
+        facts.append(f"{report.under_way:,} under way")
+    facts += [f"{progress.read:,} tokens read", f"{progress.generated:,} written", f"{_number(pace.tokens)} tokens/s"]
+    facts += [_when(progress, pace), _errors(done.rows_in_error)]
+    return ", ".join(facts)
+
+
+def _when(progress: Progress, pace: Pace) -> str:
+    if pace.seconds_left is None:
+        return f"{span(progress.seconds_open)} so far"
+    return f"{'more than ' if pace.at_least else ''}{span(pace.seconds_left)} left"
+
+
+def _loading(share: float) -> str:
+    return f"loading the model: {100 * share:.0f} %"
+
+
+def _reading(tokens: int, size: int) -> str:
+    return f"reading the policy: {tokens:,} of {size:,} tokens"
+
+
+def _joined(facts: list[tuple[str, str]], width: int) -> Iterator[Text]:
+    """The facts with points between them, on as many lines as they need: none is cut in two."""
+    line = Text(no_wrap=True, overflow="ellipsis")
+    for text, style in facts:
+        if line and cell_len(line.plain) + cell_len(text) + 3 > width:
+            yield line
+            line = Text(no_wrap=True, overflow="ellipsis")
+        line.append(" · " if line else "").append(text, style)
+    if line:
+        yield line
+
+
+def _tallies(progress: Progress, done: Counts, width: int, most: int | None) -> Iterator[RenderableType]:
+    """Per policy a heading and its labels, at most `most` of them: the most frequent when there are more."""
+    policies = progress.policies
+    longest = max(cell_len(cut(label, width)) for policy in policies for label in policy.labels)
+    if any(len(policy.labels) > MOST_LABELS for policy in policies):
+        longest = max(longest, len("… 999 more"))
+    count_width, bar_width = max(7, len(f"{done.rows:,}")), max(width // 6, 1)
+    name_width = max(1, min(longest, width - bar_width - count_width - 25))
+    for policy in policies:
+        counts = done.labels[policy.name].copy()  # in one step: the run goes on counting in its own thread
+        labelled = sum(counts.values())
+        shown = list(policy.labels)
+        if most is not None and len(shown) > most + 1:  # never "… 1 more"
+            shown = sorted(shown, key=counts.__getitem__, reverse=True)[:most]
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(width=name_width + 2, no_wrap=True)
+        table.add_column(width=bar_width)
+        table.add_column(justify="right", width=count_width)
+        table.add_column(justify="right", width=7)
+        table.add_column()
+        for label in shown:
+            violates = label in policy.violates
+            count, style = counts[label], "red" if violates else "cyan"
+            bar = ProgressBar(max(labelled, 1), count, complete_style=style, finished_style=style)
+            mark = Text("violates", "red") if violates else ""
+            table.add_row("  " + cut(label, name_width), bar, f"{count:,}", _share(count, labelled), mark)
+        if rest := len(policy.labels) - len(shown):
+            count = labelled - sum(counts[label] for label in shown)
+            more = Text(cut(f"… {rest} more", name_width), "dim")
+            table.add_row(Text("  ") + more, "", f"{count:,}", _share(count, labelled))
+        violating = f"{done.violating[policy.name]:,} of {labelled:,} violate"
+        room = max(width - len(violating) - 4, 1)
+        yield Text.assemble((cut(policy.name, room), "bold"), "  ", (violating, "dim"))
+        yield table
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+
+
+def _errors(count: int) -> str:
+    return "1 error" if count == 1 else f"{count:,} errors"
+
+
+def _share(count: int, total: int) -> str:
+    return f"{100 * count / max(total, 1):.1f} %"
