@@ -89,6 +89,7 @@ def root(
     ),
 )
 def label(
+    context: typer.Context,
     input: Annotated[
         str,
         typer.Argument(
@@ -300,6 +301,7 @@ def label(
 
     One row in, one row out, in order: the row's own fields and, under the policy's name, its label and scores.
     """
+    from safeguard_cli import conflicts
     from safeguard_cli.setup import Settings
 
     settings = Settings(
@@ -357,6 +359,7 @@ def label(
     )
 
     def run() -> int:
+        conflicts.check(context, conflicts.LABEL)
         if ray is not None:
             from safeguard_cli.cluster import label_on_ray
 

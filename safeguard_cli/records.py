@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +23,9 @@ Format = Literal["jsonl", "csv"]
 Shard = tuple[int, int]  # (k, n): of every n rows the k-th, k from 1
 
 MAX_ROW_BYTES = 64 << 20
-_AHEAD_ROWS = 1000  # how many unreadable rows may come before the first readable one that `first` finds
+SAMPLE_ROWS, SAMPLE_BYTES = 100, 4 << 20  # what is looked at of an input before it is read: the last of both
+_LISTED = 40  # names of fields in an error
+_AHEAD_ROWS = 1000  # how many rows are read for that, unreadable ones among them
 FORMATS: Mapping[str, tuple[Format, str | None]] = {
     "jsonl": ("jsonl", None),
     "ndjson": ("jsonl", None),
@@ -71,9 +74,10 @@ class Source:
         self._lines = Lines(self._stream, limit)
         self._limit = limit
         self._shard = shard
-        self._ahead: deque[Record] = deque()
-        self._looked = False
-        self._first: Record | None = None
+        self._ahead: deque[Record] = deque()  # read for the sample, and still to come out
+        self._sample: list[Record] = []
+        self._ahead_rows = self._ahead_bytes = 0
+        self._taken = False  # the first row has come out: the sample is what it is
         self._reached = 0  # the last line that a quoted CSV cell took in
         self._doomed = 0  # up to this line, a line that begins inside quotes is known to lead nowhere
         if format is None:
@@ -99,6 +103,7 @@ class Source:
             raise SafeguardError(f"{self.name}: reading failed after line {self._lines.number}: {self._stream.failure}")
 
     def _all(self) -> Iterator[Record]:
+        self._taken = True
         while (record := self._ahead.popleft() if self._ahead else next(self._rows, None)) is not None:
             yield record
 
@@ -112,20 +117,53 @@ class Source:
         return self._file.bytes_read
 
     def first(self) -> Record | None:
-        """The first row without an error, of all shards, or None. Those read to find it still come out."""
-        if not self._looked:  # once: rows that a reader has taken since are not looked at again
-            self._looked, self._first = True, self._look()
-        return self._first
+        """Return the first row without an error, of all shards, or None. Those read to find it still come out."""
+        return next(self.sample(), None)
 
-    def _look(self) -> Record | None:
-        while not self._ahead or self._ahead[-1].error is not None:
-            if len(self._ahead) >= _AHEAD_ROWS or sum(len(record.raw) for record in self._ahead) > self._limit:
-                return None
+    def sample(self) -> Iterator[Record]:
+        """Yield the first SAMPLE_ROWS rows without an error, of all shards, all of which still come out.
+
+        No more rows are read than are asked for, so that a slow pipe is not waited for in vain. Rows beyond
+        SAMPLE_BYTES, and what a reader has not left, are no part of it.
+        """
+        at = 0
+        while at < len(self._sample) or self._look():
+            yield self._sample[at]
+            at += 1
+
+    def lacks(self, names: Iterable[str]) -> list[str]:
+        """Return which of `names` are no fields of the sample's rows; none where it has no fields to check against."""
+        missing = list(dict.fromkeys(names))
+        if self.format == "csv":
+            return [name for name in missing if name not in self.names] if self.names else []
+        known = False
+        for record in self.sample() if missing else ():
+            known = known or bool(record.fields)
+            missing = [name for name in missing if name not in (record.fields or {})]
+            if not missing:
+                break
+        return missing if known else []
+
+    def fields(self) -> tuple[str, ...]:
+        """Return the names of all fields in the sample's rows, in the order in which they come."""
+        if self.format == "csv":
+            return self.names
+        return tuple(dict.fromkeys(name for record in self.sample() for name in record.fields or ()))
+
+    def _look(self) -> bool:
+        """Read on to the next row of the sample."""
+        while not self._taken and len(self._sample) < SAMPLE_ROWS and self._ahead_rows < _AHEAD_ROWS:
+            if self._ahead_bytes > (SAMPLE_BYTES if self._sample else self._limit):
+                break
             record = next(self._rows, None)
             if record is None:
-                return None
+                break
             self._ahead.append(record)
-        return self._ahead[-1]
+            self._ahead_rows, self._ahead_bytes = self._ahead_rows + 1, self._ahead_bytes + len(record.raw)
+            if record.error is None:
+                self._sample.append(record)
+                return True
+        return False
 
     def count(self) -> int:
         """Reads to the end and counts the rows, without parsing JSON; the source is used up then."""
@@ -267,6 +305,23 @@ def count_rows(
         return in_shard(count_parquet(path), shard)
     with open_source(path, format=format, encoding=encoding, max_row_bytes=max_row_bytes, shard=shard) as source:
         return source.count()
+
+
+def check_fields(source: Source, option: str, names: Iterable[str]) -> None:
+    """Raise UsageError, with the fields that there are, when one of `names` is in no row of the sample."""
+    if missing := source.lacks(names):
+        raise no_field(source.name, option, missing[0], source.fields())
+
+
+def no_field(file: str, option: str, name: str, fields: Sequence[str]) -> UsageError:
+    """Return the UsageError for a field that an option names and a file does not have."""
+    plain = {field.strip().casefold(): field for field in reversed(fields)}
+    near = get_close_matches(name.strip().casefold(), plain, n=1)
+    hint = f"did you mean {plain[near[0]]!r}? " if near else ""
+    listed = ", ".join(map(repr, fields[:_LISTED])) + f" and {len(fields) - _LISTED:,} more" * (len(fields) > _LISTED)
+    return UsageError(
+        f"{file}: no field {name!r} for {option} in its first rows; {hint}its fields are {listed or 'none'}"
+    )
 
 
 def extension(path: Path) -> str:

@@ -175,6 +175,8 @@ def prepare(
     else:
         assert header
         shape = _shape(settings, header, sizes, overheads, before, rows)
+    if settings.verbose:
+        note(shape_text(shape))
     window = tuple(shape.context - len(prefix.ids) - extra for prefix, extra in zip(prefixes, overheads, strict=True))
     rules = Rules(
         policies,
@@ -235,7 +237,7 @@ def _shape(
     rows: int | None,
 ) -> hardware.Shape:
     """The shape that fits this machine."""
-    shape = hardware.shape_run(
+    return hardware.shape_run(
         header,
         prefixes,
         overheads,
@@ -252,9 +254,6 @@ def _shape(
         rows=rows,
         reasoning=settings.effort not in ("none", "auto"),
     )
-    if settings.verbose:
-        note(shape_text(shape))
-    return shape
 
 
 def engine_spec(settings: Settings, prepared: Prepared) -> EngineSpec:

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,9 @@ def label(tiny: Path):
 
     def call(source: object, *args: object, stdin: bytes = b"", **env: str):
         given = ("--policy", "spam") if not {"--policy", "-p"} & set(args) else ()
+        budget = () if ("--effort", "none") in pairwise(args) else ("--max-reasoning", 4)
         return safeguard(
-            *("label", source, *given, "--model", tiny, "--max-reasoning", 4, "--slots", 4, "--threads", 1),
+            *("label", source, *given, "--model", tiny, *budget, "--slots", 4, "--threads", 1),
             *args,
             stdin=stdin,
             **env,

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.records import count_rows, open_source
+from safeguard_cli.records import check_fields, count_rows, open_source
 
 
 class Pieces(io.RawIOBase):
@@ -210,6 +210,47 @@ def test_what_is_invalid_in_another_encoding_is_an_error_of_its_row():
 def test_utf16_without_encoding_names_the_option():
     with pytest.raises(UsageError, match="--encoding"):
         read("text\nhi\n".encode("utf-16"))
+
+
+def test_the_sample_is_the_first_readable_rows_and_they_still_come_out():
+    lines = [b"{", *(b'{"id":%d}' % i for i in range(150))]
+    with open_source(io.BytesIO(b"\n".join(lines))) as source:
+        assert [row.fields["id"] for row in source.sample()] == list(range(100))
+        assert source.first().line == 2
+        assert [record.line for record in source] == list(range(1, 152))
+        assert len(list(source.sample())) == 100
+
+
+def test_the_sample_is_bounded_in_bytes_and_reads_no_further_than_it_is_asked():
+    big = b'{"text":"' + b"x" * 3_000_000 + b'"}\n'
+    with open_source(io.BytesIO(big * 9)) as source:
+        assert len(list(source.sample())) == 2
+    with open_source(Pieces(b'{"a":1}\n{"b":2}\n{"c":3}\n' * 9000, [24])) as source:
+        assert source.lacks(["b"]) == []
+        assert source.bytes_read < 100_000
+        assert source.lacks(["c", "d", "d"]) == ["d"]
+
+
+@pytest.mark.parametrize("shard", [(1, 1), (2, 3)])
+def test_the_sample_is_that_of_all_shards_and_stays_when_reading_has_begun(shard):
+    with open_source(io.BytesIO(b'{"a":1}\n{"b":2}\n{"a":1,"c":3}\n'), shard=shard) as source:
+        assert source.first().fields == {"a": 1}
+        next(iter(source))
+        assert source.fields() == ("a",)
+    with open_source(io.BytesIO(b'{"a":1}\n{"b":2}\n{"a":1,"c":3}\n'), shard=shard) as source:
+        assert source.fields() == ("a", "b", "c")
+
+
+def test_a_field_that_is_not_there_is_named_with_those_that_are_near():
+    with open_source(io.BytesIO(b'{"id":1}\n{"id":2,"text":"a"}\n')) as source:
+        check_fields(source, "--keep", ["id", "text"])
+        with pytest.raises(UsageError, match=r"no field 'ID' for --id-field .*did you mean 'id'\?.*'id', 'text'"):
+            check_fields(source, "--id-field", ["ID"])
+        with pytest.raises(UsageError, match=r"no field 'other'.* first rows; its fields are 'id', 'text'"):
+            check_fields(source, "--keep", ["text", "other"])
+    for empty in (b"", b"{}\n", b"{"):
+        with open_source(io.BytesIO(empty), format="jsonl") as source:
+            check_fields(source, "--keep", ["anything"])
 
 
 def test_a_truncated_gzip_gives_what_it_holds_and_then_an_error():

@@ -73,7 +73,7 @@ def test_variants_of_jailbreaks_change_no_structure_either(harmony: Harmony, tex
 
 def test_none_of_a_thousand_jailbreaks_breaks_a_run(tmp_path, tiny) -> None:
     source = write(tmp_path / "jailbreaks.jsonl", *(json.dumps({"text": text}) for text in JAILBREAKS))
-    done = safeguard("label", source, "-p", "spam", "--model", tiny, "--effort", "none", *TINY, "--ctx", 2048)
+    done = safeguard("label", source, "-p", "spam", "--model", tiny, "--effort", "none", *TINY[2:], "--ctx", 2048)
     assert done.returncode == 0, done.stderr
     found = rows(done.stdout)
     assert [row["text"] for row in found] == list(JAILBREAKS)

@@ -1,0 +1,205 @@
+"""Refuses options that were given on the command line and have no effect there, and values that are empty.
+
+A command checks its own call first of all, inside `options.run`, so that a refusal is one sentence and exit code 2:
+
+    def command(context: typer.Context, …) -> None:
+        def run() -> int:
+            check(context, COMMON)             # or (*COMMON, Rule(…), …) with the command's own rules
+            …
+        options.run(run, debug)
+
+A Rule names an option by its parameter in the command, says by the values of all parameters when it has no effect, and
+why. Parameters that a command does not have count as not given, so COMMON serves every command. What a mode that is
+found out only later ignores (an input that is labelled already) is refused by `refuse(context, names, why)`.
+
+Only what stands on the command line is refused: defaults, and values from a file of settings, are not.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import typer
+
+from safeguard_cli.errors import UsageError
+
+Values: TypeAlias = Mapping[str, Any]  # by parameter: what a command is called with, defaults included
+
+_MAY_BE_EMPTY = {"ray"}  # without an address
+_LISTS = {"labels", "violates", "keep"}  # written with commas
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """The option of parameter `option` has no effect where `idle` says so, `why` ends the sentence that says it."""
+
+    option: str
+    idle: Callable[[Values], bool]
+    why: str
+
+
+def given(context: typer.Context) -> dict[str, str]:
+    """Return what stands on the command line: by parameter, the option as it is spelled (`--max-reasoning`)."""
+    return {
+        parameter.name: _spelled(parameter)
+        for parameter in context.command.params
+        if parameter.name and getattr(context.get_parameter_source(parameter.name), "name", "") == "COMMANDLINE"
+    }
+
+
+def check(context: typer.Context, rules: Iterable[Rule]) -> None:
+    """Raise UsageError for the first option on the command line that is empty or that one of `rules` finds idle."""
+    on_line = given(context)
+    values = {name: _plain(value) for name, value in context.params.items()}
+    for name, option in on_line.items():
+        _check_not_empty(name, option, values.get(name))
+    for rule in rules:
+        if rule.option in on_line and rule.idle(values):
+            raise UsageError(f"{on_line[rule.option]} has no effect {rule.why}")
+
+
+def refuse(context: typer.Context, names: Iterable[str], why: str) -> None:
+    """Raise UsageError for the first of the parameters `names` that was given on the command line."""
+    on_line = given(context)
+    for name in names:
+        if name in on_line:
+            raise UsageError(f"{on_line[name]} has no effect {why}")
+
+
+def is_set(name: str) -> Callable[[Values], bool]:
+    """Return whether an option has a value that is neither nothing nor off."""
+    return lambda values: bool(values.get(name))
+
+
+def _spelled(parameter: Any) -> str:
+    """The longest spelling of an option, the name in the help of an argument."""
+    if parameter.param_type_name == "argument":
+        return str(parameter.metavar or parameter.name.upper()).removesuffix("...").removesuffix("…")
+    return str(max(parameter.opts, key=len))
+
+
+def _plain(value: Any) -> Any:
+    """The value that was written, where typer has made it a member of an Enum."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value.value if isinstance(value, Enum) else value
+
+
+def _check_not_empty(name: str, option: str, value: Any) -> None:
+    for text in value if isinstance(value, list) else [value]:
+        if not isinstance(text, str) or name in _MAY_BE_EMPTY:
+            continue
+        if not text.strip():
+            raise UsageError(f"{option} is empty: give it a value, or leave it out")
+        if name in _LISTS and not all(item.strip() for item in text.split(",")):
+            raise UsageError(f"{option} {text!r} has nothing between two commas, or before or after one")
+
+
+def _efforts(values: Values) -> set[str]:
+    """The efforts of a command that takes one, or several."""
+    effort = values.get("effort")
+    return set(effort) if isinstance(effort, list) else {effort or "low"}
+
+
+def _parquet(values: Values) -> bool:
+    """Whether the input is Parquet by what is said of it; `-` never is."""
+    path = values.get("input") or values.get("golden") or values.get("a") or values.get("out") or ""
+    return (values.get("format") or Path(path).suffix.lower().removeprefix(".")) == "parquet"
+
+
+def _chat(values: Values) -> bool:
+    return bool(values.get("server")) and values.get("server_api") == "chat"
+
+
+def _no_server(values: Values) -> bool:
+    return not values.get("server")
+
+
+def _to_stream(values: Values) -> bool:
+    """Whether the output is no file that could be there already: standard output, a device or a named pipe."""
+    output = values.get("output")
+    if output == "-" or output is None:
+        return output == "-" or not (sys.stdout and sys.stdout.isatty())
+    path = Path(output)
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def _not_sampled(values: Values) -> bool:
+    return not values.get("temperature")
+
+
+_HERE = "with --server: the model is not on this machine"
+_NO_SERVER = "without --server"
+_STREAM = "where the output is no file: name one with -o"
+
+COMMON = (
+    Rule("max_reasoning", lambda v: _efforts(v) == {"none"}, "with --effort none, which does not reason"),
+    Rule(
+        "together",
+        lambda v: len(v.get("policy") or ()) == 1,
+        "with one policy: it asks about several in one prompt",
+    ),
+    *(
+        Rule(option, is_set("server"), _HERE)
+        for option in ("threads", "gpu_layers", "cpu_moe", "kv_type", "repack", "batch")
+    ),
+    *(Rule(option, _no_server, _NO_SERVER) for option in ("server_api", "server_model", "tokenizer")),
+    Rule(
+        "model",
+        lambda v: bool(v.get("server") and v.get("tokenizer")),
+        "beside --tokenizer: with --server the model is the server's, and --tokenizer brings its vocabulary",
+    ),
+    Rule("model", _chat, "with --server-api chat, where the model is the server's: --server-model names it"),
+    Rule("encoding", _parquet, "on Parquet, whose text is always UTF-8"),
+)
+
+LABEL = (
+    *COMMON,
+    Rule("sure", lambda v: v.get("effort") != "auto", "without --effort auto"),
+    Rule("max_windows", lambda v: v.get("long") != "split", "without --long split"),
+    Rule(
+        "temperature",
+        lambda v: v["temperature"] > 0 and v.get("effort") == "none" and not v.get("rationale"),
+        "with --effort none: it samples the reasoning, and there is none",
+    ),
+    Rule("seed", _not_sampled, "without --temperature"),
+    Rule("policy_only_prompt", _chat, "with --server-api chat, where the server makes the prompt"),
+    *(Rule(option, _to_stream, _STREAM) for option in ("overwrite", "append_input", "retry_errors")),
+    *(
+        Rule(option, is_set("dry_run"), "with --dry-run, which looks at the input alone")
+        for option in ("append_input", "retry_errors")
+    ),
+    *(
+        Rule(option, is_set("overwrite"), "with --overwrite, which starts over")
+        for option in ("append_input", "retry_errors")
+    ),
+    Rule("append_input", is_set("retry_errors"), "with --retry-errors: run one after the other"),
+    Rule(
+        "append_input",
+        lambda v: v.get("input") == "-",
+        "on standard input, which cannot be read again from its start: name the file",
+    ),
+    Rule("retry_errors", is_set("only"), "with --only, whose output does not have every row"),
+    Rule(
+        "csv_safe",
+        lambda v: v.get("keep") == "none" and not v.get("id_field"),
+        "with --keep none: the cells that we add are always safe",
+    ),
+    Rule("verbose", is_set("quiet"), "with --quiet: choose one of them"),
+    Rule(
+        "progress",
+        lambda v: bool(v.get("quiet")) and v.get("progress") != "none",
+        "with --quiet, which shows no progress",
+    ),
+    Rule(
+        "progress",
+        lambda v: v.get("ray") is not None and v.get("progress") == "rich",
+        "with --ray, which tells of its progress in lines",
+    ),
+)
+"""`label`'s rules; the first that applies is the one that is told."""
