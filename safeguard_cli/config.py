@@ -27,11 +27,6 @@ KEYS = {"model"}
 MAX_BYTES = 1 << 20
 
 
-def cache_folder() -> Path:
-    """Where small things are kept that can be computed again."""
-    return platformdirs.user_cache_path("safeguard", appauthor=False).absolute()
-
-
 def user_file() -> Path:
     """The user's own settings."""
     return platformdirs.user_config_path("safeguard", appauthor=False) / "safeguard.toml"

@@ -22,7 +22,7 @@ from huggingface_hub.file_download import http_get, repo_folder_name
 from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined]
 
 from safeguard_cli.errors import SafeguardError
-from safeguard_cli.manifest import sha256
+from safeguard_cli.files import sha256
 from safeguard_cli.models import HubName, choose_files, size_text
 from safeguard_cli.terminal import note, safe
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from safeguard_cli import files
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.manifest import Manifest, Refused, locked, now
 from safeguard_cli.resume import (
@@ -116,6 +117,7 @@ def open_journal(
     existed = output.exists()
     with locked(output, run_path(output)):
         try:
+            files.sweep(output.resolve(), run_path(output), manifest_path(output))
             new = Manifest(decides, machine, now(), os.getpid())
             old = None if overwrite else find_manifest(output)
             empty = not output.stat().st_size and not (old and old.finished and not old.output_bytes)

@@ -21,8 +21,7 @@ from typing import IO, Any
 import orjson
 import psutil
 
-from safeguard_cli import errors
-from safeguard_cli.config import cache_folder
+from safeguard_cli import errors, files
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.gguf_file import model_parts
 from safeguard_cli.streams import json_bytes
@@ -75,17 +74,9 @@ class Manifest:
     def save(self, path: Path) -> None:
         """Write atomically: whoever reads finds the old one or this one, whole."""
         fields = {name: getattr(self, name) for name in self.__slots__}
-        new = path.with_name(path.name + ".new")
         try:
-            with new.open("wb") as file:
-                file.write(json_bytes(fields, indent=True) + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(path)
-            sync_folder(path)
+            files.write(path, json_bytes(fields, indent=True) + b"\n")
         except OSError as error:
-            with suppress(OSError):
-                new.unlink()
             raise SafeguardError(f"{path}: cannot be written: {error.strerror}") from None
 
 
@@ -100,16 +91,6 @@ def load(path: Path) -> Manifest | None:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Refused(f"{path} cannot be read ({error}); --overwrite starts over") from None
-
-
-def sync_folder(path: Path) -> None:
-    """Have the system put on disk that `path` is there under this name."""
-    with suppress(OSError, AttributeError):  # not every system can
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def now() -> str:
@@ -141,15 +122,6 @@ def model_fingerprint(path: Path) -> dict[str, Any]:
     return {"bytes": total, "sampled_sha256": digest.hexdigest()}
 
 
-def sha256(path: Path) -> str:
-    """The hash of a file's bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def model_key(path: Path) -> str:
     """What a model was when something about it was found out: path, size and time of change of all its parts."""
     return "|".join(map(_file_key, model_parts(path)))
@@ -167,12 +139,12 @@ def model_sha256(path: Path) -> str:
 
 def _kept_sha256(path: Path) -> str:
     key = _file_key(path)
-    cache = cache_folder() / "model-hashes.json"
+    cache = files.cache_folder() / "model-hashes.json"
     known: dict[str, str] = {}
     with suppress(OSError, ValueError):
         known = dict(orjson.loads(cache.read_bytes()))
     if key not in known:
-        known[key] = sha256(path)
+        known[key] = files.sha256(path)
         with suppress(OSError):
             cache.parent.mkdir(parents=True, exist_ok=True)
             new = cache.with_name(f"{cache.name}.{os.getpid()}")
@@ -199,8 +171,11 @@ def _short(value: Any) -> str:
 
 
 @contextmanager
-def locked(path: Path, holder: Path) -> Iterator[IO[bytes]]:
-    """Hold `path`, made if need be, against other runs. Raises Locked naming the process that has it."""
+def locked(path: Path, holder: Path, output: Path | None = None) -> Iterator[IO[bytes]]:
+    """Hold `path`, made if need be, against other runs. Raises Locked naming the process that has it.
+
+    `output` is what is to be written, where it is not `path` itself.
+    """
     try:
         file = path.open("ab")
     except OSError as error:
@@ -220,5 +195,18 @@ def locked(path: Path, holder: Path) -> Iterator[IO[bytes]]:
         if not ours:  # or it was replaced by one that has just ended
             other = load(holder)
             who = f"process {other.process}" if other and psutil.pid_exists(other.process) else "another process"
-            raise Locked(f"{path} is being written by {who} just now") from None
+            raise Locked(f"{output or path} is being written by {who} just now") from None
         yield file
+
+
+@contextmanager
+def locked_beside(output: Path, holder: Path) -> Iterator[None]:
+    """Hold an output that is not there before it is whole, as `locked` does; nothing stays beside it."""
+    path = files.lock_path(output)
+    if path.is_symlink():
+        raise Refused(f"{path} is a link, and the lock of {output} should be there; move it away")
+    with locked(path, holder, output):
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)

@@ -6,14 +6,14 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.manifest import Manifest, changes, load, now, sha256, sync_folder
+from safeguard_cli.files import draft, sha256, sweep
+from safeguard_cli.manifest import Manifest, changes, load, now
 from safeguard_cli.outputs import check_output
 from safeguard_cli.parquet import open_parquet, read_batches
 from safeguard_cli.parquet_output import write_parquet
@@ -36,23 +36,20 @@ def merge(outputs: Sequence[Path], out: Path, *, overwrite: bool, quiet: bool) -
         raise UsageError(f"{out}: shards are merged as they are: name it *{paths[0].suffix}, as they are named")
     if (out.exists() or run_path(out).exists()) and not overwrite:
         raise UsageError(f"{out} exists; --overwrite replaces it")
-    new = out.with_name(out.name + ".part")
+    sweep(out, manifest_path(out))
     try:
-        if extension(out) == "parquet":
-            _merge_parquet(paths, new)
-        else:
-            _merge_lines(paths, first.decides["output"]["format"], new)
-        made = _one_manifest(manifests, new)
-        _check_input(made)
-        manifest_path(out).unlink(missing_ok=True)
-        new.replace(out)
-        sync_folder(out)
-        made.save(manifest_path(out))
+        with draft(out) as new:
+            if extension(out) == "parquet":
+                _merge_parquet(paths, new.path)
+            else:
+                _merge_lines(paths, first.decides["output"]["format"], new.path)
+            made = _one_manifest(manifests, new.path)
+            _check_input(made)
+            manifest_path(out).unlink(missing_ok=True)
+            new.publish()
+            made.save(manifest_path(out))
     except OSError as problem:
         raise SafeguardError(f"{out}: cannot be written: {problem.strerror or problem}") from problem
-    finally:
-        with suppress(OSError):
-            new.unlink(missing_ok=True)
     if not quiet:
         note(f"{made.rows:,} rows of {len(paths)} shards are in {out}")
     assert made.result is not None

@@ -20,8 +20,9 @@ from typing import Any
 import orjson
 
 from safeguard_cli.errors import UsageError
+from safeguard_cli.files import draft, sha256, sweep
 from safeguard_cli.labelled import verdict_of
-from safeguard_cli.manifest import Manifest, Refused, load, locked, sha256, sync_folder
+from safeguard_cli.manifest import Manifest, Refused, load, locked_beside
 from safeguard_cli.outputs import check_output, open_sink
 from safeguard_cli.parquet import BATCH_ROWS, open_parquet, pyarrow, read_batches
 from safeguard_cli.records import FORMATS, extension, open_source, unique_names
@@ -57,25 +58,23 @@ def label_to_parquet(settings: Settings, output: Path, label: Callable[[Settings
     pyarrow()
     if settings.only:
         raise UsageError("--only leaves rows out, and a Parquet output has them all: filter it when it is read")
-    journal, part = journal_path(output), output.with_name(output.name + ".part")
+    journal = journal_path(output)
     inner = replace(settings, output=str(journal))
     check_output(output, None if settings.input == "-" else Path(settings.input))
     if settings.dry_run:
         return label(inner)
-    with locked(part, run_path(journal)):
-        try:
-            with _reopened(settings, output, journal):
-                code = label(inner)
-            done = load(manifest_path(journal))
-            assert done is not None and done.result is not None
-            if not _is_made_from(output, done):
-                _convert(settings, done, journal, part)
-                part.replace(output)
-                sync_folder(output)
-                _describe(done, output)
-            _remove(journal)
-        finally:
-            part.unlink(missing_ok=True)
+    with locked_beside(output, run_path(journal)):
+        sweep(output, manifest_path(output))
+        with _reopened(settings, output, journal):
+            code = label(inner)
+        done = load(manifest_path(journal))
+        assert done is not None and done.result is not None
+        if not _is_made_from(output, done):
+            with draft(output) as new:
+                _convert(settings, done, journal, new.path)
+                new.publish()
+            _describe(done, output)
+        _remove(journal)
     if not settings.quiet:
         note(f"{done.rows:,} rows are in {output}")
     return code
@@ -106,26 +105,26 @@ def _reopened(settings: Settings, output: Path, journal: Path) -> Iterator[None]
 def _unpack(settings: Settings, done: Manifest, output: Path, journal: Path) -> None:
     assert done.result is not None
     names, kept = list(done.decides["policies"]), done.decides["output"]
-    new = journal.with_name(journal.name + ".new")
-    with (
-        open_source(
-            settings.input,
-            format=settings.format,
-            encoding=settings.encoding,
-            max_row_bytes=settings.max_row_bytes,
-            shard=settings.shard,
-        ) as source,
-        open_parquet(output) as file,
-        open_sink(new, source=source, format="jsonl", names=names, columns=(), keep=kept["keep"]) as sink,
-    ):
-        rows = (row for batch in read_batches(file) for row in batch.select(names).to_pylist())
-        for record, row in zip(islice(source, done.rows), rows, strict=False):
-            sink.write(record, {name: verdict_of(row[name]) for name in names})
-    result = {**done.result, "output_sha256": sha256(new)}
-    decides = {**done.decides, "output": {**kept, "format": "jsonl"}}
-    copied = replace(done, decides=decides, result=result, output_bytes=new.stat().st_size)
-    copied.save(manifest_path(journal))
-    new.replace(journal)
+    with draft(journal) as new:
+        with (
+            open_source(
+                settings.input,
+                format=settings.format,
+                encoding=settings.encoding,
+                max_row_bytes=settings.max_row_bytes,
+                shard=settings.shard,
+            ) as source,
+            open_parquet(output) as file,
+            open_sink(new.path, source=source, format="jsonl", names=names, columns=(), keep=kept["keep"]) as sink,
+        ):
+            rows = (row for batch in read_batches(file) for row in batch.select(names).to_pylist())
+            for record, row in zip(islice(source, done.rows), rows, strict=False):
+                sink.write(record, {name: verdict_of(row[name]) for name in names})
+        result = {**done.result, "output_sha256": sha256(new.path)}
+        decides = {**done.decides, "output": {**kept, "format": "jsonl"}}
+        copied = replace(done, decides=decides, result=result, output_bytes=new.path.stat().st_size)
+        copied.save(manifest_path(journal))
+        new.publish()
 
 
 def _is_made_from(output: Path, journal: Manifest) -> bool:

@@ -6,7 +6,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -20,9 +20,10 @@ from safeguard_cli.content import make_selector
 from safeguard_cli.dryrun import dry_run
 from safeguard_cli.engine.process import Engine, EngineSpec
 from safeguard_cli.errors import SafeguardError, UsageError, sentences
+from safeguard_cli.files import Draft, draft, sha256
 from safeguard_cli.inflight import InFlight
 from safeguard_cli.journal import Journal, open_journal
-from safeguard_cli.manifest import Refused, model_sha256, sha256, sync_folder
+from safeguard_cli.manifest import Refused, model_sha256
 from safeguard_cli.outputs import Sink, make_layout, open_sink, output_delimiter
 from safeguard_cli.parquet_output import label_to_parquet, parquet_target
 from safeguard_cli.policy import Policy
@@ -70,6 +71,7 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
         prepared = prepare(settings, policies, previous.machine if previous else {}, total)
         if settings.dry_run:
             return dry_run(settings, prepared, source, selector)
+        retried: Draft | None = None  # with --retry-errors: what takes the output's place when it is whole
         progress = make_progress(settings.progress, policies, total, quiet=settings.quiet)
         run = InFlight(settings, prepared, selector, progress)
         records = iter(source)
@@ -111,7 +113,8 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
                     raise UsageError("--retry-errors cannot find a row's place in an output of --only")
                 run.kept = (row for row in read_output(target, shape) if row.verdicts)
                 records = islice(records, journal.manifest.rows)
-                target = target.with_name(f"{target.name}.retry{target.suffix}")
+                retried = stack.enter_context(draft(target.resolve()))
+                target = retried.path
         if settings.limit is not None and run.kept is None:
             records = islice(records, max(0, settings.limit - run.written))
         with progress, _engine(settings, prepared, make_engine) as engine:
@@ -127,7 +130,7 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
                     _stopped(run, sink, stop, target, lasting)
                     raise
             if run.journal:
-                _finish(settings, prepared, run.journal, run, engine, source, target)
+                _finish(settings, prepared, run.journal, run, engine, source, retried)
         progress.finish()
     if run.truncated:
         warn(f"{run.truncated:,} rows were longer than --ctx allows and were labelled by their beginning")
@@ -164,11 +167,7 @@ def _check_input(
 
 def _stopped(run: InFlight, sink: Sink, stop: BaseException, target: Path | BinaryIO, lasting: bool) -> None:
     """Save what a run that ends early has, and say how to go on. What ended it is the failure to tell of."""
-    if run.kept is not None and isinstance(target, Path):
-        with suppress(OSError):
-            target.unlink()
-        return
-    if run.journal is None:
+    if run.journal is None or run.kept is not None:
         return
     try:
         run.journal.save(sink.sync)
@@ -215,18 +214,16 @@ def _finish(
     run: InFlight,
     engine: Engine | ServerEngine,
     source: Source,
-    target: Path | BinaryIO,
+    retried: Draft | None,
 ) -> None:
     """Leave the record of the finished run, whose output is complete and on disk."""
     journal.count_time()  # hashing a large model for the first time is no part of it
     before, done = journal.manifest.result, (run.written, run.digest.value())
-    if run.kept is not None and isinstance(target, Path):
+    if retried:
         if (journal.manifest.rows, journal.manifest.input_sha256) != done:
-            target.unlink()
             raise Refused(f"the input is not the one that {journal.output} was made from; {START_OVER}")
         journal.unfinish()
-        target.replace(journal.output.resolve())
-        sync_folder(journal.output)
+        retried.publish()
     journal.manifest.rows, journal.manifest.input_sha256 = done
     journal.manifest.policy_tokens += engine.policy_tokens
     exhausted = settings.limit is None or run.written < settings.limit

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from safeguard_cli import hardware
-from safeguard_cli.config import cache_folder, configured_model
+from safeguard_cli.config import configured_model
 from safeguard_cli.engine.decoding import Options, Trie, overhead
 from safeguard_cli.engine.probe import check_loadable, devices
 from safeguard_cli.engine.process import EngineSpec
 from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.files import cache_folder
 from safeguard_cli.gguf_file import Header
 from safeguard_cli.labeling import Labeling, Rules
 from safeguard_cli.manifest import model_fingerprint, model_key, versions

@@ -18,9 +18,9 @@ from typing import Any
 
 import orjson
 
-from safeguard_cli.config import cache_folder
 from safeguard_cli.engine.process import why_it_died
 from safeguard_cli.errors import EngineError, SafeguardError
+from safeguard_cli.files import cache_folder
 
 TIMEOUT = 120.0
 _CPU_LIBRARIES = ("ggml", "ggml-base", "ggml-cpu", "llama", "mtmd", "ggml-blas")

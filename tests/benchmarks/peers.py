@@ -41,8 +41,8 @@ from typing import Any
 
 from workload import Workload, make_workload
 
-from safeguard_cli.config import cache_folder
 from safeguard_cli.engine.probe import Probe
+from safeguard_cli.files import cache_folder
 from safeguard_cli.manifest import model_sha256, versions
 from safeguard_cli.setup import Settings
 

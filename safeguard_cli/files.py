@@ -1,0 +1,191 @@
+"""Files: hashes, small files read within bounds, and writes that appear whole or not at all.
+
+What is being written has a name that nobody else's file has: `.safeguard-`, a hash of the name that it will get, and
+something random. Its maker holds a lock on it, so a later run can tell what a killed one left behind from what a living
+one writes.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import platformdirs
+
+try:
+    import fcntl
+except ImportError:  # Windows: without locks what a killed run left behind stays
+    fcntl = None  # type: ignore[assignment]
+
+_DRAFT = re.compile(r"\.safeguard-([0-9a-f]{8})-[0-9a-f]{8}(\.\w{1,7})?", re.ASCII)
+_NOT_FOLLOWED = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)  # a named pipe must not keep us waiting
+
+
+def cache_folder() -> Path:
+    """Where small things are kept that can be computed again."""
+    return platformdirs.user_cache_path("safeguard", appauthor=False).absolute()
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sync_folder(path: Path) -> None:
+    """Have the system put on disk that `path` is there under this name."""
+    with suppress(OSError, AttributeError):  # not every system can
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def read_small(path: Path, most: int, *, ours: bool = False) -> bytes:
+    """A file's bytes, at most `most` of them. Raises OSError where it has more or is no regular file.
+
+    With `ours` also where it belongs to another user, or others may write to it.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | _AT_ONCE), "rb") as file:
+        state = os.fstat(file.fileno())
+        if not stat.S_ISREG(state.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        if ours and not is_ours(state):
+            raise OSError(errno.EPERM, "it belongs to another user, or others may write to it", str(path))
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(path))
+    return data
+
+
+def is_ours(state: os.stat_result) -> bool:
+    """Whether a file or a folder is this user's, and nobody else may write to it."""
+    if not hasattr(os, "geteuid"):
+        return True
+    return state.st_uid == os.geteuid() and not state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+class Draft:
+    """A new file beside `target`, to be written at `path` and then put in its place.
+
+    It has the permissions of what it replaces, else `mode`, else what the user's umask leaves.
+    """
+
+    def __init__(self, target: Path, mode: int | None = None) -> None:
+        self.target, self.published = target, False
+        suffix = target.suffix if re.fullmatch(r"\.\w{1,7}", target.suffix, re.ASCII) else ""
+        while True:
+            self.path = target.with_name(f".safeguard-{_key(target)}-{secrets.token_hex(4)}{suffix}")
+            with suppress(FileExistsError):
+                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NOT_FOLLOWED
+                self._descriptor = os.open(self.path, flags, 0o666 if mode is None else mode)
+                if _lock(self._descriptor) is not False and _is_still(self._descriptor, self.path):
+                    break
+                os.close(self._descriptor)  # a run that sweeps up was faster
+        if mode is None:
+            with suppress(OSError):
+                state = target.stat()
+                if stat.S_ISREG(state.st_mode):
+                    os.fchmod(self._descriptor, stat.S_IMODE(state.st_mode))
+
+    def write(self, data: bytes) -> None:
+        """Append bytes."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
+
+    def publish(self) -> None:
+        """Put on disk what was written, and give it the target's name, which now means this file."""
+        os.fsync(self._descriptor)
+        self.path.replace(self.target)
+        self.published = True
+        sync_folder(self.target)
+
+    def close(self) -> None:
+        """Give up what was not published."""
+        try:
+            if not self.published:
+                self.path.unlink(missing_ok=True)
+        finally:
+            os.close(self._descriptor)
+
+
+@contextmanager
+def draft(target: Path, mode: int | None = None) -> Iterator[Draft]:
+    """A Draft of `target`, which is gone at the end unless it was published."""
+    made = Draft(target, mode)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def write(target: Path, data: bytes, mode: int | None = None) -> None:
+    """Write a file atomically: whoever reads finds the old one or this one, whole."""
+    with draft(target, mode) as made:
+        made.write(data)
+        made.publish()
+
+
+def lock_path(target: Path) -> Path:
+    """The file whose lock stands for a target that is not there before it is whole."""
+    return target.with_name(f".safeguard-{_key(target)}-lock")
+
+
+def sweep(*targets: Path) -> None:
+    """Remove the drafts of these targets that killed runs left behind; what a living process writes stays."""
+    keys = {(target.parent, _key(target)) for target in targets}
+    for folder in {target.parent for target in targets}:
+        with suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                found = _DRAFT.fullmatch(entry.name)
+                if found and (folder, found[1]) in keys and entry.is_file(follow_symlinks=False):
+                    _remove_abandoned(folder / entry.name)
+
+
+def _remove_abandoned(path: Path) -> None:
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDWR | _NOT_FOLLOWED | _AT_ONCE)
+        try:
+            state = os.fstat(descriptor)
+            mine = not hasattr(os, "geteuid") or state.st_uid == os.geteuid()
+            if mine and stat.S_ISREG(state.st_mode) and _lock(descriptor):
+                path.unlink()
+        finally:
+            os.close(descriptor)
+
+
+def _key(target: Path) -> str:
+    return hashlib.sha256(os.fsencode(target.name)).hexdigest()[:8]
+
+
+def _lock(descriptor: int) -> bool | None:
+    """True when the lock is ours, False when another has it, None where there are none."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _is_still(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
