@@ -11,9 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from safeguard_cli.errors import UsageError
+from safeguard_cli.files import config_folder
 from safeguard_cli.models import DEMO, hub_name
 
 if sys.version_info >= (3, 11):
@@ -27,9 +26,10 @@ KEYS = {"model"}
 MAX_BYTES = 1 << 20
 
 
-def user_file() -> Path:
-    """The user's own settings."""
-    return platformdirs.user_config_path("safeguard", appauthor=False) / "safeguard.toml"
+def user_file() -> Path | None:
+    """Return the file of the user's own settings, None for a user without a home."""
+    folder = config_folder()
+    return folder / "safeguard.toml" if folder else None
 
 
 def configured_model(folder: Path | None = None) -> str | None:
@@ -37,13 +37,14 @@ def configured_model(folder: Path | None = None) -> str | None:
     if name := os.environ.get(VARIABLE):
         return name
     folder = folder or Path()
-    for path in (*(folder / name for name in PROJECT_FILES), user_file()):
+    own = user_file()
+    for path in (*(folder / name for name in PROJECT_FILES), *([own] if own else [])):
         name = _settings(path).get("model")
         if name is None:
             continue
         if not isinstance(name, str) or not name:
             raise UsageError(f"{path}: model must be a name or a path in quotes")
-        if path == user_file():
+        if path == own:
             return str(Path(name).expanduser()) if name.startswith("~") else name
         return _inside(name, path)
     return None

@@ -13,7 +13,8 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -30,8 +31,22 @@ _AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)  # a named
 
 
 def cache_folder() -> Path:
-    """Where small things are kept that can be computed again."""
-    return platformdirs.user_cache_path("safeguard", appauthor=False).absolute()
+    """Return the folder where small things are kept that can be computed again, as an absolute path."""
+    return _of_user(platformdirs.user_cache_path) or Path(tempfile.gettempdir()) / f"safeguard-{os.getuid()}"
+
+
+def config_folder() -> Path | None:
+    """Return the folder of the user's own settings as an absolute path, None for a user without a home."""
+    return _of_user(platformdirs.user_config_path)
+
+
+def _of_user(find: Callable[..., Path]) -> Path | None:
+    """A folder of the user's own; None for a user without a home, as in containers that run under a number only."""
+    try:
+        path = find("safeguard", appauthor=False)
+    except RuntimeError:
+        return None
+    return None if path.parts[:1] == ("~",) else path.absolute()  # not a folder of that name in the working folder
 
 
 def sha256(path: Path) -> str:

@@ -18,6 +18,9 @@ def prepare() -> None:
     descriptor and with it what C code prints. Reading or writing it then raises UsageError; what goes to a closed or
     full standard error is dropped, since messages are no reason to lose data.
     """
+    for name in ("COLUMNS", "LINES"):
+        if os.environ.get(name) == "0":  # a terminal without a size, which nothing can be fitted to
+            del os.environ[name]
     for descriptor in range(3):
         try:
             os.fstat(descriptor)

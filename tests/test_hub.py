@@ -16,6 +16,7 @@ import pytest
 import tiny_model
 from hub_server import Hub
 
+from safeguard_cli import config, files
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.models import choose_files, hub_name
 
@@ -264,3 +265,18 @@ def test_a_file_inside_the_project_may_be_named(machine: Machine, tmp_path: Path
     (tmp_path / "in.jsonl").write_text('{"id": 1, "text": "hi"}\n')
     done = machine.run("label", "in.jsonl", "-p", "spam", "--dry-run", "--threads", 1, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_user_without_a_home_gets_no_folder_named_tilde(monkeypatch, tmp_path) -> None:
+    def nobody(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert config.user_file() is None
+    folder = files.cache_folder()
+    assert folder.is_absolute()
+    assert "~" not in folder.parts
+    assert not folder.is_relative_to(tmp_path)
