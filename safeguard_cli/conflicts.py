@@ -125,8 +125,10 @@ def _to_stream(values: Values) -> bool:
     output = values.get("output")
     if output == "-" or output is None:
         return output == "-" or not (sys.stdout and sys.stdout.isatty())
+    from safeguard_cli.writable import is_stream  # not at the top: --help does without it
+
     path = Path(output)
-    return path.exists() and not path.is_file() and not path.is_dir()
+    return is_stream(path) and not path.is_dir()
 
 
 def _not_sampled(values: Values) -> bool:

@@ -55,7 +55,7 @@ class JsonlLayout:
         if self._jsonl_in:
             if self._keep is None:
                 return record.raw.rstrip()[:-1].rstrip()
-            return b"{" + b",".join(text for key, text, _ in _members(record.raw) if key in self._keep)
+            return b"{" + b",".join(text for key, text, _ in members(record.raw) if key in self._keep)
         fields: dict[str, Any] = dict(record.fields)
         if self._keep is not None:
             fields = {name: value for name, value in fields.items() if name in self._keep}
@@ -110,11 +110,10 @@ class CsvLayout:
         if record.fields is None:
             extra = orjson.dumps(_unreadable(record, self._all)).decode()
             return [""] * len(self._fields) + [extra] * self._all
-        values = {key: value for key, _, value in _members(record.raw)}
+        values = {key: value for key, _, value in members(record.raw)}
         own = [_cell(values.pop(name, b"null"), record.fields.get(name)) for name in self._fields]
         if self._all:
-            members = (orjson.dumps(key) + b":" + value for key, value in values.items())
-            own.append((b"{" + b",".join(members) + b"}").decode() if values else "")
+            own.append(as_object(values))
         return own
 
     def _from_csv(self, record: Record) -> list[str]:
@@ -179,7 +178,13 @@ def _cell(raw: bytes, value: Any) -> str:
     return value if isinstance(value, str) else "" if raw == b"null" else raw.decode()
 
 
-def _members(raw: bytes) -> Iterator[tuple[str, bytes, bytes]]:
+def as_object(values: Mapping[str, bytes]) -> str:
+    """Fields and the JSON text of each as one object; nothing where there are none."""
+    made = b",".join(orjson.dumps(key) + b":" + value for key, value in values.items())
+    return (b"{" + made + b"}").decode() if values else ""
+
+
+def members(raw: bytes) -> Iterator[tuple[str, bytes, bytes]]:
     """The members of a valid JSON object: key, the member's own bytes `"key": value`, the value's own bytes."""
     at = raw.index(b"{") + 1
     while raw[at := _after(_MEMBER_GAP, raw, at)] != ord("}"):

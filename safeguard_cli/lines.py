@@ -18,6 +18,7 @@ from safeguard_cli.errors import UsageError
 
 SHOWN_BYTES = 4096  # how much of a line over the limit is kept, to show which one it was
 READ_ERRORS = (OSError, EOFError, zlib.error)
+STANDARD_INPUT = "standard input"  # its name
 _CHUNK = 1 << 16
 
 
@@ -28,11 +29,14 @@ class File:
         self.bytes_read = 0
         self.path: Path | None = None
         self.size: int | None = None
+        self.state: os.stat_result | None = None  # of a regular file, when it was opened
+        self.whole_lines = False  # what is read ends with a line: so it is with plain UTF-8
+        self._end = 0
         self._owned = isinstance(path, Path) or (isinstance(path, str) and path != "-")  # ./- is a file
         if not isinstance(path, (str, Path)):
             self.name, self._stream = "input", path
             return
-        self.name = str(path) if self._owned else "standard input"
+        self.name = str(path) if self._owned else STANDARD_INPUT
         try:
             self._stream = Path(path).open("rb", buffering=0) if self._owned else sys.stdin.buffer  # noqa: SIM115
         except (OSError, ValueError) as problem:
@@ -40,14 +44,48 @@ class File:
         with suppress(OSError, ValueError):  # a standard input that is no file has no descriptor
             state = os.fstat(self._stream.fileno())
             if stat.S_ISREG(state.st_mode):
-                self.size = state.st_size
+                self.size, self.state = state.st_size, state
+                self._end = state.st_size - os.lseek(self._stream.fileno(), 0, os.SEEK_CUR)
                 self.path = Path(path) if self._owned else None
 
     def chunks(self) -> Iterator[bytes]:
+        """The bytes that were there when the file was opened, or all of a pipe. Raises OSError where some are gone.
+
+        A file may be appended to for as long as it is read: only a line that is being written then is read to its end.
+        """
         read = getattr(self._stream, "read1", self._stream.read)  # never waits for more than there is in a pipe
         while data := read(_CHUNK):
-            self.bytes_read += len(data)
-            yield data
+            room = self._end - self.bytes_read if self._end > 0 else len(data)
+            self.bytes_read += min(room, len(data))
+            yield data[:room]
+            if self.bytes_read == self._end:
+                if self.whole_lines and not data[:room].endswith(b"\n"):
+                    yield from self._rest_of_line(data[room:], read)
+                return
+        if self.state and self.bytes_read < self._end and os.fstat(self._stream.fileno()).st_size < self.state.st_size:
+            raise OSError(f"it has become shorter: {self.bytes_read:,} of {self._end:,} bytes were still there")
+
+    def _rest_of_line(self, data: bytes, read: Callable[[int], bytes]) -> Iterator[bytes]:
+        while data := data or read(_CHUNK):
+            end = data.find(b"\n") + 1 or len(data)
+            self.bytes_read += end
+            yield data[:end]
+            if data[:end].endswith(b"\n"):
+                return
+            data = b""
+
+    def now(self) -> os.stat_result:
+        """What stands under the file's name by now. Raises OSError where nothing does."""
+        return self.path.stat() if self.path else os.fstat(self._stream.fileno())
+
+    def again(self) -> BinaryIO | None:
+        """What standard input reads, from the same place on: a stream of its own, where it is a file."""
+        if self.state is None or self._owned:
+            return None
+        number = self._stream.fileno()
+        stream = Path(f"/dev/fd/{number}").open("rb", buffering=0)  # noqa: SIM115
+        stream.seek(self.state.st_size - self._end)
+        return stream
 
     def close(self) -> None:
         if self._owned:
@@ -143,6 +181,8 @@ def utf8_chunks(file: File, encoding: str) -> Iterator[bytes]:
         chunks = _gunzip(chunks)
     elif start and file.path is not None and file.path.suffix.lower() == ".gz":
         raise UsageError(f"{file.name}: not a gzip file, whatever its name says")
+    else:
+        file.whole_lines = utf8
     chunks = _starting(chunks if utf8 else _transcode(chunks, encoding), 3)
     start = next(chunks)
     if utf8 and start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

@@ -7,19 +7,21 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.files import draft, sha256, sweep
-from safeguard_cli.manifest import Manifest, changes, load, now
-from safeguard_cli.outputs import check_output
-from safeguard_cli.parquet import open_parquet, read_batches
+from safeguard_cli.lines import STANDARD_INPUT
+from safeguard_cli.manifest import Manifest, Refused, changes, load, now
+from safeguard_cli.outputs import Written, output_format
+from safeguard_cli.parquet import BATCH_ROWS, join_rows, open_parquet, read_batches
 from safeguard_cli.parquet_output import write_parquet
 from safeguard_cli.records import Shard, extension, in_shard, open_source
-from safeguard_cli.resume import InputHash, manifest_path, run_path, whole_lines
+from safeguard_cli.resume import InputHash, beside, find_manifest, manifest_path, not_ours, run_path, whole_lines
 from safeguard_cli.terminal import note, warn
+from safeguard_cli.writable import check_output, check_streams, is_stream, real, used
 
 
 def merge(outputs: Sequence[Path], out: Path, *, overwrite: bool, quiet: bool) -> int:
@@ -30,19 +32,30 @@ def merge(outputs: Sequence[Path], out: Path, *, overwrite: bool, quiet: bool) -
     shards = _in_order(outputs)
     paths, manifests = list(shards), list(shards.values())
     first = manifests[0]
-    for path in paths:
-        check_output(out, path)
-    if extension(out) != extension(paths[0]):
+    format: Written = first.decides["output"]["format"]
+    input = first.result["input"] if first.result else ""
+    read = [
+        *used("a shard", *paths),
+        *used("the record of a shard", *map(manifest_path, paths)),
+        *used("the input", input),
+    ]
+    check_streams(read)
+    if is_stream(out) and not out.is_dir():
+        raise UsageError(f"{out}: shards are merged into a file")
+    check_output(out, read, beside(out, format))
+    if extension(out) != extension(paths[0]) or output_format(out, format) != format:
         raise UsageError(f"{out}: shards are merged as they are: name it *{paths[0].suffix}, as they are named")
     if (out.exists() or run_path(out).exists()) and not overwrite:
+        if find_manifest(out) is None:
+            raise Refused(not_ours(out))
         raise UsageError(f"{out} exists; --overwrite replaces it")
-    sweep(out, manifest_path(out))
+    sweep(real(out), manifest_path(out))
     try:
-        with draft(out) as new:
-            if extension(out) == "parquet":
+        with draft(real(out)) as new:
+            if format == "parquet":
                 _merge_parquet(paths, new.path)
             else:
-                _merge_lines(paths, first.decides["output"]["format"], new.path)
+                _merge_lines(paths, format, new.path)
             made = _one_manifest(manifests, new.path)
             _check_input(made)
             manifest_path(out).unlink(missing_ok=True)
@@ -116,8 +129,14 @@ def _merge_parquet(paths: Sequence[Path], new: Path) -> None:
     for path, file in zip(paths, files, strict=True):
         if not file.schema_arrow.equals(schema):
             raise UsageError(f"{path}: its columns have other types than those of {paths[0]}; label to JSONL instead")
-    rows = [(batch.slice(at, 1) for batch in read_batches(file) for at in range(batch.num_rows)) for file in files]
-    write_parquet(new, schema, _alternating(rows))
+    rows = [((batch, at) for batch in read_batches(file) for at in range(batch.num_rows)) for file in files]
+    merged = _alternating(rows)
+
+    def batches() -> Iterator[Any]:
+        while some := list(islice(merged, BATCH_ROWS)):
+            yield join_rows(some, schema)
+
+    write_parquet(new, schema, batches())
 
 
 def _alternating(rows: Sequence[Iterator[Any]]) -> Iterator[Any]:
@@ -164,9 +183,12 @@ def _check_input(made: Manifest) -> None:
     """Hash the input, so that the merged output can be gone on with. UsageError when it has other rows by now."""
     assert made.result is not None
     digest, rows, asked = InputHash(), 0, made.decides["input"]
+    format = made.result.get("input_format")
     try:
+        if made.result["input"] == STANDARD_INPUT:
+            raise SafeguardError("they were read from standard input")
         with open_source(
-            made.result["input"], encoding=asked["encoding"], max_row_bytes=asked["max_row_bytes"]
+            made.result["input"], format=format, encoding=asked["encoding"], max_row_bytes=asked["max_row_bytes"]
         ) as source:
             for record in source:
                 digest.add(record)

@@ -39,9 +39,9 @@ def open_parquet(path: Path) -> Any:
         file = pa.parquet.ParquetFile(path, buffer_size=1 << 16, pre_buffer=False)
         _ = file.schema_arrow.names
     except OSError as problem:
-        raise UsageError(f"{path}: {problem.strerror or _first_line(problem)}") from None
+        raise UsageError(f"{path}: {problem.strerror or first_line(problem)}") from None
     except Exception as problem:  # a damaged file raises not only Arrow's own, but whatever it ran into
-        raise UsageError(f"{path}: not a Parquet file that can be read: {_first_line(problem)}") from None
+        raise UsageError(f"{path}: not a Parquet file that can be read: {first_line(problem)}") from None
     return file
 
 
@@ -54,7 +54,20 @@ def read_batches(file: Any) -> Iterator[Any]:
             rows = max(1, min(BATCH_ROWS, BATCH_BYTES * part.num_rows // max(1, part.total_byte_size)))
             yield from file.iter_batches(batch_size=rows, row_groups=[group], use_threads=False)
     except Exception as problem:
-        raise OSError(_first_line(problem)) from None
+        raise OSError(first_line(problem)) from None
+
+
+def pick(column: Any, rows: Sequence[int]) -> Any:
+    """Some rows of an array, in a new one. Of any type: Arrow can take from few, and join slices of all."""
+    return pyarrow().concat_arrays([column.slice(row, 1) for row in rows]) if rows else column.slice(0, 0)
+
+
+def join_rows(rows: Sequence[tuple[Any, int]], schema: Any) -> Any:
+    """One record batch of rows, each the record batch that it is in and its place there."""
+    pa = pyarrow()
+    columns = range(len(schema))
+    joined = [pa.concat_arrays([batch.column(column).slice(row, 1) for batch, row in rows]) for column in columns]
+    return pa.RecordBatch.from_arrays(joined, schema=schema)
 
 
 def count_parquet(path: Path) -> int:
@@ -135,5 +148,5 @@ def _value(scalar: Any) -> Any:
         return (text if text.startswith("<") else text.replace(" ", "T")) + zone
 
 
-def _first_line(problem: BaseException) -> str:
+def first_line(problem: BaseException) -> str:
     return next(iter(str(problem).splitlines()), type(problem).__name__)

@@ -55,8 +55,8 @@ class Record:
 class Source:
     """An open input: iterate it once for its Records, in a `with` block. Made by `open_source`.
 
-    When reading fails on the way (a gzip file cut short, a disk error), every row before comes out first, and then
-    the iteration raises a SafeguardError.
+    When reading fails on the way (a gzip file cut short, a disk error), every whole row before comes out first, and
+    then the iteration raises a SafeguardError.
     """
 
     def __init__(
@@ -65,6 +65,8 @@ class Source:
         self.name = file.name
         self.path = file.path  # None for a pipe or a stream
         self.total_bytes = file.size  # None for a pipe
+        self.state = file.state  # of a file, when it was opened
+        self.now, self.again = file.now, file.again
         self.line_ending = "\n"
         self.delimiter = ","
         self.header: tuple[str, ...] = ()  # a CSV's column names as written, duplicates included
@@ -171,6 +173,8 @@ class Source:
 
     def _jsonl_lines(self) -> Iterator[bytes]:
         while line := self._lines.next():
+            if self._torn(line, self._lines.number):
+                return
             if not line.isspace():
                 yield line.rstrip(b"\r\n")
 
@@ -217,6 +221,8 @@ class Source:
                 continue
             self._reached, taken = line, bytearray(first)
             cells = split_cells(first.decode("utf-8", "replace"), self.delimiter, partial(self._next_line, taken))
+            if self._torn(taken, line):
+                return
             if cells is None:
                 # Only this line is in error: the lines that the quote took in are read again, as rows of their own.
                 self._doomed = max(self._doomed, self._reached)
@@ -230,7 +236,7 @@ class Source:
                 line,
                 _chomp(bytes(taken)),
                 dict(zip(self.names, cells, strict=False)),
-                _bad_encoding(taken, line) or self._bad_cells(cells, line, whole=taken.endswith(b"\n")),
+                _bad_encoding(taken, line) or self._bad_cells(cells, line),
                 tuple(cells),
             )
 
@@ -247,9 +253,14 @@ class Source:
         taken += piece
         return piece.decode("utf-8", "replace") if len(taken) <= self._limit else ""
 
-    def _bad_cells(self, cells: list[str], line: int, whole: bool) -> RowError | None:
-        if self._stream.failure and not whole:
-            return _error("bad_row", line, "the input breaks off in this row")
+    def _torn(self, taken: bytes | bytearray, line: int) -> bool:
+        """Whether the input broke off in this row: it is none, and comes whole when the input is whole again."""
+        if not self._stream.failure or taken.endswith(b"\n"):
+            return False
+        self._lines.number = line - 1
+        return True
+
+    def _bad_cells(self, cells: list[str], line: int) -> RowError | None:
         if self.names and any(cells[len(self.names) :]):
             # Most often a delimiter that was not quoted: the text may be cut or shifted, so its label would mislead.
             return _error("bad_row", line, f"{len(cells)} cells where the header has {len(self.names)}")

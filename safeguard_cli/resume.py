@@ -52,6 +52,27 @@ def manifest_path(output: Path) -> Path:
     return output.with_name(output.name + ".manifest.json")
 
 
+def journal_path(output: Path) -> Path:
+    """The JSONL output that a Parquet output is made from."""
+    return output.with_name(output.name + ".rows.jsonl")
+
+
+def beside(output: Path, format: str) -> tuple[Path, ...]:
+    """The files that stand beside an output of this format, while a run writes it or afterwards."""
+    if not output.name:
+        return ()
+    ours = (output, journal_path(output)) if format == "parquet" else (output,)
+    return (*ours[1:], *(path(each) for each in ours for path in (run_path, manifest_path)))
+
+
+def not_ours(output: Path) -> str:
+    """What is said of a file that no run of ours wrote."""
+    return (
+        f"{output} exists and is not an output of safeguard: name another file with -o"
+        " (--overwrite would delete what is in it)"
+    )
+
+
 def find_manifest(output: Path) -> Manifest | None:
     """The manifest that belongs to an output; that of a finished run first."""
     return load(manifest_path(output)) or load(run_path(output))

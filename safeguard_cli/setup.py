@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from safeguard_cli import hardware
 from safeguard_cli.config import configured_model
@@ -24,7 +24,7 @@ from safeguard_cli.models import DEMO, DEMO_NOTICE, find_model, open_model
 from safeguard_cli.policy import Policy, load_policy
 from safeguard_cli.progress import Kind
 from safeguard_cli.prompt import Harmony, Prefix, layout_hash
-from safeguard_cli.records import MAX_ROW_BYTES
+from safeguard_cli.records import MAX_ROW_BYTES, Source, open_source
 from safeguard_cli.servers import ApiName, Connected, connect
 from safeguard_cli.terminal import note, warn
 from safeguard_cli.tokenizer import Tokenizer
@@ -111,6 +111,17 @@ class Prepared:
         """The header of the model file; there is one where there are no servers."""
         assert self.local is not None
         return self.local
+
+
+def open_input(settings: Settings, stream: BinaryIO | None = None) -> Source:
+    """The input that these settings name, or `stream` read in its place."""
+    return open_source(
+        stream or settings.input,
+        format=settings.format,
+        encoding=settings.encoding,
+        max_row_bytes=settings.max_row_bytes,
+        shard=settings.shard,
+    )
 
 
 def load_policies(settings: Settings) -> tuple[Policy, ...]:

@@ -204,7 +204,7 @@ def test_an_output_without_its_manifest_is_never_touched(bench) -> None:
     bench()
     bench.out.with_name(bench.out.name + ".manifest.json").unlink()
     before = bench.state()
-    with pytest.raises(Refused, match="--overwrite starts over"):
+    with pytest.raises(Refused, match="not an output of safeguard: name another file with -o"):
         bench()
     assert bench.state() == before
 

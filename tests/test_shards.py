@@ -123,7 +123,7 @@ def test_what_does_not_make_a_whole_is_refused_and_nothing_written(bench, capsys
     refused([*made, made[0]], "both shard 1/3")
     refused([*made[:2], bench.source], "not a finished output")
     refused(made, "named", target=bench.folder / "merged.csv")
-    refused(made, "input itself", target=made[1])
+    refused(made, "this is a shard itself", target=made[1])
     bench.out = bench.folder / "whole.jsonl"
     bench()
     refused([bench.out, *made], "labelled differently")
