@@ -127,8 +127,7 @@ def _to_stream(values: Values) -> bool:
         return output == "-" or not (sys.stdout and sys.stdout.isatty())
     from safeguard_cli.writable import is_stream  # not at the top: --help does without it
 
-    path = Path(output)
-    return is_stream(path) and not path.is_dir()
+    return is_stream(Path(output))
 
 
 def _not_sampled(values: Values) -> bool:

@@ -173,16 +173,15 @@ def utf8_chunks(file: File, encoding: str) -> Iterator[bytes]:
 
     Raises UsageError when the file is not what its name or the encoding says, and READ_ERRORS on the way.
     """
-    utf8 = _is_utf8(encoding)
+    utf8 = file.whole_lines = _is_utf8(encoding)
     chunks = _starting(file.chunks(), 2)
     start = next(chunks)
     chunks = chain([start], chunks)
     if start.startswith(b"\x1f\x8b"):
+        file.whole_lines = False
         chunks = _gunzip(chunks)
     elif start and file.path is not None and file.path.suffix.lower() == ".gz":
         raise UsageError(f"{file.name}: not a gzip file, whatever its name says")
-    else:
-        file.whole_lines = utf8
     chunks = _starting(chunks if utf8 else _transcode(chunks, encoding), 3)
     start = next(chunks)
     if utf8 and start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

@@ -40,7 +40,7 @@ def merge(outputs: Sequence[Path], out: Path, *, overwrite: bool, quiet: bool) -
         *used("the input", input),
     ]
     check_streams(read)
-    if is_stream(out) and not out.is_dir():
+    if is_stream(out):
         raise UsageError(f"{out}: shards are merged into a file")
     check_output(out, read, beside(out, format))
     if extension(out) != extension(paths[0]) or output_format(out, format) != format:

@@ -49,7 +49,7 @@ def parquet_target(settings: Settings) -> Path | None:
         path = Path(settings.input)
         return path.with_name(f"{path.stem}.labels.parquet") if comes and sys.stdout.isatty() else None
     out = Path(settings.output)
-    if settings.output in ("", "-") or is_stream(out):
+    if settings.output == "-" or is_stream(out):
         return None
     return out if output_format(out, "parquet" if comes else "jsonl") == "parquet" else None
 
@@ -66,9 +66,9 @@ def label_to_parquet(settings: Settings, output: Path, read: Sequence[Used], lab
     pyarrow()
     if settings.only:
         raise UsageError("--only leaves rows out, and a Parquet output has them all: filter it when it is read")
+    check_output(output, read, beside(output, "parquet"))
     journal = journal_path(output)
     inner = replace(settings, output=str(journal))
-    check_output(output, read, beside(output, "parquet"))
     before = Path(settings.input).stat() if _from_file_of_parquet(settings) else None
     if before:
         _check_types(settings)

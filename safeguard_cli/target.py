@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -16,7 +15,7 @@ from safeguard_cli.resume import beside
 from safeguard_cli.setup import Settings
 from safeguard_cli.streams import data_output
 from safeguard_cli.terminal import note
-from safeguard_cli.writable import Used, check_descriptor, check_output, descriptor, is_stream
+from safeguard_cli.writable import Used, check_output, is_stream, open_stream
 
 
 def open_target(settings: Settings, source: Source, read: Sequence[Used], stack: ExitStack) -> Path | BinaryIO:
@@ -24,13 +23,8 @@ def open_target(settings: Settings, source: Source, read: Sequence[Used], stack:
     if settings.output == "-" or (settings.output is None and not sys.stdout.isatty()):
         return data_output()
     path = Path(settings.output) if settings.output is not None else default_output(source)
-    if (number := descriptor(path)) is not None:
-        check_descriptor(path, number, read)
-        stream = stack.enter_context(os.fdopen(os.dup(number), "wb", buffering=0))
-        stream.name = str(path)
-        return stream
-    if is_stream(path) and not path.is_dir():
-        return stack.enter_context(path.open("wb", buffering=0))
+    if is_stream(path):
+        return stack.enter_context(open_stream(path, read))
     check_output(path, read, beside(path, "jsonl"))
     if settings.output is None and not settings.quiet:
         note(f"writing to {path}")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from safeguard_cli.config import PROJECT_FILES, configured_model, user_file
 from safeguard_cli.errors import SafeguardError, UsageError
@@ -113,7 +113,7 @@ def _check_lengths(out: Path, paths: Iterable[Path]) -> None:
     over = max(len(os.fsencode(path.name)) - name_limit for path in paths)
     over = max(over, *(len(os.fsencode(path)) + 1 - path_limit for path in paths))
     if over > 0:
-        kind = "characters" if out.name.isascii() else "bytes"
+        kind = ("characters" if out.name.isascii() else "bytes").removesuffix("s" if over == 1 else "")
         longest = max(paths, key=lambda path: len(path.name)).name.removeprefix(out.name)
         raise UsageError(
             f"{out}: this name must be {over} {kind} shorter, to have room for {longest or 'all of it'}"
@@ -151,8 +151,17 @@ def descriptor(path: Path) -> int | None:
     return None
 
 
-def check_descriptor(path: Path, number: int, read: Iterable[Used]) -> None:
-    """UsageError when an open file cannot be written to, or is one that is read."""
+def open_stream(path: Path, read: Iterable[Used]) -> BinaryIO:
+    """Open what `is_stream` is true for, to be written to. UsageError when it is read, or open for reading only."""
+    if (number := descriptor(path)) is None:
+        return path.open("wb", buffering=0)
+    _check_descriptor(path, number, read)
+    stream = os.fdopen(os.dup(number), "wb", buffering=0)  # opened anew, a file would be written from its start
+    stream.name = str(path)
+    return stream
+
+
+def _check_descriptor(path: Path, number: int, read: Iterable[Used]) -> None:
     try:
         state, writes = os.fstat(number), _writes(number)
     except OSError as problem:
@@ -173,4 +182,10 @@ def _writes(number: int) -> bool:
 
 def is_stream(path: Path) -> bool:
     """Whether what is written to `path` goes into an open file, a device or a named pipe."""
-    return descriptor(path) is not None or (os.path.exists(path) and not os.path.isfile(path))  # noqa: PTH110, PTH113
+    if descriptor(path) is not None:
+        return True
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # is not there, or cannot be: for its opener to say
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
