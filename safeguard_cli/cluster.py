@@ -24,6 +24,7 @@ from safeguard_cli.engine.process import Engine, EngineSpec
 from safeguard_cli.errors import EngineError, SafeguardError, UsageError
 from safeguard_cli.manifest import Locked, Manifest, load
 from safeguard_cli.policy import Policy
+from safeguard_cli.records import FORMATS, extension
 from safeguard_cli.resume import manifest_path
 from safeguard_cli.run import EngineMaker, label
 from safeguard_cli.setup import Prepared, Settings, load_policies
@@ -127,6 +128,8 @@ def find_blocks(settings: Settings) -> list[Block]:
     for path in sorted(inputs, key=lambda path: (-path.stat().st_size, path)):
         output = folder / path.relative_to(root)
         output = output.with_name(output.name.removesuffix(".gz"))
+        if output.suffix and extension(output) not in FORMATS and settings.format:
+            output = output.with_name(f"{output.name}.{settings.format}")
         if output in found:
             raise UsageError(f"{found[output]} and {path} would both be written to {output}")
         if output in inputs:

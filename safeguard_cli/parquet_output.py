@@ -237,18 +237,18 @@ def _check_types(settings: Settings) -> None:
     """UsageError when a column of the input could not be written again: tried before anything is labelled."""
     pa = pyarrow()
     schema, own = _from_parquet(settings, kept_fields(settings))
+    columns = [pa.array([], field.type) for field in schema]
     with suppress(SafeguardError):  # a damaged file gives its whole rows first
-        _, columns = next(own, (0, [pa.array([], field.type) for field in schema]))
-        for field, column in zip(schema, columns, strict=True):
-            try:
-                table = pa.table([column], pa.schema([field]))
-                pa.parquet.write_table(table, pa.BufferOutputStream())
-            except (OSError, pa.ArrowException) as problem:
-                raise UsageError(
-                    f"{settings.input}: its column {field.name!r} of type {field.type} cannot be written to Parquet"
-                    f" ({first_line(problem)}): leave it out with --keep, or name the output *.jsonl"
-                ) from None
+        _, columns = next(own, (0, columns))
     own.close()
+    for field, column in zip(schema, columns, strict=True):
+        try:
+            pa.parquet.write_table(pa.table([column], pa.schema([field])), pa.BufferOutputStream())
+        except (OSError, pa.ArrowException) as problem:
+            raise UsageError(
+                f"{settings.input}: its column {field.name!r} of type {field.type} cannot be written to Parquet"
+                f" ({first_line(problem)}): leave it out with --keep, or name the output *.jsonl"
+            ) from None
 
 
 def _from_parquet(settings: Settings, keep: Sequence[str] | None) -> tuple[Any, Generator[_Columns, None, None]]:

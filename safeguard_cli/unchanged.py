@@ -10,7 +10,7 @@ from safeguard_cli.errors import SafeguardError
 from safeguard_cli.records import Source
 from safeguard_cli.resume import InputHash
 
-_LEFT = "put back what was there and run the same command to go on"
+_LEFT = "when it is again what was read, the same command goes on; else --overwrite starts over"
 
 
 def check_unchanged(
