@@ -405,7 +405,9 @@ def show(
 
     def run() -> int:
         from safeguard_cli.show import show
+        from safeguard_cli.writable import check_streams, used
 
+        check_streams(used("the output", output))
         return show(Path(output), as_json=json)
 
     options.run(run, debug)

@@ -66,14 +66,23 @@ def used_by(settings: Settings, *inputs: str | Path) -> list[Used]:
 
 
 def check_streams(read: Iterable[Used]) -> None:
-    """UsageError when standard output or standard error goes into a file that is read."""
+    """UsageError when standard output or standard error goes into a file that is read.
+
+    Where that is standard error, no message may go there either: it goes to standard output, if that is another file.
+    """
     read = tuple(read)
+    found: dict[str, tuple[Used, os.stat_result]] = {}
     for name, stream in (("standard output", sys.stdout), ("standard error", sys.stderr)):
         with suppress(OSError, ValueError, AttributeError):  # closed, or none of the system's
             state = os.fstat(stream.fileno())
             if taken := next((each for each in read if each.is_file(state)), None):
-                emptied = " (which the shell has emptied already)" if not state.st_size else ""
-                raise UsageError(f"{name} goes into {taken.what} itself{emptied}; write to another file")
+                found[name] = taken, state
+    for name, (taken, state) in found.items():
+        if "standard error" in found and found["standard error"][1].st_size:
+            other = os.open(os.devnull, os.O_WRONLY) if "standard output" in found else sys.stdout.fileno()
+            os.dup2(other, sys.stderr.fileno())
+        emptied = "" if state.st_size else " (which the shell has emptied already)"
+        raise UsageError(f"{name} goes into {taken.what} itself{emptied}; write to another file")
 
 
 def check_output(out: Path, read: Iterable[Used] = (), beside: Sequence[Path] = ()) -> None:

@@ -19,6 +19,8 @@ from safeguard_cli.manifest import Refused
 from safeguard_cli.merge import merge
 from safeguard_cli.prompt import Prompt
 from safeguard_cli.records import count_rows, open_source
+from safeguard_cli.run import label
+from safeguard_cli.setup import Settings
 
 pytestmark = pytest.mark.usefixtures("own_cache", "no_fsync")
 
@@ -98,6 +100,58 @@ def test_parquet_shards_are_merged(bench) -> None:
     merge(shards_of(bench, 3), bench.out, overwrite=True, quiet=True)
     assert pq.read_table(bench.out).equals(whole)
     assert bench.manifest()["input_sha256"]
+
+
+@pytest.mark.parametrize("format", ["jsonl", "ndjson", "csv", "tsv"])
+def test_shards_of_an_input_whose_name_does_not_say_its_format_are_merged(bench, capsys, monkeypatch, format) -> None:
+    """Also in another folder than they were labelled in; the merged output can be gone on with."""
+    data = bench.fill(20, "jsonl" if "js" in format else "csv").decode()
+    if format == "tsv":
+        data = "id\ttext\n" + "".join(f"{number}\tcall, me {number}\n" for number in range(20))
+    bench.source = bench.folder / "data.txt"
+    bench.source.write_text(data, newline="")
+    bench.out = bench.folder / "out.jsonl"
+    monkeypatch.chdir(bench.folder)
+    source, bench.source = bench.source, Path(bench.source.name)
+    made = shards_of(bench, 2, format=format)
+    monkeypatch.chdir("/")
+    code = merge(made, bench.out, overwrite=False, quiet=True)
+    assert "cannot be checked" not in capsys.readouterr().err
+    assert [int(number) for number in ids_of(bench.out)] == list(range(20))
+    bench.source = source
+    assert bench(format=format) == code
+    with source.open("a") as file:
+        file.write('{"id":20,"text":"new"}\n' if "js" in format else "20\tnew\n" if format == "tsv" else "20,new\n")
+    assert bench(format=format, append_input=True) == code
+    assert len(ids_of(bench.out)) == 21
+
+
+def ids_of(path: Path) -> list[object]:
+    return [json.loads(line).get("id", 0) for line in path.read_bytes().splitlines()]
+
+
+def test_shards_of_standard_input_are_merged_and_the_right_reason_is_said(bench, capsys, monkeypatch) -> None:
+    bench.fill(10)
+    made = []
+    for part in (1, 2):
+        made.append(bench.folder / f"part{part}.jsonl")
+        with bench.source.open() as stdin:
+            monkeypatch.setattr("sys.stdin", stdin)
+            label(
+                Settings(
+                    "-",
+                    ("spam",),
+                    model=str(bench.model),
+                    quiet=True,
+                    slots=2,
+                    threads=1,
+                    output=str(made[-1]),
+                    shard=(part, 2),
+                ),
+                Steady,
+            )
+    assert merge(made, bench.out, overwrite=False, quiet=True) == 3
+    assert "nor continued: they were read from standard input" in capsys.readouterr().err
 
 
 def test_a_shard_that_was_killed_is_continued_and_only_as_itself(bench) -> None:

@@ -163,6 +163,20 @@ def test_an_input_that_the_shell_has_emptied_is_said(tmp_path) -> None:
         assert "the input itself (which the shell has emptied already)" in done.stderr
 
 
+def test_no_message_goes_into_what_is_read(tmp_path) -> None:
+    for command, said in (
+        ("label in.jsonl -o out.jsonl 2>> in.jsonl", "standard error goes into the input itself"),
+        ("label in.jsonl 2>&1 >> in.jsonl | cat", "standard output goes into the input itself"),
+        ("label in.jsonl >> in.jsonl 2>&1", ""),
+    ):
+        (tmp_path / "in.jsonl").write_text(row(1, "jsonl"))
+        done = shell(tmp_path, f"set -o pipefail; {command}")
+        assert done.returncode == errors.USAGE
+        assert said in done.stdout and not done.stderr
+        assert (tmp_path / "in.jsonl").read_text() == row(1, "jsonl")
+        assert not (tmp_path / "out.jsonl").exists()
+
+
 def test_measuring_into_what_is_measured_is_refused(tmp_path) -> None:
     golden = tmp_path / "golden.jsonl"
     golden.write_text('{"text":"win cash","label":"spam"}\n{"text":"see you","label":"ham"}\n' * 3)
@@ -170,6 +184,7 @@ def test_measuring_into_what_is_measured_is_refused(tmp_path) -> None:
     for command in (
         "eval golden.jsonl --policy spam --model demo >> golden.jsonl",
         "compare golden.jsonl golden.jsonl >> golden.jsonl",
+        "show golden.jsonl >> golden.jsonl",
         "report golden.jsonl -o golden.jsonl",
         "stress golden.jsonl --policy spam --model demo -o golden.jsonl --overwrite",
         "stress golden.jsonl --policy spam --model demo >> golden.jsonl",
