@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +38,7 @@ def merge(outputs: Sequence[Path], out: Path, *, overwrite: bool, quiet: bool) -
     read = [
         *used("a shard", *paths),
         *used("the record of a shard", *map(manifest_path, paths)),
-        *used("the input", input),
+        *used("the input", _found(input)),
     ]
     check_streams(read)
     if is_stream(out):
@@ -188,7 +189,10 @@ def _check_input(made: Manifest) -> None:
         if made.result["input"] == STANDARD_INPUT:
             raise SafeguardError("they were read from standard input")
         with open_source(
-            made.result["input"], format=format, encoding=asked["encoding"], max_row_bytes=asked["max_row_bytes"]
+            _found(made.result["input"]),
+            format=format,
+            encoding=asked["encoding"],
+            max_row_bytes=asked["max_row_bytes"],
         ) as source:
             for record in source:
                 digest.add(record)
@@ -199,3 +203,11 @@ def _check_input(made: Manifest) -> None:
     if rows != made.rows:
         raise UsageError(f"{made.result['input']} has {rows:,} rows, and the shards {made.rows:,}: it has changed")
     made.input_sha256 = digest.value()
+
+
+def _found(name: str) -> Path:
+    """The file that a manifest names: one whose name is not UTF-8 stands there with its bytes as escapes."""
+    path = Path(name)
+    if path.exists():
+        return path
+    return Path(re.sub(r"\\u(dc[89a-f][0-9a-f])", lambda found: chr(int(found[1], 16)), name))

@@ -62,7 +62,8 @@ def used_by(settings: Settings, *inputs: str | Path) -> list[Used]:
         found += used("the model", *model_parts(find_model(settings.model or configured_model())))
     if settings.tokenizer is not None:
         found += used("the tokenizer", settings.tokenizer)
-    return found + used("the file of settings", *PROJECT_FILES, user_file())
+    settings_files = (*PROJECT_FILES, user_file())
+    return found + used("the file of settings", *(file for file in settings_files if file is not None))
 
 
 def check_streams(read: Iterable[Used]) -> None:

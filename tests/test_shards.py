@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -124,6 +125,13 @@ def test_shards_of_an_input_whose_name_does_not_say_its_format_are_merged(bench,
         file.write('{"id":20,"text":"new"}\n' if "js" in format else "20\tnew\n" if format == "tsv" else "20,new\n")
     assert bench(format=format, append_input=True) == code
     assert len(ids_of(bench.out)) == 21
+
+
+def test_an_input_whose_name_is_not_utf8_is_found_again(bench) -> None:
+    bench.fill(10)
+    bench.source = bench.source.rename(bench.folder / os.fsdecode(b"in\xe9.jsonl"))
+    assert merge(shards_of(bench, 2), bench.out, overwrite=False, quiet=True) == bench() == 3
+    assert bench.manifest()["input_sha256"]
 
 
 def ids_of(path: Path) -> list[object]:
