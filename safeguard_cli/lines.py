@@ -124,7 +124,9 @@ class Lines:
     def __init__(self, stream: Stream, limit: int) -> None:
         self.number = 0  # of the line that `next` gave last
         self.too_big = False  # that line was over the limit, and only its first part was given
+        self.torn = False  # reading failed in that line
         self._limit = limit
+        self._bytes = stream
         self._stream = io.BufferedReader(stream, _CHUNK)
         self._pushed: list[io.BytesIO] = []
 
@@ -133,11 +135,17 @@ class Lines:
         line = self.read(self._limit)
         self.number += bool(line)
         self.too_big = len(line) > self._limit and len(line.rstrip(b"\r\n")) > self._limit
+        end = line
         if self.too_big:
-            piece, line = line, line[:SHOWN_BYTES]
-            while piece and not piece.endswith(b"\n"):
-                piece = self._readline(_CHUNK)
+            line = line[:SHOWN_BYTES]
+            while end and not end.endswith(b"\n"):
+                end = self._readline(_CHUNK)
+        self.torn = self.broke_off(end)
         return line
+
+    def broke_off(self, data: bytes | bytearray) -> bool:
+        """Whether reading failed right behind this data, before its line ended."""
+        return bool(self._bytes.failure) and not data.endswith(b"\n")
 
     def read(self, room: int) -> bytes:
         """A line of at most `room` bytes and its end, or the first part of a longer one."""

@@ -55,7 +55,7 @@ def parquet_target(settings: Settings) -> Path | None:
 
 
 def _from_file_of_parquet(settings: Settings) -> bool:
-    return (settings.format or extension(Path(settings.input))) == "parquet"
+    return settings.input != "-" and (settings.format or extension(Path(settings.input))) == "parquet"
 
 
 def label_to_parquet(settings: Settings, output: Path, read: Sequence[Used], label: Callable[[Settings], int]) -> int:
@@ -69,9 +69,10 @@ def label_to_parquet(settings: Settings, output: Path, read: Sequence[Used], lab
     check_output(output, read, beside(output, "parquet"))
     journal = journal_path(output)
     inner = replace(settings, output=str(journal))
-    before = Path(settings.input).stat() if _from_file_of_parquet(settings) else None
-    if before:
+    before = None
+    if _from_file_of_parquet(settings):
         _check_types(settings)
+        before = Path(settings.input).stat()
     if settings.dry_run:
         return label(inner)
     with locked_beside(real(output), run_path(journal)):

@@ -173,8 +173,8 @@ class Source:
 
     def _jsonl_lines(self) -> Iterator[bytes]:
         while line := self._lines.next():
-            if self._torn(line, self._lines.number):
-                return
+            if self._lines.torn:
+                return self._break_off(self._lines.number)
             if not line.isspace():
                 yield line.rstrip(b"\r\n")
 
@@ -216,13 +216,15 @@ class Source:
             if not first.strip(b"\r\n"):
                 continue
             index, line = index + 1, self._lines.number
+            if self._lines.torn:
+                return self._break_off(line)
             if self._lines.too_big:
                 yield Record(index, line, first, None, _too_big(line, self._limit))
                 continue
             self._reached, taken = line, bytearray(first)
             cells = split_cells(first.decode("utf-8", "replace"), self.delimiter, partial(self._next_line, taken))
-            if self._torn(taken, line):
-                return
+            if len(taken) <= self._limit and self._lines.broke_off(taken):
+                return self._break_off(line)
             if cells is None:
                 # Only this line is in error: the lines that the quote took in are read again, as rows of their own.
                 self._doomed = max(self._doomed, self._reached)
@@ -253,12 +255,9 @@ class Source:
         taken += piece
         return piece.decode("utf-8", "replace") if len(taken) <= self._limit else ""
 
-    def _torn(self, taken: bytes | bytearray, line: int) -> bool:
-        """Whether the input broke off in this row: it is none, and comes whole when the input is whole again."""
-        if not self._stream.failure or taken.endswith(b"\n"):
-            return False
+    def _break_off(self, line: int) -> None:
+        """Reading failed in the row that begins there: it is none, and comes whole when the input is whole again."""
         self._lines.number = line - 1
-        return True
 
     def _bad_cells(self, cells: list[str], line: int) -> RowError | None:
         if self.names and any(cells[len(self.names) :]):

@@ -50,13 +50,10 @@ def used(what: str, *files: str | Path) -> list[Used]:
     return found
 
 
-def used_by(settings: Settings, *inputs: str | Path) -> list[Used]:
-    """All files that a command with these settings reads, with further `inputs` of its own.
-
-    What is wrong with one of them is for its reader to say.
-    """
+def used_by(settings: Settings) -> list[Used]:
+    """All files that a command with these settings reads; what is wrong with one of them is for its reader to say."""
     builtin = builtin_policies()
-    found = used("the input", settings.input, *inputs)
+    found = used("the input", settings.input)
     found += used("the policy", *(builtin.get(name, name) for name in settings.policies))
     with suppress(SafeguardError):
         found += used("the model", *model_parts(find_model(settings.model or configured_model())))

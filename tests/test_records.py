@@ -298,6 +298,30 @@ def test_a_row_that_breaks_off_with_its_gzip_is_none(data):
             next(rows)
 
 
+PIECES = [b'{"id":1}', b'"', b"\n", b"\r\n", b"a,b", b'"x\ny",z', b"\xff", b"x" * 30, b" ", b"[1]", b",", b'""']
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=30).map(b"".join), st.data(), st.sampled_from(["jsonl", "csv"]))
+def test_where_reading_fails_the_rows_are_the_first_of_the_whole_input(data, drawn, format):
+    """Also those over the limit, and whatever quotes are open: so a run goes on when the file is whole again."""
+    head = b"id,text\n" if format == "csv" else b""
+    cut = drawn.draw(st.integers(0, len(data)))
+    pack = zlib.compressobj(wbits=31)
+    packed = pack.compress(head + data[:cut]) + pack.flush(zlib.Z_SYNC_FLUSH)
+    options = {"format": format, "max_row_bytes": drawn.draw(st.sampled_from([20, 1000]))}
+    with open_source(io.BytesIO(head + data), **options) as source:
+        whole = list(source)
+    found = []
+    with pytest.raises(SafeguardError, match="cut short"), open_source(io.BytesIO(packed), **options) as source:
+        for record in source:
+            found.append(record)
+    assert found == whole[: len(found)]
+    complete = data[: data[:cut].rfind(b"\n") + 1]
+    if b'"' not in complete:  # then no line can be the beginning of a longer row
+        with open_source(io.BytesIO(head + complete), **options) as source:
+            assert found == list(source)
+
+
 def test_gzip_members_and_padding_read_as_one():
     data = gzip.compress(b'{"a":1}\n') + gzip.compress(b"") + gzip.compress(b'{"a":2}\n') + b"\0" * 512
     assert [record.fields["a"] for record in read(data)] == [1, 2]

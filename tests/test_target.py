@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import shutil
@@ -311,16 +312,19 @@ def test_a_long_path_and_long_names_of_other_letters_are_refused_too(tmp_path) -
         check_output(deep / "x.jsonl")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="to root every folder is open")
-def test_a_folder_that_takes_no_files_is_noticed_before_the_model_loads(bench) -> None:
+def test_a_folder_that_takes_no_files_is_noticed_before_the_model_loads(bench, monkeypatch) -> None:
     bench.fill(3)
     bench.killed_after(1)
-    bench.folder.chmod(0o500)
-    try:
-        with pytest.raises(SafeguardError, match="no file can be made there"):
-            bench(lambda *_: pytest.fail("the engine was started"))
-    finally:
-        bench.folder.chmod(0o700)
+
+    def refuse(_: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("safeguard_cli.writable.draft", refuse)  # to root every folder is open
+    before = bench.state()
+    with pytest.raises(SafeguardError, match="no file can be made there: Permission denied") as failure:
+        bench(lambda *_: pytest.fail("the engine was started"))
+    assert failure.value.exit_code == errors.FATAL
+    assert bench.state() == before
 
 
 # Links
