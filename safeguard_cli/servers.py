@@ -99,7 +99,7 @@ class Line:
                 raise SafeguardError(f"{address.shown}, asked for {path}, {status_text(reply.status)}")
             said = reply.json(address)
         except BadReply as bad:
-            raise SafeguardError(f"{bad} for {path}; is this the server's address?") from None
+            raise SafeguardError(f"{bad} ({path}); is this the server's address?") from None
         if not isinstance(said, dict):
             raise SafeguardError(f"{address.shown} gave no JSON object for {path}; is this the server's address?")
         return said
@@ -160,7 +160,8 @@ class _Probe:
             self.identify(wanted)
             self.check()
         except Silent as silent:
-            warn(f"{self.address.shown} takes no connection ({silent}); it is left out")
+            what = "gives no answer" if silent.connected else "takes no connection"
+            warn(f"{self.address.shown} {what} ({silent}); it is left out")
             return False
         return True
 

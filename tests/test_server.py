@@ -19,6 +19,7 @@ from fault_server import FAULTS, FaultServer, share
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llama_server import llama_server
+from server_runs import HURRIED, fill, run
 
 from safeguard_cli import errors
 from safeguard_cli.engine import address, pace, pool
@@ -30,12 +31,9 @@ from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.manifest import Refused
 from safeguard_cli.models import find_model
 from safeguard_cli.policy import Policy
-from safeguard_cli.run import label
-from safeguard_cli.setup import Settings
 
 ROOT = Path(__file__).parents[1]
 SAFEGUARD = str(Path(sys.executable).parent / "safeguard")
-HURRIED = Patience(tries=5, first=0.001, longest=0.01, busy=2.0, down=1.0, connect=5.0, request=1.5)
 
 
 @pytest.fixture(autouse=True)
@@ -49,18 +47,6 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
 def real() -> Iterator[str]:
     with llama_server(find_model("demo")) as address:
         yield address
-
-
-def fill(folder: Path, rows: int) -> Path:
-    source = folder / "in.jsonl"
-    source.write_text("".join(json.dumps({"id": i, "text": f"row {i} says hello"}) + "\n" for i in range(rows)))
-    return source
-
-
-def run(source: Path, out: Path, *addresses: str, **options: object) -> tuple[int, list[dict]]:
-    given = {"policies": ("spam",), "effort": "none", "quiet": True, "overwrite": True, **options}
-    code = label(Settings(str(source), output=str(out), servers=addresses, **given))
-    return code, [json.loads(line) for line in out.read_bytes().splitlines()]
 
 
 @given(script=st.lists(st.sampled_from((*FAULTS, "ok", "ok", "ok")), min_size=1, max_size=12), low=st.booleans())

@@ -134,7 +134,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def status_text(status: int) -> str:
     """What a status that is not 200 means, as the end of a sentence."""
-    if 300 <= status < 400:
+    if status in (301, 302, 303, 307, 308):
         return f"sends us elsewhere (status {status}), which is not followed: name the address that it leads to"
     return f"{_STATES.get(status, 'gave no answer')} (status {status})"
 

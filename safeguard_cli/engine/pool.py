@@ -123,6 +123,7 @@ class Pool(Generic[A]):
         self._warming = warming
         self._spare = 2 if policies > 1 else 1  # rows of one policy must not keep the slots of another idle
         self._changed = asyncio.Condition()
+        self._waiting = False  # for any server at all, and that was said
         self._gone: EngineError | None = None  # why no row can be decided any more
 
     def most(self) -> int:
@@ -268,10 +269,7 @@ class Pool(Generic[A]):
             except (Silent, Late) as why:
                 if self._left() <= 0:
                     return await self._give_up(why)
-                silent_for = _now() - (server.silent_since or math.inf)
-                if silent_for >= WORTH_SAYING and not server.silence_told:
-                    server.silence_told = True
-                    self._say(f"{address.shown} does not answer ({why}); {self._what_now()}")
+                self._tell(server, why)
                 continue
             except BadReply:
                 pass  # it is there, whatever it says
@@ -283,15 +281,28 @@ class Pool(Generic[A]):
         began = max(math.inf if each is None else each for each in since)
         return began + self.patience.down - _now()
 
-    def _what_now(self) -> str:
-        if math.isinf(left := self._left()):
-            return "the other servers go on"
-        return f"no server does: the run waits, for {left:,.0f} seconds more at most"
+    def _tell(self, server: Server[A], why: Exception) -> None:
+        """Say once in a period that a server is silent, or that all are, when it is no blip any more."""
+        if _now() - (server.silent_since or math.inf) < WORTH_SAYING:
+            return
+        if not math.isinf(left := self._left()):
+            if not self._waiting:
+                self._say(
+                    f"no server answers: {self._names()} ({why}); the run waits, at most {left:,.0f} seconds more"
+                )
+            self._waiting = True
+            for each in self.servers:
+                each.silence_told = True
+        elif not server.silence_told:
+            self._say(f"{server.served.address.shown} does not answer ({why}); the other servers go on")
+            server.silence_told = True
+
+    def _names(self) -> str:
+        return ", ".join(server.served.address.shown for server in self.servers)
 
     async def _give_up(self, why: Exception) -> None:
-        names = ", ".join(server.served.address.shown for server in self.servers)
         done = "taken a connection" if isinstance(why, Silent) and not why.connected else "answered"
-        self._gone = EngineError(f"no server has {done} for {self.patience.down:,.0f} seconds: {names} ({why})")
+        self._gone = EngineError(f"no server has {done} for {self.patience.down:,.0f} seconds: {self._names()} ({why})")
         async with self._changed:
             self._changed.notify_all()
 
@@ -302,6 +313,7 @@ class Pool(Generic[A]):
         if server.silence_told:
             self._say(f"{server.served.address.shown} answers again")
         server.silent_since, server.silence_told, watch = None, False, server.watch
+        self._waiting = False
         if watch and watch is not asyncio.current_task():
             watch.cancel()
         async with self._changed:
