@@ -61,6 +61,9 @@ class World:
         try:
             return loop.run_until_complete(self._all(patience or Patience()))
         finally:
+            for task in asyncio.all_tasks(loop):
+                task.cancel()
+            loop.run_until_complete(asyncio.sleep(0.1))
             loop.close()
 
     def _client(self, address: Address, *_: object) -> httpx.AsyncClient:

@@ -131,11 +131,12 @@ def _host(text: str) -> str:
             return str(ipaddress.IPv4Address(text))
     except ValueError:
         raise _Wrong("has a host that is no IP address") from None
-    if not text.isascii():
+    if not text.isascii() or "xn--" in text.lower():
         import httpx
 
         try:
-            text = httpx.URL(f"http://{text}/").raw_host.decode("ascii")
+            url = httpx.URL(f"http://{text}/")
+            text = url.raw_host.decode("ascii") if url.host else ""  # which both can be impossible
         except (httpx.InvalidURL, ValueError):
             raise _Wrong("has a host that is no name of one") from None
     labels = text.removesuffix(".").split(".")

@@ -283,7 +283,7 @@ class Pool(Generic[A]):
 
     def _tell(self, server: Server[A], why: Exception) -> None:
         """Say once in a period that a server is silent, or that all are, when it is no blip any more."""
-        if _now() - (server.silent_since or math.inf) < WORTH_SAYING:
+        if server.silent_since is None or _now() - server.silent_since < WORTH_SAYING:
             return
         if not math.isinf(left := self._left()):
             if not self._waiting:
