@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 
-import httpx2
-import huggingface_hub
-from huggingface_hub import constants
-from huggingface_hub.utils._http import default_client_factory
-
 from safeguard_cli.engine.address import check_key, read_address
-from safeguard_cli.engine.exchange import seconds_of
-from safeguard_cli.errors import SafeguardError
+from safeguard_cli.engine.pace import seconds_of
+from safeguard_cli.errors import SafeguardError, UsageError
+
+# huggingface_hub reads its environment while it is imported, and quotes what it cannot read.
+if endpoint := os.environ.get("HF_ENDPOINT"):
+    read_address(endpoint, "HF_ENDPOINT")
+try:
+    import httpx2
+    import huggingface_hub
+    from huggingface_hub import constants
+    from huggingface_hub.utils._http import default_client_factory
+except ValueError:
+    raise UsageError("one of the HF_… environment variables has a value that huggingface_hub cannot read") from None
 
 MOST_LISTED = 64 << 20  # bytes of what the hub says of a repository
 LIST_SECONDS = 120.0  # in which all of that must come
@@ -23,11 +30,11 @@ def prepare() -> str:
 
     Raises UsageError, showing nothing of it, when HF_ENDPOINT or HF_TOKEN cannot be one.
     """
-    endpoint = read_address(constants.ENDPOINT, "HF_ENDPOINT")
+    address = read_address(constants.ENDPOINT, "HF_ENDPOINT")
     if token := huggingface_hub.get_token():
         check_key(token, "the token for the hub (HF_TOKEN, or what `hf auth login` keeps)")
     huggingface_hub.set_client_factory(_client)
-    return endpoint.shown
+    return address.shown
 
 
 def _client() -> httpx2.Client:

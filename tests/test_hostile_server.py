@@ -16,7 +16,7 @@ from server_runs import HURRIED, fill, run
 from safeguard_cli import errors, servers
 from safeguard_cli.engine import address, pool
 from safeguard_cli.engine.address import read_addresses
-from safeguard_cli.engine.exchange import seconds_of
+from safeguard_cli.engine.pace import seconds_of
 from safeguard_cli.errors import SafeguardError
 
 FATAL_STATUS = (b"HTTP/1.1 401", b"HTTP/1.1 403", b"HTTP/1.1 404", b"HTTP/1.1 405")

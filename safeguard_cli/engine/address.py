@@ -132,8 +132,10 @@ def _host(text: str) -> str:
     except ValueError:
         raise _Wrong("has a host that is no IP address") from None
     if not text.isascii() or "xn--" in text.lower():
-        import httpx
-
+        try:
+            import httpx
+        except ImportError:
+            raise _Wrong("has a host that is not spelled in ASCII") from None
         try:
             url = httpx.URL(f"http://{text}/")
             text = url.raw_host.decode("ascii") if url.host else ""  # which both can be impossible

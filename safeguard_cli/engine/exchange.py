@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import ssl
 import threading
 from collections.abc import Coroutine, Iterable, Iterator
@@ -22,12 +21,12 @@ import orjson
 
 from safeguard_cli.engine.address import Address
 from safeguard_cli.engine.apis import BadReply, Body
+from safeguard_cli.engine.pace import seconds_of
 from safeguard_cli.errors import SafeguardError
 
 PLAIN_BYTES = 1 << 20  # of an answer, whatever was asked
 TOKEN_BYTES = 4096  # for each token asked for: with a chat's 20 alternatives it takes some 2,000
 ECHO = 8  # bytes for each one of the question: some servers send the prompt back as text
-LONGEST_WAIT = 60.0  # seconds that a server may ask for
 _COUNTS = ("max_tokens", "n_predict", "max_completion_tokens", "max_new_tokens")  # in a body: of the tokens asked for
 _STATES = {404: "has no such path", 429: "has too much to do", 503: "has too much to do, or is still loading its model"}
 
@@ -137,12 +136,6 @@ def status_text(status: int) -> str:
     if status in (301, 302, 303, 307, 308):
         return f"sends us elsewhere (status {status}), which is not followed: name the address that it leads to"
     return f"{_STATES.get(status, 'gave no answer')} (status {status})"
-
-
-def seconds_of(text: str | None) -> float | None:
-    """Retry-After in seconds, at most a minute; a date, or anything but a plain number, counts as not given."""
-    found = re.fullmatch(r"\s*([0-9]{1,9}(?:\.[0-9]{0,9})?)\s*", text or "", re.ASCII)
-    return min(LONGEST_WAIT, float(found[1])) if found else None
 
 
 def open_client(address: Address, key: str | None, connect: float, request: float) -> httpx.AsyncClient:
