@@ -8,9 +8,10 @@ from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from safeguard_cli import (
     __version__,
@@ -25,8 +26,25 @@ from safeguard_cli import (
 )
 from safeguard_cli.options import DISPLAY, EXAMPLES, INPUT, OUTPUT, POLICY, TEXT
 
+_CalledWrongly: Any = typer.BadParameter.__base__  # UsageError, which typer does not export
+
+
+class _Commands(TyperGroup):
+    """All commands; what one is called wrongly with is not quoted where it may be a URL with a password."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except _CalledWrongly as wrong:
+            from safeguard_cli.engine.address import without_arguments
+
+            wrong.message = without_arguments(wrong.message, sys.argv[1:])
+            raise
+
+
 app = typer.Typer(
     name="safeguard",
+    cls=_Commands,
     help="Label JSONL, CSV and Parquet against a written policy with gpt-oss-safeguard, on your own machine.",
     epilog="Try it: safeguard label samples/messages.jsonl --policy spam --model demo",
     no_args_is_help=True,

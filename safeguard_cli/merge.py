@@ -12,6 +12,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
+from safeguard_cli.engine.address import shown_command
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.files import draft, sha256, sweep
 from safeguard_cli.lines import STANDARD_INPUT
@@ -163,7 +164,7 @@ def _one_manifest(shards: Sequence[Manifest], new: Path) -> Manifest:
         "errors": total(result["errors"] for result in results),
         "labels": {name: total(r["labels"].get(name, {}) for r in results) for name in first.decides["policies"]},
         "violating": total(result["violating"] for result in results),
-        "command": sys.argv,
+        "command": shown_command(sys.argv),
         "output_sha256": sha256(new),
         **{name: sum(result[name] for result in results) for name in ("rows", "rows_in_error", "engine_deaths")},
     }

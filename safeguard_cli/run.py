@@ -19,6 +19,7 @@ import orjson
 from safeguard_cli import errors
 from safeguard_cli.content import make_selector
 from safeguard_cli.dryrun import dry_run
+from safeguard_cli.engine.address import key, shown_command
 from safeguard_cli.engine.process import Engine, EngineSpec
 from safeguard_cli.errors import SafeguardError, UsageError, sentences
 from safeguard_cli.files import Draft, draft, sha256
@@ -31,7 +32,6 @@ from safeguard_cli.policy import Policy
 from safeguard_cli.progress import make_progress
 from safeguard_cli.records import Record, Source, count_rows
 from safeguard_cli.resume import START_OVER, InputHash, Shape, check_input, find_manifest, read_output
-from safeguard_cli.servers import key, without_secrets
 from safeguard_cli.setup import Prepared, Settings, decides, engine_spec, load_policies, machine, open_input, prepare
 from safeguard_cli.target import Output, describe_output, open_target
 from safeguard_cli.terminal import note, one_file, warn
@@ -195,7 +195,9 @@ def _same_command() -> str:
     program, *arguments = sys.argv
     found = shutil.which(Path(program).name)
     name = Path(program).name if found and Path(found).resolve() == Path(program).resolve() else program
-    return shlex.join([name, *(without_secrets(argument) for argument in arguments if argument != "--overwrite")])
+    shown = shown_command(arguments)
+    command = shlex.join([name, *(argument for argument in shown if argument != "--overwrite")])
+    return command if shown == arguments else f"{command} (with what is secret in its URLs put back)"
 
 
 def _finished(settings: Settings, journal: Journal, records: Iterator[Record]) -> int:
@@ -244,7 +246,7 @@ def _finish(
             "rows": run.written,
             "input_exhausted": before["input_exhausted"] if before else exhausted,
             "engine_deaths": engine.deaths,
-            "command": list(map(without_secrets, sys.argv)),
+            "command": shown_command(sys.argv),
             "input": os.path.abspath(source.path) if source.path else source.name,  # noqa: PTH100 links stay
             "input_format": settings.format,
             "model": str(prepared.header.path) if not prepared.remote else journal.manifest.decides["model"]["served"],
@@ -271,7 +273,8 @@ def _engine(settings: Settings, prepared: Prepared, make_engine: EngineMaker) ->
         key(),
         settings.slots,
     )
-    return ServerEngine(spec, Chat(harmony, rules, prepared.options).decide if settings.server_api == "chat" else None)
+    chat = Chat(harmony, rules, prepared.options).decide if settings.server_api == "chat" else None
+    return ServerEngine(spec, chat, warn)
 
 
 def _total(settings: Settings, source: Source) -> int | None:

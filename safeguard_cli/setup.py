@@ -6,12 +6,13 @@ And what of these a later session of the same run must find again: `decides` and
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from safeguard_cli import hardware
 from safeguard_cli.config import configured_model
+from safeguard_cli.engine.address import Address, read_addresses
 from safeguard_cli.engine.decoding import Options, Trie, overhead
 from safeguard_cli.engine.probe import check_loadable, devices
 from safeguard_cli.engine.process import EngineSpec
@@ -73,7 +74,7 @@ class Settings:
     max_row_bytes: int = MAX_ROW_BYTES
     csv_safe: bool = False
     model: str | None = None
-    servers: tuple[str, ...] = ()
+    servers: tuple[str, ...] = field(default=(), repr=False)  # URLs may hold passwords
     server_api: ApiName = "completion"
     server_model: str | None = None
     tokenizer: str | None = None
@@ -159,9 +160,10 @@ def prepare(
     `before` is the machine that an earlier session of the run had: where nothing else is asked for, it is kept.
     `rows` is the number of rows to come, where it is known.
     """
+    addresses = read_addresses(settings.servers)
     header, tokenizer = _vocabulary(settings)
     harmony = Harmony(tokenizer)
-    remote = _connect(settings, harmony) if settings.servers else None
+    remote = _connect(settings, addresses, harmony) if addresses else None
     together = settings.together and len(policies) > 1
     if together:
         prefixes: tuple[Prefix, ...] = (
@@ -230,14 +232,14 @@ def _vocabulary(settings: Settings) -> tuple[Header | None, Tokenizer]:
     return header, Tokenizer.from_header(header)
 
 
-def _connect(settings: Settings, harmony: Harmony) -> Connected:
+def _connect(settings: Settings, addresses: Sequence[Address], harmony: Harmony) -> Connected:
     if settings.deterministic:
         raise UsageError(
             "--deterministic cannot be kept with --server: what a server decodes together is its own choice"
         )
     if settings.server_api == "chat" and (settings.effort in ("none", "auto") or settings.together):
         raise UsageError("--server-api chat can do neither --effort none or auto nor --together: they need token ids")
-    return connect(settings.servers, settings.server_model, harmony.tokenizer, settings.server_api)
+    return connect(addresses, settings.server_model, harmony.tokenizer, settings.server_api)
 
 
 def _shape(
