@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from safeguard_cli.errors import UsageError
+from safeguard_cli.sniff import head_of, refuse_other_encodings, refuse_other_kinds
 
 SHOWN_BYTES = 4096  # how much of a line over the limit is kept, to show which one it was
 READ_ERRORS = (OSError, EOFError, zlib.error)
@@ -110,15 +111,15 @@ class Lines:
         if data:
             self._pushed.append(io.BytesIO(data))
 
-    def peek(self, wanted: Callable[[bytes], bool]) -> bytes:
-        """The first line that is wanted, looked for in the first 64 KiB, without taking it."""
-        seen, line = b"", b""
-        while len(seen) < _CHUNK and (line := self._readline(_CHUNK - len(seen))):
+    def peek(self, most: int = 1) -> list[bytes]:
+        """The next lines that are not blank, at most so many and in the next 64 KiB, without taking them."""
+        seen, found = b"", []
+        while len(found) < most and len(seen) < _CHUNK and (line := self._readline(_CHUNK - len(seen))):
             seen += line
-            if wanted(line):
-                break
+            if line.strip(codecs.BOM_UTF8 + b" \t\r\n"):
+                found.append(line)
         self.push(seen)
-        return line
+        return found
 
     def _readline(self, size: int) -> bytes:
         line = b""
@@ -135,25 +136,31 @@ def utf8_chunks(file: File, encoding: str) -> Iterator[bytes]:
 
     Raises UsageError when the file is not what its name or the encoding says, and READ_ERRORS on the way.
     """
-    utf8 = _is_utf8(encoding)
-    chunks = _starting(file.chunks(), 2)
+    codec = _codec(encoding)
+    chunks = _starting(file.chunks(), lambda start: len(start) >= 2)
     start = next(chunks)
     chunks = chain([start], chunks)
-    if start.startswith(b"\x1f\x8b"):
-        chunks = _gunzip(chunks)
-    elif start and file.path is not None and file.path.suffix.lower() == ".gz":
-        raise UsageError(f"{file.name}: not a gzip file, whatever its name says")
-    chunks = _starting(chunks if utf8 else _transcode(chunks, encoding), 3)
+    packed = start.startswith(b"\x1f\x8b")
+    chunks = _starting(_gunzip(chunks) if packed else chunks, lambda start: head_of(start) is not None)
     start = next(chunks)
-    if utf8 and start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise UsageError(f"{file.name}: this is UTF-16 or UTF-32; say so with --encoding utf-16 or utf-32")
+    head = head_of(start) or start
+    refuse_other_kinds(file.name, head)
+    refuse_other_encodings(file.name, head, codec)
+    if start and not packed and file.path is not None and file.path.suffix.lower() == ".gz":
+        raise UsageError(f"{file.name}: not a gzip file, whatever its name says; rename it without .gz")
+    chunks = chain([start], chunks)
+    if codec not in ("utf-8", "utf-8-sig"):
+        chunks = _starting(_transcode(chunks, encoding), lambda start: len(start) >= len(codecs.BOM_UTF8))
+        start = next(chunks)
+    else:
+        next(chunks)
     return chain([start.removeprefix(codecs.BOM_UTF8)], chunks)
 
 
-def _starting(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """The same bytes; the first chunk, even of an empty input, comes and has `size` bytes or all that there are."""
+def _starting(chunks: Iterable[bytes], enough: Callable[[bytes], bool]) -> Iterator[bytes]:
+    """The same bytes; the first chunk, even of an empty input, comes and is enough or all that there is."""
     chunks, start = iter(chunks), b""
-    while len(start) < size and (chunk := next(chunks, None)) is not None:
+    while not enough(start) and (chunk := next(chunks, None)) is not None:
         start += chunk
     yield start
     yield from chunks
@@ -193,11 +200,12 @@ def _mark(problem: UnicodeError) -> tuple[str, int]:
     return "\udcff", problem.end
 
 
-def _is_utf8(encoding: str) -> bool:
+def _codec(encoding: str) -> str:
+    """The name of an encoding's codec; UsageError where there is none that gives text."""
     try:
         codec = codecs.lookup(encoding)
         with suppress(UnicodeError):
             b"a".decode(encoding)  # refuses hex, base64 and the like, which are codecs but give no text
     except (LookupError, ValueError) as problem:
         raise UsageError(f"unknown encoding {encoding!r}") from problem
-    return codec.name in ("utf-8", "utf-8-sig")
+    return codec.name
