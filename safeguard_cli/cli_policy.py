@@ -40,8 +40,9 @@ def check(
 ) -> None:
     """Find what weakens a policy, each as FILE:LINE: MESSAGE. Exit code 5 when there is anything.
 
-    What a run refuses, missing sections, rules without codes, vague words, too few examples, labels that are never mentioned or stand
-    inside each other, a length far from 400 to 600 tokens, spellings of control tokens, unfinished places.
+    What a run refuses, missing sections, rules without codes, vague words, too few examples, labels that are never
+    mentioned or stand inside each other, a length far from 400 to 600 tokens, spellings of control tokens, unfinished
+    places.
     """
     from safeguard_cli.policy_check import check_command
 
