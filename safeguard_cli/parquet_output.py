@@ -58,6 +58,8 @@ def label_to_parquet(settings: Settings, output: Path, label: Callable[[Settings
     pyarrow()
     if settings.only:
         raise UsageError("--only leaves rows out, and a Parquet output has them all: filter it when it is read")
+    if settings.csv_safe:
+        raise UsageError("--csv-safe has no effect: the output is not CSV")
     journal = journal_path(output)
     inner = replace(settings, output=str(journal))
     check_output(output, None if settings.input == "-" else Path(settings.input))

@@ -8,9 +8,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, Literal, TypedDict
 
+from safeguard_cli.errors import UsageError
 from safeguard_cli.outputs import check_names, check_output, default_output, output_format, verdict_columns
 from safeguard_cli.policy import Policy
-from safeguard_cli.records import Source
+from safeguard_cli.records import Source, check_fields
 from safeguard_cli.setup import Settings
 from safeguard_cli.streams import data_output
 from safeguard_cli.terminal import note
@@ -41,6 +42,10 @@ class Output(TypedDict):
 def describe_output(settings: Settings, source: Source, target: Path | BinaryIO, policies: Sequence[Policy]) -> Output:
     """What the output holds, checked against the input's fields before anything is loaded."""
     format = output_format(target if isinstance(target, Path) else None, source.format)
+    if settings.csv_safe and format != "csv":
+        raise UsageError("--csv-safe has no effect: the output is not CSV")
+    if settings.id_field is not None:
+        check_fields(source, "--id-field", [settings.id_field])
     names = [policy.name for policy in policies]
     columns = verdict_columns(
         windows=settings.long == "split",
