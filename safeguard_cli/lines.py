@@ -20,6 +20,8 @@ from safeguard_cli.sniff import head_of, refuse_other_encodings, refuse_other_ki
 SHOWN_BYTES = 4096  # how much of a line over the limit is kept, to show which one it was
 READ_ERRORS = (OSError, EOFError, zlib.error)
 _CHUNK = 1 << 16
+_MARKING = "safeguard"  # how decoders treat what is invalid
+_ESCAPED = ("unicode-escape", "raw-unicode-escape")  # of Python's source: line ends would come out of escapes
 
 
 class File:
@@ -113,7 +115,8 @@ class Lines:
 
     def peek(self, most: int = 1) -> list[bytes]:
         """The next lines that are not blank, at most so many and in the next 64 KiB, without taking them."""
-        seen, found = b"", []
+        seen = b""
+        found: list[bytes] = []
         while len(found) < most and len(seen) < _CHUNK and (line := self._readline(_CHUNK - len(seen))):
             seen += line
             if line.strip(codecs.BOM_UTF8 + b" \t\r\n"):
@@ -188,11 +191,16 @@ def _gunzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 def _transcode(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
     """UTF-8 from another encoding. What cannot be decoded becomes invalid UTF-8, so that its row is in error."""
-    codecs.register_error("safeguard", _mark)
-    decoder = codecs.getincrementaldecoder(encoding)("safeguard")
-    for chunk in chunks:
-        yield decoder.decode(chunk).encode("utf-8", "surrogatepass")
-    yield decoder.decode(b"", final=True).encode("utf-8", "surrogatepass")
+    decoder = codecs.getincrementaldecoder(encoding)(_MARKING)
+    try:
+        for chunk in chunks:
+            yield decoder.decode(chunk).encode("utf-8", "surrogatepass")
+        yield decoder.decode(b"", final=True).encode("utf-8", "surrogatepass")
+    except UnicodeError as problem:  # UTF-16 and UTF-32 alone: all else is marked
+        name = codecs.lookup(encoding).name
+        raise UsageError(
+            f"the input does not begin with the mark that --encoding {name} goes by: say {name}-le or {name}-be"
+        ) from problem
 
 
 def _mark(problem: UnicodeError) -> tuple[str, int]:
@@ -200,12 +208,23 @@ def _mark(problem: UnicodeError) -> tuple[str, int]:
     return "\udcff", problem.end
 
 
+codecs.register_error(_MARKING, _mark)
+
+
 def _codec(encoding: str) -> str:
-    """The name of an encoding's codec; UsageError where there is none that gives text."""
+    """The name of an encoding's codec; UsageError where it gives no text, or not piece by piece."""
     try:
         codec = codecs.lookup(encoding)
         with suppress(UnicodeError):
             b"a".decode(encoding)  # refuses hex, base64 and the like, which are codecs but give no text
     except (LookupError, ValueError) as problem:
         raise UsageError(f"unknown encoding {encoding!r}") from problem
+    try:
+        codecs.getincrementaldecoder(encoding)(_MARKING).decode(b"a")
+    except (LookupError, UnicodeError):
+        usable = False
+    else:
+        usable = codec.name not in _ESCAPED
+    if not usable:
+        raise UsageError(f"--encoding {encoding} is not the encoding of a text file")
     return codec.name

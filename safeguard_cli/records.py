@@ -217,9 +217,7 @@ class Source:
             try:
                 fields = orjson.loads(raw)
             except orjson.JSONDecodeError as problem:
-                # To orjson, invalid UTF-8 is bad JSON, and so are NaN, Infinity and lone surrogates.
-                error = _bad_encoding(raw, line) or _error("bad_json", line, f"{problem.msg} (column {problem.colno})")
-                yield Record(index, line, raw, None, error)
+                yield Record(index, line, raw, None, _bad_encoding(raw, line) or _bad_json(problem, line))
                 continue
             if type(fields) is not dict:
                 yield Record(index, line, raw, None, _error("bad_row", line, "the JSON value is no object"))
@@ -459,12 +457,13 @@ def unique_names(names: Iterable[str]) -> tuple[str, ...]:
     """`a, a, b` as `a, a_2, b`."""
     taken = set(names := tuple(names))
     out: dict[str, None] = {}
+    last: dict[str, int] = {}  # by name, the number that it came to: lower ones are taken
     for name in names:
-        new, n = name, 1
+        new, n = name, last.get(name, 1)
         while new in out or (n > 1 and new in taken):
             n += 1
             new = f"{name}_{n}"
-        out[new] = None
+        out[new], last[name] = None, n
     return tuple(out)
 
 
@@ -477,6 +476,19 @@ def _chomp(text: AnyStr) -> AnyStr:
 
 def _error(code: ErrorCode, line: int, message: str) -> RowError:
     return RowError(code, f"line {line}: {message}")
+
+
+def _bad_json(problem: orjson.JSONDecodeError, line: int) -> RowError:
+    """What is wrong with a line; to orjson NaN, Infinity and lone surrogates are no JSON.
+
+    A number beyond a double and very deep nesting are JSON, but no reader of the output would take them either.
+    """
+    at = f"(column {problem.colno})"
+    if "infinity" in problem.msg:
+        return _error("bad_row", line, f"a number is beyond 1.8e308, the largest that can be read {at}")
+    if "depth" in problem.msg or "ecursion" in problem.msg:
+        return _error("bad_row", line, f"the JSON is nested deeper than 1,024 levels, the most that can be read {at}")
+    return _error("bad_json", line, f"{problem.msg} {at}")
 
 
 def _too_big(line: int, limit: int) -> RowError:
