@@ -12,7 +12,7 @@ from typing import Any
 
 from safeguard_cli import hardware
 from safeguard_cli.config import configured_model
-from safeguard_cli.engine.decoding import Options, Trie, overhead
+from safeguard_cli.engine.decoding import Options, Trie, overhead, undivided
 from safeguard_cli.engine.probe import check_loadable, devices
 from safeguard_cli.engine.process import EngineSpec
 from safeguard_cli.errors import SafeguardError, UsageError
@@ -169,13 +169,16 @@ def prepare(
     kinds = harmony.tokenizer.string_kinds if settings.rationale else None
     sure = settings.sure if settings.effort == "auto" else None
     options = Options(budget, kinds, settings.temperature, settings.seed, sure)
-    overheads = tuple(overhead(Trie(prefix.contract), options) + len(harmony.suffix) for prefix in prefixes)
+    tries = [Trie(prefix.contract) for prefix in prefixes]
+    overheads = tuple(overhead(trie, options) + len(harmony.suffix) for trie in tries)
     sizes = [len(prefix.ids) for prefix in prefixes]
     if remote:
         shape = hardware.shape_remote(sizes, overheads, settings.context, remote.context)
     else:
         assert header
         shape = _shape(settings, header, sizes, overheads, before, rows)
+        if shape.plan.batch < (least := max(undivided(trie, options) for trie in tries)):
+            raise UsageError(f"--batch {shape.plan.batch} is less than the labels' tokens: use at least {least}")
     if settings.verbose:
         note(shape_text(shape))
     window = tuple(shape.context - len(prefix.ids) - extra for prefix, extra in zip(prefixes, overheads, strict=True))

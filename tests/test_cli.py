@@ -187,6 +187,21 @@ def test_template_and_text_fields_choose_the_text(label, tmp_path) -> None:
     assert both.returncode == 0
 
 
+@pytest.mark.parametrize("effort", ["none", "auto"])
+def test_labels_longer_than_the_batch_are_refused_with_the_batch_that_takes_them(label, tmp_path, effort) -> None:
+    labels = ["zq" * 80 + "1", "zq" * 80 + "2", "b"]
+    policy = write(tmp_path / "p.md", f"---\nlabels: {json.dumps(labels)}\nviolates: [b]\n---", "x")
+    source = write(tmp_path / "in.jsonl", '{"text":"hello"}')
+    call = (source, "-p", policy, "--effort", effort, "-q")
+    refused = label(*call, "--batch", 64)
+    assert refused.returncode == 2
+    least = int(re.search(rb"--batch 64 is less than the labels' tokens: use at least (\d+)", refused.stderr)[1])
+    done = label(*call, "--batch", least)
+    assert done.returncode == 0
+    assert rows(done.stdout)[0]["p"]["label"] in labels
+    assert label(*call, "--batch", least - 1).returncode == 2
+
+
 def test_effort_none_decides_without_reasoning(label) -> None:
     out = rows(label(ROOT / "samples/messages.jsonl", "--effort", "none", "--reasoning", "--limit", 3, "-q").stdout)
     assert [row["spam"]["effort"] for row in out] == ["none"] * 3
