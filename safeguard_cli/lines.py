@@ -104,6 +104,17 @@ class Lines:
                 piece = self._readline(_CHUNK)
         return line
 
+    def skip_blank(self, blank: bytes) -> None:
+        """Skip lines that hold nothing but bytes of `blank`: a packed file may have a thousand for each of its bytes."""
+        while not self._pushed:
+            ahead = self._stream.peek()
+            rest = len(ahead.lstrip(blank))
+            end = ahead.rfind(b"\n", 0, len(ahead) - rest) + 1
+            self.number += ahead.count(b"\n", 0, end)
+            self._stream.read(end)
+            if rest or not end:
+                return
+
     def read(self, room: int) -> bytes:
         """A line of at most `room` bytes and its end, or the first part of a longer one."""
         return self._readline(room + 2) if self._pushed else self._stream.readline(room + 2)

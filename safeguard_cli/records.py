@@ -205,8 +205,10 @@ class Source:
     def _jsonl_lines(self) -> Iterator[bytes]:
         while line := self._lines.next():
             line = line.removeprefix(codecs.BOM_UTF8)  # files put together have marks in the middle
-            if line and not line.isspace():
+            if line.strip():
                 yield line.rstrip(b"\r\n")
+            else:
+                self._lines.skip_blank(b" \t\r\n\v\f")
 
     def _jsonl(self) -> Iterator[Record]:
         for index, raw in enumerate(self._jsonl_lines()):
@@ -267,6 +269,7 @@ class Source:
         while first := self._lines.next():
             first = first.removeprefix(codecs.BOM_UTF8)  # files put together have marks in the middle
             if not first.strip(b"\r\n"):
+                self._lines.skip_blank(b"\r\n")
                 continue
             index, line = index + 1, self._lines.number
             if self._lines.too_big:

@@ -378,6 +378,26 @@ def test_every_encoding_of_python_gives_text_in_any_pieces_or_is_refused():
     assert given.isdisjoint({"idna", "punycode", "undefined", "unicode_escape", "rot_13", "hex_codec", "zlib_codec"})
 
 
+@given(
+    st.lists(st.sampled_from([b"\n", b"\r\n", b" \n", b"\t \r\n", b'{"a":1}\n', b' {"a":2}\n', b"\xef\xbb\xbf\n"])),
+    st.lists(st.integers(1, 5), min_size=1),
+)
+def test_rows_keep_their_line_numbers_below_blank_lines(lines, sizes):
+    data = b"".join(lines)
+    wanted = [number for number, line in enumerate(lines, 1) if b"a" in line]
+    assert [record.line for record in open_source(Pieces(data, sizes), format="jsonl")] == wanted
+
+
+def test_a_packed_file_of_blank_lines_is_read_in_a_moment(tmp_path):
+    for name, head, row in (("x.jsonl.gz", b"", b' {"text":"hi"}\n'), ("x.csv.gz", b"text\n", b"hi\n")):
+        path = tmp_path / name
+        path.write_bytes(gzip.compress(head + b"\n" * 10_000_000 + row, 1))
+        began = time.perf_counter()
+        (record,) = open_source(path)
+        assert record.line == 10_000_001 + bool(head)
+        assert time.perf_counter() - began < 1.5  # line by line, it took 4
+
+
 def test_many_equal_headers_are_read_in_a_moment():
     names = 20_000
     began = time.perf_counter()
