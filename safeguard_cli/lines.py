@@ -105,7 +105,7 @@ class Lines:
         return line
 
     def skip_blank(self, blank: bytes) -> None:
-        """Skip lines that hold nothing but bytes of `blank`: a packed file may have a thousand for each of its bytes."""
+        """Skip lines that hold nothing but bytes of `blank`: a packed file may have a thousand to a byte of its own."""
         while not self._pushed:
             ahead = self._stream.peek()
             rest = len(ahead.lstrip(blank))

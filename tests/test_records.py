@@ -392,10 +392,11 @@ def test_a_packed_file_of_blank_lines_is_read_in_a_moment(tmp_path):
     for name, head, row in (("x.jsonl.gz", b"", b' {"text":"hi"}\n'), ("x.csv.gz", b"text\n", b"hi\n")):
         path = tmp_path / name
         path.write_bytes(gzip.compress(head + b"\n" * 10_000_000 + row, 1))
-        began = time.perf_counter()
-        (record,) = open_source(path)
+        began = time.process_time()
+        with open_source(path) as source:
+            (record,) = source
         assert record.line == 10_000_001 + bool(head)
-        assert time.perf_counter() - began < 1.5  # line by line, it took 4
+        assert time.process_time() - began < 1.5  # line by line, it took 3 to 4
 
 
 def test_many_equal_headers_are_read_in_a_moment():
@@ -406,7 +407,7 @@ def test_many_equal_headers_are_read_in_a_moment():
     ) as source:
         assert source.names[:3] == ("a", "a_2", "a_3") and len(source.names) == names
         assert len(list(source)) == 1
-    assert time.perf_counter() - began < 2.0  # quadratic, it took 4
+    assert time.process_time() - began < 1.0  # quadratic, it took 30
 
 
 @given(st.lists(st.sampled_from(["a", "b", "a_2", "a_3", "a_2_2", ""])))
