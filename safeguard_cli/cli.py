@@ -376,8 +376,9 @@ def label(
     epilog=EXAMPLES + "safeguard merge labels.1.jsonl labels.2.jsonl labels.3.jsonl -o labels.jsonl",
 )
 def merge(
-    outputs: Annotated[list[Path], typer.Argument(metavar="OUT...", help="The outputs of all shards, in any order.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The merged output.")],
+    context: typer.Context,
+    outputs: Annotated[list[str], typer.Argument(metavar="OUT...", help="The outputs of all shards, in any order.")],
+    output: Annotated[str, typer.Option("--output", "-o", metavar="OUT", help="The merged output.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists already.")] = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -385,9 +386,11 @@ def merge(
     """Join the outputs of label's --shard 1/N to N/N: the rows of the whole input, in its order."""
 
     def run() -> int:
+        from safeguard_cli.conflicts import check
         from safeguard_cli.merge import merge
 
-        return merge(outputs, output, overwrite=overwrite, quiet=quiet)
+        check(context, ())
+        return merge(list(map(Path, outputs)), Path(output), overwrite=overwrite, quiet=quiet)
 
     options.run(run, debug)
 

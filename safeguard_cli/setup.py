@@ -172,13 +172,17 @@ def prepare(
     tries = [Trie(prefix.contract) for prefix in prefixes]
     overheads = tuple(overhead(trie, options) + len(harmony.suffix) for trie in tries)
     sizes = [len(prefix.ids) for prefix in prefixes]
-    if remote:
-        shape = hardware.shape_remote(sizes, overheads, settings.context, remote.context)
-    else:
-        assert header
-        shape = _shape(settings, header, sizes, overheads, before, rows)
-        if shape.plan.batch < (least := max(undivided(trie, options) for trie in tries)):
-            raise UsageError(f"--batch {shape.plan.batch} is less than the labels' tokens: use at least {least}")
+    try:
+        if remote:
+            shape = hardware.shape_remote(sizes, overheads, settings.context, remote.context)
+        else:
+            assert header
+            shape = _shape(settings, header, sizes, overheads, before, rows)
+    except UsageError as error:  # the context is too small, perhaps for one of many policies
+        name = "all policies" if together else f"policy {policies[sizes.index(max(sizes))].name}"
+        raise UsageError(f"{name}, {max(sizes):,} tokens with the prompt around: {error}") from None
+    if not remote and shape.plan.batch < (least := max(undivided(trie, options) for trie in tries)):
+        raise UsageError(f"--batch {shape.plan.batch} is less than the labels' tokens: use at least {least}")
     if settings.verbose:
         note(shape_text(shape))
     window = tuple(shape.context - len(prefix.ids) - extra for prefix, extra in zip(prefixes, overheads, strict=True))

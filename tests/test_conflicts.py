@@ -125,6 +125,13 @@ def test_a_list_with_nothing_between_its_commas_is_refused(option: str, value: s
         check(f"{option} '{value}'")
 
 
+def test_merge_refuses_an_empty_output_and_an_empty_shard(tmp_path: Path) -> None:
+    for call, said in ((["a.jsonl", "-o", ""], b"--output is empty"), (["", "-o", "b.jsonl"], b"OUT is empty")):
+        done = safeguard("merge", *call, cwd=tmp_path)
+        assert done.returncode == 2
+        assert said in done.stderr
+
+
 def test_an_input_without_a_name_is_refused() -> None:
     with (
         LABEL.make_context("label", ["", "-p", "spam"]) as context,
