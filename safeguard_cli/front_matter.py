@@ -22,16 +22,22 @@ import yaml
 from safeguard_cli.errors import UsageError
 
 KEYS = ("name", "description", "labels", "violates")
-MAX_BYTES = 4 << 20  # of a policy's file: far more than any model reads
+MAX_BYTES = 1 << 20  # of a policy's file: more than any model reads
 MAX_FRONT = 64 << 10  # characters of front matter; YAML is read slowly
 PIPE_SECONDS = 10.0  # for which a pipe may be silent
 
 _DECISIVE = {"labels", "violates"}  # without them a policy has other labels
 _BREAK = re.compile(r"\r\n|\r|\n")
+_LOOKED_AT = 2000  # characters of a line
 _BLANK = " \t\v\f\u00a0\u200b\ufeff"
 # What people draw around front matter, other than as it must be: `----`, ` ---`, `+++`, a code fence, Word's dashes.
 _DRAWN = re.compile(r"[\s>]*(?:[-–—―−]{2,}|—|\+{3,}|={3,}|\*{3,}|\.{3}|…|`{3,}|~{3,})[\s\w{}.#]*$")
-_KEY_LINE = re.compile(r"""[\s>]*["']?([^\W\d][\w-]*)["']?\s*[:=](?=\s|$|["'\[])\s*(.*)$""")
+_KEY_LINE = re.compile(r"""[\s>]*["']?([^\W\d][\w-]*)["']?\s*(?:[:=](?=\s|$|["'\[])|：)\s*(.*)$""")
+_IN_LINE = re.compile(  # JSON, a comment, lines that end at what is no line end here; or an item of a list
+    r"""labels["']?\s*[:=：]\s*[\["'].*violates["']?\s*[:=：]\s*[\["']|violates["']?\s*[:=：]\s*[\["'].*labels["']?\s*[:=：]\s*[\["']"""
+    r"""|\s*[-*]\s+(?:labels|violates)\s*[:=：]\s*\[""",
+    re.DOTALL,
+)
 _BESIDE = re.compile(r"\s{2,}|[\s>]*(?:#|//|<!--|-\s|\]|\}|$)")  # between such lines: comments, items, values, nothing
 _MISPLACED = (
     "this looks like front matter, which is read only at the top of the file, between two lines ---. Move it there; or,"
@@ -91,8 +97,8 @@ def read_policy_file(path: Path) -> PolicyFile:
     if "\0" in text:
         line = first + len(_BREAK.findall(text[: text.index("\0")]))
         raise PolicyError(path, line, "a NUL character: this is no text")
-    if found is None and (line := _misplaced(lines)):
-        raise PolicyError(path, line, _MISPLACED)
+    if "labels" not in front and (line := _misplaced(lines[body:])):
+        raise PolicyError(path, body + line, _MISPLACED)
     return PolicyFile(path, data, lines, text, first, front, at)
 
 
@@ -212,10 +218,11 @@ def _keys(lines: Sequence[str], begin: int, end: int) -> list[str]:
 
 
 def _known(key: str) -> str:
-    plain = key.casefold()
+    plain = key[:20].casefold()
     if plain in KEYS or plain == "label":  # `label: 1` is how people write examples
         return plain
-    return next(iter(get_close_matches(plain, sorted(_DECISIVE), 1, 0.8)), key)
+    near = get_close_matches(plain, sorted(_DECISIVE), 1, 0.8) if plain[:1] in ("l", "v") else ()
+    return next(iter(near), key)
 
 
 def _parse(
@@ -333,6 +340,8 @@ def _groups(lines: Sequence[str]) -> Iterator[_Group]:
             group.above_drawn = True
             yield group
             group, top = _Group(top=top, below_drawn=True), top and not group.keys
+        elif _IN_LINE.search(line[:_LOOKED_AT]):
+            group.written.append(number)
         elif found := _KEY_LINE.match(line):
             key = _known(found[1])
             bare = found[1].islower() and not line.lstrip("> \t").startswith(("'", '"'))

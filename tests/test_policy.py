@@ -177,6 +177,19 @@ REFUSED = {
     "a name below a comment": f"<!-- c -->\n---\nname: mail\ndescription: what\n---\n{TEXT}",
     "a blank line between": f"<!-- c -->\n---\nname: mail\n\nlabels: [ham, spam]\n\nviolates: spam\n---\n{TEXT}",
 }
+REFUSED |= {
+    "JSON in a line": f'{{"labels": ["ham", "spam"], "violates": ["spam"]}}\n{TEXT}',
+    "JSON in lines": f'{{\n  "labels": ["ham", "spam"],\n  "violates": ["spam"]\n}}\n{TEXT}',
+    "a mapping beside the rule": f"--- {{violates: [spam], labels: [ham, spam]}}\n---\n{TEXT}",
+    "in a comment": f"<!--\n{FRONT}-->\n{TEXT}",
+    "in a line of a comment": f"<!-- labels: [ham, spam]; violates: [spam] -->\n{TEXT}",
+    "with line ends that are none here": f"---\n{FRONT}---\n".replace("\n", "\u2028") + TEXT,
+    "as items": f"<!-- c -->\n- labels: [ham, spam]\n- violates: [spam]\n\n{TEXT}",
+    "full-width colons": f"<!-- c -->\n---\nlabels：ham, spam\nviolates：spam\n---\n{TEXT}",
+    "below other front matter": f"---\nname: mail\n---\n---\nlabels: [ham, spam]\nviolates: [spam]\n---\n{TEXT}",
+    "below empty front matter": f"---\n---\n---\n{FRONT}---\n{TEXT}",
+    "below a directive": f"%YAML 1.2\n---\n{FRONT}---\n{TEXT}",
+}
 LINE_ENDS = {"LF": "\n", "CRLF": "\r\n", "CR": "\r"}
 
 
