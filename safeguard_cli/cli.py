@@ -377,8 +377,8 @@ def label(
 )
 def merge(
     context: typer.Context,
-    outputs: Annotated[list[str], typer.Argument(metavar="OUT...", help="The outputs of all shards, in any order.")],
-    output: Annotated[str, typer.Option("--output", "-o", metavar="OUT", help="The merged output.")],
+    outputs: Annotated[list[Path], typer.Argument(metavar="OUT...", help="The outputs of all shards, in any order.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The merged output.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists already.")] = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -386,11 +386,11 @@ def merge(
     """Join the outputs of label's --shard 1/N to N/N: the rows of the whole input, in its order."""
 
     def run() -> int:
-        from safeguard_cli.conflicts import check
+        from safeguard_cli import conflicts
         from safeguard_cli.merge import merge
 
-        check(context, ())
-        return merge(list(map(Path, outputs)), Path(output), overwrite=overwrite, quiet=quiet)
+        conflicts.check(context, ())
+        return merge(outputs, output, overwrite=overwrite, quiet=quiet)
 
     options.run(run, debug)
 
