@@ -164,7 +164,7 @@ def utf8_chunks(file: File, encoding: str) -> Iterator[bytes]:
         raise UsageError(f"{file.name}: not a gzip file, whatever its name says; rename it without .gz")
     chunks = chain([start], chunks)
     if codec not in ("utf-8", "utf-8-sig"):
-        chunks = _starting(_transcode(chunks, encoding), lambda start: len(start) >= len(codecs.BOM_UTF8))
+        chunks = _starting(_transcode(chunks, encoding, file.name), lambda start: len(start) >= len(codecs.BOM_UTF8))
         start = next(chunks)
     else:
         next(chunks)
@@ -200,7 +200,7 @@ def _gunzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
         raise EOFError("the gzip data is cut short")
 
 
-def _transcode(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
+def _transcode(chunks: Iterable[bytes], encoding: str, name: str) -> Iterator[bytes]:
     """UTF-8 from another encoding. What cannot be decoded becomes invalid UTF-8, so that its row is in error."""
     decoder = codecs.getincrementaldecoder(encoding)(_MARKING)
     try:
@@ -208,9 +208,9 @@ def _transcode(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
             yield decoder.decode(chunk).encode("utf-8", "surrogatepass")
         yield decoder.decode(b"", final=True).encode("utf-8", "surrogatepass")
     except UnicodeError as problem:  # UTF-16 and UTF-32 alone: all else is marked
-        name = codecs.lookup(encoding).name
         raise UsageError(
-            f"the input does not begin with the mark that --encoding {name} goes by: say {name}-le or {name}-be"
+            f"{name}: there is no mark at the beginning, which --encoding {encoding} needs: leave it out, or say"
+            f" {codecs.lookup(encoding).name}-le or -be where it is that"
         ) from problem
 
 

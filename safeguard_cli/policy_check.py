@@ -77,14 +77,14 @@ def check(name_or_path: str) -> tuple[Path, list[Finding]]:
     lines = list(_lines(split_lines(file.text), file.first))
     found = [
         *_sections(lines),
-        *_labels(policy, file.at.get("labels", 1)),
+        *_labels(policy, file.at.get("labels", 1), file.at.get("violates", 1)),
         *_rules(lines),
         *_examples(policy, lines),
         *_words(lines, file.lines),
         *_length(policy, file.first),
     ]
     if not policy.description:
-        found.append(Finding(1, "no description: in the front matter; say in a line what this policy finds"))
+        found.append(Finding(1, "no description in the front matter: say in one line what this policy finds"))
     return file.path, sorted(set(found))
 
 
@@ -111,7 +111,9 @@ def _sections(lines: Sequence[_Line]) -> Iterator[Finding]:
             yield Finding(under[0].number, f"the section with {section} is empty")
 
 
-def _labels(policy: Policy, line: int) -> Iterator[Finding]:
+def _labels(policy: Policy, line: int, violates: int) -> Iterator[Finding]:
+    if set(policy.violates) == set(policy.labels):
+        yield Finding(violates, "every label violates; one must be left for what is safe")
     for label in policy.labels:
         if not mentions(policy.text, label):
             yield Finding(line, f"the label {label!r} is never mentioned in the text")
@@ -147,7 +149,9 @@ def _examples(policy: Policy, lines: Sequence[_Line]) -> Iterator[Finding]:
     if not under:
         return
     if not EXAMPLES[0] <= len(items) <= EXAMPLES[1]:
-        yield Finding(under[0].number, f"{len(items)} examples; {EXAMPLES[0]} to {EXAMPLES[1]} near the boundary help")
+        yield Finding(
+            under[0].number, f"{_count(len(items), 'example')}; {EXAMPLES[0]} to {EXAMPLES[1]} near the boundary help"
+        )
     shown = set()
     for line in items:
         named = {label for label in policy.labels if mentions(line.text, label)}
@@ -177,7 +181,11 @@ def _words(lines: Sequence[_Line], whole: Sequence[str]) -> Iterator[Finding]:
 def _length(policy: Policy, first: int) -> Iterator[Finding]:
     count, (least, most) = tokens(policy.text), BEST_TOKENS
     if not least * (1 - SLACK) <= count <= most * (1 + SLACK):
-        yield Finding(first, f"about {count:,} token{'' if count == 1 else 's'}; {least} to {most} read best")
+        yield Finding(first, f"about {_count(count, 'token')}; {least} to {most} read best")
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}" + "s" * (number != 1)
 
 
 def check_command(names: Sequence[str]) -> int:
@@ -212,7 +220,7 @@ def list_command() -> int:
         labels = Text(", ").join(Text(label, "red" if label in policy.violates else "") for label in policy.labels)
         table.add_row(policy.name, labels, f"{tokens(policy.text)}", policy.description)
     show(table)
-    note("tokens are about; labels that violate are red at a terminal")
+    note("token counts are estimates; labels that violate are red at a terminal")
     return errors.OK
 
 

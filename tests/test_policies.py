@@ -87,6 +87,7 @@ def test_every_rule_of_a_policy_has_a_golden_row() -> None:
         ("labels: [ham, spam]", "labels: [ham, spam, gone]", "labels:", "'gone' is never mentioned"),
         ("labels: [ham, spam]", "labels: [ham, spam, hammer]", "labels:", "'ham' stands inside 'hammer'"),
         ("description:", "# description:", "---", "no description"),
+        ("violates: [spam]", "violates: [ham, spam]", "violates:", "every label violates"),
     ],
 )
 def test_check_names_the_line(tmp_path, old, new, at, message) -> None:
@@ -100,6 +101,8 @@ def test_check_finds_missing_examples_and_odd_lengths(tmp_path) -> None:
     head, tail = SPAM.split("## Examples")
     messages = [said for _, said in found(tmp_path / "p.md", head + "## Escalation" + tail.split("## Escalation")[1])]
     assert "no section with examples" in messages
+    single = found(tmp_path / "p.md", head + "## Examples\n\n- one → spam\n")
+    assert any(said == "1 example; 4 to 6 near the boundary help" for _, said in single)
     assert any("tokens; 400 to 600 read best" in said for _, said in found(tmp_path / "p.md", SPAM + "word " * 500))
 
 
