@@ -33,9 +33,9 @@ _BLANK = " \t\v\f\u00a0\u200b\ufeff"
 # What people draw around front matter, other than as it must be: `----`, ` ---`, `+++`, a code fence, Word's dashes.
 _DRAWN = re.compile(r"[\s>]*(?:[-–—―−]{2,}|—|\+{3,}|={3,}|\*{3,}|\.{3}|…|`{3,}|~{3,})[\s\w{}.#]*$")
 _KEY_LINE = re.compile(r"""[\s>]*["']?([^\W\d][\w-]*)["']?\s*(?:[:=](?=\s|$|["'\[])|：)\s*(.*)$""")
+_IS_LIST = r"""["']?\s*[:=：]\s*[\["']"""
 _IN_LINE = re.compile(  # JSON, a comment, lines that end at what is no line end here; or an item of a list
-    r"""labels["']?\s*[:=：]\s*[\["'].*violates["']?\s*[:=：]\s*[\["']|violates["']?\s*[:=：]\s*[\["'].*labels["']?\s*[:=：]\s*[\["']"""
-    r"""|\s*[-*]\s+(?:labels|violates)\s*[:=：]\s*\[""",
+    rf"labels{_IS_LIST}.*violates{_IS_LIST}|violates{_IS_LIST}.*labels{_IS_LIST}|\s*[-*]\s+(?:labels|violates){_IS_LIST}",
     re.DOTALL,
 )
 _BESIDE = re.compile(r"\s{2,}|[\s>]*(?:#|//|<!--|-\s|\]|\}|$)")  # between such lines: comments, items, values, nothing
@@ -318,14 +318,14 @@ class _Group:
         """The number of the line that looks like front matter, or 0."""
         names = {key for key, _ in self.keys}
         decisive = next((number for key, number in self.keys if key in _DECISIVE), 0)
-        known = names <= set(KEYS)
-        both = names >= _DECISIVE
-        headed = self.below_drawn and (known or "labels" in names) and (self.lower or self.above_drawn)
-        if decisive and (both or headed):
+        ours = names <= set(KEYS)
+        headed = self.below_drawn and (ours or "labels" in names) and (self.lower or self.above_drawn)
+        if decisive and (names >= _DECISIVE or headed):
             return decisive
         if self.written:
             return self.written[0]
-        return self.keys[0][1] if self.below_drawn and self.above_drawn and known and self.lower and self.keys else 0
+        framed = self.below_drawn and self.above_drawn and ours and self.lower
+        return self.keys[0][1] if self.keys and framed else 0
 
 
 def _misplaced(lines: Sequence[str]) -> int:
