@@ -13,7 +13,7 @@ from typing import Any
 from safeguard_cli import hardware
 from safeguard_cli.config import configured_model
 from safeguard_cli.engine.decoding import Options, Trie, overhead, undivided
-from safeguard_cli.engine.probe import check_loadable, devices
+from safeguard_cli.engine.probe import Device, check_loadable, devices
 from safeguard_cli.engine.process import EngineSpec
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.files import cache_folder
@@ -172,12 +172,13 @@ def prepare(
     tries = [Trie(prefix.contract) for prefix in prefixes]
     overheads = tuple(overhead(trie, options) + len(harmony.suffix) for trie in tries)
     sizes = [len(prefix.ids) for prefix in prefixes]
+    gpus = () if remote else _gpus(settings)
     try:
         if remote:
             shape = hardware.shape_remote(sizes, overheads, settings.context, remote.context)
         else:
             assert header
-            shape = _shape(settings, header, sizes, overheads, before, rows)
+            shape = _shape(settings, header, sizes, overheads, before, rows, gpus)
     except UsageError as error:  # the context is too small, perhaps for one of many policies
         name = "all policies" if together else f"policy {policies[sizes.index(max(sizes))].name}"
         raise UsageError(f"{name}, {max(sizes):,} tokens with the prompt around: {error}") from None
@@ -236,6 +237,15 @@ def _connect(settings: Settings, harmony: Harmony) -> Connected:
     return connect(settings.servers, settings.server_model, harmony.tokenizer, settings.server_api)
 
 
+def _gpus(settings: Settings) -> tuple[Device, ...]:
+    """The GPUs of this machine. Raises UsageError where options are for one and there is none."""
+    found = devices()
+    for option, value in (("--gpu-layers", max(0, settings.gpu_layers)), ("--cpu-moe", settings.cpu_moe)):
+        if value and not found:
+            raise UsageError(f"{option} has no effect: llama.cpp finds no GPU here; see safeguard doctor")
+    return found
+
+
 def _shape(
     settings: Settings,
     header: Header,
@@ -243,6 +253,7 @@ def _shape(
     overheads: Sequence[int],
     before: Mapping[str, Any],
     rows: int | None,
+    gpus: Sequence[Device],
 ) -> hardware.Shape:
     """The shape that fits this machine."""
     return hardware.shape_run(
@@ -257,7 +268,7 @@ def _shape(
         gpu_layers=settings.gpu_layers,
         cpu_moe=settings.cpu_moe,
         cache_type=settings.kv_type,
-        devices=devices(),
+        devices=gpus,
         repack=settings.repack if settings.repack is not None else before.get("extra_buffers"),
         rows=rows,
         reasoning=settings.effort not in ("none", "auto"),
