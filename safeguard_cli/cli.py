@@ -394,6 +394,7 @@ def label(
     epilog=EXAMPLES + "safeguard merge labels.1.jsonl labels.2.jsonl labels.3.jsonl -o labels.jsonl",
 )
 def merge(
+    context: typer.Context,
     outputs: Annotated[list[Path], typer.Argument(metavar="OUT...", help="The outputs of all shards, in any order.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The merged output.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists already.")] = False,
@@ -403,8 +404,10 @@ def merge(
     """Join the outputs of label's --shard 1/N to N/N: the rows of the whole input, in its order."""
 
     def run() -> int:
+        from safeguard_cli import conflicts
         from safeguard_cli.merge import merge
 
+        conflicts.check(context, ())
         return merge(outputs, output, overwrite=overwrite, quiet=quiet)
 
     options.run(run, debug)

@@ -92,6 +92,8 @@ def _plain(value: Any) -> Any:
 
 def _check_not_empty(name: str, option: str, value: Any) -> None:
     for text in value if isinstance(value, list) else [value]:
+        if text == Path():  # what becomes of an empty path
+            text = ""
         if not isinstance(text, str) or name in _MAY_BE_EMPTY:
             continue
         if not text.strip():

@@ -24,6 +24,9 @@ from safeguard_cli.verdict import Verdict
 
 _MEMBER_GAP = re.compile(rb"[\s,:]*")
 _SCALAR = re.compile(rb"[^\s,}\]]+")
+# What spreadsheets take for the beginning of a formula, the full-width forms in East Asian versions; see OWASP's "CSV
+# Injection". Quotes before it are matched too, so that what `guard` adds can always be told from what was there.
+_FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")
 _NESTING = re.compile(rb'["{}\[\]]')
 
 
@@ -140,16 +143,21 @@ class CsvLayout:
                 yield orjson.dumps(value).decode()
 
     def _line(self, own: list[str], ours: list[str]) -> bytes:
-        cells = [*(map(_guard, own) if self._safe else own), *map(_guard, ours)]
+        cells = [*(map(guard, own) if self._safe else own), *map(guard, ours)]
         return (self._delimiter.join(map(self._quote, cells)) + self._line_ending).encode()
 
     def _quote(self, cell: str) -> str:
         return '"' + cell.replace('"', '""') + '"' if self._special.search(cell) else cell
 
 
-def _guard(cell: str) -> str:
-    """The cell, so that no spreadsheet takes it for a formula."""
-    return "'" + cell if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+def guard(cell: str) -> str:
+    """Return the cell, so that no spreadsheet takes it for a formula; what is guarded already gets another `'`."""
+    return "'" + cell if _FORMULA.match(cell) else cell
+
+
+def unguard(cell: str) -> str:
+    """Return the cell that `guard` was given."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def field_names(source: Source) -> tuple[str, ...]:

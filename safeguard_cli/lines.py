@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from safeguard_cli.errors import UsageError
+from safeguard_cli.sniff import head_of, refuse_other_encodings, refuse_other_kinds
 
 SHOWN_BYTES = 4096  # how much of a line over the limit is kept, to show which one it was
 READ_ERRORS = (OSError, EOFError, zlib.error)
 STANDARD_INPUT = "standard input"  # its name
 _CHUNK = 1 << 16
+_MARKING = "safeguard"  # how decoders treat what is invalid
+_ESCAPED = ("unicode-escape", "raw-unicode-escape")  # of Python's source: line ends would come out of escapes
 
 
 class File:
@@ -147,6 +150,17 @@ class Lines:
         """Whether reading failed right behind this data, before its line ended."""
         return bool(self._bytes.failure) and not data.endswith(b"\n")
 
+    def skip_blank(self, blank: bytes) -> None:
+        """Skip lines that hold nothing but bytes of `blank`: a packed file may have a thousand to a byte of its own."""
+        while not self._pushed:
+            ahead = self._stream.peek()
+            rest = len(ahead.lstrip(blank))
+            end = ahead.rfind(b"\n", 0, len(ahead) - rest) + 1
+            self.number += ahead.count(b"\n", 0, end)
+            self._stream.read(end)
+            if rest or not end:
+                return
+
     def read(self, room: int) -> bytes:
         """A line of at most `room` bytes and its end, or the first part of a longer one."""
         return self._readline(room + 2) if self._pushed else self._stream.readline(room + 2)
@@ -156,15 +170,16 @@ class Lines:
         if data:
             self._pushed.append(io.BytesIO(data))
 
-    def peek(self, wanted: Callable[[bytes], bool]) -> bytes:
-        """The first line that is wanted, looked for in the first 64 KiB, without taking it."""
-        seen, line = b"", b""
-        while len(seen) < _CHUNK and (line := self._readline(_CHUNK - len(seen))):
+    def peek(self, most: int = 1) -> list[bytes]:
+        """The next lines that are not blank, at most so many and in the next 64 KiB, without taking them."""
+        seen = b""
+        found: list[bytes] = []
+        while len(found) < most and len(seen) < _CHUNK and (line := self._readline(_CHUNK - len(seen))):
             seen += line
-            if wanted(line):
-                break
+            if line.strip(codecs.BOM_UTF8 + b" \t\r\n"):
+                found.append(line)
         self.push(seen)
-        return line
+        return found
 
     def _readline(self, size: int) -> bytes:
         line = b""
@@ -181,26 +196,34 @@ def utf8_chunks(file: File, encoding: str) -> Iterator[bytes]:
 
     Raises UsageError when the file is not what its name or the encoding says, and READ_ERRORS on the way.
     """
-    utf8 = file.whole_lines = _is_utf8(encoding)
-    chunks = _starting(file.chunks(), 2)
+    codec = _codec(encoding)
+    utf8 = file.whole_lines = codec in ("utf-8", "utf-8-sig")
+    chunks = _starting(file.chunks(), lambda start: len(start) >= 2)
     start = next(chunks)
     chunks = chain([start], chunks)
-    if start.startswith(b"\x1f\x8b"):
+    packed = start.startswith(b"\x1f\x8b")
+    if packed:
         file.whole_lines = False
-        chunks = _gunzip(chunks)
-    elif start and file.path is not None and file.path.suffix.lower() == ".gz":
-        raise UsageError(f"{file.name}: not a gzip file, whatever its name says")
-    chunks = _starting(chunks if utf8 else _transcode(chunks, encoding), 3)
+    chunks = _starting(_gunzip(chunks) if packed else chunks, lambda start: head_of(start) is not None)
     start = next(chunks)
-    if utf8 and start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise UsageError(f"{file.name}: this is UTF-16 or UTF-32; say so with --encoding utf-16 or utf-32")
+    head = head_of(start) or start
+    refuse_other_kinds(file.name, head)
+    refuse_other_encodings(file.name, head, codec)
+    if start and not packed and file.path is not None and file.path.suffix.lower() == ".gz":
+        raise UsageError(f"{file.name}: not a gzip file, whatever its name says; rename it without .gz")
+    chunks = chain([start], chunks)
+    if not utf8:
+        chunks = _starting(_transcode(chunks, encoding, file.name), lambda start: len(start) >= len(codecs.BOM_UTF8))
+        start = next(chunks)
+    else:
+        next(chunks)
     return chain([start.removeprefix(codecs.BOM_UTF8)], chunks)
 
 
-def _starting(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """The same bytes; the first chunk, even of an empty input, comes and has `size` bytes or all that there are."""
+def _starting(chunks: Iterable[bytes], enough: Callable[[bytes], bool]) -> Iterator[bytes]:
+    """The same bytes; the first chunk, even of an empty input, comes and is enough or all that there is."""
     chunks, start = iter(chunks), b""
-    while len(start) < size and (chunk := next(chunks, None)) is not None:
+    while not enough(start) and (chunk := next(chunks, None)) is not None:
         start += chunk
     yield start
     yield from chunks
@@ -226,13 +249,18 @@ def _gunzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
         raise EOFError("the gzip data is cut short")
 
 
-def _transcode(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
+def _transcode(chunks: Iterable[bytes], encoding: str, name: str) -> Iterator[bytes]:
     """UTF-8 from another encoding. What cannot be decoded becomes invalid UTF-8, so that its row is in error."""
-    codecs.register_error("safeguard", _mark)
-    decoder = codecs.getincrementaldecoder(encoding)("safeguard")
-    for chunk in chunks:
-        yield decoder.decode(chunk).encode("utf-8", "surrogatepass")
-    yield decoder.decode(b"", final=True).encode("utf-8", "surrogatepass")
+    decoder = codecs.getincrementaldecoder(encoding)(_MARKING)
+    try:
+        for chunk in chunks:
+            yield decoder.decode(chunk).encode("utf-8", "surrogatepass")
+        yield decoder.decode(b"", final=True).encode("utf-8", "surrogatepass")
+    except UnicodeError as problem:  # UTF-16 and UTF-32 alone: all else is marked
+        raise UsageError(
+            f"{name}: there is no mark at the beginning, which --encoding {encoding} needs: leave it out, or say"
+            f" {codecs.lookup(encoding).name}-le or -be where it is that"
+        ) from problem
 
 
 def _mark(problem: UnicodeError) -> tuple[str, int]:
@@ -240,11 +268,23 @@ def _mark(problem: UnicodeError) -> tuple[str, int]:
     return "\udcff", problem.end
 
 
-def _is_utf8(encoding: str) -> bool:
+codecs.register_error(_MARKING, _mark)
+
+
+def _codec(encoding: str) -> str:
+    """The name of an encoding's codec; UsageError where it gives no text, or not piece by piece."""
     try:
         codec = codecs.lookup(encoding)
         with suppress(UnicodeError):
             b"a".decode(encoding)  # refuses hex, base64 and the like, which are codecs but give no text
     except (LookupError, ValueError) as problem:
         raise UsageError(f"unknown encoding {encoding!r}") from problem
-    return codec.name in ("utf-8", "utf-8-sig")
+    try:
+        codecs.getincrementaldecoder(encoding)(_MARKING).decode(b"a")
+    except (LookupError, UnicodeError):
+        usable = False
+    else:
+        usable = codec.name not in _ESCAPED
+    if not usable:
+        raise UsageError(f"--encoding {encoding} is not the encoding of a text file")
+    return codec.name

@@ -14,7 +14,7 @@ from typing import BinaryIO, Literal
 
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.layouts import CsvLayout, JsonlLayout, field_names
-from safeguard_cli.records import Format, Record, Source
+from safeguard_cli.records import Format, Record, Source, check_fields
 from safeguard_cli.signals import UNBROKEN
 from safeguard_cli.verdict import Verdict
 from safeguard_cli.writable import descriptor
@@ -93,7 +93,7 @@ def check_names(
 ) -> None:
     """UsageError when a name that the output gets from us is already taken by the input's header or first row.
 
-    Also when `--keep` names a field that is not there: one of a CSV, all of them in JSONL, whose rows may differ.
+    Also when `--keep` names a field that is in none of the first rows.
     """
     fields = field_names(source)
     ours = list(names) if format == "jsonl" else [f"{name}_{column}" for name in names for column in columns]
@@ -102,10 +102,7 @@ def check_names(
         raise UsageError(f"{source.name}: the input already has {taken[0]!r}; --as NAME gives the labels another name")
     if len(set(ours)) < len(ours):
         raise UsageError(f"the policies' names give a column twice: {max(ours, key=ours.count)!r}")
-    unknown = [name for name in keep or () if name not in fields]
-    if fields and unknown and (source.format == "csv" or unknown == list(keep or ())):
-        listed = ", ".join(repr(name) for name in fields)
-        raise UsageError(f"{source.name}: --keep names {unknown[0]!r}, which is no field; the fields are {listed}")
+    check_fields(source, "--keep", keep or ())
 
 
 class Sink:

@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.sniff import HEAD_BYTES, refuse_other_kinds
 
 BATCH_ROWS, BATCH_BYTES = 64, 4 << 20  # what is decoded at once, whatever the size of a row group
 
@@ -41,8 +42,18 @@ def open_parquet(path: Path) -> Any:
     except OSError as problem:
         raise UsageError(f"{path}: {problem.strerror or first_line(problem)}") from None
     except Exception as problem:  # a damaged file raises not only Arrow's own, but whatever it ran into
+        _refuse_what_is_none(path)
         raise UsageError(f"{path}: not a Parquet file that can be read: {first_line(problem)}") from None
     return file
+
+
+def _refuse_what_is_none(path: Path) -> None:
+    """UsageError that says what a file is that does not begin as Parquet does."""
+    with path.open("rb") as file:
+        start = file.read(HEAD_BYTES)
+    if not start.startswith(b"PAR"):
+        refuse_other_kinds(str(path), start)
+        raise UsageError(f"{path}: not a Parquet file; if it is JSON lines or CSV, say --format jsonl or csv")
 
 
 def read_batches(file: Any) -> Iterator[Any]:

@@ -67,6 +67,8 @@ def label_to_parquet(settings: Settings, output: Path, read: Sequence[Used], lab
     if settings.only:
         raise UsageError("--only leaves rows out, and a Parquet output has them all: filter it when it is read")
     check_output(output, read, beside(output, "parquet"))
+    if settings.csv_safe:
+        raise UsageError("--csv-safe has no effect: the output is not CSV")
     journal = journal_path(output)
     inner = replace(settings, output=str(journal))
     before = None

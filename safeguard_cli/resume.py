@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from safeguard_cli.layouts import unguard
 from safeguard_cli.manifest import Manifest, Refused, changes, load
 from safeguard_cli.records import Record, split_cells
 from safeguard_cli.verdict import RowError, Verdict
@@ -134,12 +135,10 @@ def _verdict(found: dict[str, Any]) -> Verdict:
 
 
 def _verdict_of_cells(row: dict[str, str], name: str) -> Verdict:
-    if error := row[f"{name}_error"].removeprefix("'"):
+    if error := unguard(row[f"{name}_error"]):
         code, _, message = error.partition(": ")
         return Verdict(error=RowError(code, message))  # type: ignore[arg-type]
-    label = row[f"{name}_label"]
-    guarded = label[:1] == "'" and label[1:2] in ("=", "+", "-", "@", "\t", "\r")
-    return Verdict(label=label[guarded:], violates=row[f"{name}_violates"] == "true")
+    return Verdict(label=unguard(row[f"{name}_label"]), violates=row[f"{name}_violates"] == "true")
 
 
 def whole_rows(path: Path, shape: Shape, manifest: Manifest) -> tuple[int, int]:

@@ -107,6 +107,8 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
             if journal.start == "retry":
                 if settings.only:
                     raise UsageError("--retry-errors cannot find a row's place in an output of --only")
+                if settings.limit is not None and settings.limit < journal.manifest.rows:
+                    raise UsageError(f"--limit has no effect with --retry-errors: {target} has more rows already")
                 run.kept = (row for row in read_output(target, shape) if row.verdicts)
                 records = islice(records, journal.manifest.rows)
                 retried = stack.enter_context(draft(real(target)))

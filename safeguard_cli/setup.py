@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 from safeguard_cli import hardware
 from safeguard_cli.config import configured_model
 from safeguard_cli.engine.address import Address, read_addresses
-from safeguard_cli.engine.decoding import Options, Trie, overhead
-from safeguard_cli.engine.probe import check_loadable, devices
+from safeguard_cli.engine.decoding import Options, Trie, overhead, undivided
+from safeguard_cli.engine.probe import Device, check_loadable, devices
 from safeguard_cli.engine.process import EngineSpec
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.files import cache_folder
@@ -182,13 +182,21 @@ def prepare(
     kinds = harmony.tokenizer.string_kinds if settings.rationale else None
     sure = settings.sure if settings.effort == "auto" else None
     options = Options(budget, kinds, settings.temperature, settings.seed, sure)
-    overheads = tuple(overhead(Trie(prefix.contract), options) + len(harmony.suffix) for prefix in prefixes)
+    tries = [Trie(prefix.contract) for prefix in prefixes]
+    overheads = tuple(overhead(trie, options) + len(harmony.suffix) for trie in tries)
     sizes = [len(prefix.ids) for prefix in prefixes]
-    if remote:
-        shape = hardware.shape_remote(sizes, overheads, settings.context, remote.context)
-    else:
-        assert header
-        shape = _shape(settings, header, sizes, overheads, before, rows)
+    gpus = () if remote else _gpus(settings)
+    try:
+        if remote:
+            shape = hardware.shape_remote(sizes, overheads, settings.context, remote.context)
+        else:
+            assert header
+            shape = _shape(settings, header, sizes, overheads, before, rows, gpus)
+    except UsageError as error:  # the context is too small, perhaps for one of many policies
+        name = "all policies" if together else f"policy {policies[sizes.index(max(sizes))].name}"
+        raise UsageError(f"{name}, {max(sizes):,} tokens with the prompt around: {error}") from None
+    if not remote and shape.plan.batch < (least := max(undivided(trie, options) for trie in tries)):
+        raise UsageError(f"--batch {shape.plan.batch} is less than the labels' tokens: use at least {least}")
     if settings.verbose:
         note(shape_text(shape))
     window = tuple(shape.context - len(prefix.ids) - extra for prefix, extra in zip(prefixes, overheads, strict=True))
@@ -242,6 +250,15 @@ def _connect(settings: Settings, addresses: Sequence[Address], harmony: Harmony)
     return connect(addresses, settings.server_model, harmony.tokenizer, settings.server_api)
 
 
+def _gpus(settings: Settings) -> tuple[Device, ...]:
+    """The GPUs of this machine. Raises UsageError where options are for one and there is none."""
+    found = devices()
+    for option, value in (("--gpu-layers", max(0, settings.gpu_layers)), ("--cpu-moe", settings.cpu_moe)):
+        if value and not found:
+            raise UsageError(f"{option} has no effect: llama.cpp finds no GPU here; see safeguard doctor")
+    return found
+
+
 def _shape(
     settings: Settings,
     header: Header,
@@ -249,6 +266,7 @@ def _shape(
     overheads: Sequence[int],
     before: Mapping[str, Any],
     rows: int | None,
+    gpus: Sequence[Device],
 ) -> hardware.Shape:
     """The shape that fits this machine."""
     return hardware.shape_run(
@@ -263,7 +281,7 @@ def _shape(
         gpu_layers=settings.gpu_layers,
         cpu_moe=settings.cpu_moe,
         cache_type=settings.kv_type,
-        devices=devices(),
+        devices=gpus,
         repack=settings.repack if settings.repack is not None else before.get("extra_buffers"),
         rows=rows,
         reasoning=settings.effort not in ("none", "auto"),

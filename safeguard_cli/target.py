@@ -8,9 +8,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, TypedDict
 
+from safeguard_cli.errors import UsageError
 from safeguard_cli.outputs import check_names, default_output, name_of, output_format, stream_format, verdict_columns
 from safeguard_cli.policy import Policy
-from safeguard_cli.records import Format, Source
+from safeguard_cli.records import Format, Source, check_fields
 from safeguard_cli.resume import beside
 from safeguard_cli.setup import Settings
 from safeguard_cli.streams import data_output
@@ -55,6 +56,10 @@ def describe_output(settings: Settings, source: Source, target: Path | BinaryIO,
     else:
         format = stream_format(name_of(target), source.format)
     assert format != "parquet"  # parquet_output writes those, from a journal
+    if settings.csv_safe and format != "csv":
+        raise UsageError("--csv-safe has no effect: the output is not CSV")
+    if settings.id_field is not None:
+        check_fields(source, "--id-field", [settings.id_field])
     names = [policy.name for policy in policies]
     columns = verdict_columns(
         windows=settings.long == "split",

@@ -314,6 +314,16 @@ def test_retry_errors_labels_the_error_rows_alone_again(bench, suffix) -> None:
     }
 
 
+def test_retry_errors_with_a_limit_that_it_would_pass_over_is_refused(bench) -> None:
+    bench.fill(30)
+    bench(failing(4, 29))
+    before = bench.out.read_bytes()
+    with pytest.raises(UsageError, match="--limit has no effect with --retry-errors"):
+        bench(retry_errors=True, limit=10)
+    assert bench.out.read_bytes() == before
+    assert bench(retry_errors=True, limit=30) == errors.ROWS_IN_ERROR  # the fixture's own error rows
+
+
 def test_retry_errors_killed_or_failing_leaves_the_output_as_it_was(bench) -> None:
     bench.fill(30)
     bench(failing(4, 15, 29))

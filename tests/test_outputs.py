@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.layouts import guard, unguard
 from safeguard_cli.outputs import (
     check_names,
     default_output,
@@ -228,12 +229,25 @@ def test_csv_columns_are_those_asked_for():
     ]
 
 
-@pytest.mark.parametrize("text", ["=a", "+a", "-1", "@a", "\ta", "\ra"])
+@pytest.mark.parametrize("text", [mark + "a" for mark in "=+-@\t\r\n＝＋－＠"] + ["'=a", "''@a"])
 def test_csv_safe_guards_every_column(text):
     data = json.dumps({"text": text, "n": -5}).encode()
     assert dicts(write(data, "csv"))[0]["text"] == text
     row = dicts(write(data, "csv", csv_safe=True))[0]
     assert row["text"] == "'" + text and row["n"] == "'-5"
+
+
+@given(st.text("'=＝a -\n", max_size=6))
+def test_what_guards_a_cell_can_be_taken_away_again(cell):
+    assert unguard(guard(cell)) == cell
+    assert guard(cell)[:1] not in tuple("=+-@\t\r\n＝＋－＠")
+
+
+def test_a_label_that_begins_like_a_formula_is_read_as_it_was(tmp_path):
+    verdict = Verdict("＝1", True, 0.5, {"＝1": 0.5, "'=1": 0.5}, "low")
+    row = dicts(write(b"text\na\n", "csv", verdicts={"spam": verdict}))[0]
+    assert row["spam_label"] == "'＝1"
+    assert unguard(row["spam_label"]) == "＝1"
 
 
 def test_only_violating_drops_the_rest_but_no_error():
@@ -260,7 +274,9 @@ def test_only_violating_drops_the_rest_but_no_error():
         (b"spam,text\n1,a\n", "csv", None, None),
         (b"a,text\n1,a\n", "csv", ["text", "b"], "'b'.*'a', 'text'"),
         (b'{"text":"a"}', "jsonl", ["b"], "'b'.*'text'"),
-        (b'{"text":"a"}', "jsonl", ["b", "text"], None),
+        (b'{"text":"a"}', "jsonl", ["b", "text"], "'b' for --keep.*'text'"),
+        (b'{"text":"a"}\n{"text":"a","b":1}', "jsonl", ["b", "text"], None),
+        (b'{"text":"a","id":1}', "jsonl", ["id", "txet"], "'txet' for --keep.*did you mean 'text'"),
         (b'{"text":"a"}', "jsonl", [], None),
         (b"", "jsonl", ["b"], None),
     ],
