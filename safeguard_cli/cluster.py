@@ -346,7 +346,12 @@ def _summary(crew: _Crew, settings: Settings) -> int:
     if len(footings) > 1:
         warn("the nodes have different models or versions of safeguard: their labels are not of one kind")
     if not settings.quiet:
-        note(f"{rows:,} rows in {len(crew.done):,} files, {in_error:,} in error")
+        blank = sum(result.get("blank", 0) for result in results)
+        note(f"{rows:,} rows in {len(crew.done):,} files, {in_error:,} in error" + (f", {blank:,} blank" * bool(blank)))
+        texts = Counter(", ".join(made.decides["input"]["text_fields"]) for made in crew.done.values())
+        for name, files in texts.most_common():
+            if name:  # no template
+                note(f"text: {name}, in {files:,} files")
         for name in results[0]["labels"] if results else ():
             tally = sum((Counter(result["labels"][name]) for result in results), Counter[str]())
             note(f"{name}: " + ", ".join(f"{label} {count:,}" for label, count in tally.most_common()))

@@ -144,7 +144,9 @@ def summary(progress: Progress) -> RenderableType:
     tokens = progress.prompt_tokens + progress.generated_tokens
     total = f" of {progress.total:,}" if progress.total is not None and progress.total != written.rows else ""
     facts = Table.grid(padding=(0, 2, 0, 0))
-    facts.add_row("rows", Text(f"{written.rows:,}{total}, {written.rows - written.rows_in_error:,} labelled"))
+    labelled = written.rows - written.rows_in_error - written.blank
+    blank = f", {_blank_rows(written.blank)}" if written.blank else ""
+    facts.add_row("rows", Text(f"{written.rows:,}{total}, {labelled:,} labelled{blank}"))
     if written.errors:
         codes = ", ".join(f"{count:,} {code}" for code, count in written.errors.most_common())
         facts.add_row("errors", Text(f"{written.rows_in_error:,} ({codes})", "red"))
@@ -257,6 +259,10 @@ def _tallies(progress: Progress, done: Counts, width: int, most: int | None) -> 
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+
+
+def _blank_rows(count: int) -> str:
+    return "1 blank row" if count == 1 else f"{count:,} blank rows"
 
 
 def _errors(count: int) -> str:

@@ -155,7 +155,7 @@ class InFlight:
         """Write the rows at the head that are decided."""
         while self._rows and self._rows[0].answer.done:
             row, verdicts = self._rows[0], self._rows[0].answer.verdicts
-            failed = next((v.error for v in verdicts.values() if v.error), None)
+            failed = next((v.error for v in verdicts.values() if v.error and not v.error.blank), None)
             if failed and self.settings.on_error == "stop":
                 raise SafeguardError(f"row {self.written + 1}: {failed.code}: {failed.message}; stopped, as asked for")
             sink.wait()

@@ -166,7 +166,7 @@ def _one_manifest(shards: Sequence[Manifest], new: Path) -> Manifest:
         "violating": total(result["violating"] for result in results),
         "command": shown_command(sys.argv),
         "output_sha256": sha256(new),
-        **{name: sum(result[name] for result in results) for name in ("rows", "rows_in_error", "engine_deaths")},
+        **{name: sum(r.get(name, 0) for r in results) for name in ("rows", "rows_in_error", "blank", "engine_deaths")},
     }
     sums = ("rows", "repeated_rows", "seconds", "policy_tokens", "prompt_tokens", "generated_tokens")
     return replace(

@@ -55,6 +55,7 @@ class Counts:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.rows = self.rows_in_error = 0
+        self.blank = 0  # rows that hold nothing, which are no errors
         self.errors: Counter[str] = Counter()  # rows by code; a row counts once per code, whatever the policies
         self.labels: dict[str, Counter[str]] = {name: Counter() for name in names}
         self.violating: Counter[str] = Counter()  # by policy; with --threshold not the sum over violating labels
@@ -62,6 +63,9 @@ class Counts:
     def add(self, verdicts: Mapping[str, Verdict], rows: int = 1) -> None:
         """Count `rows` rows that have the same Verdicts, which stand under their policies' names."""
         self.rows += rows
+        if any(verdict.error is not None and verdict.error.blank for verdict in verdicts.values()):
+            self.blank += rows
+            return
         codes: set[str] | None = None
         for name, verdict in verdicts.items():
             if verdict.error is not None:
@@ -80,6 +84,7 @@ class Counts:
         return {
             "rows": self.rows,
             "rows_in_error": self.rows_in_error,
+            "blank": self.blank,
             "errors": dict(self.errors),
             "labels": {name: dict(counts) for name, counts in self.labels.items()},
             "violating": dict(self.violating),
@@ -88,6 +93,7 @@ class Counts:
     def restore(self, counts: Mapping[str, Any]) -> None:
         """Take the counts of an earlier session from its manifest."""
         self.rows, self.rows_in_error = counts["rows"], counts["rows_in_error"]
+        self.blank = counts.get("blank", 0)
         self.errors = Counter(counts["errors"])
         self.violating = Counter(counts["violating"])
         for name, labels in counts["labels"].items():

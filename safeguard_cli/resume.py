@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from safeguard_cli.cells import split_cells
 from safeguard_cli.layouts import unguard
 from safeguard_cli.manifest import Manifest, Refused, changes, load
-from safeguard_cli.records import Record, split_cells
+from safeguard_cli.records import Record
 from safeguard_cli.verdict import RowError, Verdict
 
 START_OVER = "--overwrite starts over"
@@ -206,12 +207,20 @@ def check_input(
         if row and not row.raw.startswith(beginning(record)):
             raise Refused(f"row {number:,} of the input is not the one that was labelled before; {START_OVER}")
         if row:
-            count(row.verdicts)
+            count(_blank(row.verdicts) if record.blank else row.verdicts)
         if number == known:
             ahead = digest.copy()
     if known and ahead.value() != manifest.input_sha256:
         raise Refused(f"the first {known:,} rows of the input are not those that were labelled before; {START_OVER}")
     return digest
+
+
+def _blank(verdicts: Mapping[str, Verdict]) -> dict[str, Verdict]:
+    """The Verdicts of a blank row: an output does not tell its errors from others."""
+    return {
+        name: replace(verdict, error=replace(verdict.error, blank=True)) if verdict.error else verdict
+        for name, verdict in verdicts.items()
+    }
 
 
 def _first(records: Iterator[Record], count: int) -> Iterator[Record]:

@@ -84,7 +84,8 @@ def _lines(output: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
 
 def _errors(result: dict[str, Any]) -> str:
     codes = ", ".join(f"{count:,} {code}" for code, count in result["errors"].items())
-    return f", {result['rows_in_error']:,} in error" + (f" ({codes})" if codes else "")
+    blank = f", {result['blank']:,} blank" if result.get("blank") else ""
+    return f", {result['rows_in_error']:,} in error" + (f" ({codes})" if codes else "") + blank
 
 
 def _pairs(values: dict[str, Any]) -> str:
