@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import orjson
 
 from safeguard_cli import errors
-from safeguard_cli.content import make_selector
+from safeguard_cli.content import make_selector, say_text
 from safeguard_cli.dryrun import dry_run
 from safeguard_cli.engine.address import key, shown_command
 from safeguard_cli.engine.process import Engine, EngineSpec
@@ -59,12 +59,20 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
             return label_to_parquet(settings, parquet, read, lambda inner: label(inner, make_engine, prepare))
         policies = load_policies(settings)
         source = stack.enter_context(open_input(settings))
-        selector = make_selector(source, text_fields=settings.text_fields, template=settings.template)
         target = open_target(settings, source, read, stack)
         output = describe_output(settings, source, target, policies)
         previous = find_manifest(target) if isinstance(target, Path) and not settings.overwrite else None
+        selector = make_selector(
+            source,
+            text_fields=settings.text_fields,
+            template=settings.template,
+            others=() if settings.id_field is None else (settings.id_field,),
+            before=previous.decides["input"]["text_fields"] if previous else (),
+        )
         total = _total(settings, source)
         prepared = prepare(settings, policies, previous.machine if previous else {}, total)
+        if settings.says_its_text:
+            say_text(selector, source)
         if settings.dry_run:
             return dry_run(settings, prepared, source, selector)
         retried: Draft | None = None  # with --retry-errors: what takes the output's place when it is whole
@@ -82,7 +90,7 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
                 output["columns"],
                 every_row=not output["only_violating"],
             )
-            held = decides(settings, prepared, source.format, output), machine(prepared)
+            held = decides(settings, prepared, source.format, selector.chosen, output), machine(prepared)
             journal = run.journal = stack.enter_context(
                 open_journal(
                     target,
@@ -138,7 +146,11 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
 
 def _rows_and_messages_share_a_file(settings: Settings) -> bool:
     """Whether only errors and warnings may be printed, for all else would stand among the rows."""
-    return one_file() and (settings.output == "-" or (settings.output is None and not sys.stdout.isatty()))
+    return (
+        not settings.dry_run
+        and one_file()
+        and (settings.output == "-" or (settings.output is None and not sys.stdout.isatty()))
+    )
 
 
 def _check_still(settings: Settings, source: Source, run: InFlight, lasting: bool) -> None:

@@ -67,6 +67,7 @@ class Settings:
     temperature: float = 0.0
     seed: int = 0
     each_row: bool = False  # a content that came before is labelled again, not given the same verdict
+    says_text: bool | None = None  # whether the text's choice is said; None: unless quiet
     limit: int | None = None
     shard: tuple[int, int] = (1, 1)  # records.Shard
     long: str = "split"
@@ -90,6 +91,11 @@ class Settings:
     quiet: bool = False
     verbose: bool = False
     dry_run: bool = False
+
+    @property
+    def says_its_text(self) -> bool:
+        """Whether the choice of the text is said on standard error."""
+        return not self.quiet if self.says_text is None else self.says_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,8 +327,14 @@ def shape_text(shape: hardware.Shape) -> str:
     return text
 
 
-def decides(settings: Settings, prepared: Prepared, input_format: str, output: Mapping[str, Any]) -> dict[str, Any]:
-    """All that can change a label or how a row is written; `output` is target.Output."""
+def decides(
+    settings: Settings,
+    prepared: Prepared,
+    input_format: str,
+    text_fields: Sequence[str],
+    output: Mapping[str, Any],
+) -> dict[str, Any]:
+    """All that can change a label or how a row is written; `text_fields` are those chosen, `output` target.Output."""
     rules = prepared.labeling.rules
     return {
         "policies": {
@@ -334,7 +346,7 @@ def decides(settings: Settings, prepared: Prepared, input_format: str, output: M
         "input": {
             "format": input_format,
             "encoding": settings.encoding,
-            "text_fields": list(settings.text_fields),
+            "text_fields": list(text_fields),
             "template": settings.template,
             "max_row_bytes": settings.max_row_bytes,
             "shard": None if settings.shard == (1, 1) else list(settings.shard),
