@@ -207,4 +207,7 @@ def _listed(examples: Mapping[str, Any]) -> str:
 def _example(value: Any) -> str:
     if value is None:
         return "empty"
-    return cut(value if isinstance(value, str) else json_text(value), _SHOWN_WIDTH)
+    try:
+        return cut(value if isinstance(value, str) else json_text(value), _SHOWN_WIDTH)
+    except ValueError as problem:
+        return str(problem)

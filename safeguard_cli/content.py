@@ -61,7 +61,10 @@ class Selector:
                 continue
             text = _text(value)
             if text is None and self.parts:
-                text = json_text(value)
+                try:
+                    text = json_text(value)
+                except ValueError as problem:
+                    return _error("not_text", record, f"the template's field {name!r} is {problem}")
             if text is None:
                 kind = {bool: "true or false", int: "a number", float: "a number"}.get(type(value), "nested JSON")
                 return _error("not_text", record, f"the field {name!r} holds {kind}")

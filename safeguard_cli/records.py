@@ -429,11 +429,16 @@ def no_field(file: str, option: str, name: str, fields: Sequence[str]) -> UsageE
 
 
 def json_text(value: Any) -> str:
-    """Return a value of a row as JSON; integers beyond 64 bits keep all their digits."""
+    """Return a value of a row as JSON; integers beyond 64 bits keep all their digits.
+
+    Raises ValueError for a value that is nested too deep to be written.
+    """
     try:
         return orjson.dumps(value, default=str).decode()
-    except TypeError:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+    except TypeError:  # long integers, or nested deeper than orjson writes
+        with suppress(RecursionError):
+            return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+        raise ValueError("nested too deep") from None
 
 
 def extension(path: Path) -> str:

@@ -168,6 +168,13 @@ def test_a_template_shows_all_digits_of_an_integer():
     assert select(row, template="{id} {ids} {text}") == [f'{number} [{number},{{"a":"é"}}] hi']
 
 
+def test_json_that_is_nested_deeper_than_it_can_be_written_is_no_text_of_a_template():
+    deep, less = ('{"text":"hi","x":' + "[" * n + "]" * n + "}" for n in (1_000, 300))
+    assert select(deep, less, template="{text}: {x}") == ["not_text", "hi: " + "[" * 300 + "]" * 300]
+    with pytest.raises(UsageError, match=r"'x' \(nested too deep\)"):
+        select('{"x":' + "[" * 1_000 + "]" * 1_000 + "}")
+
+
 @pytest.mark.parametrize("template", ["{{a}}: {b}", "{b} {{ a }}", "{b}{{a}}"])
 def test_doubled_braces_around_a_field_are_refused_for_they_stand_for_themselves(template):
     with pytest.raises(UsageError, match=r"write \{a\}"):
