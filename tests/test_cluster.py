@@ -161,6 +161,7 @@ def test_what_ray_cannot_do_is_refused_before_anything_starts(tmp_path, tiny) ->
         ({"limit": 3}, "--limit"),
         ({"shard": (1, 2)}, "--shard"),
         ({"dry_run": True}, "--dry-run"),
+        ({"servers": ("http://h:1", "http://u:p@h:2")}, "no user, password or query"),
         ({"output": None}, "-o DIR"),
         ({"output": str(tmp_path / "in0.jsonl")}, "is no folder"),
         ({"output": str(tmp_path)}, "written over"),
