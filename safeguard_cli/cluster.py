@@ -67,7 +67,6 @@ def label_on_ray(settings: Settings, address: str, make_engine: EngineMaker = En
     except ImportError:
         raise SafeguardError("--ray needs ray: pip install 'safeguard-cli[ray]'") from None
     blocks = find_blocks(settings)
-    read_addresses(settings.servers)
     load_policies(settings)  # so that what is wrong with them is said once, and at once
     ours = not ray.is_initialized()
     try:
@@ -117,6 +116,11 @@ def find_blocks(settings: Settings) -> list[Block]:
     ):
         if given:
             raise UsageError(f"{option} is for one file, and --ray labels many")
+    if any(address.secret for address in read_addresses(settings.servers)):
+        raise UsageError(
+            "Ray keeps the command line that it is called with: with --ray, no user, password or query can stand in the"
+            " URL of --server; SAFEGUARD_SERVER_KEY can be set instead"
+        )
     if settings.output in (None, "-"):
         raise UsageError("--ray writes a file for each input file: name a folder with -o DIR")
     folder, pattern = Path(str(settings.output)).absolute(), Path(settings.input).absolute()

@@ -161,6 +161,7 @@ def test_what_ray_cannot_do_is_refused_before_anything_starts(tmp_path, tiny) ->
         ({"limit": 3}, "--limit"),
         ({"shard": (1, 2)}, "--shard"),
         ({"dry_run": True}, "--dry-run"),
+        ({"servers": ("http://h:1", "http://u:p@h:2")}, "no user, password or query"),
         ({"output": None}, "-o DIR"),
         ({"output": str(tmp_path / "in0.jsonl")}, "is no folder"),
         ({"output": str(tmp_path)}, "written over"),
@@ -187,14 +188,14 @@ def test_an_address_where_no_cluster_answers_is_said(tmp_path, tiny, address) ->
 
 
 @pytest.mark.parametrize("options", [["--ray"], ["--ray", "-q"], ["--ray="], ["--shard", "4/3"], ["--shard", "x"]])
-def test_the_address_may_be_left_out_and_a_shard_must_be_one(options, monkeypatch, capsys) -> None:
+def test_the_address_may_be_left_out_and_a_shard_must_be_one(options, monkeypatch, capfd) -> None:
     from safeguard_cli.cli import main
 
     monkeypatch.setattr(sys, "argv", ["safeguard", "label", "*.jsonl", "--policy", "spam", *options])
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == errors.USAGE
-    assert ("-o DIR" if "--ray" in options[0] else "K/N") in capsys.readouterr().err
+    assert ("-o DIR" if "--ray" in options[0] else "K/N") in capfd.readouterr().err
 
 
 def test_ten_thousand_rows_on_two_nodes_one_of_them_killed_come_out_once_each(cluster, tmp_path, tiny, capsys) -> None:
