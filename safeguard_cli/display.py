@@ -33,8 +33,6 @@ def make_display(progress: Progress, *, plain: bool) -> Display:
 class Rich:
     """A live display at a terminal, gone when it closes."""
 
-    seconds = 0.25
-
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         # Standard output carries data: rich must not take it over. Its own thread would print a traceback.
@@ -67,7 +65,11 @@ class Rich:
         progress = self._progress
         done, total, colour = progress.decided.rows, progress.total, "green"
         text = f"{done:,} rows"
-        if report.stage == "loading":
+        if progress.doing is not None:
+            share = progress.share
+            done, total, colour = int(1000 * (share or 0)), None if share is None else 1000, "cyan"
+            text = _doing(progress)
+        elif report.stage == "loading":
             done, total, colour = int(1000 * report.loaded), 1000, "cyan"
             text = _loading(report.loaded)
         elif report.stage == "policy":
@@ -85,8 +87,6 @@ class Rich:
 
 class Plain:
     """A line in a log at the start, and then every ten seconds or so, later every minute."""
-
-    seconds = 0.5
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -158,7 +158,7 @@ def summary(progress: Progress) -> RenderableType:
 def _numbers(progress: Progress, report: Report) -> Iterator[tuple[str, str]]:
     """The facts about what is being done, each with its style."""
     pace, done, written = progress.pace(), progress.decided, progress.written
-    if report.stage == "loading":
+    if progress.doing is not None or report.stage == "loading":
         yield f"{span(progress.seconds_open)} so far", ""
         return
     if report.under_way:
@@ -177,6 +177,8 @@ def _numbers(progress: Progress, report: Report) -> Iterator[tuple[str, str]]:
 def _sentence(progress: Progress) -> str:
     """What is being done, with its numbers, on one line."""
     report, pace, done = progress.last, progress.pace(), progress.decided
+    if progress.doing is not None:
+        return _doing(progress)
     if report.stage == "loading":
         return _loading(report.loaded)
     facts = []
@@ -197,6 +199,14 @@ def _when(progress: Progress, pace: Pace) -> str:
     if pace.seconds_left is None:
         return f"{span(progress.seconds_open)} so far"
     return f"{'more than ' if pace.at_least else ''}{span(pace.seconds_left)} left"
+
+
+def _doing(progress: Progress) -> str:
+    if progress.share is not None:
+        return f"{progress.doing}: {100 * progress.share:.0f} %"
+    if rows := progress.decided.rows:
+        return f"{progress.doing}: {rows:,} earlier rows checked"
+    return str(progress.doing)
 
 
 def _loading(share: float) -> str:

@@ -19,13 +19,14 @@ from safeguard_cli.verdict import Verdict
 
 Kind = Literal["auto", "rich", "plain", "none"]
 
+PREPARING = "preparing the run"
+REFRESH_SECONDS = 0.25
+PATIENCE = 1.0  # seconds from which on preparing is shown
 _WINDOW = 60  # the rates are those of about the last minute
 
 
 class Display(Protocol):
-    """Shows a Progress on standard error. `refresh` is called every `seconds` seconds, in a thread of its own."""
-
-    seconds: float
+    """Shows a Progress on standard error. `refresh` is called a few times a second, in a thread of its own."""
 
     def open(self) -> None:
         """Begin to show something."""
@@ -122,6 +123,8 @@ class Progress:
         self.prompt_tokens = 0
         self.generated_tokens = 0
         self.last = Report()  # what the engine said last
+        self.doing: str | None = None  # what is being done beside the engine's work, and which share of it is done
+        self.share: float | None = None
         self.failure: Exception | None = None
         self._display: Display | None = None
         self._make_display: Callable[[], Display] | None = None
@@ -143,18 +146,25 @@ class Progress:
         """Whether somebody watches."""
         return self._make_display is not None
 
+    def prepare(self) -> None:
+        """Show that the work is being prepared, if that takes its time; what is shown ends with `close`."""
+        self._opened, self.doing = self.clock(), PREPARING
+        self._start_ticker()
+
     def __enter__(self) -> Progress:
-        self._opened = self.clock()
+        if self.doing is None:
+            self._opened = self.clock()
         self.start_rows()
-        self._over.clear()
         self._safely(self._open)
+        self._start_ticker()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._close()
+        self.close()
 
     def start_rows(self) -> None:
         """Begin to measure how fast rows are decided: those so far are of an earlier session."""
+        self.doing = None
         self._start, self._before = self.clock(), self.decided.rows
         self._samples = deque([(self._start, self._before, self.read + self.generated)], maxlen=_WINDOW)
 
@@ -183,7 +193,11 @@ class Progress:
 
     def report(self, report: Report) -> None:
         """Take what the engine says of itself."""
-        self.last = report
+        self.last, self.doing = report, None
+
+    def does(self, what: str, share: float | None = None) -> None:
+        """Show what is being done beside the engine's work, and which share of it is done where that is known."""
+        self.doing, self.share = what, share
 
     def refresh(self) -> None:
         """Have the display show how far the run is."""
@@ -191,7 +205,7 @@ class Progress:
 
     def finish(self) -> None:
         """Take the display away and print the summary, once."""
-        self._close()
+        self.close()
         if self._summarize:
             self._summarize = False
             with suppress(Exception):  # a full disk or a reader gone on standard error is no reason to lose data
@@ -252,30 +266,39 @@ class Progress:
         left = max(self.total - self.decided.rows, 0)
         if not left:
             return 0.0, False
-        if not report.under_way:  # by an engine that does not report
+        if not report.read:  # the engine does not tell of rows under way
             return (left / rows_rate if rows_rate else None), False
-        tokens = self.read + self.generated
-        if not tokens or not tokens_rate:
+        if not tokens_rate:
             return None, False
-        mean = tokens / (self.rows_here + report.under_way)
+        mean = (self.read + self.generated) / max(self.rows_here + report.under_way, 1)
         return mean * left / tokens_rate, self.rows_here < report.under_way
 
-    def _open(self) -> None:
-        if self._make_display is None:
-            return
-        self._display = self._make_display()
-        self._display.open()
-        self._ticker = threading.Thread(target=self._tick, args=(self._display.seconds,), name="display", daemon=True)
-        self._ticker.start()
-
-    def _tick(self, seconds: float) -> None:
-        while not self._over.wait(seconds) and self._display is not None:
-            self.refresh()
-
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Take the display away; called twice without harm."""
         self._over.set()
+        self._ticker = None
         self._safely(lambda: self._display.close() if self._display else None)
         self._display = None
+
+    def _start_ticker(self) -> None:
+        def start() -> None:
+            if self._make_display is not None and self._ticker is None:
+                self._over = threading.Event()
+                self._ticker = threading.Thread(target=self._tick, args=(self._over,), name="display", daemon=True)
+                self._ticker.start()
+
+        self._safely(start)
+
+    def _tick(self, over: threading.Event) -> None:
+        while not over.wait(REFRESH_SECONDS):
+            if self._display is None and self.seconds_open > PATIENCE:
+                self._safely(lambda: None if over.is_set() else self._open())
+            self.refresh()
+
+    def _open(self) -> None:
+        if self._display is None and self._make_display is not None:
+            self._display = self._make_display()
+            self._display.open()
 
     def _safely(self, action: Callable[[], None]) -> None:
         """Let the display do something. The one place where its failures end, whatever they are."""
@@ -284,7 +307,7 @@ class Progress:
                 action()
             except Exception as failure:
                 self.failure = failure
-                display, self._display = self._display, None
+                display, self._display, self._make_display = self._display, None, None
                 with suppress(Exception):
                     if display is not None:
                         display.close()

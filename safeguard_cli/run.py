@@ -21,6 +21,7 @@ from safeguard_cli.content import make_selector
 from safeguard_cli.dryrun import dry_run
 from safeguard_cli.engine.address import key, shown_command
 from safeguard_cli.engine.process import Engine, EngineSpec
+from safeguard_cli.engine.reports import Listen
 from safeguard_cli.errors import SafeguardError, UsageError, sentences
 from safeguard_cli.files import Draft, draft, sha256
 from safeguard_cli.inflight import InFlight
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 COUNTABLE_BYTES = 256 << 20  # larger files are not read twice only to know their number of rows
 LONG_RUN = 1000  # rows from which on it is said that a pipe cannot be continued
 
-EngineMaker = Callable[[EngineSpec, Callable[[str], None]], Engine]
+EngineMaker = Callable[[EngineSpec, Callable[[str], None], Listen | None], Engine]
 Preparer = Callable[[Settings, tuple[Policy, ...], Mapping[str, object], int | None], Prepared]
 
 
@@ -64,11 +65,13 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
         output = describe_output(settings, source, target, policies)
         previous = find_manifest(target) if isinstance(target, Path) and not settings.overwrite else None
         total = _total(settings, source)
+        progress = make_progress(settings.progress, policies, total, quiet=settings.quiet or settings.dry_run)
+        stack.callback(progress.close)
+        progress.prepare()
         prepared = prepare(settings, policies, previous.machine if previous else {}, total)
         if settings.dry_run:
             return dry_run(settings, prepared, source, selector)
         retried: Draft | None = None  # with --retry-errors: what takes the output's place when it is whole
-        progress = make_progress(settings.progress, policies, total, quiet=settings.quiet)
         run = InFlight(settings, prepared, selector, progress)
         records = iter(source)
         lasting = isinstance(target, Path) and source.path is not None
@@ -115,7 +118,7 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
                 target = retried.path
         if settings.limit is not None and run.kept is None:
             records = islice(records, max(0, settings.limit - run.written))
-        with progress, _engine(settings, prepared, make_engine) as engine:
+        with progress, _engine(settings, prepared, make_engine, progress.report if progress.shown else None) as engine:
             if run.journal:
                 run.journal.begin()
             append = run.journal is not None and run.journal.offset > 0
@@ -233,6 +236,7 @@ def _finish(
     """Leave the record of the finished run, whose output is complete and on disk."""
     journal.count_time()  # hashing a large model for the first time is no part of it
     before, done = journal.manifest.result, (run.written, run.digest.value())
+    hashing = partial(run.progress.does, "hashing the model file")
     if retried:
         if (journal.manifest.rows, journal.manifest.input_sha256) != done:
             raise Refused(f"the input is not the one that {journal.output} was made from; {START_OVER}")
@@ -252,16 +256,18 @@ def _finish(
             "input": os.path.abspath(source.path) if source.path else source.name,  # noqa: PTH100 links stay
             "input_format": settings.format,
             "model": str(prepared.header.path) if not prepared.remote else journal.manifest.decides["model"]["served"],
-            "model_sha256": model_sha256(prepared.header.path) if not prepared.remote else None,
+            "model_sha256": model_sha256(prepared.header.path, hashing) if not prepared.remote else None,
             "output_sha256": sha256(journal.output),
         }
     )
 
 
-def _engine(settings: Settings, prepared: Prepared, make_engine: EngineMaker) -> Engine | ServerEngine:
+def _engine(
+    settings: Settings, prepared: Prepared, make_engine: EngineMaker, report: Listen | None
+) -> Engine | ServerEngine:
     """The engine of this machine, or the one on servers."""
     if prepared.remote is None:
-        return make_engine(engine_spec(settings, prepared), note)
+        return make_engine(engine_spec(settings, prepared), note, report)
     from safeguard_cli.engine.chat import Chat
     from safeguard_cli.engine.remote import ServerEngine, ServerSpec
 
@@ -276,7 +282,7 @@ def _engine(settings: Settings, prepared: Prepared, make_engine: EngineMaker) ->
         settings.slots,
     )
     chat = Chat(harmony, rules, prepared.options).decide if settings.server_api == "chat" else None
-    return ServerEngine(spec, chat, warn)
+    return ServerEngine(spec, chat, warn, report)
 
 
 def _total(settings: Settings, source: Source) -> int | None:
