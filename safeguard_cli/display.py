@@ -54,9 +54,10 @@ class Rich:
         lines: list[RenderableType] = [self._head(report, width), *_joined([*_numbers(progress, report)], width)]
         # Each policy has a heading and a line for more.
         room = (height - len(lines)) // len(progress.policies)
-        everything = Group(*lines, *_tallies(progress, progress.decided, width, max(1, min(MOST_LABELS, room - 2))))
+        if progress.decided.rows:
+            lines += _tallies(progress, progress.decided, width, max(1, min(MOST_LABELS, room - 2)))
         # Never taller than the terminal: what has scrolled away could not be erased.
-        for line in console.render_lines(everything, options.update_width(width), pad=False)[:height]:
+        for line in console.render_lines(Group(*lines), options.update_width(width), pad=False)[:height]:
             yield from line
             yield Segment.line()
 
@@ -172,6 +173,8 @@ def _numbers(progress: Progress, report: Report) -> Iterator[tuple[str, str]]:
     yield f"{progress.generated:,} written", "dim"
     if (waiting := done.rows - written.rows) > 0:
         yield f"{waiting:,} decided wait for an earlier row", "dim"
+    if report.kept and not progress.rows_here:
+        yield _kept(report.kept), "dim"
 
 
 def _sentence(progress: Progress) -> str:
@@ -188,6 +191,8 @@ def _sentence(progress: Progress) -> str:
     facts.append(f"{done.rows:,}{of} rows decided")
     if (waiting := done.rows - progress.written.rows) > 0:
         facts.append(f"{waiting:,} of them wait for an earlier row")
+    if report.kept and not progress.rows_here:
+        facts.append(_kept(report.kept))
     if report.under_way:
         facts.append(f"{report.under_way:,} under way")
     facts += [f"{progress.read:,} tokens read", f"{progress.generated:,} written", f"{_number(pace.tokens)} tokens/s"]
@@ -210,11 +215,15 @@ def _doing(progress: Progress) -> str:
 
 
 def _loading(share: float) -> str:
-    return f"loading the model: {100 * share:.0f} %"
+    return f"loading the model: {int(100 * share)} %"
 
 
 def _reading(tokens: int, size: int) -> str:
     return f"reading the policy: {tokens:,} of {size:,} tokens"
+
+
+def _kept(tokens: int) -> str:
+    return f"{tokens:,} tokens of the policy kept from an earlier run"
 
 
 def _joined(facts: list[tuple[str, str]], width: int) -> Iterator[Text]:

@@ -21,7 +21,7 @@ Kind = Literal["auto", "rich", "plain", "none"]
 
 PREPARING = "preparing the run"
 REFRESH_SECONDS = 0.25
-PATIENCE = 1.0  # seconds from which on preparing is shown
+PATIENCE = 0.5  # seconds from which on preparing is shown
 _WINDOW = 60  # the rates are those of about the last minute
 
 
@@ -256,10 +256,252 @@ class Progress:
         return Pace(rows_rate, tokens_rate, *self._left(report, rows_rate, tokens_rate))
 
     def _left(self, report: Report, rows_rate: float, tokens_rate: float) -> tuple[float | None, bool]:
-        """Estimate the seconds left: rows to come times the mean tokens of a row, at the speed of the last minute.
+        """Estimate the seconds left from the tokens of a row and the tokens a second.
 
-        The rows under way have not all their tokens yet: while they outweigh those that are decided, the mean is a
-        lower bound.
+        Rows under way are taken to be half done; while they outweigh those that are decided, nobody knows how long rows
+        are, and the tokens so far give a lower bound.
+        """
+        if self.total is None or report.stage != "rows":
+            return None, False
+        left = max(self.total - self.decided.rows, 0)
+        if not left:
+            return 0.0, False
+        if not report.read:  # the engine does not tell of rows under way
+            return (left / rows_rate if rows_rate else None), False
+        if not tokens_rate:
+            return None, False
+        tokens, rows, running = self.read + self.generated, self.rows_here, report.under_way
+        at_least = rows < running
+        mean = tokens / max(rows + (running if at_least else running / 2), 1)
+        begun = tokens - self.prompt_tokens - self.generated_tokens  # of rows under way
+        return max(mean * left - begun, 0.0) / tokens_rate, at_least
+
+    def close(self) -> None:
+        """Take the display away."""
+
+
+def make_progress(kind: Kind, policies: Sequence[Policy], total: int | None = None, *, quiet: bool = False) -> Progress:
+    """Return the Progress for this run: `auto` is `rich` at a terminal and `plain` elsewhere; `quiet` is `none`.
+
+    `total` is the number of rows, None while unknown: it may be set later (`progress.total = n`).
+    """
+    progress = Progress(policies, total)
+    if not quiet and kind != "none" and sys.stderr is not None:
+        from safeguard_cli.display import make_display
+
+        progress.show_on(lambda: make_display(progress, plain=kind == "plain"))
+    return progress
+
+
+class Counts:
+    """What came out of rows: those in error, by code, and under each policy its labels and how many rows violate."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.rows = self.rows_in_error = 0
+        self.errors: Counter[str] = Counter()  # rows by code; a row counts once per code, whatever the policies
+        self.labels: dict[str, Counter[str]] = {name: Counter() for name in names}
+        self.violating: Counter[str] = Counter()  # by policy; with --threshold not the sum over violating labels
+
+    def add(self, verdicts: Mapping[str, Verdict], rows: int = 1) -> None:
+        """Count `rows` rows that have the same Verdicts, which stand under their policies' names."""
+        self.rows += rows
+        codes: set[str] | None = None
+        for name, verdict in verdicts.items():
+            if verdict.error is not None:
+                codes = {verdict.error.code} | (codes or set())
+            elif verdict.label is not None:
+                self.labels[name][verdict.label] += rows
+                if verdict.violates:
+                    self.violating[name] += rows
+        if codes:
+            self.rows_in_error += rows
+            for code in codes:
+                self.errors[code] += rows
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the counts as a manifest holds them."""
+        return {
+            "rows": self.rows,
+            "rows_in_error": self.rows_in_error,
+            "errors": dict(self.errors),
+            "labels": {name: dict(counts) for name, counts in self.labels.items()},
+            "violating": dict(self.violating),
+        }
+
+    def restore(self, counts: Mapping[str, Any]) -> None:
+        """Take the counts of an earlier session from its manifest."""
+        self.rows, self.rows_in_error = counts["rows"], counts["rows_in_error"]
+        self.errors = Counter(counts["errors"])
+        self.violating = Counter(counts["violating"])
+        for name, labels in counts["labels"].items():
+            self.labels[name] = Counter(labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a run is, over about the last minute; `seconds_left` is None while nothing tells, and with `at_least`
+    it is a lower bound."""
+
+    rows: float
+    tokens: float
+    seconds_left: float | None = None
+    at_least: bool = False
+
+
+class Progress:
+    """Counts what a run did, cheap enough to be told of every row, and has a display show it, where there is one.
+
+    Use it as a context manager around the work, then call `finish`. `written` counts the rows of the output, `decided`
+    those too that wait for an earlier row. Nothing that a display does can end a run: one that fails is switched off,
+    and `failure` is why.
+    """
+
+    def __init__(
+        self, policies: Sequence[Policy], total: int | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.policies, self.total, self.clock = policies, total, clock
+        names = [policy.name for policy in policies]
+        self.written, self.decided = Counts(names), Counts(names)
+        self.prompt_tokens = 0
+        self.generated_tokens = 0
+        self.last = Report()  # what the engine said last
+        self.doing: str | None = None  # what is being done beside the engine's work, and which share of it is done
+        self.share: float | None = None
+        self.failure: Exception | None = None
+        self._display: Display | None = None
+        self._make_display: Callable[[], Display] | None = None
+        self._summarize = False
+        self._lock = threading.RLock()
+        self._over = threading.Event()
+        self._ticker: threading.Thread | None = None
+        self._opened = self._start = clock()
+        self._before = 0  # rows of an earlier session count, not for the rates
+        self._stage: Stage = "rows"
+        self._samples = deque([(self._start, 0, 0)], maxlen=_WINDOW)
+
+    def show_on(self, make: Callable[[], Display]) -> None:
+        """Have a display show this, from when the work begins."""
+        self._make_display, self._summarize = make, True
+
+    @property
+    def shown(self) -> bool:
+        """Whether somebody watches."""
+        return self._make_display is not None
+
+    def prepare(self) -> None:
+        """Show that the work is being prepared, if that takes its time; what is shown ends with `close`."""
+        self._opened, self.doing = self.clock(), PREPARING
+        self._start_ticker()
+
+    def __enter__(self) -> Progress:
+        if self.doing is None:
+            self._opened = self.clock()
+        self.start_rows()
+        self._safely(self._open)
+        self._start_ticker()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def start_rows(self) -> None:
+        """Begin to measure how fast rows are decided: those so far are of an earlier session."""
+        self.doing = None
+        self._start, self._before = self.clock(), self.decided.rows
+        self._samples = deque([(self._start, self._before, self.read + self.generated)], maxlen=_WINDOW)
+
+    def row(self, verdicts: Mapping[str, Verdict]) -> None:
+        """Count a row that is decided and written: its Verdict under each policy's name."""
+        self.decided.add(verdicts)
+        self.written.add(verdicts)
+
+    def row_decided(self, verdicts: Mapping[str, Verdict], rows: int = 1) -> None:
+        """Count rows that are decided, written or not."""
+        self.decided.add(verdicts, rows)
+
+    def row_written(self, verdicts: Mapping[str, Verdict]) -> None:
+        """Count a decided row that is written."""
+        self.written.add(verdicts)
+
+    def restore(self, counts: Mapping[str, Any]) -> None:
+        """Take the counts of an earlier session from its manifest."""
+        self.decided.restore(counts)
+        self.written.restore(counts)
+
+    def tokens(self, prompt: int = 0, generated: int = 0) -> None:
+        """Count tokens that the model read (`prompt`) and wrote (`generated`) since the last call."""
+        self.prompt_tokens += prompt
+        self.generated_tokens += generated
+
+    def report(self, report: Report) -> None:
+        """Take what the engine says of itself."""
+        self.last, self.doing = report, None
+
+    def does(self, what: str, share: float | None = None) -> None:
+        """Show what is being done beside the engine's work, and which share of it is done where that is known."""
+        self.doing, self.share = what, share
+
+    def refresh(self) -> None:
+        """Have the display show how far the run is."""
+        self._safely(lambda: self._display.refresh() if self._display else None)
+
+    def finish(self) -> None:
+        """Take the display away and print the summary, once."""
+        self.close()
+        if self._summarize:
+            self._summarize = False
+            with suppress(Exception):  # a full disk or a reader gone on standard error is no reason to lose data
+                from safeguard_cli.display import summary
+
+                console().print(summary(self))
+
+    @property
+    def read(self) -> int:
+        """Tokens of rows that the model read in this session, those of rows under way as far as they are known."""
+        return max(self.prompt_tokens, self.last.read)
+
+    @property
+    def generated(self) -> int:
+        """Tokens that the model wrote in this session, those of rows under way as far as they are known."""
+        return max(self.generated_tokens, self.last.written)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since rows are being decided."""
+        return self.clock() - self._start
+
+    @property
+    def seconds_open(self) -> float:
+        """Seconds since the beginning, loading included."""
+        return self.clock() - self._opened
+
+    @property
+    def rows_here(self) -> int:
+        """Rows that this session decided."""
+        return self.decided.rows - self._before
+
+    def pace(self) -> Pace:
+        """Return rows and tokens a second over about the last minute, and from these the time left."""
+        now, rows, report, samples = self.clock(), self.decided.rows, self.last, self._samples
+        tokens = report.policy if report.stage == "policy" else self.read + self.generated
+        if report.stage != self._stage:  # a policy is read at another speed
+            self._stage = report.stage
+            samples = self._samples = deque([(now, rows, tokens)], maxlen=_WINDOW)
+        if now - samples[-1][0] >= 1:
+            samples.append((now, rows, tokens))
+        then, rows_then, tokens_then = samples[0]
+        seconds = max(now - then, 1e-9)
+        rows_rate = (rows - rows_then) / seconds
+        if rows - rows_then < 10:  # few rows tell more over the whole time
+            rows_rate = self.rows_here / max(self.seconds, 1e-9)
+        tokens_rate = max(tokens - tokens_then, 0) / seconds
+        return Pace(rows_rate, tokens_rate, *self._left(report, rows_rate, tokens_rate))
+
+    def _left(self, report: Report, rows_rate: float, tokens_rate: float) -> tuple[float | None, bool]:
+        """Estimate the seconds left from the tokens of a row and the tokens a second.
+
+        Rows under way are taken to be half done; while they outweigh those that are decided, nobody knows how long rows
+        are, and the tokens so far give a lower bound.
         """
         if self.total is None or report.stage != "rows":
             return None, False
