@@ -90,7 +90,7 @@ class Plain:
     """A line in a log at the start, and then every ten seconds or so, later every minute."""
 
     def __init__(self, progress: Progress) -> None:
-        self._progress = progress
+        self._progress, self._lines = progress, _Lines()
 
     def open(self) -> None:
         shape = "{percentage:3.0f}%|{bar:10}| {desc}" if self._progress.total else "{desc}"
@@ -101,9 +101,10 @@ class Plain:
             bar_format=shape,
             ascii=True,
             leave=False,
-            file=_Lines(),
+            file=self._lines,
         )
         self._next = self._progress.clock() + PLAIN_SECONDS
+        self._lines.check()
 
     def refresh(self) -> None:
         progress, now = self._progress, self._progress.clock()
@@ -113,6 +114,7 @@ class Plain:
         self._next = now + min(MOST_PLAIN_SECONDS, max(PLAIN_SECONDS, progress.seconds_open / 30))
         self._bar.total, self._bar.n = progress.total, progress.decided.rows
         self._bar.set_description_str(sentence)
+        self._lines.check()
 
     def close(self) -> None:
         self._bar.close()
@@ -131,12 +133,24 @@ class _Bar(_Tqdm):
 class _Lines:
     """Standard error as a log: tqdm redraws its line with a carriage return, here each becomes a line of its own."""
 
+    def __init__(self) -> None:
+        self._failure: Exception | None = None
+
     def write(self, text: str) -> None:
         if line := text.strip("\r\n").rstrip():
-            sys.stderr.write(line + "\n")
+            try:
+                sys.stderr.write(line + "\n")
+                sys.stderr.flush()
+            except Exception as failure:  # tqdm would keep its lock, and the next bar would wait for it forever
+                self._failure = failure
 
     def flush(self) -> None:
-        sys.stderr.flush()
+        pass
+
+    def check(self) -> None:
+        """Raise what a write failed with."""
+        if self._failure:
+            raise self._failure
 
 
 def summary(progress: Progress) -> RenderableType:

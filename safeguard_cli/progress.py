@@ -22,6 +22,7 @@ Kind = Literal["auto", "rich", "plain", "none"]
 PREPARING = "preparing the run"
 REFRESH_SECONDS = 0.25
 PATIENCE = 0.5  # seconds from which on preparing is shown
+HANGING = 2.0  # seconds that a run waits for its display, at a terminal that is held say
 _WINDOW = 60  # the rates are those of about the last minute
 
 
@@ -304,17 +305,21 @@ class Progress:
             self._display.open()
 
     def _safely(self, action: Callable[[], None]) -> None:
-        """Let the display do something. The one place where its failures end, whatever they are."""
-        with self._lock:
-            try:
-                action()
-            except Exception as failure:
-                self.failure = failure
-                display, self._display, self._make_display = self._display, None, None
-                with suppress(Exception):
-                    if display is not None:
-                        display.close()
-                console.cache_clear()  # what it could not print must not stand before the next sentence
+        """Let the display do something. The one place where its failures end, whatever they are; waiting is one."""
+        if not self._lock.acquire(timeout=HANGING):
+            self._display = self._make_display = None
+            return
+        try:
+            action()
+        except Exception as failure:
+            self.failure = failure
+            display, self._display, self._make_display = self._display, None, None
+            with suppress(Exception):
+                if display is not None:
+                    display.close()
+            console.cache_clear()  # what it could not print must not stand before the next sentence
+        finally:
+            self._lock.release()
 
 
 def span(seconds: float) -> str:

@@ -8,6 +8,8 @@ import os
 import pty
 import subprocess
 import sys
+import threading
+import time
 import timeit
 from pathlib import Path
 
@@ -288,6 +290,7 @@ CALLS = st.one_of(
 def test_no_display_can_end_a_run_whatever_is_called_when(calls, kind, failure, after, terminal, missing):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stderr", None if missing else Failing(failure, after, terminal))
+        patch.setattr("safeguard_cli.progress.REFRESH_SECONDS", 0.001)
         patch.setenv("TERM", "xterm")
         console.cache_clear()
         progress = make_progress(kind, [SPAM, TOPICS], 10)
@@ -348,6 +351,32 @@ def test_where_rows_and_messages_go_to_one_file_there_are_only_rows(bench, tiny)
         failed = subprocess.run([*command[:2], "missing.jsonl", *command[3:]], stdout=file, stderr=subprocess.STDOUT)
     assert failed.returncode != 0
     assert b"missing.jsonl" in log.read_bytes().splitlines()[-1]  # but errors are always said
+
+
+def test_a_display_that_hangs_holds_no_run_up(monkeypatch):
+    monkeypatch.setattr("safeguard_cli.progress.HANGING", 0.1)
+    monkeypatch.setattr("safeguard_cli.progress.REFRESH_SECONDS", 0.01)
+    held, go_on = threading.Event(), threading.Event()
+
+    class Hanging:
+        def open(self):
+            pass
+
+        def refresh(self):
+            held.set()
+            go_on.wait()
+
+        close = open
+
+    progress = Progress([SPAM], 10)
+    progress.show_on(Hanging)
+    began = time.monotonic()
+    with progress:
+        held.wait()
+        progress.row({"spam": HAM})
+    go_on.set()
+    assert progress.written.rows == 1 and not progress.shown
+    assert time.monotonic() - began < 5
 
 
 def test_a_display_that_fails_is_switched_off_and_leaves_nothing_before_the_next_sentence(monkeypatch):
