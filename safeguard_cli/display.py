@@ -165,6 +165,8 @@ def summary(progress: Progress) -> RenderableType:
         facts.add_row("errors", Text(f"{written.rows_in_error:,} ({codes})", "red"))
     facts.add_row("time", Text(f"{span(seconds)}, {_number(progress.rows_here / max(seconds, 1e-9))} rows/s"))
     rate = _number(tokens / max(seconds, 1e-9))
+    for word, remark in progress.remarks.items():
+        facts.add_row(word, Text(remark, "red"))
     read = f"{progress.prompt_tokens:,} read, {progress.generated_tokens:,} written, {rate} tokens/s"
     facts.add_row("tokens", Text(read))
     return Group(facts, *_tallies(progress, written, console().width, None))
@@ -178,6 +180,10 @@ def _numbers(progress: Progress, report: Report) -> Iterator[tuple[str, str]]:
         return
     if report.under_way:
         yield f"{report.under_way:,} under way", ""
+    if report.stage == "policy" and not (report.under_way or done.rows):
+        yield f"{_number(pace.tokens)} tokens/s", ""
+        yield f"{span(progress.seconds_open)} so far", ""
+        return
     if report.stage == "rows":
         yield f"{_number(pace.rows)} rows/s", ""
     yield f"{_number(pace.tokens)} tokens/s", ""

@@ -63,6 +63,7 @@ class Manifest:
     policy_tokens: int = 0
     prompt_tokens: int = 0
     generated_tokens: int = 0
+    cut_rows: int = 0  # rows whose reasoning the budget ended, for outputs whose rows do not say so
     counts: dict[str, Any] | None = None
     result: dict[str, Any] | None = None
     version: int = VERSION

@@ -59,19 +59,24 @@ class Counts:
         self.rows = self.rows_in_error = 0
         self.errors: Counter[str] = Counter()  # rows by code; a row counts once per code, whatever the policies
         self.labels: dict[str, Counter[str]] = {name: Counter() for name in names}
+        self.cut = 0  # rows whose reasoning the budget ended
         self.violating: Counter[str] = Counter()  # by policy; with --threshold not the sum over violating labels
 
     def add(self, verdicts: Mapping[str, Verdict], rows: int = 1) -> None:
         """Count `rows` rows that have the same Verdicts, which stand under their policies' names."""
         self.rows += rows
         codes: set[str] | None = None
+        cut = False
         for name, verdict in verdicts.items():
             if verdict.error is not None:
                 codes = {verdict.error.code} | (codes or set())
             elif verdict.label is not None:
                 self.labels[name][verdict.label] += rows
+                cut = cut or verdict.cut
                 if verdict.violates:
                     self.violating[name] += rows
+        if cut:
+            self.cut += rows
         if codes:
             self.rows_in_error += rows
             for code in codes:
@@ -85,6 +90,7 @@ class Counts:
             "errors": dict(self.errors),
             "labels": {name: dict(counts) for name, counts in self.labels.items()},
             "violating": dict(self.violating),
+            "cut": self.cut,
         }
 
     def restore(self, counts: Mapping[str, Any]) -> None:
@@ -92,6 +98,7 @@ class Counts:
         self.rows, self.rows_in_error = counts["rows"], counts["rows_in_error"]
         self.errors = Counter(counts["errors"])
         self.violating = Counter(counts["violating"])
+        self.cut = counts.get("cut", 0)
         for name, labels in counts["labels"].items():
             self.labels[name] = Counter(labels)
 
@@ -123,6 +130,7 @@ class Progress:
         self.written, self.decided = Counts(names), Counts(names)
         self.prompt_tokens = 0
         self.generated_tokens = 0
+        self.remarks: dict[str, str] = {}  # what else the summary says, under a word each
         self.last = Report()  # what the engine said last
         self.doing: str | None = None  # what is being done beside the engine's work, and which share of it is done
         self.share: float | None = None
@@ -155,7 +163,7 @@ class Progress:
     def __enter__(self) -> Progress:
         if self.doing is None:
             self._opened = self.clock()
-        self.start_rows()
+        self._measure_from_here()
         self._safely(self._open)
         self._start_ticker()
         return self
@@ -166,6 +174,11 @@ class Progress:
     def start_rows(self) -> None:
         """Begin to measure how fast rows are decided: those so far are of an earlier session."""
         self.doing = None
+        if self.last.stage == "loading":  # of an engine that reports no more than that
+            self.last = Report()
+        self._measure_from_here()
+
+    def _measure_from_here(self) -> None:
         self._start, self._before = self.clock(), self.decided.rows
         self._samples = deque([(self._start, self._before, self.read + self.generated)], maxlen=_WINDOW)
 

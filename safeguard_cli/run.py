@@ -21,7 +21,7 @@ from safeguard_cli.content import make_selector
 from safeguard_cli.dryrun import dry_run
 from safeguard_cli.engine.address import key, shown_command
 from safeguard_cli.engine.process import Engine, EngineSpec
-from safeguard_cli.engine.reports import Listen
+from safeguard_cli.engine.reports import Listen, Report
 from safeguard_cli.errors import SafeguardError, UsageError, sentences
 from safeguard_cli.files import Draft, draft, sha256
 from safeguard_cli.inflight import InFlight
@@ -30,8 +30,9 @@ from safeguard_cli.manifest import Refused, model_sha256
 from safeguard_cli.outputs import Sink, make_layout, open_sink, output_delimiter
 from safeguard_cli.parquet_output import label_to_parquet, parquet_target
 from safeguard_cli.policy import Policy
-from safeguard_cli.progress import make_progress
+from safeguard_cli.progress import Progress, make_progress
 from safeguard_cli.records import Record, Source, count_rows
+from safeguard_cli.remarks import cut_advice, cut_text, untrained_text
 from safeguard_cli.resume import START_OVER, InputHash, Shape, check_input, find_manifest, read_output
 from safeguard_cli.setup import Prepared, Settings, decides, engine_spec, load_policies, machine, open_input, prepare
 from safeguard_cli.target import Output, describe_output, open_target
@@ -98,6 +99,8 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
                     warn=warn,
                 )
             )
+            if shape.format == "csv" and journal.start in ("continue", "retry"):  # whose rows do not say so
+                progress.written.cut = progress.decided.cut = journal.manifest.cut_rows
             if journal.start in ("continue", "retry") and source.path is None:
                 raise Refused(f"{target} was made from a pipe, which cannot be read again; {START_OVER}")
             if journal.start == "finished":
@@ -118,6 +121,8 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
                 target = retried.path
         if settings.limit is not None and run.kept is None:
             records = islice(records, max(0, settings.limit - run.written))
+        if not prepared.remote:
+            progress.report(Report(loaded=0.0))
         with progress, _engine(settings, prepared, make_engine, progress.report if progress.shown else None) as engine:
             if run.journal:
                 run.journal.begin()
@@ -133,7 +138,12 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
                     raise
             if run.journal:
                 _finish(settings, prepared, run.journal, run, engine, source, retried)
+        advice = _remark(settings, prepared, progress)
         progress.finish()
+    if advice and settings.max_reasoning is None:
+        warn(advice)
+    elif advice and not settings.quiet:
+        note(advice)
     if run.truncated:
         warn(f"{run.truncated:,} rows were longer than --ctx allows and were labelled by their beginning")
     return errors.ROWS_IN_ERROR if progress.written.rows_in_error else errors.OK
@@ -244,11 +254,13 @@ def _finish(
         retried.publish()
     journal.manifest.rows, journal.manifest.input_sha256 = done
     journal.manifest.policy_tokens += engine.policy_tokens
+    journal.manifest.cut_rows = run.progress.written.cut
     exhausted = settings.limit is None or run.written < settings.limit
     journal.finish(
         {
             "exit_code": errors.ROWS_IN_ERROR if run.progress.written.rows_in_error else errors.OK,
             **run.counts(),
+            **({"untrained": prepared.untrained} if prepared.untrained else {}),
             "rows": run.written,
             "input_exhausted": before["input_exhausted"] if before else exhausted,
             "engine_deaths": engine.deaths,
@@ -260,6 +272,16 @@ def _finish(
             "output_sha256": sha256(journal.output),
         }
     )
+
+
+def _remark(settings: Settings, prepared: Prepared, progress: Progress) -> str:
+    """Have the summary say what must be known of the labels; returns what to do about it, for a line of its own."""
+    budget, counts = prepared.options.budget, progress.written
+    for name in prepared.untrained:
+        progress.remarks[f"under {name}"] = untrained_text(name)
+    if counts.cut:
+        progress.remarks["cut"] = cut_text(counts.cut, budget)
+    return cut_advice(counts, budget, settings.effort)
 
 
 def _engine(
