@@ -207,6 +207,8 @@ def _sentence(progress: Progress) -> str:
     facts = []
     if report.stage == "policy":
         facts.append(_reading(report.policy, report.policy_size))
+        if not (report.under_way or done.rows):
+            return ", ".join([*facts, f"{_number(pace.tokens)} tokens/s", f"{span(progress.seconds_open)} so far"])
     of = f" of {progress.total:,}" if progress.total else ""
     facts.append(f"{done.rows:,}{of} rows decided")
     if (waiting := done.rows - progress.written.rows) > 0:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from display_svg import example, svg
+from fake_engine import FakeEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -335,7 +336,6 @@ def test_a_run_goes_on_without_a_terminal_and_counts_all_rows(bench, capsys, kin
     bench(limit=20, quiet=False, progress=kind)
     bench(quiet=False, progress=kind)
     said = capsys.readouterr().err
-    assert said.count("loading the model: 0 %") == (2 if kind == "plain" else 0)
     assert said.count("labelled") == (2 if kind == "plain" else 0)
     assert ids(bench.out.read_bytes()) == list(range(40))
     assert bench.manifest()["result"]["rows"] == 40
@@ -420,3 +420,93 @@ def test_telling_it_costs_under_two_percent_of_a_core_at_ten_thousand_calls_a_se
 def test_the_picture_is_the_same_at_every_call_and_needs_no_network():
     assert svg() == svg()
     assert "@font-face" not in svg() and "44/72" in svg()
+
+
+class HeadLast(FakeEngine):
+    """Decides the first row after all others."""
+
+    def complete(self, prompts):
+        held = []
+        for completion in super().complete(prompts):
+            if completion.prompt.row == 0:
+                held.append(completion)
+            else:
+                yield completion
+        yield from held
+
+
+def test_rows_are_counted_when_they_are_decided_though_an_earlier_one_holds_them_up(bench, monkeypatch):
+    seen = []
+
+    def watched(*given, **options):
+        progress = make_progress(*given, **options)
+        tokens = progress.tokens
+
+        def noting(*counts):
+            seen.append((progress.decided.rows, progress.written.rows))
+            tokens(*counts)
+
+        progress.tokens = noting
+        seen.append(progress)
+        return progress
+
+    monkeypatch.setattr("safeguard_cli.run.make_progress", watched)
+    bench.source.write_text("".join(json.dumps({"id": n, "text": f"row {n}"}) + "\n" for n in range(12)))
+    bench(HeadLast)
+    progress, *counts = seen
+    assert counts == [(n, 0) for n in range(1, 12)] + [(12, 0)]
+    assert progress.written.as_dict() == progress.decided.as_dict()
+    assert bench.manifest()["result"]["labels"] == progress.written.as_dict()["labels"]
+
+
+def test_rows_of_one_text_are_decided_together(bench, monkeypatch):
+    progress = Progress([SPAM], 30)
+    monkeypatch.setattr("safeguard_cli.run.make_progress", lambda *_, **__: progress)
+    bench.source.write_text('{"text": "again"}\n' * 30)
+    bench()
+    assert progress.decided.rows == progress.written.rows == 30
+
+
+def test_time_left_comes_from_tokens_and_says_where_it_is_a_lower_bound():
+    clock = Clock()
+    progress = Progress([SPAM], 100, clock)
+    progress.start_rows()
+    for second in range(1, 41):
+        clock.now += 1
+        progress.report(Report(under_way=4, read=40, written=10 * second))
+        pace = progress.pace()
+    assert pace.at_least and pace.tokens == pytest.approx(10, rel=0.2)
+    assert pace.seconds_left == pytest.approx((440 / 4 * 100 - 440) / pace.tokens)
+    for _ in range(20):  # rows of 100 tokens each
+        progress.row({"spam": HAM})
+        progress.tokens(10, 90)
+    progress.report(Report(under_way=4, read=240, written=1960))  # 200 of them of rows under way
+    pace = progress.pace()
+    assert not pace.at_least
+    assert pace.seconds_left == pytest.approx((2200 / 22 * 80 - 200) / pace.tokens)
+
+
+def test_nothing_is_claimed_about_the_time_left_before_there_are_tokens():
+    progress = Progress([SPAM], 100)
+    for report in (Report(loaded=0.5), Report(policy=100, policy_size=600), Report(under_way=4)):
+        progress.report(report)
+        assert progress.pace().seconds_left is None
+        assert "left" not in shown(progress)
+
+
+@pytest.mark.parametrize("width", [80, 50, 30])
+@pytest.mark.parametrize(
+    ("report", "parts"),
+    [
+        (Report(loaded=0.34), ("loading the model: 34 %",)),
+        (Report(policy=512, policy_size=1204), ("reading the policy: 512 of 1,204 tokens",)),
+        (Report(under_way=16, read=1680, written=3410), ("16 under way", "1,680 tokens read", "3,410 written")),
+        (Report(kept=596, under_way=1), ("596 tokens of the policy kept",)),
+    ],
+)
+def test_the_display_says_what_is_being_done_at_any_width(report, parts, width):
+    progress = Progress([SPAM], 64)
+    progress.report(report)
+    text = shown(progress, width)
+    assert all(part in text for part in parts if len(part) <= width - 3)
+    assert all(cell_len(line.rstrip()) <= width - 3 for line in text.splitlines())

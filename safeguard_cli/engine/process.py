@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +29,7 @@ from safeguard_cli.engine.plan import Loading, Plan
 from safeguard_cli.engine.reports import Listen, Report, Reporter
 from safeguard_cli.errors import EngineError, SafeguardError
 from safeguard_cli.prompt import Feed, Prefix, Prompt
-from safeguard_cli.signals import STOPPING
+from safeguard_cli.signals import STOPPING, UNBROKEN
 
 MOST_DEATHS = 3  # without a completion in between: then it is not the rows
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -111,8 +112,9 @@ class Engine:
 
     def close(self) -> None:
         """End the child at once: nothing that matters is on its side."""
-        self._process.kill()
-        self._process.join()
+        if self._process.pid is not None:
+            self._process.kill()
+            self._process.join()
         self._connection.close()
         self._last_words.close()
 
@@ -203,18 +205,13 @@ class Engine:
         self._process = context.Process(
             target=_work, args=(theirs, self._spec, last_words, bool(self._report)), daemon=True
         )
-        # Ctrl-C at a terminal goes to the child too, which inherits that it ignores it: the parent decides.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             # The child is a `python -c`, which imports from its working directory first: that may be a folder of
             # somebody else's data.
-            with _elsewhere(Path(__file__).parent), no_secrets_for_children():
+            with _held_back(), _elsewhere(Path(__file__).parent), no_secrets_for_children():
                 self._process.start()
-        finally:
-            signal.signal(signal.SIGINT, before)
-        theirs.close()
-        last_words.close()
-        try:
+            theirs.close()
+            last_words.close()
             while not self._asked:
                 self._receive()
         except _DiedError:
@@ -247,6 +244,19 @@ def why_it_died(who: str, code: int, last_words: str) -> str:
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"code {code}"
     last = next((line.strip() for line in reversed(last_words.split("\n")) if line.strip()), "")
     return f"{who} died ({name}): {_LIKELY.get(name, 'for no known reason')}" + (f" [{last}]" if last else "")
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """Keep signals that ask to end for afterwards; a child that is started meanwhile never gets any, for Ctrl-C at a
+    terminal goes to it too, and what it means is the parent's affair."""
+    resource_tracker.ensure_running()  # starting it later would let signals in again
+    with UNBROKEN:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
