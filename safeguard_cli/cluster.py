@@ -23,6 +23,7 @@ from safeguard_cli import errors, setup
 from safeguard_cli.config import configured_model
 from safeguard_cli.engine.address import no_secrets_for_children, read_addresses
 from safeguard_cli.engine.process import Engine, EngineSpec
+from safeguard_cli.engine.reports import Listen
 from safeguard_cli.errors import EngineError, SafeguardError, UsageError
 from safeguard_cli.manifest import Locked, Manifest, load
 from safeguard_cli.policy import Policy
@@ -192,9 +193,9 @@ class Worker:
             self._prepared = {key: setup.prepare(settings, policies, before if settings.deterministic else {})}
         return self._prepared[key]
 
-    def _engine_for(self, spec: EngineSpec, log: Callable[[str], None]) -> Any:
+    def _engine_for(self, spec: EngineSpec, log: Callable[[str], None], _report: Listen | None = None) -> Any:
         if self._engine is None:
-            self._engine = self._make_engine(spec, log).__enter__()
+            self._engine = self._make_engine(spec, log, None).__enter__()
         return _Lent(self._engine, self._drop)
 
     def _drop(self) -> None:

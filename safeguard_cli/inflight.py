@@ -170,7 +170,8 @@ class InFlight:
                 self.progress.row_written(verdicts)
                 self.digest.add(row.record)
                 if self.journal and self.kept is None:
-                    self.journal.written(self.written, self.digest, sink.size, self.counts)
+                    cut = self.progress.written.cut
+                    self.journal.written(self.written, self.digest, sink.size, cut, self.counts)
             if self.journal:
                 self.journal.save_now_and_then(sink.sync)
 

@@ -66,11 +66,12 @@ class Journal:
         self.manifest.save(run_path(self.output))
         manifest_path(self.output).unlink(missing_ok=True)
 
-    def written(self, rows: int, digest: InputHash, size: int, counts: Callable[[], dict[str, Any]]) -> None:
+    def written(self, rows: int, digest: InputHash, size: int, cut: int, counts: Callable[[], dict[str, Any]]) -> None:
         """Note how far the output is, where it could be gone on from: the next `save` says it."""
         if rows % (self.manifest.decides["deterministic"] or 1):
             return
         self.manifest.rows, self.manifest.input_sha256, self.manifest.output_bytes = rows, digest.value(), size
+        self.manifest.cut_rows = cut
         if not self.shape.every_row:
             self.manifest.counts = counts()
 

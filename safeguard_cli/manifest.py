@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -63,6 +63,7 @@ class Manifest:
     policy_tokens: int = 0
     prompt_tokens: int = 0
     generated_tokens: int = 0
+    cut_rows: int = 0  # rows whose reasoning the budget ended, for outputs whose rows do not say so
     counts: dict[str, Any] | None = None
     result: dict[str, Any] | None = None
     version: int = VERSION
@@ -132,19 +133,22 @@ def _file_key(path: Path) -> str:
     return f"{path.resolve()}:{state.st_size}:{state.st_mtime_ns}"
 
 
-def model_sha256(path: Path) -> str:
-    """The hash of a model's file, or those of its parts with commas between; kept, for it takes seconds."""
-    return ",".join(map(_kept_sha256, model_parts(path)))
+def model_sha256(path: Path, tell: Callable[[float], None] | None = None) -> str:
+    """The hash of a model's file, or those of its parts with commas between; kept, for it takes seconds.
+
+    `tell` is called with the share of a part that is done.
+    """
+    return ",".join(_kept_sha256(part, tell) for part in model_parts(path))
 
 
-def _kept_sha256(path: Path) -> str:
+def _kept_sha256(path: Path, tell: Callable[[float], None] | None) -> str:
     key = _file_key(path)
     cache = files.cache_folder() / "model-hashes.json"
     known: dict[str, str] = {}
     with suppress(OSError, ValueError):
         known = dict(orjson.loads(cache.read_bytes()))
     if key not in known:
-        known[key] = files.sha256(path)
+        known[key] = files.sha256(path, tell)
         with suppress(OSError):
             cache.parent.mkdir(parents=True, exist_ok=True)
             new = cache.with_name(f"{cache.name}.{os.getpid()}")

@@ -132,7 +132,7 @@ def whole_lines(path: Path, format: str) -> Iterator[bytes]:
 def _verdict(found: dict[str, Any]) -> Verdict:
     if error := found.get("error"):
         return Verdict(error=RowError(error["code"], error["message"]))
-    return Verdict(label=found["label"], violates=found["violates"])
+    return Verdict(label=found["label"], violates=found["violates"], cut=found.get("cut") is True)
 
 
 def _verdict_of_cells(row: dict[str, str], name: str) -> Verdict:

@@ -21,11 +21,12 @@ from safeguard_cli.files import cache_folder
 from safeguard_cli.gguf_file import Header
 from safeguard_cli.labeling import Labeling, Rules
 from safeguard_cli.manifest import model_fingerprint, model_key, versions
-from safeguard_cli.models import DEMO, DEMO_NOTICE, find_model, open_model
+from safeguard_cli.models import DEMO, find_model, open_model
 from safeguard_cli.policy import Policy, load_policy
 from safeguard_cli.progress import Kind
 from safeguard_cli.prompt import Harmony, Prefix, layout_hash
 from safeguard_cli.records import MAX_ROW_BYTES, Source, open_source
+from safeguard_cli.remarks import introduce_demo, untrained, untrained_warning
 from safeguard_cli.servers import ApiName, Connected, connect
 from safeguard_cli.terminal import note, warn
 from safeguard_cli.tokenizer import Tokenizer
@@ -103,6 +104,7 @@ class Prepared:
     """A vocabulary with the prefixes of the policies, and the shape that fits this machine.
 
     `local` is the header of the model file that this machine computes with; `remote` are servers that do it instead.
+    `untrained` are the policies under which the labels mean nothing, for the demo model was not trained on them.
     """
 
     local: Header | None
@@ -112,6 +114,7 @@ class Prepared:
     overheads: tuple[int, ...]
     drain: int | None  # with --deterministic: the slots are drained whenever so many rows are done
     remote: Connected | None = None
+    untrained: tuple[str, ...] = ()
 
     @property
     def header(self) -> Header:
@@ -218,7 +221,11 @@ def prepare(
         together,
     )
     drain = DRAIN * shape.plan.slots if settings.deterministic else None
-    return Prepared(None if remote else header, Labeling(harmony, rules), options, shape, overheads, drain, remote)
+    unknown = untrained(policies, header) if header and not remote else ()
+    if header and unknown:
+        warn(untrained_warning(unknown, header))
+    local = None if remote else header
+    return Prepared(local, Labeling(harmony, rules), options, shape, overheads, drain, remote, unknown)
 
 
 def _vocabulary(settings: Settings) -> tuple[Header | None, Tokenizer]:
@@ -240,7 +247,7 @@ def _vocabulary(settings: Settings) -> tuple[Header | None, Tokenizer]:
             f"--server needs the model's vocabulary: --tokenizer tokenizer.json or --model ({error})"
         ) from None
     if name == DEMO and not settings.quiet:
-        note(DEMO_NOTICE)
+        introduce_demo()
     if not settings.servers:
         check_loadable(header.path, model_key(header.path))
     return header, Tokenizer.from_header(header)

@@ -43,6 +43,7 @@ class Verdict:
     effort: str | None = None
     windows: int = 1
     truncated: bool = False
+    cut: bool = False  # the budget ended its reasoning, or that of one of its windows
     rationale: str | None = None
     reasoning: str | None = None
     error: RowError | None = None
@@ -64,6 +65,8 @@ class Verdict:
             out["windows"] = self.windows
         if self.truncated:
             out["truncated"] = True
+        if self.cut:
+            out["cut"] = True
         if self.rationale is not None:
             out["rationale"] = self.rationale
         if self.reasoning is not None:
