@@ -23,6 +23,7 @@ from fault_server import FaultServer
 from safeguard_cli import errors
 from safeguard_cli.cluster import find_blocks, label_on_ray
 from safeguard_cli.engine.process import EngineSpec
+from safeguard_cli.engine.reports import Listen
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.prompt import Prompt
 from safeguard_cli.run import label
@@ -44,8 +45,8 @@ class Slow(FakeEngine):
 class Deadly(FakeEngine):
     """It takes its worker along at the row that says so; each loading leaves a line beside the model."""
 
-    def __init__(self, spec: EngineSpec, log: Callable[[str], None]) -> None:
-        super().__init__(spec, log, before=self._die)
+    def __init__(self, spec: EngineSpec, log: Callable[[str], None], report: Listen | None = None) -> None:
+        super().__init__(spec, log, report, before=self._die)
         with (spec.path.parent / "loaded").open("a") as file:
             file.write("once\n")
 
