@@ -22,6 +22,7 @@ CHAT_FIELDS = ("messages", "conversation", "conversations")
 _SHOWN, _SHOWN_WIDTH = 12, 40  # fields that are listed, and how much of a value
 _LETTERS = 8  # that a value without white space must have: Chinese and Thai have none
 _LOOKED_AT = 4000  # characters of a value
+_ADDRESS_SIZE = 320  # characters of an address, the most that a mail address has
 _DEPTH = 6
 _MONTHS = "jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
 _DAYS = "mon(?:day)?|tue(?:s(?:day)?)?|wed(?:nesday)?|thu(?:rs(?:day)?)?|fri(?:day)?|sat(?:urday)?|sun(?:day)?"
@@ -72,8 +73,8 @@ def choose_field(source: Source, taken: Collection[str]) -> str:
     if DEFAULT_FIELD not in taken and not source.lacks([DEFAULT_FIELD]):
         return DEFAULT_FIELD
     rows = [record.fields or {} for record in source.sample()]
-    if not any(rows):
-        return DEFAULT_FIELD  # nothing will be labelled
+    if not any(rows) and DEFAULT_FIELD not in taken:
+        return DEFAULT_FIELD  # nothing can be told, nor will be labelled
     chats = [name for name in CHAT_FIELDS if name not in taken and any(is_chat(row.get(name)) for row in rows)]
     if len(chats) == 1:
         return chats[0]
@@ -83,11 +84,7 @@ def choose_field(source: Source, taken: Collection[str]) -> str:
     if len(likely) == 1:
         ((name, seen),) = likely.items()
         if seen.convincing and seen.size >= _most_elsewhere(rows, {name, *taken, *ours}):
-            if _is_a_row(source.names, name, rows):
-                raise UsageError(
-                    f"{source.name}: is the first line a header? Then name the field with the text, with --text-field"
-                    f" {cut(name, _SHOWN_WIDTH)!r}; else put a line with names above"
-                )
+            _check_header(source, name, rows)
             return name
     raise UsageError(f"{source.name}: " + _question(rows, likely, fields))
 
@@ -99,13 +96,17 @@ def reads_like_text(value: Any) -> bool:
     value = value[:_LOOKED_AT].strip()
     letters = sum(map(str.isalpha, value))
     words = value.split()
-    if not letters or _is_date(value) or _MAILBOX.fullmatch(value):
+    if not letters or _is_date(value) or (len(value) <= _ADDRESS_SIZE and _MAILBOX.fullmatch(value)):
         return False
     if len(words) == 1 and (letters < _LETTERS or (value.isascii() and not _ONE_WORD.fullmatch(value))):
         return False
-    return any(
-        any(map(str.isalpha, word)) and not _ADDRESS.fullmatch(word) and not _DIGEST.fullmatch(word) for word in words
-    )
+    return any(any(map(str.isalpha, word)) and not _is_address(word) for word in words)
+
+
+def _is_address(word: str) -> bool:
+    """Whether a word is an address, a path or a hash, of which the beginning tells."""
+    beginning = word[:_ADDRESS_SIZE]
+    return bool(_ADDRESS.fullmatch(beginning) or _DIGEST.fullmatch(beginning))
 
 
 def _is_date(value: str) -> bool:
@@ -134,6 +135,23 @@ def _verdicts(rows: Sequence[Mapping[str, Any]]) -> set[str]:
             if isinstance(value, dict) and "label" in value and ("p_violates" in value or "error" in value):
                 found.add(name)
     return found
+
+
+def _check_header(source: Source, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Raise UsageError where the line that was read as a CSV's header may be none; `name` is the field with the text.
+
+    What stands in that line is labelled by nobody.
+    """
+    if source.names and not source.header[source.names.index(name)].strip():
+        raise UsageError(
+            f"{source.name}: the column with the text has no name; is there a title above the header? Remove it, or say"
+            f" --text-field {name!r}"
+        )
+    if _is_a_row(source.names, name, rows):
+        raise UsageError(
+            f"{source.name}: is the first line a header? Then name the field with the text, with --text-field"
+            f" {cut(name, _SHOWN_WIDTH)!r}; else put a line with names above"
+        )
 
 
 def _is_a_row(header: Sequence[str], name: str, rows: Sequence[Mapping[str, Any]]) -> bool:

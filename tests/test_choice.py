@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,14 @@ def test_what_reads_like_a_text(value) -> None:
 @pytest.mark.parametrize("value", [*re.split(r"[|\n]", UNCLEAR), *OTHER_VALUES])
 def test_what_does_not(value) -> None:
     assert not reads_like_text(value)
+
+
+@pytest.mark.parametrize("value", ["<" + "@" * 9000, "@" * 9000, "@." * 9000, "a." * 9000, "(" * 9000, "1st " * 9000])
+def test_hostile_values_take_no_time(value) -> None:
+    begun = time.process_time()
+    for _ in range(100):
+        reads_like_text(value)
+    assert time.process_time() - begun < 2
 
 
 NAMES = ["id", "ID", "custom_id", "postId", "Message ID", "label", "labels", "gold", "spam_gold", "class", "category"]
@@ -164,6 +173,14 @@ def test_a_table_without_a_header_does_not_lose_its_first_row_in_silence(table) 
         with pytest.raises(UsageError, match=r"is the first line a header\?.*--text-field"):
             make_selector(source)
         assert make_selector(source, text_fields=source.names[:1]).fields == source.names[:1]
+
+
+def test_a_title_above_the_header_is_not_taken_for_it() -> None:
+    with (
+        open_source(io.BytesIO(b"My export;;\n\nid;text;label\n1;see you at lunch;ham\n"), format="csv") as source,
+        pytest.raises(UsageError, match=r"no name; is there a title above the header\?"),
+    ):
+        make_selector(source)
 
 
 @pytest.mark.parametrize(
