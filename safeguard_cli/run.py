@@ -32,7 +32,7 @@ from safeguard_cli.parquet_output import label_to_parquet, parquet_target
 from safeguard_cli.policy import Policy
 from safeguard_cli.progress import Progress, make_progress
 from safeguard_cli.records import Record, Source, count_rows
-from safeguard_cli.remarks import cut_advice, cut_text, untrained_text
+from safeguard_cli.remarks import cut_advice, cut_text, untrained_text, untrained_warning
 from safeguard_cli.resume import START_OVER, InputHash, Shape, check_input, find_manifest, read_output
 from safeguard_cli.setup import Prepared, Settings, decides, engine_spec, load_policies, machine, open_input, prepare
 from safeguard_cli.target import Output, describe_output, open_target
@@ -80,6 +80,8 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
             say_text(selector, source)
         if settings.dry_run:
             return dry_run(settings, prepared, source, selector)
+        if prepared.untrained:
+            warn(untrained_warning(prepared.untrained, prepared.header))
         retried: Draft | None = None  # with --retry-errors: what takes the output's place when it is whole
         run = InFlight(settings, prepared, selector, progress)
         records = iter(source)
