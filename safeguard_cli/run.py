@@ -20,7 +20,7 @@ from safeguard_cli import errors
 from safeguard_cli.content import make_selector, say_text
 from safeguard_cli.dryrun import dry_run
 from safeguard_cli.engine.address import key, shown_command
-from safeguard_cli.engine.process import Engine, EngineSpec
+from safeguard_cli.engine.process import Engine
 from safeguard_cli.engine.reports import Listen, Report
 from safeguard_cli.errors import SafeguardError, UsageError, sentences
 from safeguard_cli.files import Draft, draft, sha256
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 COUNTABLE_BYTES = 256 << 20  # larger files are not read twice only to know their number of rows
 LONG_RUN = 1000  # rows from which on it is said that a pipe cannot be continued
 
-EngineMaker = Callable[[EngineSpec, Callable[[str], None], Listen | None], Engine]
+EngineMaker = Callable[..., Engine]  # of an EngineSpec, a log and, where somebody listens, a Listen
 Preparer = Callable[[Settings, tuple[Policy, ...], Mapping[str, object], int | None], Prepared]
 
 
@@ -303,7 +303,7 @@ def _engine(
 ) -> Engine | ServerEngine:
     """The engine of this machine, or the one on servers."""
     if prepared.remote is None:
-        return make_engine(engine_spec(settings, prepared), note, report)
+        return make_engine(engine_spec(settings, prepared), note, *([report] if report else []))
     from safeguard_cli.engine.chat import Chat
     from safeguard_cli.engine.remote import ServerEngine, ServerSpec
 
