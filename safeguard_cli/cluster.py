@@ -195,7 +195,7 @@ class Worker:
 
     def _engine_for(self, spec: EngineSpec, log: Callable[[str], None], _report: Listen | None = None) -> Any:
         if self._engine is None:
-            self._engine = self._make_engine(spec, log, None).__enter__()
+            self._engine = self._make_engine(spec, log).__enter__()
         return _Lent(self._engine, self._drop)
 
     def _drop(self) -> None:

@@ -243,7 +243,7 @@ def _verdict_type(labels: Sequence[str], columns: Sequence[str]) -> Any:
 
 
 def _filled(verdict: Mapping[str, Any]) -> Mapping[str, Any]:
-    return verdict if "error" in verdict else {"windows": 1, "truncated": False, "cut": False, **verdict}
+    return verdict if "error" in verdict else {"windows": 1, "truncated": False, **verdict}
 
 
 def _check_types(settings: Settings) -> None:

@@ -26,7 +26,7 @@ def cut_text(rows: int, budget: int) -> str:
 
 def cut_advice(counts: Counts, budget: int, effort: str) -> str:
     """Say what helps where the budget cut more than a few rows; empty where it did not."""
-    labelled = counts.rows - counts.rows_in_error
+    labelled = counts.rows - counts.rows_in_error - counts.blank
     if counts.cut <= FEW or counts.cut <= MANY * labelled:
         return ""
     less = "--effort low reasons less" if effort in ("medium", "high") else "--effort none decides without reasoning"

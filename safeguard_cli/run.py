@@ -20,7 +20,7 @@ from safeguard_cli import errors
 from safeguard_cli.content import make_selector, say_text
 from safeguard_cli.dryrun import dry_run
 from safeguard_cli.engine.address import key, shown_command
-from safeguard_cli.engine.process import Engine, EngineSpec
+from safeguard_cli.engine.process import Engine
 from safeguard_cli.engine.reports import Listen, Report
 from safeguard_cli.errors import SafeguardError, UsageError, sentences
 from safeguard_cli.files import Draft, draft, sha256
@@ -32,7 +32,7 @@ from safeguard_cli.parquet_output import label_to_parquet, parquet_target
 from safeguard_cli.policy import Policy
 from safeguard_cli.progress import Progress, make_progress
 from safeguard_cli.records import Record, Source, count_rows
-from safeguard_cli.remarks import cut_advice, cut_text, untrained_text
+from safeguard_cli.remarks import cut_advice, cut_text, untrained_text, untrained_warning
 from safeguard_cli.resume import START_OVER, InputHash, Shape, check_input, find_manifest, read_output
 from safeguard_cli.setup import Prepared, Settings, decides, engine_spec, load_policies, machine, open_input, prepare
 from safeguard_cli.target import Output, describe_output, open_target
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 COUNTABLE_BYTES = 256 << 20  # larger files are not read twice only to know their number of rows
 LONG_RUN = 1000  # rows from which on it is said that a pipe cannot be continued
 
-EngineMaker = Callable[[EngineSpec, Callable[[str], None], Listen | None], Engine]
+EngineMaker = Callable[..., Engine]  # of an EngineSpec, a log and, where somebody listens, a Listen
 Preparer = Callable[[Settings, tuple[Policy, ...], Mapping[str, object], int | None], Prepared]
 
 
@@ -80,6 +80,8 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
             say_text(selector, source)
         if settings.dry_run:
             return dry_run(settings, prepared, source, selector)
+        if prepared.untrained:
+            warn(untrained_warning(prepared.untrained, prepared.header))
         retried: Draft | None = None  # with --retry-errors: what takes the output's place when it is whole
         run = InFlight(settings, prepared, selector, progress)
         records = iter(source)
@@ -301,7 +303,7 @@ def _engine(
 ) -> Engine | ServerEngine:
     """The engine of this machine, or the one on servers."""
     if prepared.remote is None:
-        return make_engine(engine_spec(settings, prepared), note, report)
+        return make_engine(engine_spec(settings, prepared), note, *([report] if report else []))
     from safeguard_cli.engine.chat import Chat
     from safeguard_cli.engine.remote import ServerEngine, ServerSpec
 

@@ -26,7 +26,7 @@ from safeguard_cli.policy import Policy, load_policy
 from safeguard_cli.progress import Kind
 from safeguard_cli.prompt import Harmony, Prefix, layout_hash
 from safeguard_cli.records import MAX_ROW_BYTES, Source, open_source
-from safeguard_cli.remarks import introduce_demo, untrained, untrained_warning
+from safeguard_cli.remarks import introduce_demo, untrained
 from safeguard_cli.servers import ApiName, Connected, connect
 from safeguard_cli.terminal import note, warn
 from safeguard_cli.tokenizer import Tokenizer
@@ -222,8 +222,6 @@ def prepare(
     )
     drain = DRAIN * shape.plan.slots if settings.deterministic else None
     unknown = untrained(policies, header) if header and not remote else ()
-    if header and unknown:
-        warn(untrained_warning(unknown, header))
     local = None if remote else header
     return Prepared(local, Labeling(harmony, rules), options, shape, overheads, drain, remote, unknown)
 

@@ -27,10 +27,12 @@ from safeguard_cli.engine.apis import MISSHAPEN, BadReply, Completions, LlamaSer
 from safeguard_cli.engine.chat import read_answer
 from safeguard_cli.engine.pace import Pace
 from safeguard_cli.engine.pool import Patience
+from safeguard_cli.engine.reports import Report
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.manifest import Refused
 from safeguard_cli.models import find_model
 from safeguard_cli.policy import Policy
+from safeguard_cli.progress import Progress
 
 ROOT = Path(__file__).parents[1]
 SAFEGUARD = str(Path(sys.executable).parent / "safeguard")
@@ -378,3 +380,16 @@ def test_a_chat_answer_without_a_label_of_the_policy_is_an_error_row(tmp_path) -
 def test_what_a_server_cannot_keep_is_refused(tiny, tmp_path) -> None:
     with FaultServer() as server, pytest.raises(UsageError, match="--deterministic"):
         run(fill(tmp_path, 1), tmp_path / "out.jsonl", server.address, model=str(tiny), deterministic=True)
+
+
+def test_the_display_knows_how_many_rows_are_under_way(tiny, tmp_path, monkeypatch) -> None:
+    under_way: list[int] = []
+
+    def report(progress: Progress, said: Report) -> None:
+        under_way.append(said.under_way)
+
+    monkeypatch.setattr(Progress, "report", report)
+    with FaultServer() as server:
+        options = {"slots": 4, "quiet": False, "progress": "plain", "model": str(tiny)}
+        run(fill(tmp_path, 30), tmp_path / "out.jsonl", server.address, **options)
+    assert max(under_way) == 4 and under_way[-1] == 0
