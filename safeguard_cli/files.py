@@ -14,7 +14,7 @@ import re
 import secrets
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -121,12 +121,14 @@ class Draft:
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]
 
-    def publish(self) -> None:
-        """Put on disk what was written, and give it the target's name, which now means this file."""
-        os.fsync(self._descriptor)
+    def publish(self, *, sync: bool = True) -> None:
+        """Put on disk what was written, unless it is not worth the time, and give it the target's name."""
+        if sync:
+            os.fsync(self._descriptor)
         self.path.replace(self.target)
         self.published = True
-        sync_folder(self.target)
+        if sync:
+            sync_folder(self.target)
 
     def close(self) -> None:
         """Give up what was not published."""
@@ -161,16 +163,27 @@ def lock_path(target: Path) -> Path:
 
 def sweep(*targets: Path) -> None:
     """Remove the drafts of these targets that killed runs left behind; what a living process writes stays."""
-    keys = {(target.parent, _key(target)) for target in targets}
-    for folder in {target.parent for target in targets}:
-        with suppress(OSError), os.scandir(folder) as entries:
-            for entry in entries:
-                found = _DRAFT.fullmatch(entry.name)
-                if found and (folder, found[1]) in keys and entry.is_file(follow_symlinks=False):
-                    _remove_abandoned(folder / entry.name)
+    keys: dict[Path, set[str]] = {}
+    for target in targets:
+        keys.setdefault(target.parent, set()).add(_key(target))
+    for folder, wanted in keys.items():
+        for path in drafts_in(folder, wanted):
+            remove_abandoned(path)
 
 
-def _remove_abandoned(path: Path) -> None:
+def drafts_in(folder: Path, keys: Set[str] | None = None) -> list[Path]:
+    """The drafts in a folder, of all targets or of those with these keys."""
+    found = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            name = _DRAFT.fullmatch(entry.name)
+            if name and (keys is None or name[1] in keys) and entry.is_file(follow_symlinks=False):
+                found.append(folder / entry.name)
+    return found
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove a draft that no living process writes."""
     with suppress(OSError):
         descriptor = os.open(path, os.O_RDWR | _NOT_FOLLOWED | _AT_ONCE)
         try:

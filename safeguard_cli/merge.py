@@ -18,7 +18,7 @@ from safeguard_cli.outputs import check_output
 from safeguard_cli.parquet import open_parquet, read_batches
 from safeguard_cli.parquet_output import write_parquet
 from safeguard_cli.records import Shard, extension, in_shard, open_source
-from safeguard_cli.resume import InputHash, manifest_path, run_path, whole_lines
+from safeguard_cli.resume import InputHash, check_beside, manifest_path, run_path, whole_lines
 from safeguard_cli.terminal import note, warn
 
 
@@ -27,6 +27,7 @@ def merge(outputs: Sequence[Path], out: Path, *, overwrite: bool, quiet: bool) -
 
     Raises UsageError, and writes nothing, when they are not all shards of one input or were changed since.
     """
+    check_beside(out)
     shards = _in_order(outputs)
     paths, manifests = list(shards), list(shards.values())
     first = manifests[0]
@@ -34,8 +35,9 @@ def merge(outputs: Sequence[Path], out: Path, *, overwrite: bool, quiet: bool) -
         check_output(out, path)
     if extension(out) != extension(paths[0]):
         raise UsageError(f"{out}: shards are merged as they are: name it *{paths[0].suffix}, as they are named")
-    if (out.exists() or run_path(out).exists()) and not overwrite:
-        raise UsageError(f"{out} exists; --overwrite replaces it")
+    existing = [path for path in (out, run_path(out), manifest_path(out)) if path.exists()]
+    if existing and not overwrite:
+        raise UsageError(f"{existing[0]} exists; --overwrite replaces it")
     sweep(out, manifest_path(out))
     try:
         with draft(out) as new:
@@ -48,6 +50,7 @@ def merge(outputs: Sequence[Path], out: Path, *, overwrite: bool, quiet: bool) -
             manifest_path(out).unlink(missing_ok=True)
             new.publish()
             made.save(manifest_path(out))
+            run_path(out).unlink(missing_ok=True)
     except OSError as problem:
         raise SafeguardError(f"{out}: cannot be written: {problem.strerror or problem}") from problem
     if not quiet:

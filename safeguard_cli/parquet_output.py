@@ -22,11 +22,11 @@ import orjson
 from safeguard_cli.errors import UsageError
 from safeguard_cli.files import draft, sha256, sweep
 from safeguard_cli.labelled import verdict_of
-from safeguard_cli.manifest import Manifest, Refused, load, locked_beside
+from safeguard_cli.manifest import Foreign, Manifest, Refused, load, locked_beside
 from safeguard_cli.outputs import check_output, open_sink
 from safeguard_cli.parquet import BATCH_ROWS, open_parquet, pyarrow, read_batches
 from safeguard_cli.records import FORMATS, extension, open_source, unique_names
-from safeguard_cli.resume import START_OVER, manifest_path, run_path, whole_lines
+from safeguard_cli.resume import START_OVER, check_beside, manifest_path, run_path, whole_lines
 from safeguard_cli.setup import Settings
 from safeguard_cli.terminal import note
 
@@ -63,6 +63,7 @@ def label_to_parquet(settings: Settings, output: Path, label: Callable[[Settings
     check_output(output, None if settings.input == "-" else Path(settings.input))
     if settings.dry_run:
         return label(inner)
+    _check_beside(output, journal)
     with locked_beside(output, run_path(journal)):
         sweep(output, manifest_path(output))
         with _reopened(settings, output, journal):
@@ -78,6 +79,16 @@ def label_to_parquet(settings: Settings, output: Path, label: Callable[[Settings
     if not settings.quiet:
         note(f"{done.rows:,} rows are in {output}")
     return code
+
+
+def _check_beside(output: Path, journal: Path) -> None:
+    """Refuse where what the run would write beside the output is somebody else's; --overwrite is not for that."""
+    check_beside(output)
+    check_beside(journal)
+    records = (run_path(journal), manifest_path(journal))
+    empty = journal.is_file() and not journal.stat().st_size  # a run that was killed at once
+    if os.path.lexists(journal) and not empty and not any(path.exists() for path in records):
+        raise Foreign(journal)
 
 
 @contextmanager

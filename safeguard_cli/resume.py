@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from safeguard_cli.manifest import Manifest, Refused, changes, load
+from safeguard_cli.manifest import Foreign, Manifest, Refused, changes, load
 from safeguard_cli.records import Record, split_cells
 from safeguard_cli.verdict import RowError, Verdict
 
@@ -55,6 +55,20 @@ def manifest_path(output: Path) -> Path:
 def find_manifest(output: Path) -> Manifest | None:
     """The manifest that belongs to an output; that of a finished run first."""
     return load(manifest_path(output)) or load(run_path(output))
+
+
+def check_beside(output: Path) -> None:
+    """Raise Foreign where a file that is none of ours has the name of a record of this output.
+
+    `--overwrite` is for the output and what is ours beside it.
+    """
+    for path in (run_path(output), manifest_path(output)):
+        try:
+            load(path)
+        except Foreign:
+            raise
+        except Refused:
+            pass  # ours, and damaged
 
 
 def check_same(old: Manifest, new: Manifest, output: Path) -> list[str]:

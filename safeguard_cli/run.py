@@ -29,7 +29,7 @@ from safeguard_cli.parquet_output import label_to_parquet, parquet_target
 from safeguard_cli.policy import Policy
 from safeguard_cli.progress import make_progress
 from safeguard_cli.records import Record, Source, count_rows, open_source
-from safeguard_cli.resume import START_OVER, InputHash, Shape, check_input, find_manifest, read_output
+from safeguard_cli.resume import START_OVER, InputHash, Shape, check_beside, check_input, find_manifest, read_output
 from safeguard_cli.servers import key, without_secrets
 from safeguard_cli.setup import Prepared, Settings, decides, engine_spec, load_policies, machine, prepare
 from safeguard_cli.target import Output, describe_output, open_target
@@ -65,6 +65,8 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
         source = stack.enter_context(reopen())
         selector = make_selector(source, text_fields=settings.text_fields, template=settings.template)
         target = open_target(settings, source, stack)
+        if isinstance(target, Path):
+            check_beside(target)
         output = describe_output(settings, source, target, policies)
         previous = find_manifest(target) if isinstance(target, Path) and not settings.overwrite else None
         total = _total(settings, source)

@@ -16,13 +16,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import orjson
-
+from safeguard_cli import kept
+from safeguard_cli.checks import each, text
 from safeguard_cli.engine.process import why_it_died
 from safeguard_cli.errors import EngineError, SafeguardError
-from safeguard_cli.files import cache_folder
 
 TIMEOUT = 120.0
+LOADABLE, MOST_LOADABLE = "loadable-models.json", 100  # kept keys of models that llama.cpp loaded
 _CPU_LIBRARIES = ("ggml", "ggml-base", "ggml-cpu", "llama", "mtmd", "ggml-blas")
 
 
@@ -97,11 +97,7 @@ def check_loadable(path: Path, key: str, probe: Probe | None = None) -> None:
 
     `key` says which file it was. Raises EngineError with llama.cpp's reason.
     """
-    cache = cache_folder() / "loadable-models.json"
-    try:
-        known = list(orjson.loads(cache.read_bytes()))
-    except (OSError, ValueError, TypeError):
-        known = []
+    known: list[str] = kept.load(LOADABLE, each(text)) or []
     if key in known:
         return
     asked = probe or Probe()
@@ -112,13 +108,7 @@ def check_loadable(path: Path, key: str, probe: Probe | None = None) -> None:
     finally:
         if probe is None:
             asked.close()
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        new = cache.with_name(f"{cache.name}.{os.getpid()}")
-        new.write_bytes(orjson.dumps([*known[-99:], key]))
-        new.replace(cache)
-    except OSError:
-        pass
+    kept.save(LOADABLE, [*known[1 - MOST_LOADABLE :], key])
 
 
 def gpu_build() -> bool:
