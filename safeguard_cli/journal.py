@@ -17,6 +17,7 @@ from typing import Any, Literal
 from safeguard_cli import files
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.manifest import Manifest, Refused, locked, now
+from safeguard_cli.manifest_shape import TALLIES
 from safeguard_cli.resume import (
     START_OVER,
     InputHash,
@@ -132,6 +133,8 @@ def open_journal(
                     warn(f"not as when {output} was begun: {difference}")
                 old.machine = machine
                 journal = Journal(output, shape, old, _start(old, output, limit, append_input, retry_errors))
+                if old.result and not shape.every_row:
+                    old.counts = {name: old.result[name] for name in TALLIES}
                 if journal.start == "continue":
                     journal.rows, journal.offset = whole_rows(output, shape, old)
             if retry_errors and journal.start != "retry":

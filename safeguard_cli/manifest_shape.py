@@ -28,7 +28,7 @@ MOST_PROCESS = (1 << 31) - 1
 _count = integer()
 _small = integer(most=(1 << 31) - 1)
 _names = each(text)
-_tallies = {
+TALLIES = {  # what a run counts, see InFlight.counts
     "rows": _count,
     "rows_in_error": _count,
     "errors": by_name(_count),
@@ -80,7 +80,7 @@ _result = table(
     {
         "finished": text,
         "exit_code": one_of(0, 3, 5),
-        **_tallies,
+        **TALLIES,
         "input_exhausted": flag,
         "engine_deaths": _count,
         "command": _names,
@@ -97,15 +97,13 @@ _members = table(
         "machine": _machine,
         "started": text,
         "process": integer(1, MOST_PROCESS),
-    },
-    {
+        "result": maybe(_result),
         **dict.fromkeys(("rows", "output_bytes", "repeated_rows"), _count),
         **dict.fromkeys(("policy_tokens", "prompt_tokens", "generated_tokens"), _count),
         "input_sha256": either(one_of(""), sha256),
         "seconds": number(),
-        "counts": maybe(table(_tallies)),
-        "result": maybe(_result),
-    },
+        "counts": maybe(table(TALLIES)),
+    }
 )
 
 

@@ -143,6 +143,8 @@ def whole_rows(path: Path, shape: Shape, manifest: Manifest) -> tuple[int, int]:
     """
     if not shape.every_row:
         if path.stat().st_size >= manifest.output_bytes:
+            if not _fits(path, shape, manifest):
+                raise Refused(f"{path} and what is on record about it do not fit each other; {START_OVER}")
             return manifest.rows, manifest.output_bytes
         return 0, len(next(whole_lines(path, shape.format), b"")) if shape.format == "csv" else 0
     every = manifest.decides["deterministic"] or 1
@@ -153,6 +155,21 @@ def whole_rows(path: Path, shape: Shape, manifest: Manifest) -> tuple[int, int]:
         if rows % every == 0:
             offset = end
     return rows - rows % every, offset
+
+
+def _fits(path: Path, shape: Shape, manifest: Manifest) -> bool:
+    """Whether an output without every row has, up to where its manifest knows of it, the rows that were counted."""
+    lines = end = 0
+    for line in whole_lines(path, shape.format):
+        if end >= manifest.output_bytes:
+            break
+        lines, end = lines + 1, end + len(line)
+    if end != manifest.output_bytes:
+        return False
+    counts = manifest.counts or dict.fromkeys(("rows", "rows_in_error"), 0)
+    kept = [counts["rows_in_error"], *counts.get("violating", {}).values()]  # a row can be among several of them
+    rows = max(0, lines - (shape.format == "csv"))  # without the header
+    return bool(counts["rows"] == manifest.rows and max(kept) <= rows <= sum(kept))
 
 
 class InputHash:

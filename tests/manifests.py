@@ -50,7 +50,9 @@ def make(**changes: Any) -> dict[str, Any]:
         "output_sha256": HASH,
     }
     made = {"decides": decides, "machine": {"versions": {}}, "started": "2026-01-01T00:00:00+00:00", "process": 1}
-    return {**made, "result": result, "version": 1, **changes}
+    made |= dict.fromkeys(("rows", "output_bytes", "repeated_rows", "seconds"), 0)
+    made |= dict.fromkeys(("policy_tokens", "prompt_tokens", "generated_tokens"), 0)
+    return {**made, "input_sha256": HASH, "counts": None, "result": result, "version": 1, **changes}
 
 
 def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
