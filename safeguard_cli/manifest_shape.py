@@ -113,6 +113,9 @@ def check_manifest(fields: dict[str, Any], members: Iterable[str]) -> None:
     if unknown := sorted(fields.keys() - members):
         raise Misshapen(f"{unknown[0]} is no member of a manifest")
     policies = fields["decides"]["policies"]
+    for name, policy in policies.items():
+        if not {*policy["violates"]} <= {*policy["labels"]}:
+            raise Misshapen(f"decides.policies.{name}.violates should be some of its labels")
     shard = fields["decides"]["input"]["shard"]
     if shard and not (len(shard) == 2 and shard[0] <= shard[1]):
         raise Misshapen("decides.input.shard should be a part and how many there are")

@@ -14,6 +14,8 @@ HOSTILE: tuple[Any, ...] = (
     *([], {}, [None], [[]], [0, 0], [2, 1], ["x"], {"": None}, {"x": {}}, {"x": {"y": -1}}),
 )
 
+RENAMED = "another name for it"
+
 
 def make(**changes: Any) -> dict[str, Any]:
     """The manifest of a finished run under the policy `spam`."""
@@ -66,15 +68,17 @@ def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 def mutated(whole: Any) -> Iterator[tuple[str, bytes]]:
     """What is wrong, and the file: every member gone or hostile, then bytes that are no such JSON at all."""
     for *way, last in places(whole):
-        for hostile in (..., *HOSTILE):
+        for hostile in (..., RENAMED, *(HOSTILE[:4] if "versions" in way else HOSTILE)):
             made = copy.deepcopy(whole)
             inner = made
             for key in way:
                 inner = inner[key]
             if hostile is ...:
                 del inner[last]
-            else:
+            elif hostile is not RENAMED:
                 inner[last] = hostile
+            elif isinstance(last, str):
+                inner[f"{last}-"] = inner.pop(last)
             yield f"{'.'.join(map(str, (*way, last)))} = {str(hostile)[:40]!r}", json.dumps(made).encode()
     for hostile in HOSTILE:
         yield f"{str(hostile)[:40]!r}", json.dumps(hostile).encode()

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import manifests
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from runs import Bench
 
@@ -15,6 +18,7 @@ from safeguard_cli import errors
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.labelled import read_labels
 from safeguard_cli.manifest import Refused, load
+from safeguard_cli.merge import merge
 from safeguard_cli.show import show
 
 SAFEGUARD = str(Path(sys.executable).parent / "safeguard")
@@ -35,10 +39,10 @@ def put_back(bench: Bench, files: dict[Path, bytes]) -> None:
             path.write_bytes(data)
 
 
-def try_all(bench: Bench, record: Path, use: Callable[[], object]) -> tuple[int, int]:
-    """Use each mutation of a record that `load` lets through; how many there are, and how many of them."""
+def try_all(bench: Bench, record: Path, use: Callable[[], object], every: int = 1) -> tuple[int, int]:
+    """Use each (or every third, …) mutation of a record that `load` lets through; how many there are, and of them."""
     files, count, accepted = files_of(bench), 0, 0
-    for what, data in manifests.mutated(json.loads(record.read_bytes())):
+    for what, data in islice(manifests.mutated(json.loads(record.read_bytes())), every - 1, None, every):
         count += 1
         record.write_bytes(data)
         try:
@@ -89,6 +93,42 @@ def test_an_unfinished_runs_record_with_anything_wrong_is_used_or_refused(
         assert begun.splitlines()[0] == bench.out.read_bytes().splitlines()[0]
         assert [row["id"] for row in rows] == sorted({row["id"] for row in rows})
 
-    count, accepted = try_all(bench, bench.run_json(), use)
-    assert count > 1000
-    assert accepted > 100
+    count, accepted = try_all(bench, bench.run_json(), use, every=2)
+    assert count > 500
+    assert accepted > 50
+
+
+def test_a_shards_manifest_with_anything_wrong_is_merged_or_refused(bench, at_once, capsys) -> None:
+    bench.fill(6)
+    shards = [bench.folder / f"part{part}.jsonl" for part in (1, 2)]
+    for part, bench.out in enumerate(shards, 1):
+        bench(shard=(part, 2))
+
+    def use() -> None:
+        out = bench.folder / "merged.jsonl"
+        merge(shards, out, overwrite=False, quiet=True)
+        assert len(out.read_bytes().splitlines()) == 6
+        show(out, as_json=False)
+
+    count, accepted = try_all(bench, shards[0].with_name("part1.jsonl.manifest.json"), use, every=2)
+    assert count > 600
+    assert accepted > 50
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_parquet_outputs_record_with_anything_wrong_is_used_or_refused(bench, at_once, capsys, finished) -> None:
+    bench.source, bench.out = bench.folder / "in.parquet", bench.folder / "out.parquet"
+    pq.write_table(pa.table({"id": range(6), "text": ["a"] * 6}), bench.source)
+    if finished:
+        bench(limit=4)
+    else:
+        bench.killed_after(3, each_row=True)
+    record = "out.parquet.manifest.json" if finished else "out.parquet.rows.jsonl.run.json"
+
+    def use() -> None:
+        bench(each_row=True)
+        assert pq.read_table(bench.out)["id"].to_pylist() == list(range(6))
+
+    count, accepted = try_all(bench, bench.folder / record, use, every=3)
+    assert count > 300
+    assert accepted > 30
