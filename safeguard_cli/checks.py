@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 MOST_COUNTED = 1 << 53  # rows, bytes, tokens: more than there can be, and no more than a double holds exactly
+LONG = 60  # characters of a name that are shown
 _HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -95,7 +96,7 @@ def by_name(check: Check, least: int = 0) -> Check:
         if not isinstance(value, dict) or len(value) < least:
             raise Misshapen(f"{where or 'it'} should be an object" + (f" of at least {least}" if least else ""))
         for name, one in value.items():
-            check(one, f"{where}.{name}".lstrip("."))
+            check(one, _inside(where, name))
 
     return all_of
 
@@ -107,10 +108,15 @@ def table(required: Mapping[str, Check], optional: Mapping[str, Check] | None = 
         if not isinstance(value, dict):
             raise Misshapen(f"{where or 'it'} should be an object")
         for name, check in {**required, **(optional or {})}.items():
-            inner = f"{where}.{name}".lstrip(".")
+            inner = _inside(where, name)
             if name in value:
                 check(value[name], inner)
             elif name in required:
                 raise Misshapen(f"{inner} is missing")
 
     return members
+
+
+def _inside(where: str, name: str) -> str:
+    shown = name if len(name) <= LONG else name[:LONG] + "…"
+    return f"{where}.{shown}" if where else shown
