@@ -168,6 +168,8 @@ def _check_input(made: Manifest) -> None:
     assert made.result is not None
     digest, rows, asked = InputHash(), 0, made.decides["input"]
     try:
+        if not Path(made.result["input"]).is_file():  # the manifest says it, and a pipe would keep us waiting
+            raise SafeguardError(f"{made.result['input']} is not there, or no file")
         with open_source(
             made.result["input"], encoding=asked["encoding"], max_row_bytes=asked["max_row_bytes"]
         ) as source:
