@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import subprocess
 import sys
 from collections.abc import Callable
 from itertools import islice
@@ -14,10 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 from runs import Bench
 
-from safeguard_cli import errors
+from safeguard_cli import errors, files, kept
+from safeguard_cli.engine import probe
+from safeguard_cli.engine.probe import LOADABLE, check_loadable
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.labelled import read_labels
-from safeguard_cli.manifest import Refused, load
+from safeguard_cli.manifest import HASHES, Refused, load, model_key, model_sha256
 from safeguard_cli.merge import merge
 from safeguard_cli.show import show
 
@@ -132,3 +137,128 @@ def test_a_parquet_outputs_record_with_anything_wrong_is_used_or_refused(bench, 
     count, accepted = try_all(bench, bench.folder / record, use, every=3)
     assert count > 300
     assert accepted > 30
+
+
+# What is kept in the cache
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    kept._say_once.cache_clear()
+    return tmp_path / "cache" / "safeguard"
+
+
+def kept_files(tiny: Path) -> dict[str, object]:
+    """What the cache holds after a run."""
+    return {HASHES: {model_key(tiny): model_sha256(tiny)}, LOADABLE: [model_key(tiny)]}
+
+
+def test_kept_files_with_anything_wrong_are_made_anew(cache, tiny, monkeypatch) -> None:
+    right, asked = kept_files(tiny), []
+    monkeypatch.setattr(probe.Probe, "ask", lambda *_, **named: asked.append(named))
+    count = 0
+    for name, whole in right.items():
+        for what, data in manifests.mutated(whole):
+            (cache / name).write_bytes(data)
+            assert model_sha256(tiny) == right[HASHES][model_key(tiny)], what  # type: ignore[index]
+            check_loadable(tiny, model_key(tiny))
+            count += 1
+    assert len(asked) > 40
+    assert count > 80
+
+
+@pytest.mark.parametrize("name", [HASHES, LOADABLE])
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "large", "link to nowhere"])
+def test_what_is_no_small_file_is_not_read(cache, tiny, monkeypatch, name, kind) -> None:
+    monkeypatch.setattr(probe.Probe, "ask", lambda *_, **__: {})
+    cache.mkdir(parents=True, mode=0o700)
+    path = cache / name
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "large":
+        path.write_bytes(b" " * (kept.MOST_BYTES + 1) + b"{}")
+    else:
+        path.symlink_to(cache / "nowhere")
+    assert model_sha256(tiny) == files.sha256(tiny)
+    check_loadable(tiny, model_key(tiny))
+    assert kind == "folder" or json.loads(path.read_bytes())
+
+
+@pytest.mark.parametrize("kind", ["open folder", "somebody else's folder", "open file", "somebody else's file"])
+def test_what_others_could_have_put_there_is_not_used(cache, tiny, monkeypatch, capsys, kind) -> None:
+    lie = {model_key(tiny): "0" * 64}
+    kept.save(HASHES, lie)
+    assert model_sha256(tiny) == "0" * 64
+    path = cache / HASHES if "file" in kind else cache
+    if "open" in kind:
+        path.chmod(0o777)
+    else:
+        real, inode = files.is_ours, path.stat().st_ino
+        monkeypatch.setattr(files, "is_ours", lambda state: state.st_ino != inode and real(state))
+    for _ in range(2):
+        assert model_sha256(tiny) == files.sha256(tiny)
+    said = capsys.readouterr().err
+    assert said.count("nothing that is kept there is used") == ("folder" in kind)
+    if "folder" in kind:
+        assert json.loads((cache / HASHES).read_bytes()) == lie  # nor written to
+
+
+def test_what_is_kept_is_for_the_users_eyes_only(cache, tiny) -> None:
+    before = os.umask(0)
+    try:
+        model_sha256(tiny)
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in (cache, cache / HASHES)] == [0o700, 0o600]
+
+
+def test_kept_hashes_do_not_grow_without_end(cache, tiny, monkeypatch) -> None:
+    monkeypatch.setattr("safeguard_cli.manifest.MOST_HASHES", 3)
+    kept.save(HASHES, {str(number): "0" * 64 for number in range(9)})
+    model_sha256(tiny)
+    assert list(json.loads((cache / HASHES).read_bytes())) == ["7", "8", model_key(tiny)]
+
+
+def test_the_command_with_50_damaged_records_and_kept_files_labels_or_says_one_sentence(cache, bench) -> None:
+    """Runs of the command itself, on the demo model."""
+    bench.source.write_text('{"text": "free prize"}\n{"text": "see you at noon"}\n')
+    command = f"{SAFEGUARD} label in.jsonl --policy spam --model demo --effort none -o out.jsonl".split()
+
+    def run() -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(command, cwd=bench.folder, capture_output=True, text=True, timeout=60)
+        assert "Traceback" not in done.stderr
+        assert "internal error" not in done.stderr
+        return done
+
+    assert run().returncode == 0
+    labelled, record = bench.out.read_bytes(), bench.out.with_name("out.jsonl.manifest.json")
+    right = record.read_bytes()
+    chance = random.Random(3)
+    for what, data in chance.sample(list(manifests.mutated(json.loads(right))), 30):
+        record.write_bytes(data)
+        done = run()
+        assert done.returncode in (0, 4), what
+        assert ("error: " in done.stderr) == (done.returncode == 4), what
+        assert bench.out.read_bytes() == labelled
+    record.write_bytes(right)
+    (state,) = (cache / "prefixes").iterdir()
+    broken = [(path, data) for path in (cache / HASHES, cache / LOADABLE) for data in (b"null", b"[[", b'{"a": 1}')]
+    whole = state.read_bytes()
+    broken += [(state, data) for data in (b"", whole[:51], whole[:-1], whole[:99] + b"?" + whole[100:])]
+    broken += [(path, None) for path in (cache / HASHES, cache / LOADABLE, state)]
+    command[-1], again = "again.jsonl", bench.folder / "again.jsonl"
+    for path, data in [*broken, *broken[:7]]:
+        path.unlink()
+        if data is None:
+            os.mkfifo(path)
+        else:
+            path.write_bytes(data)
+        again.unlink(missing_ok=True)
+        assert run().returncode == 0
+        assert again.read_bytes() == labelled
+    assert len(broken) + 7 + 30 >= 50
