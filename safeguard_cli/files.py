@@ -26,6 +26,7 @@ except ImportError:  # Windows: without locks what a killed run left behind stay
     fcntl = None  # type: ignore[assignment]
 
 _DRAFT = re.compile(r"\.safeguard-([0-9a-f]{8})-[0-9a-f]{8}(\.\w{1,7})?", re.ASCII)
+_FOLDER, _HELD = "safeguard-", ".held"  # temporary folders, and the file in them that their maker locks
 _NOT_FOLLOWED = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)  # a named pipe must not keep us waiting
 
@@ -87,9 +88,12 @@ def read_small(path: Path, most: int, *, ours: bool = False) -> bytes:
 
 def is_ours(state: os.stat_result) -> bool:
     """Whether a file or a folder is this user's, and nobody else may write to it."""
-    if not hasattr(os, "geteuid"):
-        return True
-    return state.st_uid == os.geteuid() and not state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return is_mine(state) and not state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def is_mine(state: os.stat_result) -> bool:
+    """Whether a file or a folder is this user's."""
+    return not hasattr(os, "geteuid") or state.st_uid == os.geteuid()
 
 
 class Draft:
@@ -185,14 +189,45 @@ def drafts_in(folder: Path, keys: Set[str] | None = None) -> list[Path]:
 def remove_abandoned(path: Path) -> None:
     """Remove a draft that no living process writes."""
     with suppress(OSError):
+        if is_abandoned(path):
+            path.unlink()
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether a file of this user's is one that its maker, who would hold its lock, does not write any more."""
+    try:
         descriptor = os.open(path, os.O_RDWR | _NOT_FOLLOWED | _AT_ONCE)
+    except OSError:
+        return False
+    try:
+        state = os.fstat(descriptor)
+        return is_mine(state) and stat.S_ISREG(state.st_mode) and _lock(descriptor) is True
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for this user's eyes only, gone at the end; `abandoned_folders` finds one that a killed process left."""
+    with tempfile.TemporaryDirectory(prefix=_FOLDER) as name:
+        folder = Path(name)
+        descriptor = os.open(folder / _HELD, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NOT_FOLLOWED, 0o600)
         try:
-            state = os.fstat(descriptor)
-            mine = not hasattr(os, "geteuid") or state.st_uid == os.geteuid()
-            if mine and stat.S_ISREG(state.st_mode) and _lock(descriptor):
-                path.unlink()
+            _lock(descriptor)
+            yield folder
         finally:
             os.close(descriptor)
+
+
+def abandoned_folders() -> list[Path]:
+    """The temporary folders of this user's that killed processes left behind."""
+    found = []
+    for folder in sorted(Path(tempfile.gettempdir()).glob(f"{_FOLDER}????????")):
+        with suppress(OSError):
+            state = folder.lstat()
+            if stat.S_ISDIR(state.st_mode) and is_ours(state) and is_abandoned(folder / _HELD):
+                found.append(folder)
+    return found
 
 
 def _key(target: Path) -> str:
