@@ -8,9 +8,10 @@ from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from safeguard_cli import (
     __version__,
@@ -25,8 +26,25 @@ from safeguard_cli import (
 )
 from safeguard_cli.options import DISPLAY, EXAMPLES, INPUT, OUTPUT, POLICY, TEXT
 
+_CalledWrongly: Any = typer.BadParameter.__base__  # UsageError, which typer does not export
+
+
+class _Commands(TyperGroup):
+    """All commands; what one is called wrongly with is not quoted where it may be a URL with a password."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except _CalledWrongly as wrong:
+            from safeguard_cli.engine.address import without_arguments
+
+            wrong.message = without_arguments(wrong.message, sys.argv[1:])
+            raise
+
+
 app = typer.Typer(
     name="safeguard",
+    cls=_Commands,
     help="Label JSONL, CSV and Parquet against a written policy with gpt-oss-safeguard, on your own machine.",
     epilog="Try it: safeguard label samples/messages.jsonl --policy spam --model demo",
     no_args_is_help=True,
@@ -376,6 +394,7 @@ def label(
     epilog=EXAMPLES + "safeguard merge labels.1.jsonl labels.2.jsonl labels.3.jsonl -o labels.jsonl",
 )
 def merge(
+    context: typer.Context,
     outputs: Annotated[list[Path], typer.Argument(metavar="OUT...", help="The outputs of all shards, in any order.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The merged output.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists already.")] = False,
@@ -385,8 +404,10 @@ def merge(
     """Join the outputs of label's --shard 1/N to N/N: the rows of the whole input, in its order."""
 
     def run() -> int:
+        from safeguard_cli import conflicts
         from safeguard_cli.merge import merge
 
+        conflicts.check(context, ())
         return merge(outputs, output, overwrite=overwrite, quiet=quiet)
 
     options.run(run, debug)
@@ -405,7 +426,9 @@ def show(
 
     def run() -> int:
         from safeguard_cli.show import show
+        from safeguard_cli.writable import check_streams, used
 
+        check_streams(used("the output", output))
         return show(Path(output), as_json=json)
 
     options.run(run, debug)

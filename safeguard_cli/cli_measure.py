@@ -229,6 +229,7 @@ def compare(
     def command() -> int:
         from safeguard_cli.compare import compare as run_compare
         from safeguard_cli.evaluate import Wanted
+        from safeguard_cli.writable import check_streams, used
 
         wanted = Wanted(tuple(gold_field or ()), tuple(map or ()), skip_rows, wrong=wrong, json=json)
         settings = _settings(
@@ -245,6 +246,7 @@ def compare(
             id_field=id_field,
             quiet=quiet or json,
         )
+        check_streams([*used("the input", *([b] if b else ())), *used("the policy", *(policy or ()))])
         variants = {"policy": policy or [], "model": model or [], "effort": [one.value for one in effort or ()]}
         return run_compare(settings, b, wanted, variants, max_flips)
 
@@ -313,5 +315,8 @@ def report(
 
 def _settings(input: str, policies: tuple[str, ...] = (), **given: Any) -> Any:
     from safeguard_cli.setup import Settings
+    from safeguard_cli.writable import check_streams, used_by
 
-    return Settings(input, policies, **given)
+    settings = Settings(input, policies, **given)
+    check_streams(used_by(settings))
+    return settings

@@ -38,10 +38,11 @@ def check(
     policies: Annotated[list[str], typer.Argument(metavar="POLICY…", help="Policy files, or built-in names.")],
     debug: Debug = False,
 ) -> None:
-    """Find what weakens a policy: FILE:LINE: what it is. Exit code 5 when there is anything.
+    """Find what weakens a policy, each as FILE:LINE: MESSAGE. Exit code 5 when there is anything.
 
-    Missing sections, rules without codes, vague words, too few examples, labels that are never mentioned or stand
-    inside each other, a length far from 400 to 600 tokens, spellings of control tokens, unfinished places.
+    What a run refuses, missing sections, rules without codes, vague words, too few examples, labels that are never
+    mentioned or stand inside each other, a length far from 400 to 600 tokens, spellings of control tokens, unfinished
+    places.
     """
     from safeguard_cli.policy_check import check_command
 
@@ -53,6 +54,7 @@ def check(
     epilog="[bold]Example[/bold]\n\nsafeguard policy new off-topic --labels on_topic,off_topic --violates off_topic",
 )
 def new(
+    context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The policy's name: a-z, 0-9, - and _.")],
     labels: Annotated[str | None, typer.Option(metavar="A,B", help="Its labels; default: allowed,violating.")] = None,
     violates: Annotated[str | None, typer.Option(metavar="B", help="Which violate; default: the last.")] = None,
@@ -62,9 +64,14 @@ def new(
     debug: Debug = False,
 ) -> None:
     """Begin a policy from a template with all its sections."""
+    from safeguard_cli import conflicts
     from safeguard_cli.policy_check import new_command
 
     def split(value: str | None) -> list[str]:
         return [item.strip() for item in (value or "").split(",") if item.strip()]
 
-    run(lambda: new_command(name, split(labels), split(violates), output), debug)
+    def command() -> int:
+        conflicts.check(context, ())
+        return new_command(name, split(labels), split(violates), output)
+
+    run(command, debug)

@@ -13,6 +13,7 @@ import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -20,10 +21,12 @@ from typing import Any
 
 from safeguard_cli import errors, setup
 from safeguard_cli.config import configured_model
+from safeguard_cli.engine.address import no_secrets_for_children, read_addresses
 from safeguard_cli.engine.process import Engine, EngineSpec
 from safeguard_cli.errors import EngineError, SafeguardError, UsageError
 from safeguard_cli.manifest import Locked, Manifest, load
 from safeguard_cli.policy import Policy
+from safeguard_cli.records import FORMATS, extension
 from safeguard_cli.resume import manifest_path
 from safeguard_cli.run import EngineMaker, label
 from safeguard_cli.setup import Prepared, Settings, load_policies
@@ -64,11 +67,13 @@ def label_on_ray(settings: Settings, address: str, make_engine: EngineMaker = En
     except ImportError:
         raise SafeguardError("--ray needs ray: pip install 'safeguard-cli[ray]'") from None
     blocks = find_blocks(settings)
+    read_addresses(settings.servers)
     load_policies(settings)  # so that what is wrong with them is said once, and at once
     ours = not ray.is_initialized()
     try:
         if ours:
-            _start(ray, address, settings.verbose)
+            with nullcontext() if settings.servers else no_secrets_for_children():
+                _start(ray, address, settings.verbose)
         crew = _Crew(ray, _everywhere(settings), blocks, make_engine)
         try:
             crew.work()
@@ -127,6 +132,8 @@ def find_blocks(settings: Settings) -> list[Block]:
     for path in sorted(inputs, key=lambda path: (-path.stat().st_size, path)):
         output = folder / path.relative_to(root)
         output = output.with_name(output.name.removesuffix(".gz"))
+        if output.suffix and extension(output) not in FORMATS and settings.format:
+            output = output.with_name(f"{output.name}.{settings.format}")
         if output in found:
             raise UsageError(f"{found[output]} and {path} would both be written to {output}")
         if output in inputs:

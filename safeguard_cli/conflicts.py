@@ -92,6 +92,8 @@ def _plain(value: Any) -> Any:
 
 def _check_not_empty(name: str, option: str, value: Any) -> None:
     for text in value if isinstance(value, list) else [value]:
+        if text == Path():  # what becomes of an empty path
+            text = ""
         if not isinstance(text, str) or name in _MAY_BE_EMPTY:
             continue
         if not text.strip():
@@ -125,8 +127,9 @@ def _to_stream(values: Values) -> bool:
     output = values.get("output")
     if output == "-" or output is None:
         return output == "-" or not (sys.stdout and sys.stdout.isatty())
-    path = Path(output)
-    return path.exists() and not path.is_file() and not path.is_dir()
+    from safeguard_cli.writable import is_stream  # not at the top: --help does without it
+
+    return is_stream(Path(output))
 
 
 def _not_sampled(values: Values) -> bool:

@@ -8,6 +8,7 @@ a file when the process ends, and it checks no hash of what came by HTTP. So the
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import shutil
@@ -15,16 +16,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from safeguard_cli import hub_client
+
+# isort: split
 import huggingface_hub
 from huggingface_hub import constants, errors
 from huggingface_hub.file_download import http_get, repo_folder_name
 from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined]
 
+from safeguard_cli.engine.address import without_secrets
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.files import sha256
 from safeguard_cli.models import HubName, choose_files, size_text
 from safeguard_cli.terminal import note, safe
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 REVISION = "main"
 constants.HF_HUB_DISABLE_TELEMETRY = True  # a pull tells the hub what is wanted, and nothing about the machine
@@ -72,7 +81,7 @@ def pull(model: HubName) -> tuple[Path, ...]:
     logging.getLogger("huggingface_hub").handlers = [_Notes()]
     if constants.HF_HUB_OFFLINE and (here := cached_model(model)):
         return here
-    with _said_plainly(model.repo):
+    with _said_plainly(model.repo, hub_client.prepare()):
         remote = _list_files(model)
         blobs = _repo_folder(model.repo) / "blobs"
         missing = [file for file in remote if _size(blobs / file.sha256) != file.size]
@@ -198,7 +207,7 @@ def _fetch(repo: str, file: Remote, blobs: Path) -> None:
         going_on = f", going on at {size_text(have)}" if have else ""
         note(f"fetching {file.name} ({size_text(file.size)}) from {repo}{going_on}")
         constants.DOWNLOAD_CHUNK_SIZE = CHUNK
-        with partial.open("ab") as out:
+        with _Exactly(partial, file.size) as out:
             http_get(
                 huggingface_hub.hf_hub_url(repo, file.name, revision=REVISION),
                 out,
@@ -207,7 +216,6 @@ def _fetch(repo: str, file: Remote, blobs: Path) -> None:
                 expected_size=file.size,
                 displayed_filename=safe(file.name),
             )
-            out.flush()
             os.fsync(out.fileno())
         note(f"checking {file.name}")
         if sha256(partial) != file.sha256:
@@ -218,9 +226,29 @@ def _fetch(repo: str, file: Remote, blobs: Path) -> None:
         partial.replace(blobs / file.sha256)
 
 
+class _Exactly(io.FileIO):
+    """A file that is written on at its end, and that takes no more bytes than it is to have."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        super().__init__(path, "ab")
+        self._size = size
+
+    def write(self, data: Buffer) -> int:
+        """Write all of `data`. Raises SafeguardError when that is more than there can be."""
+        rest = memoryview(data)
+        if self.tell() + len(rest) > self._size:
+            raise SafeguardError(f"the hub sends more than the {self._size:,} bytes that it named")
+        while rest:
+            rest = rest[super().write(rest) or 0 :]
+        return len(memoryview(data))
+
+
 @contextmanager
-def _said_plainly(repo: str) -> Iterator[None]:
-    """Turn what huggingface_hub raises into one sentence with what to do."""
+def _said_plainly(repo: str, endpoint: str) -> Iterator[None]:
+    """Turn what huggingface_hub raises into one sentence with what to do, and without what is secret in a URL.
+
+    `endpoint` is the hub's address as it may be shown.
+    """
     again = "what has arrived is kept, `safeguard pull` goes on from there"
     try:
         yield
@@ -229,7 +257,7 @@ def _said_plainly(repo: str) -> Iterator[None]:
     except errors.RepositoryNotFoundError:  # also raised for 401, and its subclass GatedRepoError for gated ones
         raise SafeguardError(
             f"the hub has no {repo}, or does not show it without a login; check the name, and for a gated or private"
-            f" one accept its terms at {constants.ENDPOINT}/{repo} and log in with `hf auth login` or HF_TOKEN"
+            f" one accept its terms at {endpoint}/{repo} and log in with `hf auth login` or HF_TOKEN"
         ) from None
     except errors.HfHubHTTPError as error:
         code = error.response.status_code
@@ -241,19 +269,21 @@ def _said_plainly(repo: str) -> Iterator[None]:
         }.get(code, "the hub may be down; try later")
         raise SafeguardError(f"the hub answered {code} for {repo}: {advice} ({again})") from None
     except errors.LocalEntryNotFoundError:  # what it raises when the connection goes away at the very end
-        raise SafeguardError(f"cannot reach the hub at {constants.ENDPOINT}; check the connection, {again}") from None
+        raise SafeguardError(f"cannot reach the hub at {endpoint}; check the connection, {again}") from None
     except errors.EntryNotFoundError:
         raise SafeguardError(f"a file of {repo} is not on the hub any more; pull it again") from None
     except SafeguardError:
         raise
     except OSError as error:
-        reason = error.strerror or str(error).split("\n")[0]
+        reason = error.strerror or without_secrets(str(error).split("\n")[0])
         raise SafeguardError(f"cannot fetch {repo}: {reason}; {again}") from None
     except errors.HTTPError as error:  # type: ignore[attr-defined]
-        reason = str(error) or type(error).__name__
+        reason = without_secrets(str(error)) or type(error).__name__
         raise SafeguardError(
-            f"cannot reach the hub at {constants.ENDPOINT}: {reason}; check the connection and the proxy, {again}"
+            f"cannot reach the hub at {endpoint}: {reason}; check the connection and the proxy, {again}"
         ) from None
+    except Exception as error:  # what huggingface_hub raises on an answer that has another form is no closed list
+        raise SafeguardError(f"the hub's answer cannot be used ({type(error).__name__}); {again}") from None
 
 
 class _Notes(logging.Handler):
@@ -261,4 +291,4 @@ class _Notes(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno >= logging.WARNING:
-            note(" ".join(record.getMessage().split()))
+            note(without_secrets(" ".join(record.getMessage().split())))

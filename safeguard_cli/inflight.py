@@ -168,10 +168,9 @@ class InFlight:
                 self.written += 1
                 self.truncated += bool(row.answer.truncated)
                 self.progress.row_written(verdicts)
-                if self.journal:
-                    self.digest.add(row.record)
-                    if self.kept is None:
-                        self.journal.written(self.written, self.digest, sink.size, self.counts)
+                self.digest.add(row.record)
+                if self.journal and self.kept is None:
+                    self.journal.written(self.written, self.digest, sink.size, self.counts)
             if self.journal:
                 self.journal.save_now_and_then(sink.sync)
 

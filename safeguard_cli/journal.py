@@ -25,10 +25,12 @@ from safeguard_cli.resume import (
     check_same,
     find_manifest,
     manifest_path,
+    not_ours,
     run_path,
     truncate,
     whole_rows,
 )
+from safeguard_cli.writable import check_folder, real
 
 SYNC_SECONDS = 10.0  # between two fsyncs of the output: the most work that a power cut can cost
 
@@ -118,16 +120,14 @@ def open_journal(
     existed = output.exists()
     with locked(output, run_path(output)):
         try:
-            files.sweep(output.resolve(), run_path(output), manifest_path(output))
+            files.sweep(real(output), run_path(output), manifest_path(output))
             new = Manifest(decides, machine, now(), os.getpid())
             old = None if overwrite else find_manifest(output)
             empty = not output.stat().st_size and not (old and old.finished and not old.output_bytes)
             if overwrite or empty:
                 journal = Journal(output, shape, new, "new")
             elif old is None:
-                raise Refused(
-                    f"{output} exists and is not an output of safeguard's that can be continued; {START_OVER}"
-                )
+                raise Refused(not_ours(output))
             else:
                 for difference in check_same(old, new, output):
                     warn(f"not as when {output} was begun: {difference}")
@@ -139,11 +139,13 @@ def open_journal(
                     journal.rows, journal.offset = whole_rows(output, shape, old)
             if retry_errors and journal.start != "retry":
                 raise UsageError(f"--retry-errors: {output} is no finished output; run the same command without it")
+            if journal.start != "finished":
+                check_folder(real(output), run_path(output))
             yield journal
         finally:
             with suppress(OSError, SafeguardError):
                 if not existed and not output.stat().st_size and find_manifest(output) is None:
-                    output.unlink()  # only the lock made it
+                    real(output).unlink()  # only the lock made it
 
 
 def _start(old: Manifest, output: Path, limit: int | None, append_input: bool, retry_errors: bool) -> Start:

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from safeguard_cli.errors import UsageError
+from safeguard_cli.layouts import unguard
 from safeguard_cli.manifest import Manifest
 from safeguard_cli.records import Record, open_source
 from safeguard_cli.resume import find_manifest
@@ -106,9 +107,7 @@ def _labelled(record: Record, number: int, names: Sequence[str]) -> Labelled:
 
 def _from_cells(cells: Mapping[str, str]) -> dict[str, Any]:
     """A verdict's object from its CSV columns; the ' that guards against formulas is taken away."""
-    bare = {
-        key: cell[1:] if cell[:1] == "'" and cell[1:2] in tuple("=+-@\t\r") else cell for key, cell in cells.items()
-    }
+    bare = {key: unguard(cell) for key, cell in cells.items()}
     if bare["error"]:
         code, _, message = bare["error"].partition(": ")
         return {"label": None, "error": {"code": code, "message": message}}

@@ -24,6 +24,9 @@ from safeguard_cli.verdict import Verdict
 
 _MEMBER_GAP = re.compile(rb"[\s,:]*")
 _SCALAR = re.compile(rb"[^\s,}\]]+")
+# What spreadsheets take for the beginning of a formula, the full-width forms in East Asian versions; see OWASP's "CSV
+# Injection". Quotes before it are matched too, so that what `guard` adds can always be told from what was there.
+_FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")
 _NESTING = re.compile(rb'["{}\[\]]')
 
 
@@ -55,7 +58,7 @@ class JsonlLayout:
         if self._jsonl_in:
             if self._keep is None:
                 return record.raw.rstrip()[:-1].rstrip()
-            return b"{" + b",".join(text for key, text, _ in _members(record.raw) if key in self._keep)
+            return b"{" + b",".join(text for key, text, _ in members(record.raw) if key in self._keep)
         fields: dict[str, Any] = dict(record.fields)
         if self._keep is not None:
             fields = {name: value for name, value in fields.items() if name in self._keep}
@@ -110,11 +113,10 @@ class CsvLayout:
         if record.fields is None:
             extra = orjson.dumps(_unreadable(record, self._all)).decode()
             return [""] * len(self._fields) + [extra] * self._all
-        values = {key: value for key, _, value in _members(record.raw)}
+        values = {key: value for key, _, value in members(record.raw)}
         own = [_cell(values.pop(name, b"null"), record.fields.get(name)) for name in self._fields]
         if self._all:
-            members = (orjson.dumps(key) + b":" + value for key, value in values.items())
-            own.append((b"{" + b",".join(members) + b"}").decode() if values else "")
+            own.append(as_object(values))
         return own
 
     def _from_csv(self, record: Record) -> list[str]:
@@ -141,16 +143,21 @@ class CsvLayout:
                 yield orjson.dumps(value).decode()
 
     def _line(self, own: list[str], ours: list[str]) -> bytes:
-        cells = [*(map(_guard, own) if self._safe else own), *map(_guard, ours)]
+        cells = [*(map(guard, own) if self._safe else own), *map(guard, ours)]
         return (self._delimiter.join(map(self._quote, cells)) + self._line_ending).encode()
 
     def _quote(self, cell: str) -> str:
         return '"' + cell.replace('"', '""') + '"' if self._special.search(cell) else cell
 
 
-def _guard(cell: str) -> str:
-    """The cell, so that no spreadsheet takes it for a formula."""
-    return "'" + cell if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+def guard(cell: str) -> str:
+    """Return the cell, so that no spreadsheet takes it for a formula; what is guarded already gets another `'`."""
+    return "'" + cell if _FORMULA.match(cell) else cell
+
+
+def unguard(cell: str) -> str:
+    """Return the cell that `guard` was given."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def field_names(source: Source) -> tuple[str, ...]:
@@ -179,7 +186,13 @@ def _cell(raw: bytes, value: Any) -> str:
     return value if isinstance(value, str) else "" if raw == b"null" else raw.decode()
 
 
-def _members(raw: bytes) -> Iterator[tuple[str, bytes, bytes]]:
+def as_object(values: Mapping[str, bytes]) -> str:
+    """Fields and the JSON text of each as one object; nothing where there are none."""
+    made = b",".join(orjson.dumps(key) + b":" + value for key, value in values.items())
+    return (b"{" + made + b"}").decode() if values else ""
+
+
+def members(raw: bytes) -> Iterator[tuple[str, bytes, bytes]]:
     """The members of a valid JSON object: key, the member's own bytes `"key": value`, the value's own bytes."""
     at = raw.index(b"{") + 1
     while raw[at := _after(_MEMBER_GAP, raw, at)] != ord("}"):

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
+from safeguard_cli.engine.address import shown_command
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.files import draft, sha256, sweep
-from safeguard_cli.manifest import Manifest, changes, load, now
-from safeguard_cli.outputs import check_output
-from safeguard_cli.parquet import open_parquet, read_batches
+from safeguard_cli.lines import STANDARD_INPUT
+from safeguard_cli.manifest import Manifest, Refused, changes, load, now
+from safeguard_cli.outputs import Written, output_format
+from safeguard_cli.parquet import BATCH_ROWS, join_rows, open_parquet, read_batches
 from safeguard_cli.parquet_output import write_parquet
 from safeguard_cli.records import Shard, extension, in_shard, open_source
-from safeguard_cli.resume import InputHash, check_beside, manifest_path, run_path, whole_lines
+from safeguard_cli.resume import (
+    InputHash,
+    beside,
+    check_beside,
+    find_manifest,
+    manifest_path,
+    not_ours,
+    run_path,
+    whole_lines,
+)
 from safeguard_cli.terminal import note, warn
+from safeguard_cli.writable import check_output, check_streams, is_stream, real, used
 
 
 def merge(outputs: Sequence[Path], out: Path, *, overwrite: bool, quiet: bool) -> int:
@@ -31,20 +44,31 @@ def merge(outputs: Sequence[Path], out: Path, *, overwrite: bool, quiet: bool) -
     shards = _in_order(outputs)
     paths, manifests = list(shards), list(shards.values())
     first = manifests[0]
-    for path in paths:
-        check_output(out, path)
-    if extension(out) != extension(paths[0]):
+    format: Written = first.decides["output"]["format"]
+    input = first.result["input"] if first.result else ""
+    read = [
+        *used("a shard", *paths),
+        *used("the record of a shard", *map(manifest_path, paths)),
+        *used("the input", _found(input)),
+    ]
+    check_streams(read)
+    if is_stream(out):
+        raise UsageError(f"{out}: shards are merged into a file")
+    check_output(out, read, beside(out, format))
+    if extension(out) != extension(paths[0]) or output_format(out, format) != format:
         raise UsageError(f"{out}: shards are merged as they are: name it *{paths[0].suffix}, as they are named")
     existing = [path for path in (out, run_path(out), manifest_path(out)) if path.exists()]
     if existing and not overwrite:
+        if find_manifest(out) is None:
+            raise Refused(not_ours(out))
         raise UsageError(f"{existing[0]} exists; --overwrite replaces it")
-    sweep(out, manifest_path(out))
+    sweep(real(out), manifest_path(out))
     try:
-        with draft(out) as new:
-            if extension(out) == "parquet":
+        with draft(real(out)) as new:
+            if format == "parquet":
                 _merge_parquet(paths, new.path)
             else:
-                _merge_lines(paths, first.decides["output"]["format"], new.path)
+                _merge_lines(paths, format, new.path)
             made = _one_manifest(manifests, new.path)
             _check_input(made)
             manifest_path(out).unlink(missing_ok=True)
@@ -119,8 +143,14 @@ def _merge_parquet(paths: Sequence[Path], new: Path) -> None:
     for path, file in zip(paths, files, strict=True):
         if not file.schema_arrow.equals(schema):
             raise UsageError(f"{path}: its columns have other types than those of {paths[0]}; label to JSONL instead")
-    rows = [(batch.slice(at, 1) for batch in read_batches(file) for at in range(batch.num_rows)) for file in files]
-    write_parquet(new, schema, _alternating(rows))
+    rows = [((batch, at) for batch in read_batches(file) for at in range(batch.num_rows)) for file in files]
+    merged = _alternating(rows)
+
+    def batches() -> Iterator[Any]:
+        while some := list(islice(merged, BATCH_ROWS)):
+            yield join_rows(some, schema)
+
+    write_parquet(new, schema, batches())
 
 
 def _alternating(rows: Sequence[Iterator[Any]]) -> Iterator[Any]:
@@ -146,7 +176,7 @@ def _one_manifest(shards: Sequence[Manifest], new: Path) -> Manifest:
         "errors": total(result["errors"] for result in results),
         "labels": {name: total(r["labels"].get(name, {}) for r in results) for name in first.decides["policies"]},
         "violating": total(result["violating"] for result in results),
-        "command": sys.argv,
+        "command": shown_command(sys.argv),
         "output_sha256": sha256(new),
         **{name: sum(result[name] for result in results) for name in ("rows", "rows_in_error", "engine_deaths")},
     }
@@ -167,11 +197,17 @@ def _check_input(made: Manifest) -> None:
     """Hash the input, so that the merged output can be gone on with. UsageError when it has other rows by now."""
     assert made.result is not None
     digest, rows, asked = InputHash(), 0, made.decides["input"]
+    format = made.result.get("input_format")
     try:
-        if not Path(made.result["input"]).is_file():  # the manifest says it, and a pipe would keep us waiting
+        if made.result["input"] == STANDARD_INPUT:
+            raise SafeguardError("they were read from standard input")
+        if not Path(_found(made.result["input"])).is_file():  # the manifest says it, and a pipe would keep us waiting
             raise SafeguardError(f"{made.result['input']} is not there, or no file")
         with open_source(
-            made.result["input"], encoding=asked["encoding"], max_row_bytes=asked["max_row_bytes"]
+            _found(made.result["input"]),
+            format=format,
+            encoding=asked["encoding"],
+            max_row_bytes=asked["max_row_bytes"],
         ) as source:
             for record in source:
                 digest.add(record)
@@ -182,3 +218,11 @@ def _check_input(made: Manifest) -> None:
     if rows != made.rows:
         raise UsageError(f"{made.result['input']} has {rows:,} rows, and the shards {made.rows:,}: it has changed")
     made.input_sha256 = digest.value()
+
+
+def _found(name: str) -> Path:
+    """The file that a manifest names: one whose name is not UTF-8 stands there with its bytes as escapes."""
+    path = Path(name)
+    if path.exists():
+        return path
+    return Path(re.sub(r"\\u(dc[89a-f][0-9a-f])", lambda found: chr(int(found[1], 16)), name))

@@ -63,7 +63,11 @@ Format = Annotated[
 Encoding = Annotated[str, typer.Option(help="The input's character encoding.", rich_help_panel=INPUT)]
 IdField = Annotated[
     str | None,
-    typer.Option(metavar="FIELD", help="The row's id: kept in the output whatever --keep says.", rich_help_panel=INPUT),
+    typer.Option(
+        metavar="FIELD",
+        help="The row's id: never taken for the text, and kept whatever --keep says.",
+        rich_help_panel=INPUT,
+    ),
 ]
 TextField = Annotated[
     list[str] | None,

@@ -10,18 +10,27 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.layouts import CsvLayout, JsonlLayout, field_names
-from safeguard_cli.records import Format, Record, Source
+from safeguard_cli.records import Format, Record, Source, check_fields
 from safeguard_cli.signals import UNBROKEN
 from safeguard_cli.verdict import Verdict
+from safeguard_cli.writable import descriptor
 
 _ATOMIC = 4096  # bytes that a pipe with room takes at once, so that writing them never waits
+_COMPRESSED = ("gz", "zst", "bz2", "xz", "zip")
 _STALLED = 0.5  # seconds between two looks whether a signal came while a reader takes nothing
 
-_SUFFIXES: Mapping[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv"}
+Written = Literal["jsonl", "csv", "parquet"]
+_WRITTEN: Mapping[str, Written] = {
+    "jsonl": "jsonl",
+    "ndjson": "jsonl",
+    "csv": "csv",
+    "tsv": "csv",
+    "parquet": "parquet",
+}
 
 
 def verdict_columns(
@@ -33,37 +42,50 @@ def verdict_columns(
     return tuple(column for column in columns.split() if asked.get(column, True))
 
 
-def output_format(out: Path | None, source_format: Format) -> Format:
-    """OUT's format by its extension, else the input's. UsageError for OUT.gz: output is never compressed."""
-    if out is not None and out.suffix.lower() == ".gz":
-        raise UsageError(f"{out}: output is never compressed; leave out .gz")
-    return source_format if out is None else _SUFFIXES.get(out.suffix.lower(), source_format)
+def output_format(out: Path | None, source_format: Written) -> Written:
+    """OUT's format by its extension; without one, that of the input. UsageError for a format that is not written."""
+    ending = _ending(out)
+    if not ending:
+        return source_format
+    if format := _WRITTEN.get(ending):
+        return format
+    why = "output is never compressed" if ending in _COMPRESSED else f".{ending} is not written"
+    raise UsageError(f"{out}: {why}; name the output {', '.join(f'*.{each}' for each in _WRITTEN)}")
+
+
+def stream_format(name: Path | None, source_format: Format) -> Format:
+    """The format of what goes into a device or a named pipe: the input's where its name says none."""
+    format = _WRITTEN.get(_ending(name), source_format)
+    if format == "parquet":
+        raise UsageError(f"{name}: a Parquet file must be a regular file")
+    return format
 
 
 def output_delimiter(out: Path | None, source: Source) -> str:
     """What separates the cells of a CSV output: a tab in .tsv, never one in .csv, else the input's."""
-    suffix = out.suffix.lower() if out is not None else ""
-    if suffix == ".tsv":
+    ending = _ending(out)
+    if ending == "tsv":
         return "\t"
-    return "," if suffix == ".csv" and source.delimiter == "\t" else source.delimiter
+    return "," if ending == "csv" and source.delimiter == "\t" else source.delimiter
+
+
+def _ending(out: Path | None) -> str:
+    """What follows the last dot of a name, of `.csv` too."""
+    return out.name.lower().rpartition(".")[2] if out is not None and "." in out.name else ""
+
+
+def name_of(target: Path | BinaryIO) -> Path | None:
+    """The path of a file, a device or a named pipe; None for another stream."""
+    name = target if isinstance(target, Path) else getattr(target, "name", None)
+    return Path(name) if isinstance(name, (str, Path)) and name != "<stdout>" else None
 
 
 def default_output(source: Source) -> Path:
     """Where labels go at a terminal: INPUT-stem.labels.jsonl (.csv, .tsv) beside the input."""
-    path = source.path or Path("stdin")
+    path = source.path if source.path is not None and descriptor(source.path) is None else Path("stdin")
     name = path.name.removesuffix(".gz")
     suffix = "jsonl" if source.format == "jsonl" else "tsv" if source.delimiter == "\t" else "csv"
     return path.with_name(f"{Path(name).stem}.labels.{suffix}")
-
-
-def check_output(out: Path, input: Path | None) -> None:
-    """UsageError when OUT is the input file itself, a folder, or in a folder that does not exist."""
-    if input is not None and input.exists() and out.exists() and out.samefile(input):
-        raise UsageError(f"{out}: this is the input itself; write to another file")
-    if out.is_dir():
-        raise UsageError(f"{out}: this is a folder")
-    if not out.absolute().parent.is_dir():
-        raise UsageError(f"{out}: there is no folder {out.parent}")
 
 
 def check_names(
@@ -71,7 +93,7 @@ def check_names(
 ) -> None:
     """UsageError when a name that the output gets from us is already taken by the input's header or first row.
 
-    Also when `--keep` names a field that is not there: one of a CSV, all of them in JSONL, whose rows may differ.
+    Also when `--keep` names a field that is in none of the first rows.
     """
     fields = field_names(source)
     ours = list(names) if format == "jsonl" else [f"{name}_{column}" for name in names for column in columns]
@@ -80,10 +102,7 @@ def check_names(
         raise UsageError(f"{source.name}: the input already has {taken[0]!r}; --as NAME gives the labels another name")
     if len(set(ours)) < len(ours):
         raise UsageError(f"the policies' names give a column twice: {max(ours, key=ours.count)!r}")
-    unknown = [name for name in keep or () if name not in fields]
-    if fields and unknown and (source.format == "csv" or unknown == list(keep or ())):
-        listed = ", ".join(repr(name) for name in fields)
-        raise UsageError(f"{source.name}: --keep names {unknown[0]!r}, which is no field; the fields are {listed}")
+    check_fields(source, "--keep", keep or ())
 
 
 class Sink:
@@ -220,9 +239,9 @@ def open_sink(
     """Opens OUT, or a binary stream that the caller owns, and writes a CSV's header unless it is appended to.
 
     `names` are the verdicts' names, `columns` what `verdict_columns` gives, `keep` the fields to keep (None: all).
-    Call `check_output` and `check_names` before.
+    Call `writable.check_output` and `check_names` before.
     """
-    delimiter = output_delimiter(target if isinstance(target, Path) else None, source)
+    delimiter = output_delimiter(name_of(target), source)
     layout = make_layout(source, format, names, columns, keep, delimiter, csv_safe)
     return Sink(target, layout, only_violating=only_violating, append=append)
 

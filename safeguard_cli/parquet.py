@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.sniff import HEAD_BYTES, refuse_other_kinds
 
 BATCH_ROWS, BATCH_BYTES = 64, 4 << 20  # what is decoded at once, whatever the size of a row group
 
@@ -39,10 +40,20 @@ def open_parquet(path: Path) -> Any:
         file = pa.parquet.ParquetFile(path, buffer_size=1 << 16, pre_buffer=False)
         _ = file.schema_arrow.names
     except OSError as problem:
-        raise UsageError(f"{path}: {problem.strerror or _first_line(problem)}") from None
+        raise UsageError(f"{path}: {problem.strerror or first_line(problem)}") from None
     except Exception as problem:  # a damaged file raises not only Arrow's own, but whatever it ran into
-        raise UsageError(f"{path}: not a Parquet file that can be read: {_first_line(problem)}") from None
+        _refuse_what_is_none(path)
+        raise UsageError(f"{path}: not a Parquet file that can be read: {first_line(problem)}") from None
     return file
+
+
+def _refuse_what_is_none(path: Path) -> None:
+    """UsageError that says what a file is that does not begin as Parquet does."""
+    with path.open("rb") as file:
+        start = file.read(HEAD_BYTES)
+    if not start.startswith(b"PAR"):
+        refuse_other_kinds(str(path), start)
+        raise UsageError(f"{path}: not a Parquet file; if it is JSON lines or CSV, say --format jsonl or csv")
 
 
 def read_batches(file: Any) -> Iterator[Any]:
@@ -54,7 +65,20 @@ def read_batches(file: Any) -> Iterator[Any]:
             rows = max(1, min(BATCH_ROWS, BATCH_BYTES * part.num_rows // max(1, part.total_byte_size)))
             yield from file.iter_batches(batch_size=rows, row_groups=[group], use_threads=False)
     except Exception as problem:
-        raise OSError(_first_line(problem)) from None
+        raise OSError(first_line(problem)) from None
+
+
+def pick(column: Any, rows: Sequence[int]) -> Any:
+    """Some rows of an array, in a new one. Of any type: Arrow can take from few, and join slices of all."""
+    return pyarrow().concat_arrays([column.slice(row, 1) for row in rows]) if rows else column.slice(0, 0)
+
+
+def join_rows(rows: Sequence[tuple[Any, int]], schema: Any) -> Any:
+    """One record batch of rows, each the record batch that it is in and its place there."""
+    pa = pyarrow()
+    columns = range(len(schema))
+    joined = [pa.concat_arrays([batch.column(column).slice(row, 1) for batch, row in rows]) for column in columns]
+    return pa.RecordBatch.from_arrays(joined, schema=schema)
 
 
 def count_parquet(path: Path) -> int:
@@ -135,5 +159,5 @@ def _value(scalar: Any) -> Any:
         return (text if text.startswith("<") else text.replace(" ", "T")) + zone
 
 
-def _first_line(problem: BaseException) -> str:
+def first_line(problem: BaseException) -> str:
     return next(iter(str(problem).splitlines()), type(problem).__name__)

@@ -8,27 +8,42 @@ its verdicts and the input's rows are made into the journal again.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from safeguard_cli.errors import UsageError
+from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.files import draft, sha256, sweep
 from safeguard_cli.labelled import verdict_of
+from safeguard_cli.layouts import as_object, members
 from safeguard_cli.manifest import Foreign, Manifest, Refused, load, locked_beside
-from safeguard_cli.outputs import check_output, open_sink
-from safeguard_cli.parquet import BATCH_ROWS, open_parquet, pyarrow, read_batches
-from safeguard_cli.records import FORMATS, extension, open_source, unique_names
-from safeguard_cli.resume import START_OVER, check_beside, manifest_path, run_path, whole_lines
-from safeguard_cli.setup import Settings
+from safeguard_cli.outputs import open_sink, output_format
+from safeguard_cli.parquet import BATCH_BYTES, BATCH_ROWS, first_line, open_parquet, pick, pyarrow, read_batches
+from safeguard_cli.records import extension, unique_names
+from safeguard_cli.resume import (
+    START_OVER,
+    beside,
+    check_beside,
+    journal_path,
+    manifest_path,
+    not_ours,
+    run_path,
+    whole_lines,
+)
+from safeguard_cli.setup import Settings, open_input
+from safeguard_cli.target import kept_fields
 from safeguard_cli.terminal import note
+from safeguard_cli.unchanged import check_unchanged
+from safeguard_cli.writable import Used, check_output, is_stream, real
 
 GROUP_ROWS, GROUP_BYTES = 1 << 16, 64 << 20  # a row group is the last of: so many rows, so many bytes
 EXTRA = "_extra"
@@ -38,42 +53,48 @@ _Columns = tuple[int, list[Any]]  # so many rows of all columns; there may be no
 
 def parquet_target(settings: Settings) -> Path | None:
     """The Parquet file that a run is to write, None when its output is another: OUT's extension, else the input's."""
-    comes = (settings.format or extension(Path(settings.input))) == "parquet"
+    comes = _from_file_of_parquet(settings)
     if settings.output is None:
         path = Path(settings.input)
         return path.with_name(f"{path.stem}.labels.parquet") if comes and sys.stdout.isatty() else None
     out = Path(settings.output)
-    if settings.output == "-" or out.suffix.lower() == ".gz" or (out.exists() and not out.is_file()):
+    if settings.output == "-" or is_stream(out):
         return None
-    return out if extension(out) == "parquet" or (comes and extension(out) not in FORMATS) else None
+    return out if output_format(out, "parquet" if comes else "jsonl") == "parquet" else None
 
 
-def journal_path(output: Path) -> Path:
-    """The JSONL output that a Parquet output is made from."""
-    return output.with_name(output.name + ".rows.jsonl")
+def _from_file_of_parquet(settings: Settings) -> bool:
+    return settings.input != "-" and (settings.format or extension(Path(settings.input))) == "parquet"
 
 
-def label_to_parquet(settings: Settings, output: Path, label: Callable[[Settings], int]) -> int:
-    """Run `label` on the journal and turn it into `output`. Returns the exit code."""
+def label_to_parquet(settings: Settings, output: Path, read: Sequence[Used], label: Callable[[Settings], int]) -> int:
+    """Run `label` on the journal and turn it into `output`, which is none of the files that are `read`.
+
+    Returns the exit code.
+    """
     pyarrow()
     if settings.only:
         raise UsageError("--only leaves rows out, and a Parquet output has them all: filter it when it is read")
+    check_output(output, read, beside(output, "parquet"))
+    if settings.csv_safe:
+        raise UsageError("--csv-safe has no effect: the output is not CSV")
     journal = journal_path(output)
     inner = replace(settings, output=str(journal))
-    check_output(output, None if settings.input == "-" else Path(settings.input))
+    before = None
+    if _from_file_of_parquet(settings):
+        _check_types(settings)
+        before = Path(settings.input).stat()
     if settings.dry_run:
         return label(inner)
     _check_beside(output, journal)
-    with locked_beside(output, run_path(journal)):
-        sweep(output, manifest_path(output))
+    with locked_beside(real(output), run_path(journal)):
+        sweep(real(output), manifest_path(output))
         with _reopened(settings, output, journal):
             code = label(inner)
         done = load(manifest_path(journal))
         assert done is not None and done.result is not None
         if not _is_made_from(output, done):
-            with draft(output) as new:
-                _convert(settings, done, journal, new.path)
-                new.publish()
+            _make(settings, done, journal, output, before)
             _describe(done, output)
         _remove(journal)
     if not settings.quiet:
@@ -91,6 +112,22 @@ def _check_beside(output: Path, journal: Path) -> None:
         raise Foreign(journal)
 
 
+def _make(settings: Settings, done: Manifest, journal: Path, output: Path, before: os.stat_result | None) -> None:
+    """Turn the journal into the output. SafeguardError when it cannot be, or when the input has changed meanwhile."""
+    try:
+        with draft(real(output)) as new:
+            _convert(settings, done, journal, new.path)
+            if before:  # the rows' own columns were read once more
+                now, reopen = Path(settings.input).stat, partial(open_input, settings)
+                check_unchanged(settings.input, before, now, reopen, done.rows, done.input_sha256)
+            new.publish()
+    except (OSError, pyarrow().ArrowException) as problem:
+        raise SafeguardError(
+            f"{output}: cannot be written: {getattr(problem, 'strerror', None) or first_line(problem)};"
+            f" the labels are in {journal}, and the same command goes on from there"
+        ) from problem
+
+
 @contextmanager
 def _reopened(settings: Settings, output: Path, journal: Path) -> Iterator[None]:
     """The journal of an output that is finished, made again; it goes away where the run refuses it."""
@@ -99,7 +136,7 @@ def _reopened(settings: Settings, output: Path, journal: Path) -> Iterator[None]
         return
     done = load(manifest_path(output))
     if done is None or done.result is None:
-        raise Refused(f"{output} exists and is not an output of safeguard's that can be continued; {START_OVER}")
+        raise Refused(not_ours(output))
     if (output.stat().st_size, sha256(output)) != (done.output_bytes, done.result["output_sha256"]):
         raise Refused(f"{output} was changed after it was finished; {START_OVER}")
     if settings.input == "-":
@@ -118,13 +155,7 @@ def _unpack(settings: Settings, done: Manifest, output: Path, journal: Path) -> 
     names, kept = list(done.decides["policies"]), done.decides["output"]
     with draft(journal) as new:
         with (
-            open_source(
-                settings.input,
-                format=settings.format,
-                encoding=settings.encoding,
-                max_row_bytes=settings.max_row_bytes,
-                shard=settings.shard,
-            ) as source,
+            open_input(settings) as source,
             open_parquet(output) as file,
             open_sink(new.path, source=source, format="jsonl", names=names, columns=(), keep=kept["keep"]) as sink,
         ):
@@ -168,11 +199,13 @@ def _convert(settings: Settings, done: Manifest, journal: Path, part: Path) -> N
         pa.field(name, _verdict_type(policy["labels"], done.decides["output"]["columns"]))
         for name, policy in done.decides["policies"].items()
     ]
-    if (settings.format or extension(Path(settings.input))) == "parquet":
+    names = tuple(done.decides["policies"])
+    own: Iterator[_Columns]
+    if _from_file_of_parquet(settings):
         schema, own = _from_parquet(settings, done.decides["output"]["keep"])
     else:
-        schema, own = _from_journal(journal, {field.name for field in ours})
-    rows = map(orjson.loads, whole_lines(journal, "jsonl"))
+        schema, own = _from_journal(journal, names)
+    rows = (verdicts for _, verdicts in _rows(journal, names))
     whole = pa.schema([*schema, *ours], metadata=schema.metadata)
 
     def batches() -> Iterator[Any]:
@@ -223,7 +256,25 @@ def _filled(verdict: Mapping[str, Any]) -> Mapping[str, Any]:
     return verdict if "error" in verdict else {"windows": 1, "truncated": False, **verdict}
 
 
-def _from_parquet(settings: Settings, keep: Sequence[str] | None) -> tuple[Any, Iterator[_Columns]]:
+def _check_types(settings: Settings) -> None:
+    """UsageError when a column of the input could not be written again: tried before anything is labelled."""
+    pa = pyarrow()
+    schema, own = _from_parquet(settings, kept_fields(settings))
+    columns = [pa.array([], field.type) for field in schema]
+    with suppress(SafeguardError):  # a damaged file gives its whole rows first
+        _, columns = next(own, (0, columns))
+    own.close()
+    for field, column in zip(schema, columns, strict=True):
+        try:
+            pa.parquet.write_table(pa.table([column], pa.schema([field])), pa.BufferOutputStream())
+        except (OSError, pa.ArrowException) as problem:
+            raise UsageError(
+                f"{settings.input}: its column {field.name!r} of type {field.type} cannot be written to Parquet"
+                f" ({first_line(problem)}): leave it out with --keep, or name the output *.jsonl"
+            ) from None
+
+
+def _from_parquet(settings: Settings, keep: Sequence[str] | None) -> tuple[Any, Generator[_Columns, None, None]]:
     """The rows' own columns as they are in the input, types and all."""
     pa = pyarrow()
     file = open_parquet(Path(settings.input))
@@ -233,18 +284,21 @@ def _from_parquet(settings: Settings, keep: Sequence[str] | None) -> tuple[Any, 
     metadata = {key: value for key, value in (schema.metadata or {}).items() if key != b"huggingface"}
     part, parts = settings.shard
 
-    def columns() -> Iterator[_Columns]:
+    def columns() -> Generator[_Columns, None, None]:
         first = 0
         with file:
-            for batch in read_batches(file):
-                mine = pa.array([at for at in range(batch.num_rows) if (first + at) % parts == part - 1], pa.int64())
-                first += batch.num_rows
-                yield len(mine), [batch.column(at).take(mine) for at in kept]
+            try:
+                for batch in read_batches(file):
+                    mine = range((part - 1 - first) % parts, batch.num_rows, parts)
+                    first += batch.num_rows
+                    yield len(mine), [batch.column(at) if parts == 1 else pick(batch.column(at), mine) for at in kept]
+            except OSError as problem:
+                raise SafeguardError(f"{settings.input}: reading failed: {problem}") from problem
 
     return pa.schema([schema.field(at) for at in kept], metadata=metadata), columns()
 
 
-def _from_journal(journal: Path, ours: set[str]) -> tuple[Any, Iterator[_Columns]]:
+def _from_journal(journal: Path, policies: Sequence[str]) -> tuple[Any, Iterator[_Columns]]:
     """The rows' own fields as columns: those of the first row that could be read, of the type that all values have.
 
     What the first row lacks stands in `_extra` as JSON, and so does a line that could not be read.
@@ -253,37 +307,61 @@ def _from_journal(journal: Path, ours: set[str]) -> tuple[Any, Iterator[_Columns
     names: tuple[str, ...] = ()
     kinds: dict[str, set[str]] = {}
     extra = False
-    for row in _own_fields(journal, ours):
+    for row, _ in _rows(journal, policies):
         if not names and not set(row) <= {"_line", "_raw"}:
-            names = tuple(row)
+            names = tuple(name for name in row if name not in policies)
         for name, value in row.items():
             extra = extra or name not in names
             kinds.setdefault(name, set()).add(_kind(value))
     types = {name: _column_type(kinds[name] - {"null"}) for name in names}
-    spare = [pa.field(unique_names([*names, EXTRA])[-1], pa.string())] if extra else []
+    spare = [pa.field(unique_names([*names, *policies, EXTRA])[-1], pa.string())] if extra else []
 
     def columns() -> Iterator[_Columns]:
-        rows = _own_fields(journal, ours)
-        while batch := list(islice(rows, BATCH_ROWS)):
+        for batch in _batches(row for row, _ in _rows(journal, policies)):
             arrays = [pa.array([_cell(row.get(name), kind) for row in batch], kind) for name, kind in types.items()]
             rest = [{name: value for name, value in row.items() if name not in types} for row in batch if spare]
-            arrays += [pa.array([_cell(more or None, field.type) for more in rest], field.type) for field in spare]
+            arrays += [pa.array([as_object(more) or None for more in rest], field.type) for field in spare]
             yield len(batch), arrays
 
     return pa.schema([*(pa.field(*column) for column in types.items()), *spare]), columns()
 
 
-def _own_fields(journal: Path, ours: set[str]) -> Iterator[dict[str, Any]]:
+def _rows(journal: Path, policies: Sequence[str]) -> Iterator[tuple[dict[str, bytes], dict[str, Any]]]:
+    """Each row's own fields, as the JSON text of their values, and its verdicts, which are the last members.
+
+    Parsing the values would lose what JSON has and Python's or Arrow's types have not. Of a key that comes twice the
+    last value counts, as for whoever reads JSON.
+    """
     for line in whole_lines(journal, "jsonl"):
-        yield {name: value for name, value in orjson.loads(line).items() if name not in ours}
+        found = [(name, value) for name, _, value in members(line)]
+        own = len(found) - len(policies)
+        yield dict(found[:own]), {name: orjson.loads(value) for name, value in found[own:]}
 
 
-def _kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 1 << 53:
-        return "long" if -(1 << 63) <= value < 1 << 63 else "other"
-    return type(value).__name__
+def _batches(rows: Iterator[dict[str, bytes]]) -> Iterator[list[dict[str, bytes]]]:
+    """The rows in lists of at most BATCH_ROWS, and of a size that Arrow's strings can hold."""
+    batch: list[dict[str, bytes]] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += sum(map(len, row.values()))
+        if len(batch) == BATCH_ROWS or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _kind(value: bytes) -> str:
+    """What a JSON value is; `long` where doubles would round it, `other` where no number type holds it."""
+    first = value[:1]
+    if first in b'"{[ntf':
+        return {b'"': "text", b"n": "null", b"t": "bool", b"f": "bool"}.get(first, "nested")
+    if not value.lstrip(b"-").isdigit():
+        return "float" if math.isfinite(float(value)) else "other"
+    if len(value) > len("-9223372036854775808") or not -(1 << 63) <= int(value) < 1 << 63:
+        return "other"
+    return "long" if abs(int(value)) > 1 << 53 else "int"
 
 
 def _column_type(kinds: set[str]) -> Any:
@@ -296,7 +374,9 @@ def _column_type(kinds: set[str]) -> Any:
     return pa.float64() if kinds and kinds <= {"int", "float"} else pa.string()
 
 
-def _cell(value: Any, kind: Any) -> Any:
-    if value is None or isinstance(value, str) or kind != pyarrow().string():
-        return value
-    return orjson.dumps(value).decode()
+def _cell(value: bytes | None, kind: Any) -> Any:
+    if value is None or value == b"null":
+        return None
+    if kind == pyarrow().string() and value[:1] != b'"':
+        return value.decode()
+    return orjson.loads(value)

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from safeguard_cli.errors import UsageError
+from safeguard_cli.front_matter import PolicyFile, UnreadableError, read_policy_file
 
 DEFAULT_LABELS = ("0", "1")
 DEFAULT_VIOLATES = ("1",)
 MAX_LABEL_BYTES = 200
 _NAME = re.compile(r"[a-z0-9_-]+")
-_FRONT_MATTER = re.compile(r"\A---[ \t]*\r?\n(.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
-_KEYS = {"name", "description", "labels", "violates"}
+
+
+class PolicyFault(UsageError):
+    """What is wrong in a policy, and of which key."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(reason)
+        self.key = key
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +42,33 @@ class Policy:
     description: str = ""
 
     def __post_init__(self) -> None:
+        """Raise PolicyFault for what cannot be meant."""
         if not _NAME.fullmatch(self.name):
-            raise UsageError(f"policy name {self.name!r}: use lower-case letters, digits, - and _ only (or pass --as)")
+            raise PolicyFault(
+                "name", f"policy name {self.name!r}: use lower-case letters, digits, - and _ only (or pass --as)"
+            )
         if not self.text.strip():
-            raise UsageError(f"policy {self.name} holds no text for the model to read")
+            raise PolicyFault("text", f"policy {self.name} holds no text for the model to read")
         if len(self.labels) < 2:
-            raise UsageError(
-                f"policy {self.name} has {len(self.labels)} label; give at least two (labels: or --labels)"
+            raise PolicyFault(
+                "labels", f"policy {self.name} has {len(self.labels)} label; give at least two (labels: or --labels)"
             )
         if len(set(self.labels)) < len(self.labels):
-            raise UsageError(f"policy {self.name} names a label twice: {', '.join(self.labels)}")
+            raise PolicyFault("labels", f"policy {self.name} names a label twice: {', '.join(self.labels)}")
         for label in self.labels:
             if not label or len(label.encode("utf-8", "surrogatepass")) > MAX_LABEL_BYTES or not label.isprintable():
-                raise UsageError(f"policy {self.name}: label {label[:40]!r} is empty, too long or not printable")
+                raise PolicyFault(
+                    "labels", f"policy {self.name}: label {label[:40]!r} is empty, too long or not printable"
+                )
         if unknown := [v for v in self.violates if v not in self.labels]:
-            raise UsageError(f"policy {self.name}: violates names {unknown[0]!r}, not one of {', '.join(self.labels)}")
+            raise PolicyFault(
+                "violates",
+                f"policy {self.name}: violates names {unknown[0]!r}, not one of {', '.join(self.labels)}",
+            )
         if not self.violates:
-            raise UsageError(f"policy {self.name}: no label violates; name at least one (violates: or --violates)")
+            raise PolicyFault(
+                "violates", f"policy {self.name}: no label violates; name at least one (violates: or --violates)"
+            )
 
     @property
     def sha256(self) -> str:
@@ -78,6 +94,23 @@ def builtin_policies() -> dict[str, Path]:
     return {file.stem: file for file in sorted(folder.glob("*.md"))} if folder else {}
 
 
+def find_policy(name_or_path: str) -> Path:
+    """Return the file of a built-in policy's name, or of a path; whether there is one is not known yet."""
+    return builtin_policies().get(name_or_path, Path(name_or_path))
+
+
+def read_policy(name_or_path: str) -> PolicyFile:
+    """Read the file of a policy. Raises UnreadableError where there is none, PolicyError for its content."""
+    path = find_policy(name_or_path)
+    try:
+        return read_policy_file(path)
+    except FileNotFoundError:
+        known = builtin_policies()
+        near = get_close_matches(name_or_path.casefold().removesuffix(".md"), known, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else f" ({', '.join(known) or 'none'})"
+        raise UnreadableError(f"no policy {name_or_path!r}: not a file, and not built in{hint}") from None
+
+
 def load_policy(
     name_or_path: str,
     *,
@@ -89,55 +122,40 @@ def load_policy(
 
     Raises UsageError naming the file and what is wrong in it.
     """
-    builtin = builtin_policies()
-    path = builtin.get(name_or_path, Path(name_or_path))
-    try:
-        source = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        known = ", ".join(builtin) or "none"
-        raise UsageError(f"no policy {name_or_path!r}: not a file, and not built in ({known})") from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UsageError(f"cannot read the policy {path}: {reason}") from None
-    front, text = _split(source, path)
-    name = rename or front.get("name") or re.sub(r"[^a-z0-9_-]+", "-", path.stem.lower()).strip("-")
-    chosen = tuple(labels) if labels else _strings(front, "labels", path) or DEFAULT_LABELS
-    bad = tuple(violates) if violates else _strings(front, "violates", path)
+    return make_policy(read_policy(name_or_path), labels=labels, violates=violates, rename=rename)
+
+
+def make_policy(
+    file: PolicyFile,
+    *,
+    labels: Sequence[str] | None = None,
+    violates: Sequence[str] | None = None,
+    rename: str | None = None,
+) -> Policy:
+    """Return the policy in a file that was read; what is given here wins. Raises UsageError as load_policy does."""
+    name = rename or str(file.front.get("name", "")) or name_of(file)
+    chosen = tuple(labels or file.front.get("labels", DEFAULT_LABELS))
+    bad = tuple(violates or file.front.get("violates", ()))
     if not bad:
         if not set(DEFAULT_VIOLATES) <= set(chosen):
-            raise UsageError(
+            raise file.error(
                 f"policy {name}: say which of its labels violate ({', '.join(chosen)}):"
-                " `violates: [...]` in its front matter, or --violates"
+                " `violates: [...]` in its front matter, or --violates",
+                "labels",
             )
         bad = DEFAULT_VIOLATES
-    description = front.get("description") or ""
-    if not isinstance(name, str) or not isinstance(description, str):
-        raise UsageError(f"{path}: `name` and `description` in the front matter must be text")
-    return Policy(name, text, chosen, bad, description)
-
-
-def _split(source: str, path: Path) -> tuple[dict[str, Any], str]:
-    """Front matter and body. Scalars stay strings (BaseLoader), so that a label `no` or `1` is what it looks like."""
-    found = _FRONT_MATTER.match(source)
-    if not found:
-        return {}, source.strip("\r\n")
     try:
-        front = yaml.load(found[1], Loader=yaml.BaseLoader) or {}
-    except (yaml.YAMLError, RecursionError) as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", 0) + 2
-        raise UsageError(
-            f"{path}, line {line}: the front matter is not YAML: {getattr(error, 'problem', error)}"
-        ) from None
-    if not isinstance(front, dict):
-        raise UsageError(f"{path}, line 2: the front matter must be `key: value` lines")
-    if unknown := sorted(set(front) - _KEYS):
-        raise UsageError(f"{path}: unknown key {unknown[0]!r} in the front matter (known: {', '.join(sorted(_KEYS))})")
-    return front, source[found.end() :].strip("\r\n")
+        return Policy(name, file.text, chosen, bad, str(file.front.get("description", "")))
+    except PolicyFault as fault:
+        if {"name": rename, "labels": labels, "violates": violates}.get(fault.key):
+            raise  # the command line is wrong, not the file
+        raise file.error(str(fault), fault.key) from None
 
 
-def _strings(front: dict[str, Any], key: str, path: Path) -> tuple[str, ...]:
-    value = front.get(key, [])
-    items = [value] if isinstance(value, str) else value
-    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
-        raise UsageError(f"{path}: `{key}` must be a list of labels, such as [ham, spam]")
-    return tuple(items)
+def name_of(file: PolicyFile) -> str:
+    """Return the policy's name after its file's. Raises UsageError where no letter or digit of it can stand in one."""
+    plain = unicodedata.normalize("NFKD", file.path.stem.lower())
+    name = re.sub(r"[^a-z0-9_-]+", "-", "".join(c for c in plain if not unicodedata.combining(c))).strip("-")
+    if not name:
+        raise file.error("no name can be made of the file's: write `name: …` into its front matter, or use --as")
+    return name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -14,9 +14,10 @@ from rich.text import Text
 
 from safeguard_cli import errors
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.policy import Policy, builtin_policies, load_policy, mentions
+from safeguard_cli.front_matter import PolicyError, UnreadableError, split_lines
+from safeguard_cli.policy import Policy, builtin_policies, load_policy, make_policy, mentions, read_policy
 from safeguard_cli.rationale import CODE
-from safeguard_cli.terminal import note, safe, show
+from safeguard_cli.terminal import fail, note, safe, show
 
 BEST_TOKENS = (400, 600)  # what the model's makers say reads best
 SLACK = 0.1  # the count is an estimate: the real vocabulary comes with the real model only
@@ -65,42 +66,34 @@ def tokens(text: str) -> int:
 
 
 def check(name_or_path: str) -> tuple[Path, list[Finding]]:
-    """Lint a policy; returns its path and what was found, by line. Raises UsageError when there is no such file."""
-    path = builtin_policies().get(name_or_path, Path(name_or_path))
-    if not path.is_file():
-        load_policy(name_or_path)  # says what is wrong, and what is built in
+    """Lint a policy; return its path and what was found, by line. Raises UnreadableError when there is no such file."""
     try:
-        policy = load_policy(name_or_path)
-    except UsageError as problem:
-        at = re.search(r", line (\d+):", str(problem))
-        return path, [Finding(int(at[1]) if at else 1, str(problem))]
-    source = path.read_text(encoding="utf-8-sig").replace("\r\n", "\n")
-    first = source.count("\n", 0, source.rindex(policy.text.replace("\r\n", "\n"))) + 1
-    lines = list(_lines(policy.text, first))
-    front = {key: _line_of(source, f"{key}:") for key in ("labels", "description")}
+        file = read_policy(name_or_path)
+        policy = make_policy(file)
+    except UnreadableError:
+        raise
+    except PolicyError as problem:
+        return problem.path, [Finding(problem.line or 1, problem.reason)]
+    lines = list(_lines(split_lines(file.text), file.first))
     found = [
         *_sections(lines),
-        *_labels(policy, front["labels"]),
+        *_labels(policy, file.at.get("labels", 1), file.at.get("violates", 1)),
         *_rules(lines),
         *_examples(policy, lines),
-        *_words(lines, source),
-        *_length(policy, first),
+        *_words(lines, file.lines),
+        *_length(policy, file.first),
     ]
     if not policy.description:
-        found.append(Finding(1, "no description: in the front matter: say in a line what this policy finds"))
-    return path, sorted(set(found))
+        found.append(Finding(1, "no description in the front matter: say in one line what this policy finds"))
+    return file.path, sorted(set(found))
 
 
-def _lines(text: str, first: int) -> Iterator[_Line]:
+def _lines(texts: Iterable[str], first: int) -> Iterator[_Line]:
     section = ""
-    for number, line in enumerate(text.splitlines(), first):
-        if heading := _HEADING.match(line):
+    for number, text in enumerate(texts, first):
+        if heading := _HEADING.match(text):
             section = heading[1]
-        yield _Line(number, line, section)
-
-
-def _line_of(source: str, key: str) -> int:
-    return next((n for n, line in enumerate(source.splitlines(), 1) if line.startswith(key)), 1)
+        yield _Line(number, text, section)
 
 
 def _under(lines: Sequence[_Line], section: str) -> list[_Line]:
@@ -118,7 +111,9 @@ def _sections(lines: Sequence[_Line]) -> Iterator[Finding]:
             yield Finding(under[0].number, f"the section with {section} is empty")
 
 
-def _labels(policy: Policy, line: int) -> Iterator[Finding]:
+def _labels(policy: Policy, line: int, violates: int) -> Iterator[Finding]:
+    if set(policy.violates) == set(policy.labels):
+        yield Finding(violates, "every label violates; one must be left for what is safe")
     for label in policy.labels:
         if not mentions(policy.text, label):
             yield Finding(line, f"the label {label!r} is never mentioned in the text")
@@ -154,7 +149,9 @@ def _examples(policy: Policy, lines: Sequence[_Line]) -> Iterator[Finding]:
     if not under:
         return
     if not EXAMPLES[0] <= len(items) <= EXAMPLES[1]:
-        yield Finding(under[0].number, f"{len(items)} examples; {EXAMPLES[0]} to {EXAMPLES[1]} near the boundary help")
+        yield Finding(
+            under[0].number, f"{_count(len(items), 'example')}; {EXAMPLES[0]} to {EXAMPLES[1]} near the boundary help"
+        )
     shown = set()
     for line in items:
         named = {label for label in policy.labels if mentions(line.text, label)}
@@ -167,14 +164,14 @@ def _examples(policy: Policy, lines: Sequence[_Line]) -> Iterator[Finding]:
         yield Finding(under[0].number, "no example is safe: show what looks like a violation and is none")
 
 
-def _words(lines: Sequence[_Line], source: str) -> Iterator[Finding]:
+def _words(lines: Sequence[_Line], whole: Sequence[str]) -> Iterator[Finding]:
     examples = {line.number for line in _under(lines, "examples")}
     for line in lines:
         if line.number in examples:
             continue
         for word in _VAGUE.findall(re.sub(r'"[^"]*"', "", line.text)):
             yield Finding(line.number, f"{word!r} is vague: say what a reader would see in the text")
-    for number, text in enumerate(source.splitlines(), 1):
+    for number, text in enumerate(whole, 1):
         if marker := _MARKER.search(text):
             yield Finding(number, f"{marker[0]} spells a control token; to the model it is plain text that misleads")
         if re.search(r"\bTODO\b", text):
@@ -184,20 +181,33 @@ def _words(lines: Sequence[_Line], source: str) -> Iterator[Finding]:
 def _length(policy: Policy, first: int) -> Iterator[Finding]:
     count, (least, most) = tokens(policy.text), BEST_TOKENS
     if not least * (1 - SLACK) <= count <= most * (1 + SLACK):
-        yield Finding(first, f"about {count:,} tokens; {least} to {most} read best")
+        yield Finding(first, f"about {_count(count, 'token')}; {least} to {most} read best")
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}" + "s" * (number != 1)
 
 
 def check_command(names: Sequence[str]) -> int:
-    """Run `safeguard policy check`: findings as FILE:LINE: MESSAGE on standard output; exit 5 when there are any."""
-    failed = 0
+    """Run `safeguard policy check`: findings as FILE:LINE: MESSAGE on standard output; exit 5 when there are any.
+
+    A file that is not there, which is exit 2, does not keep the others from being checked.
+    """
+    code = errors.OK
     for name in names:
-        path, findings = check(name)
+        try:
+            path, findings = check(name)
+        except UnreadableError as problem:
+            fail(str(problem))
+            code = errors.USAGE
+            continue
         for finding in findings:
             print(safe(f"{path}:{finding.line}: {finding.message}"))
-        failed += bool(findings)
         if not findings:
-            note(f"{path}: fine")
-    return errors.CHECK_FAILED if failed else errors.OK
+            note(f"{path}: nothing found")
+        elif code == errors.OK:
+            code = errors.CHECK_FAILED
+    return code
 
 
 def list_command() -> int:
@@ -210,18 +220,18 @@ def list_command() -> int:
         labels = Text(", ").join(Text(label, "red" if label in policy.violates else "") for label in policy.labels)
         table.add_row(policy.name, labels, f"{tokens(policy.text)}", policy.description)
     show(table)
-    note("tokens are about; labels that violate are red at a terminal")
+    note("token counts are estimates; labels that violate are red at a terminal")
     return errors.OK
 
 
 def show_command(name: str) -> int:
     """Run `safeguard policy show`: the file as it is, made harmless at a terminal."""
-    load_policy(name)
-    source = builtin_policies().get(name, Path(name)).read_bytes()
+    file = read_policy(name)
+    make_policy(file)
     if sys.stdout.isatty():
-        print(safe(source.decode("utf-8-sig"), keep_newlines=True), end="")
+        print(safe("\n".join(file.lines), keep_newlines=True), end="")
     else:
-        sys.stdout.buffer.write(source)
+        sys.stdout.buffer.write(file.data)
     return errors.OK
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
@@ -17,6 +20,15 @@ import orjson
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.lines import READ_ERRORS, File, Lines, Stream, utf8_chunks
 from safeguard_cli.parquet import count_parquet, open_parquet, parquet_lines
+from safeguard_cli.sniff import (
+    BARE_CR,
+    delimiter_of,
+    refuse_csv_in_tsv,
+    refuse_json_in_csv,
+    refuse_json_values,
+    refuse_lines_without_header,
+    sep_delimiter,
+)
 from safeguard_cli.verdict import ErrorCode, RowError
 
 Format = Literal["jsonl", "csv"]
@@ -24,6 +36,7 @@ Shard = tuple[int, int]  # (k, n): of every n rows the k-th, k from 1
 
 MAX_ROW_BYTES = 64 << 20
 SAMPLE_ROWS, SAMPLE_BYTES = 100, 4 << 20  # what is looked at of an input before it is read: the last of both
+_SEEN_LINES = 11  # lines that are looked at to tell what a header is
 _LISTED = 40  # names of fields in an error
 _AHEAD_ROWS = 1000  # how many rows are read for that, unreadable ones among them
 FORMATS: Mapping[str, tuple[Format, str | None]] = {
@@ -33,6 +46,7 @@ FORMATS: Mapping[str, tuple[Format, str | None]] = {
     "tsv": ("csv", "\t"),
     "parquet": ("jsonl", None),  # its rows come as JSON lines
 }
+_LONG_NUMBER = re.compile(rb"\d{19}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +65,35 @@ class Record:
     error: RowError | None = None
     cells: tuple[str, ...] = ()
 
+    @property
+    def blank(self) -> bool:
+        """Whether the row was read and holds nothing: every value is empty, white space or null."""
+        return self.error is None and self.fields is not None and all(map(is_blank, self.fields.values()))
+
 
 class Source:
     """An open input: iterate it once for its Records, in a `with` block. Made by `open_source`.
 
-    When reading fails on the way (a gzip file cut short, a disk error), every row before comes out first, and then
-    the iteration raises a SafeguardError.
+    When reading fails on the way (a gzip file cut short, a disk error), every whole row before comes out first, and
+    then the iteration raises a SafeguardError.
     """
 
     def __init__(
-        self, file: File, chunks: Iterator[bytes], limit: int, format: str | None, shard: Shard = (1, 1)
+        self,
+        file: File,
+        chunks: Iterator[bytes],
+        limit: int,
+        format: str | None,
+        shard: Shard = (1, 1),
+        *,
+        by_name: bool = False,
+        above: int = 0,
     ) -> None:
         self.name = file.name
         self.path = file.path  # None for a pipe or a stream
         self.total_bytes = file.size  # None for a pipe
+        self.state = file.state  # of a file, when it was opened
+        self.now, self.again = file.now, file.again
         self.line_ending = "\n"
         self.delimiter = ","
         self.header: tuple[str, ...] = ()  # a CSV's column names as written, duplicates included
@@ -80,12 +109,18 @@ class Source:
         self._taken = False  # the first row has come out: the sample is what it is
         self._reached = 0  # the last line that a quoted CSV cell took in
         self._doomed = 0  # up to this line, a line that begins inside quotes is known to lead nowhere
+        for _ in range(above):
+            self._lines.next()
+        first = next(iter(self._lines.peek()), b"").removeprefix(codecs.BOM_UTF8)
+        sniffed = format is None
         if format is None:
-            line = self._lines.peek(lambda line: not line.isspace()).lstrip()
-            format = "jsonl" if line[:1] in (b"{", b"[") else "tsv" if line.count(b"\t") > line.count(b",") else "csv"
+            start = first.lstrip()
+            format = "jsonl" if start[:1] in (b"{", b"[") else "tsv" if _more_tabs(first) else "csv"
         self.format, delimiter = FORMATS[format]
         if self.format == "csv":
-            self._read_header(delimiter)
+            self._read_header(first, delimiter, sniffed, by_name)
+        elif first:
+            refuse_json_values(self.name, first, self._second)
         self._rows = self._jsonl() if self.format == "jsonl" else self._csv()
 
     def __enter__(self) -> Source:
@@ -171,8 +206,13 @@ class Source:
 
     def _jsonl_lines(self) -> Iterator[bytes]:
         while line := self._lines.next():
-            if not line.isspace():
+            if self._lines.torn:
+                return self._break_off(self._lines.number)
+            line = line.removeprefix(codecs.BOM_UTF8)  # files put together have marks in the middle
+            if line.strip():
                 yield line.rstrip(b"\r\n")
+            else:
+                self._lines.skip_blank(b" \t\r\n\v\f")
 
     def _jsonl(self) -> Iterator[Record]:
         for index, raw in enumerate(self._jsonl_lines()):
@@ -183,40 +223,68 @@ class Source:
             try:
                 fields = orjson.loads(raw)
             except orjson.JSONDecodeError as problem:
-                # To orjson, invalid UTF-8 is bad JSON, and so are NaN, Infinity and lone surrogates.
-                error = _bad_encoding(raw, line) or _error("bad_json", line, f"{problem.msg} (column {problem.colno})")
-                yield Record(index, line, raw, None, error)
+                yield Record(index, line, raw, None, _bad_encoding(raw, line) or _bad_json(problem, line))
                 continue
-            if type(fields) is dict:
-                yield Record(index, line, raw, fields)
-            else:
+            if type(fields) is not dict:
                 yield Record(index, line, raw, None, _error("bad_row", line, "the JSON value is no object"))
+                continue
+            if _LONG_NUMBER.search(raw):  # orjson makes a float of an integer beyond 64 bits
+                with suppress(ValueError, RecursionError):
+                    fields = json.loads(raw)
+            yield Record(index, line, raw, fields)
 
-    def _read_header(self, delimiter: str | None) -> None:
-        line = self._lines.peek(lambda line: bool(line.strip(b"\r\n")))
+    def _second(self) -> bytes:
+        """The second line that is not blank, waited for."""
+        return [*self._lines.peek(2), b"", b""][1]
+
+    def _following(self) -> list[bytes]:
+        """The lines after the first, as far as they are looked at."""
+        return self._lines.peek(_SEEN_LINES)[1:]
+
+    def _read_header(self, line: bytes, delimiter: str | None, sniffed: bool, by_name: bool) -> None:
+        if hint := sep_delimiter(line):
+            while not self._lines.next().strip(codecs.BOM_UTF8 + b" \t\r\n"):
+                pass
+            line, delimiter = next(iter(self._lines.peek()), b""), hint
+        refuse_json_in_csv(self.name, line, self._second)
+        if delimiter == "\t" and by_name:
+            refuse_csv_in_tsv(self.name, line)
         self.line_ending = "\r\n" if line.endswith(b"\r\n") else "\n"
-        self.delimiter = delimiter or _delimiter(line)
-        header = next(self._csv(), None)
+        self.delimiter = delimiter or delimiter_of(line, self._following)
+        rows = self._csv()
+        header = next(rows, None)
+        while header is not None and header.error is None and not any(cell.strip() for cell in header.cells):
+            header = next(rows, None)  # rows of commas that a spreadsheet left above its header
         if header is None:
             return
         if header.error is not None:
-            hint = "; is there another --encoding?" if header.error.code == "bad_encoding" else ""
+            hint = "; is there another --encoding, such as cp1252?" if header.error.code == "bad_encoding" else ""
             raise UsageError(f"{self.name}: the header cannot be read: {header.error.message}{hint}")
         if any("\r" in name for name in header.cells):
-            raise UsageError(f"{self.name}: lines end in a bare CR; convert them first: tr '\\r' '\\n' < OLD > NEW")
+            raise UsageError(f"{self.name}: {BARE_CR}")
+        if any("\0" in name for name in header.cells):
+            raise UsageError(f"{self.name}: the header holds NUL characters, so this is no text in this --encoding")
+        if sniffed and not hint:
+            refuse_lines_without_header(self.name, header.cells, line, lambda: self._lines.peek(_SEEN_LINES))
         self.header, self.names = header.cells, unique_names(header.cells)
 
     def _csv(self) -> Iterator[Record]:
         index = -1
         while first := self._lines.next():
+            first = first.removeprefix(codecs.BOM_UTF8)  # files put together have marks in the middle
             if not first.strip(b"\r\n"):
+                self._lines.skip_blank(b"\r\n")
                 continue
             index, line = index + 1, self._lines.number
+            if self._lines.torn:
+                return self._break_off(line)
             if self._lines.too_big:
                 yield Record(index, line, first, None, _too_big(line, self._limit))
                 continue
             self._reached, taken = line, bytearray(first)
             cells = split_cells(first.decode("utf-8", "replace"), self.delimiter, partial(self._next_line, taken))
+            if len(taken) <= self._limit and self._lines.broke_off(taken):
+                return self._break_off(line)
             if cells is None:
                 # Only this line is in error: the lines that the quote took in are read again, as rows of their own.
                 self._doomed = max(self._doomed, self._reached)
@@ -230,7 +298,7 @@ class Source:
                 line,
                 _chomp(bytes(taken)),
                 dict(zip(self.names, cells, strict=False)),
-                _bad_encoding(taken, line) or self._bad_cells(cells, line, whole=taken.endswith(b"\n")),
+                _bad_encoding(taken, line) or self._bad_cells(cells, line),
                 tuple(cells),
             )
 
@@ -247,9 +315,11 @@ class Source:
         taken += piece
         return piece.decode("utf-8", "replace") if len(taken) <= self._limit else ""
 
-    def _bad_cells(self, cells: list[str], line: int, whole: bool) -> RowError | None:
-        if self._stream.failure and not whole:
-            return _error("bad_row", line, "the input breaks off in this row")
+    def _break_off(self, line: int) -> None:
+        """Reading failed in the row that begins there: it is none, and comes whole when the input is whole again."""
+        self._lines.number = line - 1
+
+    def _bad_cells(self, cells: list[str], line: int) -> RowError | None:
         if self.names and any(cells[len(self.names) :]):
             # Most often a delimiter that was not quoted: the text may be cut or shifted, so its label would mislead.
             return _error("bad_row", line, f"{len(cells)} cells where the header has {len(self.names)}")
@@ -263,20 +333,22 @@ def open_source(
     encoding: str = "utf-8",
     max_row_bytes: int = MAX_ROW_BYTES,
     shard: Shard = (1, 1),
+    above: int = 0,
 ) -> Source:
     """Opens a file, `-` (standard input) or a binary stream that the caller owns; with `shard` for its rows only.
 
     `format` is jsonl, ndjson, csv, tsv or parquet; without it a file's extension decides, and a pipe's first bytes.
-    Gzip is known by its first bytes. UsageError when the input cannot be opened or is not what its name says.
+    Gzip is known by its first bytes. `above` lines stand above a CSV's header. UsageError when the input cannot be
+    opened or is not what its name says.
     """
     if format is not None and format not in FORMATS:
         raise UsageError(f"unknown format {format!r}: one of {', '.join(FORMATS)}")
     file = File(path)
+    by_name = format is None and file.path is not None
     try:
-        if format is None and file.path is not None:
+        if by_name:
+            assert file.path is not None
             format = extension(file.path)
-            if format not in FORMATS:
-                raise UsageError(f"{file.name}: unknown extension; --format says what it is: {', '.join(FORMATS)}")
         if format == "parquet":
             if file.path is None:
                 raise UsageError(f"{file.name}: Parquet has its index at the end and needs a file; save it to one")
@@ -284,12 +356,22 @@ def open_source(
             chunks = parquet_lines(parquet, unique_names(parquet.schema_arrow.names))
         else:
             chunks = utf8_chunks(file, encoding)
-        return Source(file, chunks, max_row_bytes, format, shard)
+            if by_name and format not in FORMATS:
+                raise _unknown_extension(file.name, Lines(Stream(chunks), max_row_bytes))
+        return Source(file, chunks, max_row_bytes, format, shard, by_name=by_name, above=above)
     except BaseException as problem:
         file.close()
         if isinstance(problem, READ_ERRORS):
             raise SafeguardError(f"{file.name}: cannot be read: {problem}") from problem
         raise
+
+
+def _unknown_extension(name: str, lines: Lines) -> UsageError:
+    line, following = [*lines.peek(2), b"", b""][:2]
+    refuse_json_values(name, line, lambda: following)
+    if line.lstrip().startswith(b"{"):
+        return UsageError(f"{name}: unknown extension; it looks like JSON lines: say --format jsonl")
+    return UsageError(f"{name}: unknown extension; --format says what it is: {', '.join(FORMATS)}")
 
 
 def count_rows(
@@ -371,21 +453,30 @@ def split_cells(text: str, delimiter: str, more: Callable[[], str]) -> list[str]
         at = end + 1
 
 
-def _delimiter(line: bytes) -> str:
-    unquoted = re.sub(rb'"[^"]*"', b"", line).decode("latin-1")
-    return max(",;\t|", key=unquoted.count)
+def _more_tabs(line: bytes) -> bool:
+    return line.count(b"\t") > line.count(b",")
+
+
+def is_blank(value: Any) -> bool:
+    """Return whether a value holds nothing: null, white space, or nothing but such."""
+    if isinstance(value, str):
+        return not value.strip()
+    if isinstance(value, dict):
+        return all(map(is_blank, value.values()))
+    return value is None or (isinstance(value, list) and all(map(is_blank, value)))
 
 
 def unique_names(names: Iterable[str]) -> tuple[str, ...]:
     """`a, a, b` as `a, a_2, b`."""
     taken = set(names := tuple(names))
     out: dict[str, None] = {}
+    last: dict[str, int] = {}  # by name, the number that it came to: lower ones are taken
     for name in names:
-        new, n = name, 1
+        new, n = name, last.get(name, 1)
         while new in out or (n > 1 and new in taken):
             n += 1
             new = f"{name}_{n}"
-        out[new] = None
+        out[new], last[name] = None, n
     return tuple(out)
 
 
@@ -398,6 +489,19 @@ def _chomp(text: AnyStr) -> AnyStr:
 
 def _error(code: ErrorCode, line: int, message: str) -> RowError:
     return RowError(code, f"line {line}: {message}")
+
+
+def _bad_json(problem: orjson.JSONDecodeError, line: int) -> RowError:
+    """What is wrong with a line; to orjson NaN, Infinity and lone surrogates are no JSON.
+
+    A number beyond a double and very deep nesting are JSON, but no reader of the output would take them either.
+    """
+    at = f"(column {problem.colno})"
+    if "infinity" in problem.msg:
+        return _error("bad_row", line, f"a number is beyond 1.8e308, the largest that can be read {at}")
+    if "depth" in problem.msg or "ecursion" in problem.msg:
+        return _error("bad_row", line, f"the JSON is nested deeper than 1,024 levels, the most that can be read {at}")
+    return _error("bad_json", line, f"{problem.msg} {at}")
 
 
 def _too_big(line: int, limit: int) -> RowError:

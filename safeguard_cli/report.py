@@ -21,15 +21,19 @@ import orjson
 from safeguard_cli import __version__, errors, metrics
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.evaluate import FIGURES, Measured, Wanted, measure, multi_policy_result, outcomes, policy_result
+from safeguard_cli.files import write
 from safeguard_cli.golden import gold_fields
 from safeguard_cli.labelled import Answers, Labelled, Labels, read_labels
+from safeguard_cli.manifest import Refused
 from safeguard_cli.policy import Policy
 from safeguard_cli.setup import Settings, load_policies
 from safeguard_cli.stress import policy_of, share_range
 from safeguard_cli.stress_figures import is_stress_test, stress_figures, trials
 from safeguard_cli.terminal import note, safe
+from safeguard_cli.writable import check_folder, check_output, is_stream, open_stream, real, used_by
 
 BINS = 20
+_TITLE_END = " · safeguard</title>"  # as templates/report.html has it
 SHOWN_CHARACTERS = 2000  # of a row's text
 WORST = 10  # rows of a stress test's family
 # Colours that the page's style sheet decides, so that charts follow its light and dark scheme. matplotlib knows only
@@ -48,15 +52,14 @@ def report(settings: Settings, wanted: Wanted, output: str | None, examples: int
     path = Path(settings.input)
     if not path.is_file():
         raise UsageError(f"{settings.input}: there is no such file")
+    target = Path(output) if output is not None else path.with_suffix(".html")
+    _check_target(target, settings)
     labels = read_labels(path, format=settings.format, encoding=settings.encoding)
     stressed = is_stress_test(labels)
     if stressed and not wanted.by:
         wanted = replace(wanted, by=("family",))
     measured = _gold(labels, settings, wanted)
     policies = load_policies(settings) if settings.policies else ()
-    target = Path(output or path.with_suffix(".html"))
-    if target.exists() and target.samefile(path):
-        raise UsageError(f"{target}: this is the output itself; write the report to another file")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("safeguard_cli"), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -86,12 +89,30 @@ def report(settings: Settings, wanted: Wanted, output: str | None, examples: int
         manifest=_manifest(labels),
     )
     try:
-        target.write_text(page, encoding="utf-8")
+        if is_stream(target):
+            with open_stream(target, used_by(settings)) as stream:
+                stream.write(page.encode())
+        else:
+            write(real(target), page.encode())
     except OSError as error:
         raise SafeguardError(f"{target}: cannot be written: {error.strerror}") from None
     if not settings.quiet:
         note(f"{target} is written; it opens in any browser, without a network")
     return errors.OK
+
+
+def _check_target(target: Path, settings: Settings) -> None:
+    """Refuse, before the work, a page that cannot be written, or that would replace what is no report of ours."""
+    if is_stream(target):
+        return
+    if target.suffix.lower() not in ("", ".html", ".htm"):
+        raise UsageError(f"{target}: a report is an HTML page; name it *.html")
+    check_output(target, used_by(settings))
+    check_folder(real(target))
+    if target.exists():
+        with target.open("rb") as file:
+            if _TITLE_END.encode() not in file.read(8192):
+                raise Refused(f"{target} exists and is not a report of safeguard: name another file with -o")
 
 
 def _gold(labels: Labels, settings: Settings, wanted: Wanted) -> Measured | None:

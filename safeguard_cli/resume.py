@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from safeguard_cli.layouts import unguard
 from safeguard_cli.manifest import Foreign, Manifest, Refused, changes, load
 from safeguard_cli.records import Record, split_cells
 from safeguard_cli.verdict import RowError, Verdict
@@ -50,6 +51,27 @@ def run_path(output: Path) -> Path:
 def manifest_path(output: Path) -> Path:
     """The manifest of a finished output."""
     return output.with_name(output.name + ".manifest.json")
+
+
+def journal_path(output: Path) -> Path:
+    """The JSONL output that a Parquet output is made from."""
+    return output.with_name(output.name + ".rows.jsonl")
+
+
+def beside(output: Path, format: str) -> tuple[Path, ...]:
+    """The files that stand beside an output of this format, while a run writes it or afterwards."""
+    if not output.name:
+        return ()
+    ours = (output, journal_path(output)) if format == "parquet" else (output,)
+    return (*ours[1:], *(path(each) for each in ours for path in (run_path, manifest_path)))
+
+
+def not_ours(output: Path) -> str:
+    """What is said of a file that no run of ours wrote."""
+    return (
+        f"{output} exists and is not an output of safeguard: name another file with -o"
+        " (--overwrite would delete what is in it)"
+    )
 
 
 def find_manifest(output: Path) -> Manifest | None:
@@ -127,12 +149,10 @@ def _verdict(found: dict[str, Any]) -> Verdict:
 
 
 def _verdict_of_cells(row: dict[str, str], name: str) -> Verdict:
-    if error := row[f"{name}_error"].removeprefix("'"):
+    if error := unguard(row[f"{name}_error"]):
         code, _, message = error.partition(": ")
         return Verdict(error=RowError(code, message))  # type: ignore[arg-type]
-    label = row[f"{name}_label"]
-    guarded = label[:1] == "'" and label[1:2] in ("=", "+", "-", "@", "\t", "\r")
-    return Verdict(label=label[guarded:], violates=row[f"{name}_violates"] == "true")
+    return Verdict(label=unguard(row[f"{name}_label"]), violates=row[f"{name}_violates"] == "true")
 
 
 def whole_rows(path: Path, shape: Shape, manifest: Manifest) -> tuple[int, int]:

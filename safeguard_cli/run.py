@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import sys
@@ -18,6 +19,7 @@ import orjson
 from safeguard_cli import errors
 from safeguard_cli.content import make_selector
 from safeguard_cli.dryrun import dry_run
+from safeguard_cli.engine.address import key, shown_command
 from safeguard_cli.engine.process import Engine, EngineSpec
 from safeguard_cli.errors import SafeguardError, UsageError, sentences
 from safeguard_cli.files import Draft, draft, sha256
@@ -28,12 +30,13 @@ from safeguard_cli.outputs import Sink, make_layout, open_sink, output_delimiter
 from safeguard_cli.parquet_output import label_to_parquet, parquet_target
 from safeguard_cli.policy import Policy
 from safeguard_cli.progress import make_progress
-from safeguard_cli.records import Record, Source, count_rows, open_source
+from safeguard_cli.records import Record, Source, count_rows
 from safeguard_cli.resume import START_OVER, InputHash, Shape, check_beside, check_input, find_manifest, read_output
-from safeguard_cli.servers import key, without_secrets
-from safeguard_cli.setup import Prepared, Settings, decides, engine_spec, load_policies, machine, prepare
+from safeguard_cli.setup import Prepared, Settings, decides, engine_spec, load_policies, machine, open_input, prepare
 from safeguard_cli.target import Output, describe_output, open_target
 from safeguard_cli.terminal import note, one_file, warn
+from safeguard_cli.unchanged import check_unchanged
+from safeguard_cli.writable import check_streams, real, used_by
 
 if TYPE_CHECKING:
     from safeguard_cli.engine.remote import ServerEngine
@@ -49,22 +52,15 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
     """Run `safeguard label`. Returns the exit code; raises SafeguardError with a sentence for the user."""
     if _rows_and_messages_share_a_file(settings):
         settings = replace(settings, quiet=True)
-    if (parquet := parquet_target(settings)) is not None:
-        with sentences():
-            return label_to_parquet(settings, parquet, lambda inner: label(inner, make_engine, prepare))
-    policies = load_policies(settings)
     with sentences(), ExitStack() as stack:
-        reopen = partial(
-            open_source,
-            settings.input,
-            format=settings.format,
-            encoding=settings.encoding,
-            max_row_bytes=settings.max_row_bytes,
-            shard=settings.shard,
-        )
-        source = stack.enter_context(reopen())
+        read = used_by(settings)
+        check_streams(read)
+        if (parquet := parquet_target(settings)) is not None:
+            return label_to_parquet(settings, parquet, read, lambda inner: label(inner, make_engine, prepare))
+        policies = load_policies(settings)
+        source = stack.enter_context(open_input(settings))
         selector = make_selector(source, text_fields=settings.text_fields, template=settings.template)
-        target = open_target(settings, source, stack)
+        target = open_target(settings, source, read, stack)
         if isinstance(target, Path):
             check_beside(target)
         output = describe_output(settings, source, target, policies)
@@ -106,16 +102,18 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
             if journal.start == "finished":
                 return _finished(settings, journal, records)
             if journal.start == "continue":
-                with reopen() as again:
+                with open_input(settings) as again:
                     _check_input(journal, records, iter(again), source, output, run)
                 if not settings.quiet:
                     note(f"{target}: going on after {journal.rows:,} rows")
             if journal.start == "retry":
                 if settings.only:
                     raise UsageError("--retry-errors cannot find a row's place in an output of --only")
+                if settings.limit is not None and settings.limit < journal.manifest.rows:
+                    raise UsageError(f"--limit has no effect with --retry-errors: {target} has more rows already")
                 run.kept = (row for row in read_output(target, shape) if row.verdicts)
                 records = islice(records, journal.manifest.rows)
-                retried = stack.enter_context(draft(target.resolve()))
+                retried = stack.enter_context(draft(real(target)))
                 target = retried.path
         if settings.limit is not None and run.kept is None:
             records = islice(records, max(0, settings.limit - run.written))
@@ -126,6 +124,7 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
             with open_sink(target, source=source, append=append, **output) as sink:
                 try:
                     run.label(records, engine, sink)
+                    _check_still(settings, source, run, lasting)
                 except BaseException as stop:
                     if run.journal:
                         run.journal.manifest.policy_tokens += engine.policy_tokens
@@ -142,6 +141,19 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
 def _rows_and_messages_share_a_file(settings: Settings) -> bool:
     """Whether only errors and warnings may be printed, for all else would stand among the rows."""
     return one_file() and (settings.output == "-" or (settings.output is None and not sys.stdout.isatty()))
+
+
+def _check_still(settings: Settings, source: Source, run: InFlight, lasting: bool) -> None:
+    """Refuse to finish a run whose input is not what was read of it any more; say it where it has only grown."""
+    if source.state is None:
+        return
+    with ExitStack() as stack:
+        again = source.again()
+        anew = partial(open_input, settings, stack.enter_context(again) if again else None)
+        more = check_unchanged(source.name, source.state, source.now, anew, run.written, run.digest.value())
+    if more and run.kept is None and (settings.limit is None or run.written < settings.limit):
+        then = "--append-input labels what is new" if lasting else "what is new is not labelled"
+        warn(f"{source.name} has grown while it was read, {more}: {then}")
 
 
 def _check_input(
@@ -187,7 +199,9 @@ def _same_command() -> str:
     program, *arguments = sys.argv
     found = shutil.which(Path(program).name)
     name = Path(program).name if found and Path(found).resolve() == Path(program).resolve() else program
-    return shlex.join([name, *(without_secrets(argument) for argument in arguments if argument != "--overwrite")])
+    shown = shown_command(arguments)
+    command = shlex.join([name, *(argument for argument in shown if argument != "--overwrite")])
+    return command if shown == arguments else f"{command} (with what is secret in its URLs put back)"
 
 
 def _finished(settings: Settings, journal: Journal, records: Iterator[Record]) -> int:
@@ -236,8 +250,9 @@ def _finish(
             "rows": run.written,
             "input_exhausted": before["input_exhausted"] if before else exhausted,
             "engine_deaths": engine.deaths,
-            "command": list(map(without_secrets, sys.argv)),
-            "input": str(source.path or source.name),
+            "command": shown_command(sys.argv),
+            "input": os.path.abspath(source.path) if source.path else source.name,  # noqa: PTH100 links stay
+            "input_format": settings.format,
             "model": str(prepared.header.path) if not prepared.remote else journal.manifest.decides["model"]["served"],
             "model_sha256": model_sha256(prepared.header.path) if not prepared.remote else None,
             "output_sha256": sha256(journal.output),
@@ -262,7 +277,8 @@ def _engine(settings: Settings, prepared: Prepared, make_engine: EngineMaker) ->
         key(),
         settings.slots,
     )
-    return ServerEngine(spec, Chat(harmony, rules, prepared.options).decide if settings.server_api == "chat" else None)
+    chat = Chat(harmony, rules, prepared.options).decide if settings.server_api == "chat" else None
+    return ServerEngine(spec, chat, warn)
 
 
 def _total(settings: Settings, source: Source) -> int | None:

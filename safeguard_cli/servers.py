@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import unquote, urlsplit
 
-import orjson
-
+from safeguard_cli.engine.address import Address, key
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.terminal import note, warn
+from safeguard_cli.terminal import cut, note, warn
 from safeguard_cli.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -20,12 +17,13 @@ if TYPE_CHECKING:
 
     from safeguard_cli.engine.apis import Api, Body
     from safeguard_cli.engine.chat import ChatApi
-    from safeguard_cli.engine.pool import Address, Served
+    from safeguard_cli.engine.exchange import Network
+    from safeguard_cli.engine.pool import Served
 
-KEY = "SAFEGUARD_SERVER_KEY"
 ApiName = Literal["completion", "chat"]
-_URL = re.compile(r"(https?://)([^\s/?#]*@)?([^\s?#]*)([?#]\S*)?", re.IGNORECASE)
-_WAIT = 30.0  # seconds for an answer while nothing has begun
+_CONNECT, _WAIT = 10.0, 30.0  # seconds for a connection, and for a whole answer, while nothing has begun
+_MOST_NUMBER = 1 << 40  # that a server may say of itself
+_NAME, _SHOWN_NAMES = 300, 20  # characters of a model's name; names that are listed
 _SAMPLE = 'Zero-shot moderation, 12345 rows: {"label":"naïve"}\n\n日本語 हिन्दी 🙂'
 
 
@@ -39,36 +37,7 @@ class Connected:
     context: int | None
 
 
-def without_secrets(text: str) -> str:
-    """The text with user info, query and fragment taken out of every URL in it."""
-    return _URL.sub(lambda found: found[1] + found[3], text)
-
-
-def parse_address(text: str) -> Address:
-    """A server's address from its URL; a final /v1 may be there or not. Raises UsageError, showing no secret."""
-    from safeguard_cli.engine.pool import Address
-
-    try:
-        parts = urlsplit(text)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
-        parts = urlsplit("")
-    if parts.scheme not in ("http", "https") or not host or any(char.isspace() for char in text):
-        raise UsageError(f"--server {without_secrets(text)!r} is no URL such as http://localhost:8000")
-    where = (f"[{host}]" if ":" in host else host) + (f":{port}" if port else "")
-    url = f"{parts.scheme}://{where}{re.sub(r'(/v1)?/*$', '', parts.path)}"
-    user = None if parts.username is None else unquote(parts.username)
-    password = None if parts.password is None else unquote(parts.password)
-    return Address(url, f"?{parts.query}" if parts.query else "", user, password, url)
-
-
-def key() -> str | None:
-    """The key for the servers, from the environment only."""
-    return os.environ.get(KEY) or None
-
-
-def connect(urls: Sequence[str], model: str | None, tokenizer: Tokenizer, api: ApiName) -> Connected:
+def connect(addresses: Sequence[Address], model: str | None, tokenizer: Tokenizer, api: ApiName) -> Connected:
     """Find out what each server speaks and serves, and that it has this vocabulary.
 
     A server that cannot be reached is left out, with a warning. Raises SafeguardError when none is left, when one lacks
@@ -78,13 +47,11 @@ def connect(urls: Sequence[str], model: str | None, tokenizer: Tokenizer, api: A
         import httpx  # noqa: F401
     except ImportError:
         raise SafeguardError("--server needs an extra: pip install 'safeguard-cli[server]'") from None
-    kind = _ChatProbe if api == "chat" else _Probe
-    found = [kind(address, tokenizer) for address in _distinct(urls)]
-    usable = [probe for probe in found if probe.reached(model)]
+    with _asking(addresses) as lines:
+        kind = _ChatProbe if api == "chat" else _Probe
+        usable = [probe for line in lines if (probe := kind(line, tokenizer)).usable(model)]
     if not usable:
-        raise SafeguardError(f"no server can be reached: {', '.join(probe.address.shown for probe in found)}")
-    for probe in usable:
-        probe.check()
+        raise SafeguardError(f"no server can be reached: {', '.join(address.shown for address in addresses)}")
     first = usable[0]
     if other := next((probe for probe in usable if probe.model != first.model), None):
         raise UsageError(
@@ -99,19 +66,80 @@ def connect(urls: Sequence[str], model: str | None, tokenizer: Tokenizer, api: A
     )
 
 
-def _distinct(urls: Iterable[str]) -> list[Address]:
-    return list({address.shown: address for address in map(parse_address, urls)}.values())
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The way to one server, for a question at a time."""
+
+    address: Address
+    network: Network
+    client: httpx.AsyncClient
+
+    def ask(
+        self, method: str, path: str, body: Body | None = None, *, may_lack: bool = False, may_refuse: bool = False
+    ) -> dict[str, Any] | None:
+        """One answer; None when, with `may_lack`, the server has no such path, or, with `may_refuse`, does not take the
+        request.
+
+        Raises Silent when it cannot be reached, SafeguardError for every other failure.
+        """
+        from safeguard_cli.engine.apis import BadReply
+        from safeguard_cli.engine.exchange import exchange, status_text
+        from safeguard_cli.engine.pool import refusal
+
+        address = self.address
+        try:
+            reply = self.network.call(exchange(self.client, address, method, path, body, _WAIT)).result()
+            if may_lack and reply.status in (404, 405, 501):
+                return None
+            if may_refuse and reply.status in (400, 422):
+                return None
+            if reply.status in (401, 403, 404):
+                raise SafeguardError(refusal(address, path, reply.status))
+            if reply.status != 200:
+                raise SafeguardError(f"{address.shown}, asked for {path}, {status_text(reply.status)}")
+            said = reply.json(address)
+        except BadReply as bad:
+            raise SafeguardError(f"{bad} ({path}); is this the server's address?") from None
+        if not isinstance(said, dict):
+            raise SafeguardError(f"{address.shown} gave no JSON object for {path}; is this the server's address?")
+        return said
+
+
+@contextmanager
+def _asking(addresses: Sequence[Address]) -> Iterator[list[Line]]:
+    """Lines to servers, for as long as they are asked before a run."""
+    from safeguard_cli.engine.exchange import Network, open_client
+
+    secret = key()
+    if secret and (both := next((address for address in addresses if address.user is not None), None)):
+        warn(f"{both.shown} is sent the key, not the user and password of its URL: a request has room for one of them")
+    clients = [open_client(address, secret, _CONNECT, _WAIT) for address in addresses]
+    network = Network()
+    try:
+        yield [Line(address, network, client) for address, client in zip(addresses, clients, strict=True)]
+    finally:
+        network.close(*clients)
+
+
+def member(value: Any, *path: str | int) -> Any:
+    """What stands at a path in an answer; None where it has another form."""
+    for step in path:
+        if isinstance(step, int):
+            value = value[step] if isinstance(value, list) and len(value) > step else None
+        else:
+            value = value.get(step) if isinstance(value, dict) else None
+    return value
 
 
 def _named(model: dict[str, Any]) -> str:
-    return " ".join(str(value) for value in model.values())
+    return " ".join(cut(str(value), 80) for value in model.values())
 
 
 class _Probe:
     """One server before the run: what it says of itself, and what a few small requests show."""
 
-    def __init__(self, address: Address, tokenizer: Tokenizer) -> None:
-        self.address, self.tokenizer = address, tokenizer
+    def __init__(self, line: Line, tokenizer: Tokenizer) -> None:
+        self.address, self.tokenizer, self.ask = line.address, tokenizer, line.ask
         self.model: dict[str, Any] = {}
         self.served_name, self.owner = "", ""
         self.context: int | None = None
@@ -124,24 +152,34 @@ class _Probe:
 
         return Served(self.address, self.api, self.slots)
 
-    def reached(self, wanted: str | None) -> bool:
-        """Ask what is served, False when nobody answers. Raises UsageError when a name must be chosen."""
-        from safeguard_cli.engine.apis import Completions, LlamaServer, SGLang
+    def usable(self, wanted: str | None) -> bool:
+        """Ask all that must be known before rows are sent; False when nobody answers. Raises SafeguardError."""
+        from safeguard_cli.engine.exchange import Silent
 
-        reply = self.ask("GET", "/v1/models")
-        if reply is None:
+        try:
+            self.identify(wanted)
+            self.check()
+        except Silent as silent:
+            what = "gives no answer" if silent.connected else "takes no connection"
+            warn(f"{self.address.shown} {what} ({silent}); it is left out")
             return False
-        chosen = choose_model(self.address, reply, wanted)
-        self.served_name, self.owner = str(chosen["id"]), str(chosen.get("owned_by"))
+        return True
+
+    def identify(self, wanted: str | None) -> None:
+        """Ask what is served. Raises UsageError when a name must be chosen."""
+        from safeguard_cli.engine.apis import Completions, LlamaServer, SGLang
+        from safeguard_cli.engine.pace import MOST
+
+        chosen = choose_model(self.address, self.ask("GET", "/v1/models"), wanted)
+        self.served_name, self.owner = chosen["id"], str(chosen.get("owned_by"))
         self.model = model_identity(chosen)
         self.context = _number(chosen.get("max_model_len"))
         if self.owner == "llamacpp":
-            props = self.ask("GET", "/props") or {}
-            self.slots = _number(props.get("total_slots")) or 0
-            self.context = _number((props.get("default_generation_settings") or {}).get("n_ctx"))
+            props = self.ask("GET", "/props")
+            self.slots = min(MOST, _number(member(props, "total_slots")) or 0)
+            self.context = _number(member(props, "default_generation_settings", "n_ctx"))
         known: dict[str, Api] = {"llamacpp": LlamaServer(), "sglang": SGLang()}
         self.api = self.token_api = known.get(self.owner) or Completions(self.served_name)
-        return True
 
     def check(self) -> None:
         """The vocabulary is ours, token ids come back, and log-probabilities of the tokens asked about."""
@@ -150,7 +188,7 @@ class _Probe:
         ids = self.tokenizer.encode(_SAMPLE)
         body = {"model": self.served_name, "tokens": ids}
         spelled = self.ask("POST", "/detokenize", body, may_lack=True) or {}
-        text = spelled.get("content", spelled.get("prompt", spelled.get("text", _SAMPLE)))
+        text = next((spelled[name] for name in ("content", "prompt", "text") if name in spelled), _SAMPLE)
         if text != _SAMPLE:
             raise UsageError(
                 f"{self.address.shown} has another vocabulary than --model or --tokenizer: name the model it serves"
@@ -173,21 +211,15 @@ class _Probe:
                 " one by one"
             )
 
-    def ask(self, method: str, path: str, body: Body | None = None, **allowed: bool) -> Any:
-        return ask_once(self.address, method, path, body, **allowed)
-
 
 class _ChatProbe(_Probe):
     """The same for a chat endpoint, of which less is asked."""
 
-    def reached(self, wanted: str | None) -> bool:
-        """Ask what is served, where a server says that at all; False when nobody answers."""
+    def identify(self, wanted: str | None) -> None:
+        """Ask what is served, where a server says that at all."""
         reply = self.ask("GET", "/v1/models", may_lack=wanted is not None)
-        if reply is None and wanted is None:
-            return False
-        self.served_name = str(choose_model(self.address, reply, wanted)["id"]) if reply else str(wanted)
+        self.served_name = wanted if reply is None and wanted else choose_model(self.address, reply, wanted)["id"]
         self.model = {"served": self.served_name}
-        return True
 
     def check(self) -> None:
         """Find out what the endpoint takes, and say what is weaker than with token ids."""
@@ -206,8 +238,7 @@ class _ChatProbe(_Probe):
             answer = takes(*kept)
         if answer is None:
             raise SafeguardError(f"{self.address.shown} does not take a plain chat request for {self.served_name}")
-        choice = (answer.get("choices") or [{}])[0] if isinstance(answer, dict) else {}
-        if not ((choice.get("logprobs") or {}).get("content")):
+        if not member(answer, "choices", 0, "logprobs", "content"):
             kept = tuple(feature for feature in kept if feature != "logprobs")
         self.api = ChatApi(self.served_name, frozenset(kept))
         weaker = ["the server itself makes the prompt, so content is only as harmless as it makes it"]
@@ -225,76 +256,27 @@ class _ChatProbe(_Probe):
         note(f"{self.address.shown}, chat: {'; '.join(weaker)}")
 
 
-def ask_once(
-    address: Address,
-    method: str,
-    path: str,
-    body: Body | None = None,
-    *,
-    may_lack: bool = False,
-    may_refuse: bool = False,
-) -> Any:
-    """One answer as JSON; None when the server cannot be reached or, with `may_lack`, has no such path, or, with
-    `may_refuse`, does not take the request.
-
-    Raises SafeguardError for every other failure.
-    """
-    import httpx
-
-    from safeguard_cli.engine.pool import Patience, refusal
-
-    with client(address, Patience(request=_WAIT)) as http:
-        try:
-            response: httpx.Response = http.request(
-                method, f"{address.url}{path}{address.query}", content=orjson.dumps(body) if body else None
-            )
-            if may_lack and response.status_code in (404, 405, 501):
-                return None
-            if may_refuse and response.status_code in (400, 422):
-                return None
-            if response.status_code in (401, 403, 404):
-                raise SafeguardError(refusal(address, path, response.status_code))
-            if response.status_code != 200:
-                raise SafeguardError(f"{address.shown} answered {path} with status {response.status_code}")
-            return orjson.loads(response.content)
-        except (httpx.ConnectError, httpx.ConnectTimeout):
-            warn(f"{address.shown} takes no connection; it is left out")
-            return None
-        except httpx.HTTPError as error:
-            raise SafeguardError(f"{address.shown} gave no answer to {path} ({type(error).__name__})") from None
-        except orjson.JSONDecodeError:
-            raise SafeguardError(f"{address.shown} gave no JSON for {path}; is this the server's address?") from None
-
-
-def client(address: Address, patience: Any) -> httpx.Client:
-    """An httpx client for one server."""
-    import httpx
-
-    from safeguard_cli.engine.pool import client_options
-
-    return httpx.Client(**client_options(address, key(), patience))
-
-
 def choose_model(address: Address, reply: Any, wanted: str | None) -> dict[str, Any]:
     """The model that is meant among those that a server lists. Raises UsageError with their names."""
-    try:
-        listed = {str(each["id"]): each for each in reply["data"]}
-    except (KeyError, TypeError):
-        raise SafeguardError(f"{address.shown} does not list its models; is this the server's address?") from None
+    data = member(reply, "data")
+    names = [member(each, "id") for each in data] if isinstance(data, list) else []
+    if not names or not all(isinstance(name, str) and 0 < len(name) <= _NAME for name in names):
+        raise SafeguardError(f"{address.shown} does not list its models; is this the server's address?")
+    listed: dict[str, dict[str, Any]] = dict(zip(names, data, strict=True))
     if wanted is None and len(listed) == 1:
-        return dict(next(iter(listed.values())))
+        return next(iter(listed.values()))
     if wanted not in listed:
-        names = ", ".join(sorted(listed)[:20])
-        raise UsageError(f"{address.shown} serves {names}; name one of them with --server-model")
-    return dict(listed[wanted])
+        shown = ", ".join(cut(name, 80) for name in sorted(listed)[:_SHOWN_NAMES])
+        more = f" and {len(listed) - _SHOWN_NAMES:,} more" if len(listed) > _SHOWN_NAMES else ""
+        raise UsageError(f"{address.shown} serves {shown}{more}; name one of them with --server-model")
+    return listed[wanted]
 
 
 def model_identity(chosen: dict[str, Any]) -> dict[str, Any]:
     """What is known of a served model that decides labels: its name without folders, and its size where it is told."""
-    meta = chosen.get("meta") or {}
-    sizes = {name: meta[name] for name in ("n_params", "size") if isinstance(meta, dict) and name in meta}
-    return {"served": str(chosen["id"]).rstrip("/").rsplit("/", 1)[-1], **sizes}
+    sizes = {name: size for name in ("n_params", "size") if (size := _number(member(chosen, "meta", name)))}
+    return {"served": chosen["id"].rstrip("/").rsplit("/", 1)[-1], **sizes}
 
 
 def _number(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+    return value if type(value) is int and 0 < value <= _MOST_NUMBER else None

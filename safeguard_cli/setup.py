@@ -6,15 +6,16 @@ And what of these a later session of the same run must find again: `decides` and
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from safeguard_cli import hardware, kept
 from safeguard_cli.config import configured_model
-from safeguard_cli.engine.decoding import Options, Trie, overhead
+from safeguard_cli.engine.address import Address, read_addresses
+from safeguard_cli.engine.decoding import Options, Trie, overhead, undivided
 from safeguard_cli.engine.prefix_store import STATES
-from safeguard_cli.engine.probe import check_loadable, devices
+from safeguard_cli.engine.probe import Device, check_loadable, devices
 from safeguard_cli.engine.process import EngineSpec
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.gguf_file import Header
@@ -24,7 +25,7 @@ from safeguard_cli.models import DEMO, DEMO_NOTICE, find_model, open_model
 from safeguard_cli.policy import Policy, load_policy
 from safeguard_cli.progress import Kind
 from safeguard_cli.prompt import Harmony, Prefix, layout_hash
-from safeguard_cli.records import MAX_ROW_BYTES
+from safeguard_cli.records import MAX_ROW_BYTES, Source, open_source
 from safeguard_cli.servers import ApiName, Connected, connect
 from safeguard_cli.terminal import note, warn
 from safeguard_cli.tokenizer import Tokenizer
@@ -73,7 +74,7 @@ class Settings:
     max_row_bytes: int = MAX_ROW_BYTES
     csv_safe: bool = False
     model: str | None = None
-    servers: tuple[str, ...] = ()
+    servers: tuple[str, ...] = field(default=(), repr=False)  # URLs may hold passwords
     server_api: ApiName = "completion"
     server_model: str | None = None
     tokenizer: str | None = None
@@ -113,6 +114,17 @@ class Prepared:
         return self.local
 
 
+def open_input(settings: Settings, stream: BinaryIO | None = None) -> Source:
+    """The input that these settings name, or `stream` read in its place."""
+    return open_source(
+        stream or settings.input,
+        format=settings.format,
+        encoding=settings.encoding,
+        max_row_bytes=settings.max_row_bytes,
+        shard=settings.shard,
+    )
+
+
 def load_policies(settings: Settings) -> tuple[Policy, ...]:
     several = len(settings.policies) > 1
     for option, value in (
@@ -148,9 +160,10 @@ def prepare(
     `before` is the machine that an earlier session of the run had: where nothing else is asked for, it is kept.
     `rows` is the number of rows to come, where it is known.
     """
+    addresses = read_addresses(settings.servers)
     header, tokenizer = _vocabulary(settings)
     harmony = Harmony(tokenizer)
-    remote = _connect(settings, harmony) if settings.servers else None
+    remote = _connect(settings, addresses, harmony) if addresses else None
     together = settings.together and len(policies) > 1
     if together:
         prefixes: tuple[Prefix, ...] = (
@@ -169,13 +182,21 @@ def prepare(
     kinds = harmony.tokenizer.string_kinds if settings.rationale else None
     sure = settings.sure if settings.effort == "auto" else None
     options = Options(budget, kinds, settings.temperature, settings.seed, sure)
-    overheads = tuple(overhead(Trie(prefix.contract), options) + len(harmony.suffix) for prefix in prefixes)
+    tries = [Trie(prefix.contract) for prefix in prefixes]
+    overheads = tuple(overhead(trie, options) + len(harmony.suffix) for trie in tries)
     sizes = [len(prefix.ids) for prefix in prefixes]
-    if remote:
-        shape = hardware.shape_remote(sizes, overheads, settings.context, remote.context)
-    else:
-        assert header
-        shape = _shape(settings, header, sizes, overheads, before, rows)
+    gpus = () if remote else _gpus(settings)
+    try:
+        if remote:
+            shape = hardware.shape_remote(sizes, overheads, settings.context, remote.context)
+        else:
+            assert header
+            shape = _shape(settings, header, sizes, overheads, before, rows, gpus)
+    except UsageError as error:  # the context is too small, perhaps for one of many policies
+        name = "all policies" if together else f"policy {policies[sizes.index(max(sizes))].name}"
+        raise UsageError(f"{name}, {max(sizes):,} tokens with the prompt around: {error}") from None
+    if not remote and shape.plan.batch < (least := max(undivided(trie, options) for trie in tries)):
+        raise UsageError(f"--batch {shape.plan.batch} is less than the labels' tokens: use at least {least}")
     if settings.verbose:
         note(shape_text(shape))
     window = tuple(shape.context - len(prefix.ids) - extra for prefix, extra in zip(prefixes, overheads, strict=True))
@@ -219,14 +240,23 @@ def _vocabulary(settings: Settings) -> tuple[Header | None, Tokenizer]:
     return header, Tokenizer.from_header(header)
 
 
-def _connect(settings: Settings, harmony: Harmony) -> Connected:
+def _connect(settings: Settings, addresses: Sequence[Address], harmony: Harmony) -> Connected:
     if settings.deterministic:
         raise UsageError(
             "--deterministic cannot be kept with --server: what a server decodes together is its own choice"
         )
     if settings.server_api == "chat" and (settings.effort in ("none", "auto") or settings.together):
         raise UsageError("--server-api chat can do neither --effort none or auto nor --together: they need token ids")
-    return connect(settings.servers, settings.server_model, harmony.tokenizer, settings.server_api)
+    return connect(addresses, settings.server_model, harmony.tokenizer, settings.server_api)
+
+
+def _gpus(settings: Settings) -> tuple[Device, ...]:
+    """The GPUs of this machine. Raises UsageError where options are for one and there is none."""
+    found = devices()
+    for option, value in (("--gpu-layers", max(0, settings.gpu_layers)), ("--cpu-moe", settings.cpu_moe)):
+        if value and not found:
+            raise UsageError(f"{option} has no effect: llama.cpp finds no GPU here; see safeguard doctor")
+    return found
 
 
 def _shape(
@@ -236,6 +266,7 @@ def _shape(
     overheads: Sequence[int],
     before: Mapping[str, Any],
     rows: int | None,
+    gpus: Sequence[Device],
 ) -> hardware.Shape:
     """The shape that fits this machine."""
     return hardware.shape_run(
@@ -250,7 +281,7 @@ def _shape(
         gpu_layers=settings.gpu_layers,
         cpu_moe=settings.cpu_moe,
         cache_type=settings.kv_type,
-        devices=devices(),
+        devices=gpus,
         repack=settings.repack if settings.repack is not None else before.get("extra_buffers"),
         rows=rows,
         reasoning=settings.effort not in ("none", "auto"),

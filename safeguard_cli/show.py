@@ -13,8 +13,7 @@ from rich.text import Text
 from safeguard_cli import errors, terminal
 from safeguard_cli.errors import UsageError
 from safeguard_cli.manifest import Manifest, load
-from safeguard_cli.parquet_output import journal_path
-from safeguard_cli.resume import manifest_path, run_path
+from safeguard_cli.resume import journal_path, manifest_path, run_path
 from safeguard_cli.streams import print_json
 from safeguard_cli.terminal import safe
 

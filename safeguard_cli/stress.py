@@ -23,7 +23,9 @@ from safeguard_cli.evaluate import Wanted, existing_labels, label_rows, line_of,
 from safeguard_cli.files import temporary_folder
 from safeguard_cli.golden import Golden, GoldenRow, as_text
 from safeguard_cli.labelled import Answers, Labels
+from safeguard_cli.outputs import output_format
 from safeguard_cli.policy import Policy, builtin_policies, load_policy
+from safeguard_cli.resume import beside
 from safeguard_cli.setup import Settings, load_policies
 from safeguard_cli.streams import print_json
 from safeguard_cli.stress_figures import (
@@ -37,6 +39,7 @@ from safeguard_cli.stress_figures import (
 )
 from safeguard_cli.terminal import cut, note, show
 from safeguard_cli.variants import Variant, all_variants, changed_texts
+from safeguard_cli.writable import Used, check_output, check_streams, is_stream, used_by
 
 OURS = (LANGUAGES, RATIONALE, REPEAT)  # families that change no text
 REPETITIONS = 2
@@ -65,6 +68,11 @@ def stress(settings: Settings, wanted: Wanted, plan: Plan, export: str | None, m
     """Run `safeguard stress`. Returns the exit code; raises SafeguardError with a sentence for the user."""
     most = _parse_max_flips(max_flips)
     path = Path(settings.input)
+    read = used_by(settings)
+    check_streams(read)
+    for option, out in (("-o", settings.output), ("--export", export)):
+        if out is not None:
+            _check_kept(option, Path(out), read)
     if settings.input == "-" or not path.is_file():
         raise UsageError(f"{settings.input}: there is no such file; a golden set is read twice, so it cannot be a pipe")
     with metrics.sklearn():  # says which extra is missing before a model is loaded
@@ -210,6 +218,16 @@ def _label(settings: Settings, plan: Plan, rows: Sequence[Mapping[str, Any]]) ->
         return label_rows(settings, rows, Path(settings.output))
     with temporary_folder() as folder:
         return label_rows(settings, rows, folder / "stress.jsonl")
+
+
+def _check_kept(option: str, out: Path, read: Sequence[Used]) -> None:
+    """UsageError when the rows of a stress test cannot be kept there, to be read again."""
+    if out.name == "-" or is_stream(out):
+        raise UsageError(f"{option} {out}: the rows are read again, so it must be a file")
+    format = output_format(out, "jsonl")
+    if option == "--export" and format != "jsonl":
+        raise UsageError(f"{option} {out}: the variants are written as JSON lines; name it *.jsonl")
+    check_output(out, read, beside(out, format))
 
 
 def _write(rows: Sequence[Mapping[str, Any]], path: Path) -> None:

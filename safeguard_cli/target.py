@@ -6,31 +6,42 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO, Literal, TypedDict
+from typing import BinaryIO, TypedDict
 
-from safeguard_cli.outputs import check_names, check_output, default_output, output_format, verdict_columns
+from safeguard_cli.errors import UsageError
+from safeguard_cli.outputs import check_names, default_output, name_of, output_format, stream_format, verdict_columns
 from safeguard_cli.policy import Policy
-from safeguard_cli.records import Source
+from safeguard_cli.records import Format, Source, check_fields
+from safeguard_cli.resume import beside
 from safeguard_cli.setup import Settings
 from safeguard_cli.streams import data_output
 from safeguard_cli.terminal import note
+from safeguard_cli.writable import Used, check_output, is_stream, open_stream
 
 
-def open_target(settings: Settings, source: Source, stack: ExitStack) -> Path | BinaryIO:
+def open_target(settings: Settings, source: Source, read: Sequence[Used], stack: ExitStack) -> Path | BinaryIO:
     """Where the output goes, a file or a stream (also a device or a named pipe); refused when it cannot be."""
     if settings.output == "-" or (settings.output is None and not sys.stdout.isatty()):
         return data_output()
-    path = Path(settings.output) if settings.output else default_output(source)
-    check_output(path, source.path)
-    if path.exists() and not path.is_file():
-        return stack.enter_context(path.open("wb", buffering=0))
-    if not settings.output and not settings.quiet:
+    path = Path(settings.output) if settings.output is not None else default_output(source)
+    if is_stream(path):
+        return stack.enter_context(open_stream(path, read))
+    check_output(path, read, beside(path, "jsonl"))
+    if settings.output is None and not settings.quiet:
         note(f"writing to {path}")
     return path
 
 
+def kept_fields(settings: Settings) -> list[str] | None:
+    """The row's own fields that are written; None: all of them."""
+    if settings.keep is None:
+        return None
+    fields = [] if settings.keep == "none" else [name.strip() for name in settings.keep.split(",")]
+    return [settings.id_field, *fields] if settings.id_field is not None else fields
+
+
 class Output(TypedDict):
-    format: Literal["jsonl", "csv"]
+    format: Format
     names: list[str]
     columns: tuple[str, ...]
     keep: list[str] | None
@@ -40,7 +51,15 @@ class Output(TypedDict):
 
 def describe_output(settings: Settings, source: Source, target: Path | BinaryIO, policies: Sequence[Policy]) -> Output:
     """What the output holds, checked against the input's fields before anything is loaded."""
-    format = output_format(target if isinstance(target, Path) else None, source.format)
+    if isinstance(target, Path):
+        format = output_format(target, source.format)
+    else:
+        format = stream_format(name_of(target), source.format)
+    assert format != "parquet"  # parquet_output writes those, from a journal
+    if settings.csv_safe and format != "csv":
+        raise UsageError("--csv-safe has no effect: the output is not CSV")
+    if settings.id_field is not None:
+        check_fields(source, "--id-field", [settings.id_field])
     names = [policy.name for policy in policies]
     columns = verdict_columns(
         windows=settings.long == "split",
@@ -48,10 +67,7 @@ def describe_output(settings: Settings, source: Source, target: Path | BinaryIO,
         rationale=settings.rationale,
         reasoning=settings.reasoning,
     )
-    keep = None
-    if settings.keep is not None:
-        fields = [] if settings.keep == "none" else [name.strip() for name in settings.keep.split(",")]
-        keep = [settings.id_field, *fields] if settings.id_field is not None else fields
+    keep = kept_fields(settings)
     check_names(source, format, names, columns, keep)
     return Output(
         format=format,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 ErrorCode = Literal[
     "bad_json",  # the line is not JSON, or holds NaN, Infinity or a lone surrogate
-    "bad_row",  # JSON but no object; a CSV row with an unclosed quote or more cells than the header
+    "bad_row",  # JSON but no object, or beyond what can be read; a CSV row with an open quote or too many cells
     "bad_encoding",  # bytes that are not valid in the input's encoding
     "no_text",  # the text field is missing or null
     "not_text",  # the text field holds something that is no text

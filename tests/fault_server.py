@@ -8,8 +8,10 @@ import math
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -27,13 +29,16 @@ def share(ids: Sequence[int]) -> float:
 @dataclass
 class FaultServer:
     """Request after request meets the next fault of `script`, over and over; `ok` is none. `taken` is what it accepts
-    as a key, `seconds` how long an answer takes at least."""
+    as a key, `seconds` how long an answer takes at least. `mangle` is given each answer whole, with its head, and
+    whether it is to one of the first questions; what it returns is sent, piece by piece, in its place."""
 
     script: Sequence[str] = ("ok",)
     end: int = 0  # the token that ends a message
     taken: str | None = None
     seconds: float = 0.0
     dies_after: int = 1 << 30  # completions; then it answers no more and takes no connections
+    returns_after: float | None = None  # seconds: then it does again, at the same port
+    mangle: Callable[[bytes, bool], Iterable[bytes]] | None = None
     models: Sequence[str] = ("org/tiny",)
     chat: dict[str, Any] | None = None
     refused: frozenset[str] = frozenset()  # fields that a chat request must not have
@@ -42,26 +47,42 @@ class FaultServer:
 
     def __enter__(self) -> FaultServer:
         self._lock, self._count, self.at_once, self.most_at_once = threading.Lock(), 0, 0, 0
+        self._start(0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.dies_after, self.returns_after = 0, None
+        if not self.down:
+            self._stop()
+
+    def _start(self, port: int) -> None:
         handler = type("Handler", (_Handler,), {"server_of": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
         self._server.daemon_threads = True
         self._server.handle_error = lambda *_: None  # a client that goes away is no news
         self.address = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
-        return self
+        self.down = False
 
-    def __exit__(self, *_: object) -> None:
-        self.dies_after = 0
+    def _stop(self) -> None:
+        self.down = True
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+    def _die(self) -> None:
+        self._stop()
+        if self.returns_after is not None:
+            time.sleep(self.returns_after)
+            self.dies_after = 1 << 30
+            self._start(self._server.server_port)
 
     def next_fault(self) -> str:
         with self._lock:
             self._count += 1
             if self._count == self.dies_after + 1:
-                threading.Thread(target=self.__exit__).start()
+                threading.Thread(target=self._die).start()
             if self._count > self.dies_after:
                 return "cut"
             return self.script[(self._count - 1) % len(self.script)]
@@ -76,6 +97,9 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
+        self.first = True
+        if self.server_of.down:
+            return self._cut()
         if not self._key_is_right():
             return self._send(401, b"{}")
         if not self.path.startswith("/v1/models"):
@@ -86,6 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         server = self.server_of
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.first = "prompt" not in body or len(body["prompt"]) < 100
         server.requests.append((self.path, body, dict(self.headers)))
         if not self._key_is_right():
             return self._send(401, b"{}")
@@ -94,13 +119,13 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(400 if bad else 200, json.dumps(server.chat).encode())
         if not self.path.startswith("/v1/completions"):
             return self._send(404, b"{}")
-        probe = "Zero-shot" if len(body["prompt"]) < 100 else ""  # what is asked before the run is always answered
         with server._lock:
             server.at_once += 1
             server.most_at_once = max(server.most_at_once, server.at_once)
         try:
             time.sleep(server.seconds)
-            self._misbehave("ok" if probe else server.next_fault(), body)
+            # What is asked before the run is always answered.
+            self._misbehave("ok" if self.first else server.next_fault(), body)
         except OSError:
             pass  # the client went away
         finally:
@@ -118,9 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
             if fault == "torn":
                 self.wfile.write(b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"choices":[')
                 self.wfile.flush()
-            self.connection.shutdown(socket.SHUT_RDWR)
-            self.close_connection = True
-            return None
+            return self._cut()
         plain = {"garbage": b'{"choices": [', "null": b"null", "list": b"[]", "html": b"<html>sorry</html>"}
         if fault in plain:
             return self._send(200, plain[fault])
@@ -162,7 +185,18 @@ class _Handler(BaseHTTPRequestHandler):
     def _key_is_right(self) -> bool:
         return self.server_of.taken in (None, self.headers.get("Authorization"))
 
+    def _cut(self) -> None:
+        self.connection.shutdown(socket.SHUT_RDWR)
+        self.close_connection = True
+
     def _send(self, code: int, body: bytes, **headers: str) -> None:
+        if self.server_of.mangle:
+            self.close_connection = True
+            head = f"HTTP/1.1 {code} {HTTPStatus(code).phrase}\r\nContent-Length: {len(body)}\r\n\r\n"
+            with suppress(OSError):  # the client went away
+                for piece in self.server_of.mangle(head.encode() + body, self.first):
+                    self.wfile.write(piece)
+            return
         self.send_response(code)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)

@@ -17,7 +17,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 class Hub:
     """Repositories by name, files by name. `cuts` are places in a file where the connection breaks, once each.
 
-    `status` answers every request so; `wrong` names files whose content is not what their checksum says.
+    `status` answers every request so, with the headers `more` as well; `wrong` names files whose content is not what
+    their checksum says, and files that are `endless` go on for ever.
     """
 
     repos: dict[str, dict[str, bytes]]
@@ -25,6 +26,8 @@ class Hub:
     status: int = 0
     status_of_files: int = 0
     wrong: set[str] = field(default_factory=set)
+    more: dict[str, str] = field(default_factory=dict)
+    endless: bool = False
     stall: threading.Event | None = None
     log: list[str] = field(default_factory=list)
     served: int = 0
@@ -65,7 +68,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, code: int, body: bytes = b"", **headers: str) -> None:
         self.send_response(code)
-        for name, value in headers.items():
+        for name, value in {**headers, **self.hub.more}.items():
             self.send_header(name.replace("_", "-"), value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -111,7 +114,10 @@ class _Handler(BaseHTTPRequestHandler):
         begin = int(self.headers.get("Range", "bytes=0-")[6:].rstrip("-"))
         end = len(content)
         self.send_response(206 if begin else 200)
-        self.send_header("Content-Length", str(end - begin))
+        if hub.endless:
+            self.close_connection = True
+        else:
+            self.send_header("Content-Length", str(end - begin))
         if begin:
             self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{end}")
         self.end_headers()
@@ -121,6 +127,8 @@ class _Handler(BaseHTTPRequestHandler):
         part = content[begin:stop]
         hub.served += len(part)
         self.wfile.write(part)
+        while hub.endless:
+            self.wfile.write(bytes(1 << 16))
         if stop is not None:
             self.wfile.flush()
             if hub.stall:

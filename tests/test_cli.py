@@ -187,6 +187,21 @@ def test_template_and_text_fields_choose_the_text(label, tmp_path) -> None:
     assert both.returncode == 0
 
 
+@pytest.mark.parametrize("effort", ["none", "auto"])
+def test_labels_longer_than_the_batch_are_refused_with_the_batch_that_takes_them(label, tmp_path, effort) -> None:
+    labels = ["zq" * 80 + "1", "zq" * 80 + "2", "b"]
+    policy = write(tmp_path / "p.md", f"---\nlabels: {json.dumps(labels)}\nviolates: [b]\n---", "x")
+    source = write(tmp_path / "in.jsonl", '{"text":"hello"}')
+    call = (source, "-p", policy, "--effort", effort, "-q")
+    refused = label(*call, "--batch", 64)
+    assert refused.returncode == 2
+    least = int(re.search(rb"--batch 64 is less than the labels' tokens: use at least (\d+)", refused.stderr)[1])
+    done = label(*call, "--batch", least)
+    assert done.returncode == 0
+    assert rows(done.stdout)[0]["p"]["label"] in labels
+    assert label(*call, "--batch", least - 1).returncode == 2
+
+
 def test_effort_none_decides_without_reasoning(label) -> None:
     out = rows(label(ROOT / "samples/messages.jsonl", "--effort", "none", "--reasoning", "--limit", 3, "-q").stdout)
     assert [row["spam"]["effort"] for row in out] == ["none"] * 3
@@ -203,6 +218,12 @@ USAGE = {
     "a name already in the input": (["IN", "-p", "spam", "--as", "text"], "already has 'text'"),
     "an unknown policy": (["IN", "-p", "no-such"], "no policy 'no-such'"),
     "a missing field": (["IN", "-p", "spam", "--text-field", "body"], "no field 'body'"),
+    "a missing id": (["IN", "-p", "spam", "--id-field", "ID"], "no field 'ID' for --id-field"),
+    "a missing id beside --keep": (["IN", "-p", "spam", "--id-field", "ID", "--keep", "none"], "did you mean 'id'?"),
+    "a missing field to keep": (["IN", "-p", "spam", "--keep", "id,txet"], "no field 'txet' for --keep"),
+    "guarded CSV that is none": (["IN", "-p", "spam", "--csv-safe"], "--csv-safe has no effect"),
+    "guarded CSV that is Parquet": (["IN", "-p", "spam", "--csv-safe", "-o", "x.parquet"], "--csv-safe has no effect"),
+    "an empty output": (["IN", "-p", "spam", "-o", ""], "--output is empty"),
     "a missing input": (["nowhere.jsonl", "-p", "spam"], "nowhere.jsonl"),
     "compressed output": (["IN", "-p", "spam", "-o", "x.gz"], "never compressed"),
     "one option for several policies": (["IN", "-p", "spam", "-p", "hate", "--threshold", "0.5"], "--threshold"),

@@ -172,6 +172,13 @@ def test_what_ray_cannot_do_is_refused_before_anything_starts(tmp_path, tiny) ->
     assert not (tmp_path / "labels").exists()
 
 
+def test_an_output_gets_a_name_that_says_its_format(tmp_path, tiny) -> None:
+    for name in ("a.json", "b.jsonl", "c", "d.txt.gz"):
+        (tmp_path / name).write_text("{}")
+    blocks = find_blocks(replace(settings(tmp_path, tiny), input=str(tmp_path / "*"), format="ndjson"))
+    assert sorted(block.output.name for block in blocks) == ["a.json.ndjson", "b.jsonl", "c", "d.txt.ndjson"]
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:none"])
 def test_an_address_where_no_cluster_answers_is_said(tmp_path, tiny, address) -> None:
     fill(tmp_path, 1, 3)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import typer
+from runs import Bench
 from test_cli import safeguard
 
-from safeguard_cli import conflicts
+from safeguard_cli import conflicts, setup
 from safeguard_cli.cli import app
 from safeguard_cli.errors import UsageError
 
@@ -123,6 +124,23 @@ def test_an_empty_value_is_refused_with_its_option(option: str, value: str) -> N
 def test_a_list_with_nothing_between_its_commas_is_refused(option: str, value: str) -> None:
     with pytest.raises(UsageError, match=f"^{option} .*nothing between"):
         check(f"{option} '{value}'")
+
+
+@pytest.mark.parametrize(("given", "option"), [({"gpu_layers": 5}, "--gpu-layers"), ({"cpu_moe": 2}, "--cpu-moe")])
+def test_options_for_a_gpu_are_refused_where_there_is_none(tiny, tmp_path, monkeypatch, given, option) -> None:
+    monkeypatch.setattr(setup, "devices", lambda: ())
+    (tmp_path / "in.jsonl").write_text('{"text":"hi"}\n')
+    bench = Bench(tmp_path, tiny)
+    with pytest.raises(UsageError, match=f"^{option} has no effect: .* no GPU"):
+        bench(**given)
+    assert bench(gpu_layers=0, cpu_moe=0) == 0
+
+
+def test_merge_refuses_an_empty_output_and_an_empty_shard(tmp_path: Path) -> None:
+    for call, said in ((["a.jsonl", "-o", ""], b"--output is empty"), (["", "-o", "b.jsonl"], b"OUT is empty")):
+        done = safeguard("merge", *call, cwd=tmp_path)
+        assert done.returncode == 2
+        assert said in done.stderr
 
 
 def test_an_input_without_a_name_is_refused() -> None:

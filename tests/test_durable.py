@@ -204,7 +204,7 @@ def test_an_output_without_its_manifest_is_never_touched(bench) -> None:
     bench()
     bench.out.with_name(bench.out.name + ".manifest.json").unlink()
     before = bench.state()
-    with pytest.raises(Refused, match="--overwrite starts over"):
+    with pytest.raises(Refused, match="not an output of safeguard: name another file with -o"):
         bench()
     assert bench.state() == before
 
@@ -312,6 +312,16 @@ def test_retry_errors_labels_the_error_rows_alone_again(bench, suffix) -> None:
     assert {path.name for path in bench.folder.iterdir() if path.is_file()} == {
         *(bench.source.name, bench.out.name, f"{bench.out.name}.manifest.json")
     }
+
+
+def test_retry_errors_with_a_limit_that_it_would_pass_over_is_refused(bench) -> None:
+    bench.fill(30)
+    bench(failing(4, 29))
+    before = bench.out.read_bytes()
+    with pytest.raises(UsageError, match="--limit has no effect with --retry-errors"):
+        bench(retry_errors=True, limit=10)
+    assert bench.out.read_bytes() == before
+    assert bench(retry_errors=True, limit=30) == errors.ROWS_IN_ERROR  # the fixture's own error rows
 
 
 def test_retry_errors_killed_or_failing_leaves_the_output_as_it_was(bench) -> None:

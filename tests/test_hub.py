@@ -196,6 +196,43 @@ def test_a_token_is_sent_to_the_hub_and_to_nobody_else(machine: Machine) -> None
     )
 
 
+def test_what_is_secret_in_the_hubs_address_and_in_a_token_is_never_shown(machine: Machine) -> None:
+    address = machine.hub.address.removeprefix("http://")
+    done = machine.run("pull", f"hf:{REPO}:Q8_0", HF_ENDPOINT=f"http://us3r:S3cr3t@{address}")
+    assert done.returncode == 0, done.stderr
+    said = done.stderr
+    for endpoint in ("http://us3r:S3cr3t@127.0.0.1:9", f"us3r:S3cr3t@{address}", f"http://us3r:S3cr3t/x@{address}"):
+        done = machine.run("pull", "hf:some-body/other", HF_ENDPOINT=endpoint)
+        assert done.returncode != 0
+        assert "HF_ENDPOINT" in done.stderr or "cannot reach the hub at http://127.0.0.1:9" in done.stderr
+        said += done.stderr
+    done = machine.run("pull", f"hf:{REPO}:Q8_0", HF_TOKEN="S3cr3t-schl\u00fcssel")
+    assert "HF_TOKEN" in done.stderr
+    assert done.returncode == 2
+    said += done.stderr
+    machine.hub.status = 503
+    said += machine.run("pull", "hf:some-body/other", HF_ENDPOINT=f"http://us3r:S3cr3t@{address}").stderr
+    assert "503" in said
+    assert "S3cr3t" not in said
+    assert "us3r" not in said
+
+
+def test_a_hub_that_packs_its_answers_asks_for_odd_waits_or_never_ends_is_a_sentence(machine: Machine) -> None:
+    machine.hub.more = {"Content-Encoding": "gzip"}
+    done = machine.run("pull", f"hf:{REPO}:Q8_0")
+    assert done.returncode == 1
+    assert "packed" in done.stderr
+    machine.hub.more, machine.hub.status = {"Retry-After": "\u00b2", "RateLimit": '"api";r=0;t=999999999'}, 429
+    done = machine.run("pull", f"hf:{REPO}:Q8_0")
+    assert done.returncode == 1
+    assert "429" in done.stderr
+    machine.hub.more, machine.hub.status, machine.hub.endless = {}, 0, True
+    done = machine.run("pull", f"hf:{REPO}:Q8_0")
+    assert done.returncode == 1
+    assert "more than the" in done.stderr
+    assert all(path.stat().st_size < 50 << 20 for path in machine.blobs())
+
+
 @pytest.mark.parametrize("name", ["../../evil.gguf", "/etc/evil.gguf", "a/../../evil.gguf", "..\\evil.gguf", ".gguf"])
 def test_names_from_the_hub_cannot_lead_out_of_the_cache(name: str) -> None:
     with pytest.raises(SafeguardError, match="has no model"):

@@ -8,15 +8,16 @@ import io
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.layouts import guard, unguard
 from safeguard_cli.outputs import (
     check_names,
-    check_output,
     default_output,
     open_sink,
     output_format,
@@ -228,12 +229,25 @@ def test_csv_columns_are_those_asked_for():
     ]
 
 
-@pytest.mark.parametrize("text", ["=a", "+a", "-1", "@a", "\ta", "\ra"])
+@pytest.mark.parametrize("text", [mark + "a" for mark in "=+-@\t\r\n＝＋－＠"] + ["'=a", "''@a"])
 def test_csv_safe_guards_every_column(text):
     data = json.dumps({"text": text, "n": -5}).encode()
     assert dicts(write(data, "csv"))[0]["text"] == text
     row = dicts(write(data, "csv", csv_safe=True))[0]
     assert row["text"] == "'" + text and row["n"] == "'-5"
+
+
+@given(st.text("'=＝a -\n", max_size=6))
+def test_what_guards_a_cell_can_be_taken_away_again(cell):
+    assert unguard(guard(cell)) == cell
+    assert guard(cell)[:1] not in tuple("=+-@\t\r\n＝＋－＠")
+
+
+def test_a_label_that_begins_like_a_formula_is_read_as_it_was(tmp_path):
+    verdict = Verdict("＝1", True, 0.5, {"＝1": 0.5, "'=1": 0.5}, "low")
+    row = dicts(write(b"text\na\n", "csv", verdicts={"spam": verdict}))[0]
+    assert row["spam_label"] == "'＝1"
+    assert unguard(row["spam_label"]) == "＝1"
 
 
 def test_only_violating_drops_the_rest_but_no_error():
@@ -260,7 +274,9 @@ def test_only_violating_drops_the_rest_but_no_error():
         (b"spam,text\n1,a\n", "csv", None, None),
         (b"a,text\n1,a\n", "csv", ["text", "b"], "'b'.*'a', 'text'"),
         (b'{"text":"a"}', "jsonl", ["b"], "'b'.*'text'"),
-        (b'{"text":"a"}', "jsonl", ["b", "text"], None),
+        (b'{"text":"a"}', "jsonl", ["b", "text"], "'b' for --keep.*'text'"),
+        (b'{"text":"a"}\n{"text":"a","b":1}', "jsonl", ["b", "text"], None),
+        (b'{"text":"a","id":1}', "jsonl", ["id", "txet"], "'txet' for --keep.*did you mean 'text'"),
         (b'{"text":"a"}', "jsonl", [], None),
         (b"", "jsonl", ["b"], None),
     ],
@@ -279,12 +295,21 @@ def test_policies_whose_columns_coincide_are_refused():
         check_names(source, "csv", ["a", "a_p"], COLUMNS)
 
 
-def test_the_output_follows_its_extension_else_the_input(tmp_path):
-    assert output_format(tmp_path / "x.csv", "jsonl") == output_format(tmp_path / "x.TSV", "jsonl") == "csv"
-    assert output_format(tmp_path / "x.ndjson", "csv") == output_format(None, "jsonl") == "jsonl"
-    assert output_format(tmp_path / "x.txt", "csv") == "csv"
-    with pytest.raises(UsageError, match="compressed"):
-        output_format(tmp_path / "x.jsonl.gz", "jsonl")
+def test_the_output_follows_its_extension_else_the_input():
+    for name, format in [
+        *(("x.csv", "csv"), ("x.TSV", "csv"), ("x.ndjson", "jsonl"), ("x.JSONL", "jsonl"), ("x.parquet", "parquet")),
+        *((".csv", "csv"), ("labels", "csv"), ("labels.", "csv"), ("dir.json/labels", "csv")),
+    ]:
+        assert output_format(Path(name), "csv") == format
+    assert output_format(None, "jsonl") == output_format(Path("labels"), "jsonl") == "jsonl"
+
+
+@pytest.mark.parametrize(
+    "ending", ["json", "gz", "jsonl.gz", "xlsx", "zst", "csv.zst", "txt", "parquet.bz2", "2024-01"]
+)
+def test_a_format_that_is_not_written_is_refused_naming_those_that_are(ending):
+    with pytest.raises(UsageError, match=r"\*\.jsonl, \*\.ndjson, \*\.csv, \*\.tsv, \*\.parquet"):
+        output_format(Path(f"x.{ending}"), "csv")
 
 
 @pytest.mark.parametrize(
@@ -300,22 +325,6 @@ def test_the_default_output_stands_beside_the_input(tmp_path, name, out):
     (tmp_path / name).write_bytes(b"")
     with open_source(tmp_path / name) as source:
         assert default_output(source) == tmp_path / out
-
-
-def test_the_input_itself_is_never_the_output(tmp_path):
-    path = tmp_path / "a.jsonl"
-    path.write_bytes(b'{"text":"a"}\n')
-    (tmp_path / "link.jsonl").symlink_to(path)
-    os.link(path, tmp_path / "hard.jsonl")
-    with open_source(path) as source:
-        for out in (path, tmp_path / "link.jsonl", tmp_path / "hard.jsonl"):
-            with pytest.raises(UsageError, match="the input itself"):
-                check_output(out, source.path)
-        with pytest.raises(UsageError, match="folder"):
-            check_output(tmp_path, source.path)
-        with pytest.raises(UsageError, match="folder"):
-            check_output(tmp_path / "none" / "x.jsonl", source.path)
-        check_output(tmp_path / "new.jsonl", source.path)
 
 
 def test_the_delimiter_follows_the_outputs_extension(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import math
 import os
@@ -16,13 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fake_engine import FakeEngine
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from runs import ids
 
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.labelled import read_labels
 from safeguard_cli.manifest import Manifest, Refused
+from safeguard_cli.merge import merge
 from safeguard_cli.records import Record, count_rows, open_source
 from safeguard_cli.show import show
 
@@ -419,6 +421,175 @@ def test_rows_of_json_get_the_type_that_all_values_have_and_the_rest_is_json(ben
         "bad_json",
         "no_text",
     ]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "found"),
+    [
+        ("1 -9223372036854775808 9223372036854775807", "int64", [1, -(2**63), 2**63 - 1]),
+        ("1 9223372036854775808", "string", ["1", "9223372036854775808"]),
+        ("-9223372036854775809", "string", ["-9223372036854775809"]),
+        ("1 123456789012345678901234567890", "string", ["1", "123456789012345678901234567890"]),
+        ("9007199254740992 2.5 1e3", "double", [2.0**53, 2.5, 1000.0]),
+        ("9007199254740993 2.5 1.10", "string", ["9007199254740993", "2.5", "1.10"]),
+        ('"a" 18446744073709551616 [1.10]', "string", ["a", "18446744073709551616", "[1.10]"]),
+        ('{"n":123456789012345678901234567890}', "string", ['{"n":123456789012345678901234567890}']),
+        ("null true false", "bool", [None, True, False]),
+        ("true 1", "string", ["true", "1"]),
+        ("null", "string", [None]),
+    ],
+)
+def test_values_of_json_keep_every_digit(bench, no_fsync, values, kind, found) -> None:
+    bench.source, bench.out = bench.folder / "in.jsonl", bench.folder / "out.parquet"
+    lines = [
+        f'{{"text":"a","x":0,"x":{value}}}\n' for value in values.split()
+    ]  # of a key that comes twice the last counts
+    bench.source.write_text("".join(lines))
+    assert bench() == 0
+    column = pq.read_table(bench.out)["x"]
+    assert (str(column.type), column.to_pylist()) == (kind, found)
+    bench.out = bench.folder / "out.csv"
+    assert bench() == 0
+    cells = [record.fields["x"] for record in read(bench.out)]
+    assert cells == ["" if value == "null" else value.strip('"') for value in values.split()]
+
+
+numbers = st.one_of(
+    st.integers().map(str),
+    st.integers(-(2**70), 2**70).map(str),
+    st.floats(allow_nan=False, allow_infinity=False).map(json.dumps),
+    st.from_regex(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,4})?([eE][+-]?[0-9]{1,2})?", fullmatch=True),
+)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(numbers | st.sampled_from(["null", "true", '"é"', "[1, 2.50]", '{"a":1e1}']), min_size=1, max_size=5))
+def test_any_values_mean_in_parquet_what_they_meant_in_json(bench, at_once, values) -> None:
+    bench.source, bench.out = bench.folder / "in.jsonl", bench.folder / "out.parquet"
+    bench.source.write_text("".join(f'{{"text":"a","x":{value}}}\n' for value in values))
+    assert bench(overwrite=True) == 0
+    column = pq.read_table(bench.out)["x"]
+    for value, found in zip(values, column.to_pylist(), strict=True):
+        if value == "null" or found is None:
+            assert found is None and value == "null"
+        elif pa.types.is_string(column.type):
+            assert found == (json.loads(value) if value.startswith('"') else value)
+        elif pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
+            assert found == json.loads(value)
+        else:  # an integer is the same number, a fraction the nearest that there is
+            assert found == (int(value) if value.lstrip("-").isdigit() else float(value))
+
+
+def test_a_field_of_the_policys_name_in_a_later_row_stays(bench, no_fsync) -> None:
+    bench.source = bench.folder / "in.jsonl"
+    bench.source.write_text('{"id":1,"text":"a"}\n{"id":2,"text":"b","spam":{"label":"MINE"},"hate":1}\n')
+    for suffix in ("parquet", "csv"):
+        bench.out = bench.folder / f"out.{suffix}"
+        assert bench(policies=("spam", "hate")) == 0
+        assert read(bench.out)[1].fields["_extra"] == '{"spam":{"label":"MINE"},"hate":1}'
+    assert [row["label"] for row in pq.read_table(bench.folder / "out.parquet")["spam"].to_pylist()][1] in (
+        "spam",
+        "ham",
+    )
+
+
+def odd_columns() -> dict[str, pa.Array]:
+    """A column of every type that Parquet files have, among them those that Arrow cannot take rows from."""
+    rows = 70  # more than are read at once
+    texts = [None if n % 7 == 3 else f"text {n} " + "é" * (n % 20) for n in range(rows)]
+    whole = [None if n % 7 == 4 else n for n in range(rows)]
+    exact = [None if n is None else Decimal(n) / 4 for n in whole]
+    ids = [None if n is None else n.to_bytes(16, "big") for n in whole]
+    lists = [None if n is None else [n] * (n % 3) for n in whole]
+    extension = pa.ExtensionArray.from_storage
+    return {
+        "string_view": pa.array(texts, pa.string_view()),
+        "binary_view": pa.array([text and text.encode() for text in texts], pa.binary_view()),
+        "large_string": pa.array(texts, pa.large_string()),
+        "large_binary": pa.array([text and text.encode() for text in texts], pa.large_binary()),
+        "fixed_binary": pa.array(ids, pa.binary(16)),
+        "dictionary": pa.array(texts).dictionary_encode(),
+        "list_view": pa.array(lists, pa.list_view(pa.int32())),
+        "large_list_view": pa.array(lists, pa.large_list_view(pa.int16())),
+        "large_list": pa.array(lists, pa.large_list(pa.int8())),
+        "fixed_list": pa.array([None if n is None else [n, n] for n in whole], pa.list_(pa.int32(), 2)),
+        "list_of_views": pa.array([text and [text, None] for text in texts], pa.list_(pa.string_view())),
+        "struct_of_views": pa.array([text and {"a": text} for text in texts], pa.struct([("a", pa.string_view())])),
+        "map_of_views": pa.array(
+            [text and [(text, "v")] for text in texts], pa.map_(pa.string_view(), pa.string_view())
+        ),
+        "decimal32": pa.array(exact, pa.decimal32(7, 2)),
+        "decimal64": pa.array(exact, pa.decimal64(15, 2)),
+        "decimal256": pa.array(exact, pa.decimal256(70, 2)),
+        "half": pa.array(whole, pa.float32()).cast(pa.float16()),
+        "time32": pa.array(whole, pa.time32("ms")),
+        "time64": pa.array(whole, pa.time64("ns")),
+        "duration": pa.array(whole, pa.duration("s")),
+        "date64": pa.array([n and n * 86_400_000 for n in whole], pa.date64()),
+        "null": pa.nulls(rows),
+        "uuid": extension(pa.uuid(), pa.array(ids, pa.binary(16))),
+        "json": extension(pa.json_(pa.string_view()), pa.array([text and "{}" for text in texts], pa.string_view())),
+        "bool8": extension(pa.bool8(), pa.array([n and n % 2 for n in whole], pa.int8())),
+        "opaque": extension(pa.opaque(pa.string_view(), "t", "v"), pa.array(texts, pa.string_view())),
+    }
+
+
+@pytest.mark.parametrize("name", odd_columns())
+def test_a_column_of_any_type_comes_out_as_it_was(bench, at_once, name) -> None:
+    """Whole, up to a limit and gone on with, and in shards that are merged."""
+    bench.source, bench.out = bench.folder / "in.parquet", bench.folder / "out.parquet"
+    column = odd_columns()[name]
+    groups = {} if name == "struct_of_views" else {"row_group_size": 33}  # Arrow cannot cut those itself
+    pq.write_table(pa.table({"text": ["hello"] * len(column), "x": column}), bench.source, **groups)
+    made = pq.read_table(bench.source)
+
+    def holds(expected: pa.Table) -> None:
+        found = pq.read_table(bench.out)
+        assert found.select(made.column_names).equals(expected)
+        assert [verdict["error"] for verdict in found["spam"].to_pylist()] == [None] * len(expected)
+
+    for limit in (5, 66, None):
+        assert bench(limit=limit) == 0
+        holds(made.slice(0, limit))
+    shards = [bench.folder / f"part{part}.parquet" for part in (1, 2, 3)]
+    for part, shard in enumerate(shards, 1):
+        assert bench(output=str(shard), shard=(part, 3)) == 0
+    assert merge(shards, bench.out, overwrite=True, quiet=True) == 0
+    holds(made)
+    assert bench() == 0
+
+
+def test_a_column_that_cannot_be_written_is_refused_before_the_model_loads(bench, table, monkeypatch) -> None:
+    def refuse(written: pa.Table, _: object) -> None:
+        if written.schema.names == ["price"]:
+            raise pa.ArrowNotImplementedError("Unhandled type\nat some line")
+
+    monkeypatch.setattr(pq, "write_table", refuse)
+    with pytest.raises(UsageError, match=r"column 'price' of type decimal128\(9, 2\).*\(Unhandled type\): .*--keep"):
+        bench(engine=lambda *_: pytest.fail("the engine was started"))
+    assert left_over(bench) == []
+    assert bench(keep="id,at") == 3
+
+
+def test_a_disk_that_is_full_at_the_end_keeps_the_labels_and_the_same_command_goes_on(
+    bench, table, no_fsync, monkeypatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("safeguard_cli.parquet_output.write_parquet", full)
+        with pytest.raises(
+            SafeguardError, match=r"out\.parquet: cannot be written: File too large; the labels are in"
+        ) as it:
+            bench()
+    assert it.value.exit_code == 1
+    assert "out.parquet" not in left_over(bench)
+    assert bench(engine=failing_now_and_then) == 3  # nothing is labelled again
+    assert {
+        verdict["error"] and verdict["error"]["code"] for verdict in pq.read_table(bench.out)["spam"].to_pylist()
+    } == {*("no_text", None)}
+    assert left_over(bench) == FINISHED
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])

@@ -87,6 +87,7 @@ def test_every_rule_of_a_policy_has_a_golden_row() -> None:
         ("labels: [ham, spam]", "labels: [ham, spam, gone]", "labels:", "'gone' is never mentioned"),
         ("labels: [ham, spam]", "labels: [ham, spam, hammer]", "labels:", "'ham' stands inside 'hammer'"),
         ("description:", "# description:", "---", "no description"),
+        ("violates: [spam]", "violates: [ham, spam]", "violates:", "every label violates"),
     ],
 )
 def test_check_names_the_line(tmp_path, old, new, at, message) -> None:
@@ -100,6 +101,8 @@ def test_check_finds_missing_examples_and_odd_lengths(tmp_path) -> None:
     head, tail = SPAM.split("## Examples")
     messages = [said for _, said in found(tmp_path / "p.md", head + "## Escalation" + tail.split("## Escalation")[1])]
     assert "no section with examples" in messages
+    single = found(tmp_path / "p.md", head + "## Examples\n\n- one → spam\n")
+    assert any(said == "1 example; 4 to 6 near the boundary help" for _, said in single)
     assert any("tokens; 400 to 600 read best" in said for _, said in found(tmp_path / "p.md", SPAM + "word " * 500))
 
 
@@ -114,8 +117,37 @@ def test_check_exits_5_where_it_finds_something_and_0_where_not(tmp_path) -> Non
     assert safeguard("policy", "check", tmp_path / "none.md").returncode == 2
 
 
-def test_a_file_that_is_no_policy_is_a_finding(tmp_path) -> None:
-    assert found(tmp_path / "p.md", "---\nname: x\nlabels: [a\n---\ntext")[0][0] > 1
+def test_a_file_that_label_refuses_is_a_finding_in_its_line(tmp_path) -> None:
+    assert found(tmp_path / "p.md", "---\nname: x\nlabels: [a\n---\ntext")[0][0] == 3
+    line, said = found(tmp_path / "p.md", "# P\n---\nlabels: [a, b]\n---\ntext")[0]
+    assert line == 3
+    assert said.startswith("this looks like front matter")
+
+
+def test_check_reads_a_file_as_label_does_whatever_its_line_ends(tmp_path) -> None:
+    text = SPAM.replace("## Precedence\n", "## Order\n").replace("- **SP2**", "- **SP1**", 1)
+    known = found(tmp_path / "p.md", text)
+    assert [line for line, _ in known] == [24, 49]
+    for ends in ("\r", "\r\n"):
+        (tmp_path / "p.md").write_bytes(text.replace("\n", ends).encode())
+        assert [(finding.line, finding.message) for finding in check(str(tmp_path / "p.md"))[1]] == known
+    # No editor ends a line at these.
+    odd = text.replace("Bulk message", "Bulk\u2028\x0b\x85 message", 1)
+    assert found(tmp_path / "p.md", odd) == known
+
+
+def test_check_names_each_file_once_and_goes_on_past_one_that_is_not_there(tmp_path) -> None:
+    (tmp_path / "open.md").write_text("---\nname: x\nlabels: [a, b]\ntext")
+    (tmp_path / "cr.md").write_bytes(b"---\rlabels: [a, b]\rviolates: [b]\r---\r# x")
+    done = safeguard("policy", "check", "open.md", "nowhere.md", "cr.md", "spam", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout.startswith(b"open.md:1: the front matter that begins here is not closed")
+    assert all(line.count(b".md") == 1 for line in done.stdout.splitlines())
+    assert b"cr.md:2: the label 'a' is never mentioned in the text\n" in done.stdout
+    assert b"cr.md:5: about 1 token; 400 to 600 read best\n" in done.stdout
+    assert b"error: no policy 'nowhere.md'" in done.stderr
+    assert b"spam.md: nothing found" in done.stderr
+    assert safeguard("policy", "check", "cr.md", cwd=tmp_path).returncode == 5
 
 
 def test_new_begins_a_policy_whose_only_gaps_are_what_to_write(tmp_path, monkeypatch) -> None:
@@ -131,6 +163,10 @@ def test_new_begins_a_policy_whose_only_gaps_are_what_to_write(tmp_path, monkeyp
         new_command("b", ["x", "y"], ["x", "y"], None)
     with pytest.raises(UsageError, match="policy name"):
         new_command("Bad Name", [], [], None)
+    for option, value in (("--labels", ","), ("--violates", ""), ("-o", "")):
+        done = safeguard("policy", "new", "c", option, value, cwd=tmp_path)
+        assert done.returncode == 2
+        assert not (tmp_path / "c.md").exists()
 
 
 def test_list_names_every_policy(capsys) -> None:

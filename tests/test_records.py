@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import encodings
 import gzip
 import io
 import json
+import pkgutil
+import re
 import time
 import tracemalloc
 import zlib
@@ -15,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.records import check_fields, count_rows, open_source
+from safeguard_cli.lines import File, utf8_chunks
+from safeguard_cli.records import check_fields, count_rows, open_source, unique_names
 
 
 class Pieces(io.RawIOBase):
@@ -52,6 +56,8 @@ JSON_LINES = st.one_of(
             (b'{"text":', "bad_json"),
             (b'{"x":NaN,"text":"hi"}', "bad_json"),
             (b'{"x":-Infinity}', "bad_json"),
+            (b'{"text":"hi","x":-1e400}', "bad_row"),
+            (b'{"text":"hi","x":' + b"9" * 400 + b"}", "bad_row"),
             (b'{"text":"\\ud800"}', "bad_json"),
             (b"[1,2]", "bad_row"),
             (b"null", "bad_row"),
@@ -278,14 +284,48 @@ def test_a_damaged_gzip_gives_every_row_before_the_damage():
     assert len(got) == 100
 
 
-def test_a_csv_row_that_breaks_off_with_its_gzip_is_an_error():
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"id,text\n1,whole\n2,brok",
+        b'id,text\n1,whole\n2,"broken\nin a quoted ce',
+        b'{"id":1}\n{"id":2,"tex',
+        b'{"id":1}\n{"id":2}',
+    ],
+)
+def test_a_row_that_breaks_off_with_its_gzip_is_none(data):
+    """Were it labelled, the run could not be gone on with once the file is whole."""
     pack = zlib.compressobj(wbits=31)
-    packed = pack.compress(b"id,text\n1,whole\n2,brok") + pack.flush(zlib.Z_SYNC_FLUSH)
+    packed = pack.compress(data) + pack.flush(zlib.Z_SYNC_FLUSH)
     with open_source(io.BytesIO(packed)) as source:
         rows = iter(source)
-        assert next(rows).error is None and next(rows).error.code == "bad_row"
-        with pytest.raises(SafeguardError):
+        assert next(rows).error is None
+        with pytest.raises(SafeguardError, match=f"after line {2 if data.startswith(b'id') else 1}: the gzip"):
             next(rows)
+
+
+PIECES = [b'{"id":1}', b'"', b"\n", b"\r\n", b"a,b", b'"x\ny",z', b"\xff", b"x" * 30, b" ", b"[1]", b",", b'""']
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=30).map(b"".join), st.data(), st.sampled_from(["jsonl", "csv"]))
+def test_where_reading_fails_the_rows_are_the_first_of_the_whole_input(data, drawn, format):
+    """Also those over the limit, and whatever quotes are open: so a run goes on when the file is whole again."""
+    head = b"id,text\n" if format == "csv" else b""
+    cut = drawn.draw(st.integers(0, len(data)))
+    pack = zlib.compressobj(wbits=31)
+    packed = pack.compress(head + data[:cut]) + pack.flush(zlib.Z_SYNC_FLUSH)
+    options = {"format": format, "max_row_bytes": drawn.draw(st.sampled_from([20, 1000]))}
+    with open_source(io.BytesIO(head + data), **options) as source:
+        whole = list(source)
+    found = []
+    with pytest.raises(SafeguardError, match="cut short"), open_source(io.BytesIO(packed), **options) as source:
+        for record in source:
+            found.append(record)
+    assert found == whole[: len(found)]
+    complete = data[: data[:cut].rfind(b"\n") + 1]
+    if b'"' not in complete:  # then no line can be the beginning of a longer row
+        with open_source(io.BytesIO(head + complete), **options) as source:
+            assert found == list(source)
 
 
 def test_gzip_members_and_padding_read_as_one():
@@ -306,6 +346,26 @@ def test_first_finds_the_first_good_row_and_loses_none():
 
 
 @pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (b"1e400", r"line 1: a number is beyond 1.8e308, .* \(column 7\)"),
+        (b"-1e999", "line 1: a number is beyond 1.8e308"),
+        (b"[" * 2_000 + b"]" * 2_000, "line 1: the JSON is nested deeper than 1,024 levels"),
+        (b'{"a":' * 1_100 + b"1" + b"}" * 1_100, "line 1: the JSON is nested deeper than 1,024 levels"),
+        (b"[" * 1_000 + b"]" * 1_000, None),
+        (b"1e-400", None),
+    ],
+)
+def test_json_that_is_beyond_what_can_be_read_is_not_called_bad_json(value, said):
+    (record,) = read(b'{"x": ' + value + b',"text":"hi"}', format="jsonl")
+    if said is None:
+        assert record.error is None
+    else:
+        assert record.error.code == "bad_row"
+        assert re.match(said, record.error.message)
+
+
+@pytest.mark.parametrize(
     ("name", "content", "options", "sentence"),
     [
         ("x.txt", b"", {}, "--format"),
@@ -316,6 +376,14 @@ def test_first_finds_the_first_good_row_and_loses_none():
         ("x.csv", b'"a,b\n1,2\n', {}, "header"),
         ("x.csv", b"", {"encoding": "no-such"}, "unknown encoding"),
         ("x.csv", b"", {"encoding": "base64"}, "unknown encoding"),
+        ("x.csv", b"", {"encoding": "rot13"}, "unknown encoding"),
+        ("x.csv", b"", {"encoding": "a\0b"}, "unknown encoding"),
+        ("x.csv", b"a\n1\n", {"encoding": "utf-16"}, r"x\.csv: there is no mark .* utf-16-le or -be"),
+        ("x.jsonl", b'{"a":1}\n', {"encoding": "utf-32"}, r"x\.jsonl: there is no mark .* utf-32-le or -be"),
+        *(
+            ("x.csv", b"a\n1\n", {"encoding": name}, f"--encoding {name} is not the encoding of a text file")
+            for name in ("idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape")
+        ),
         ("x.csv", b"", {"format": "xml"}, "unknown format"),
         ("none.csv", None, {}, "No such file"),
         (".", None, {}, "directory"),
@@ -326,6 +394,65 @@ def test_what_cannot_be_opened_is_a_usage_error(tmp_path, name, content, options
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UsageError, match=sentence):
         open_source(tmp_path / name, **options)
+
+
+def test_every_encoding_of_python_gives_text_in_any_pieces_or_is_refused():
+    names = {module.name for module in pkgutil.iter_modules(encodings.__path__)} | {"utf-16-le", "utf-32-be"}
+    data = bytes(range(256)) * 2 + b"a\n" * 40
+    given = set()
+    for name in sorted(names):
+        try:
+            whole = b"".join(utf8_chunks(File(io.BytesIO(data)), name))
+        except UsageError:
+            continue
+        pieces = b"".join(utf8_chunks(File(Pieces(data, [3])), name))
+        assert pieces == whole, name
+        given.add(name)
+    assert {"cp1252", "gb18030", "shift_jis", "iso2022_jp", "utf_7", "utf_16_le", "cp037", "big5"} <= given
+    assert given.isdisjoint({"idna", "punycode", "undefined", "unicode_escape", "rot_13", "hex_codec", "zlib_codec"})
+
+
+@given(
+    st.lists(st.sampled_from([b"\n", b"\r\n", b" \n", b"\t \r\n", b'{"a":1}\n', b' {"a":2}\n', b"\xef\xbb\xbf\n"])),
+    st.lists(st.integers(1, 5), min_size=1),
+)
+def test_rows_keep_their_line_numbers_below_blank_lines(lines, sizes):
+    data = b"".join(lines)
+    wanted = [number for number, line in enumerate(lines, 1) if b"a" in line]
+    assert [record.line for record in open_source(Pieces(data, sizes), format="jsonl")] == wanted
+
+
+def test_a_packed_file_of_blank_lines_is_read_in_a_moment(tmp_path):
+    for name, head, row in (("x.jsonl.gz", b"", b' {"text":"hi"}\n'), ("x.csv.gz", b"text\n", b"hi\n")):
+        path = tmp_path / name
+        path.write_bytes(gzip.compress(head + b"\n" * 10_000_000 + row, 1))
+        began = time.process_time()
+        with open_source(path) as source:
+            (record,) = source
+        assert record.line == 10_000_001 + bool(head)
+        assert time.process_time() - began < 1.5  # line by line, it took 3 to 4
+
+
+def test_many_equal_headers_are_read_in_a_moment():
+    names = 20_000
+    began = time.perf_counter()
+    with open_source(
+        io.BytesIO(b",".join([b"a"] * names) + b"\n" + b"," * (names - 1) + b"\n"), format="csv"
+    ) as source:
+        assert source.names[:3] == ("a", "a_2", "a_3") and len(source.names) == names
+        assert len(list(source)) == 1
+    assert time.process_time() - began < 1.0  # quadratic, it took 18
+
+
+@given(st.lists(st.sampled_from(["a", "b", "a_2", "a_3", "a_2_2", ""])))
+def test_names_are_made_unique_as_the_simplest_way_does(names):
+    out = []
+    for name in names:
+        new, n = name, 1
+        while new in out or (n > 1 and new in names):
+            n, new = n + 1, f"{name}_{n + 1}"
+        out.append(new)
+    assert unique_names(names) == tuple(out)
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.NDJSON", "x.csv.gz", "x.tsv"])

@@ -19,9 +19,10 @@ from fault_server import FAULTS, FaultServer, share
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llama_server import llama_server
+from server_runs import HURRIED, fill, run
 
-from safeguard_cli import errors, servers
-from safeguard_cli.engine import pace, pool
+from safeguard_cli import errors
+from safeguard_cli.engine import address, pace, pool
 from safeguard_cli.engine.apis import MISSHAPEN, BadReply, Completions, LlamaServer, SGLang, checked
 from safeguard_cli.engine.chat import read_answer
 from safeguard_cli.engine.pace import Pace
@@ -30,18 +31,15 @@ from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.manifest import Refused
 from safeguard_cli.models import find_model
 from safeguard_cli.policy import Policy
-from safeguard_cli.run import label
-from safeguard_cli.setup import Settings
 
 ROOT = Path(__file__).parents[1]
 SAFEGUARD = str(Path(sys.executable).parent / "safeguard")
-HURRIED = Patience(tries=5, first=0.001, longest=0.01, busy=2.0, down=1.0, connect=5.0, request=1.5)
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     monkeypatch.setattr(pool, "PATIENCE", HURRIED)
-    monkeypatch.delenv(servers.KEY, raising=False)
+    monkeypatch.delenv(address.KEY, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
@@ -49,18 +47,6 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
 def real() -> Iterator[str]:
     with llama_server(find_model("demo")) as address:
         yield address
-
-
-def fill(folder: Path, rows: int) -> Path:
-    source = folder / "in.jsonl"
-    source.write_text("".join(json.dumps({"id": i, "text": f"row {i} says hello"}) + "\n" for i in range(rows)))
-    return source
-
-
-def run(source: Path, out: Path, *addresses: str, **options: object) -> tuple[int, list[dict]]:
-    given = {"policies": ("spam",), "effort": "none", "quiet": True, "overwrite": True, **options}
-    code = label(Settings(str(source), output=str(out), servers=addresses, **given))
-    return code, [json.loads(line) for line in out.read_bytes().splitlines()]
 
 
 @given(script=st.lists(st.sampled_from((*FAULTS, "ok", "ok", "ok")), min_size=1, max_size=12), low=st.booleans())
@@ -139,7 +125,7 @@ def test_another_model_refuses_to_go_on_and_another_address_does_not(tiny, tmp_p
 
 
 def test_the_key_comes_from_the_environment_and_no_secret_is_printed_or_kept(tiny, tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv(servers.KEY, "s3cret-key")
+    monkeypatch.setenv(address.KEY, "s3cret-key")
     source, out = fill(tmp_path, 3), tmp_path / "out.jsonl"
     with FaultServer(taken="Bearer s3cret-key") as server:
         url = server.address.replace("http://", "http://us3r:passw0rd@") + "/v1/?token=qu3ry"
@@ -148,10 +134,10 @@ def test_the_key_comes_from_the_environment_and_no_secret_is_printed_or_kept(tin
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         assert all("?token=qu3ry" in path for path, *_ in server.requests)
-        monkeypatch.delenv(servers.KEY)
+        monkeypatch.delenv(address.KEY)
         refused = subprocess.run([*command, "--overwrite"], capture_output=True, text=True, timeout=60)
         assert refused.returncode == errors.FATAL
-        assert servers.KEY in refused.stderr
+        assert address.KEY in refused.stderr
     written = out.read_text() + out.with_name("out.jsonl.manifest.json").read_text()
     for text in (done.stdout, done.stderr, refused.stdout, refused.stderr, written):
         for secret in ("s3cret", "us3r", "passw0rd", "qu3ry"):
@@ -160,15 +146,8 @@ def test_the_key_comes_from_the_environment_and_no_secret_is_printed_or_kept(tin
 
 @given(user=st.text("abc%:é", max_size=5), query=st.text("abc=&?%@/", min_size=1, max_size=8))
 def test_no_url_shows_its_secrets(user: str, query: str) -> None:
-    text = servers.without_secrets(f"--server=https://{user}@host:80/path?XX{query}")
+    text = address.without_secrets(f"--server=https://{user}@host:80/path?XX{query}")
     assert text == "--server=https://host:80/path"
-
-
-@given(st.text(max_size=30))
-def test_an_address_is_one_or_a_sentence(text: str) -> None:
-    for candidate in (text, f"http://{text}", f"http://host/{text}"):
-        with contextlib.suppress(UsageError):
-            assert servers.parse_address(candidate).shown.startswith("http")
 
 
 def test_ctrl_c_ends_a_run_on_a_slow_server_within_two_seconds(tiny, tmp_path) -> None:

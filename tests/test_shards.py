@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,6 +20,8 @@ from safeguard_cli.manifest import Refused
 from safeguard_cli.merge import merge
 from safeguard_cli.prompt import Prompt
 from safeguard_cli.records import count_rows, open_source
+from safeguard_cli.run import label
+from safeguard_cli.setup import Settings
 
 pytestmark = pytest.mark.usefixtures("own_cache", "no_fsync")
 
@@ -100,6 +103,65 @@ def test_parquet_shards_are_merged(bench) -> None:
     assert bench.manifest()["input_sha256"]
 
 
+@pytest.mark.parametrize("format", ["jsonl", "ndjson", "csv", "tsv"])
+def test_shards_of_an_input_whose_name_does_not_say_its_format_are_merged(bench, capsys, monkeypatch, format) -> None:
+    """Also in another folder than they were labelled in; the merged output can be gone on with."""
+    data = bench.fill(20, "jsonl" if "js" in format else "csv").decode()
+    if format == "tsv":
+        data = "id\ttext\n" + "".join(f"{number}\tcall, me {number}\n" for number in range(20))
+    bench.source = bench.folder / "data.txt"
+    bench.source.write_text(data, newline="")
+    bench.out = bench.folder / "out.jsonl"
+    monkeypatch.chdir(bench.folder)
+    source, bench.source = bench.source, Path(bench.source.name)
+    made = shards_of(bench, 2, format=format)
+    monkeypatch.chdir("/")
+    code = merge(made, bench.out, overwrite=False, quiet=True)
+    assert "cannot be checked" not in capsys.readouterr().err
+    assert [int(number) for number in ids_of(bench.out)] == list(range(20))
+    bench.source = source
+    assert bench(format=format) == code
+    with source.open("a") as file:
+        file.write('{"id":20,"text":"new"}\n' if "js" in format else "20\tnew\n" if format == "tsv" else "20,new\n")
+    assert bench(format=format, append_input=True) == code
+    assert len(ids_of(bench.out)) == 21
+
+
+def test_an_input_whose_name_is_not_utf8_is_found_again(bench) -> None:
+    bench.fill(10)
+    bench.source = bench.source.rename(bench.folder / os.fsdecode(b"in\xe9.jsonl"))
+    assert merge(shards_of(bench, 2), bench.out, overwrite=False, quiet=True) == bench() == 3
+    assert bench.manifest()["input_sha256"]
+
+
+def ids_of(path: Path) -> list[object]:
+    return [json.loads(line).get("id", 0) for line in path.read_bytes().splitlines()]
+
+
+def test_shards_of_standard_input_are_merged_and_the_right_reason_is_said(bench, capsys, monkeypatch) -> None:
+    bench.fill(10)
+    made = []
+    for part in (1, 2):
+        made.append(bench.folder / f"part{part}.jsonl")
+        with bench.source.open() as stdin:
+            monkeypatch.setattr("sys.stdin", stdin)
+            label(
+                Settings(
+                    "-",
+                    ("spam",),
+                    model=str(bench.model),
+                    quiet=True,
+                    slots=2,
+                    threads=1,
+                    output=str(made[-1]),
+                    shard=(part, 2),
+                ),
+                Steady,
+            )
+    assert merge(made, bench.out, overwrite=False, quiet=True) == 3
+    assert "nor continued: they were read from standard input" in capsys.readouterr().err
+
+
 def test_a_shard_that_was_killed_is_continued_and_only_as_itself(bench) -> None:
     bench.fill(90)
     bench.killed_after(12, shard=(2, 3))
@@ -123,7 +185,7 @@ def test_what_does_not_make_a_whole_is_refused_and_nothing_written(bench, capsys
     refused([*made, made[0]], "both shard 1/3")
     refused([*made[:2], bench.source], "not a finished output")
     refused(made, "named", target=bench.folder / "merged.csv")
-    refused(made, "input itself", target=made[1])
+    refused(made, "this is a shard itself", target=made[1])
     bench.out = bench.folder / "whole.jsonl"
     bench()
     refused([bench.out, *made], "labelled differently")

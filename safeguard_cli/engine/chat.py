@@ -23,6 +23,7 @@ from safeguard_cli.prompt import Harmony, Prompt, answer_schema, developer_text
 
 PATH = "/v1/chat/completions"
 FEATURES = ("response_format", "logprobs", "reasoning_effort", "temperature")  # what some servers do not take
+MOST_TOKENS = 1 << 24  # of an answer: a server that counts more counts wrongly
 _ROOM = 64  # tokens of the answer beside reasoning and rationale
 _LABEL = re.compile(r'"label"\s*:\s*"')
 
@@ -112,11 +113,13 @@ def read_answer(reply: Any, policy: Policy) -> Said:
     chosen = policy.labels.index(label)
     listed = (choice.get("logprobs") or {}).get("content") or []
     rationale = answer.get("rationale")
+    reasoning = message.get("reasoning_content") or message.get("reasoning")
+    tokens = (reply.get("usage") or {}).get("completion_tokens")
     return Said(
         _scores(listed, policy.labels, chosen),
-        str(message.get("reasoning_content") or message.get("reasoning") or ""),
+        reasoning if isinstance(reasoning, str) else "",
         rationale if isinstance(rationale, str) else None,
-        int((reply.get("usage") or {}).get("completion_tokens") or 0),
+        tokens if type(tokens) is int and 0 <= tokens <= MOST_TOKENS else 0,
     )
 
 

@@ -101,6 +101,13 @@ def _choice_cells(trie: Trie) -> int:
     return max(map(len, trie.labels)) + max((len(chain.tokens) for chain in trie.chains), default=0)
 
 
+def undivided(trie: Trie, options: Options) -> int:
+    """Return the tokens of the longest step on a branch, which goes into one batch whole."""
+    opening = 0 if options.sure is None else len(trie.contract.open_final_at_once) + len(trie.common)
+    chains = [opening, *(opening + len(chain.tokens) for chain in trie.chains)]
+    return max(chains + [len(chain.tokens) for _, other in trie.more for chain in other.chains])
+
+
 def decide(prompt: Prompt, trie: Trie, options: Options) -> Coroutine:
     """Decide one prompt. Raises BadLogits when the model's numbers are not numbers."""
     choose, contract = _chooser(prompt, options), trie.contract

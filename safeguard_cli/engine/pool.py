@@ -6,23 +6,25 @@ Every request carries all that it needs, so that any server can answer any of th
 from __future__ import annotations
 
 import asyncio
+import math
 import random
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import httpx
-import orjson
 
+from safeguard_cli.engine.address import KEY, Address
 from safeguard_cli.engine.apis import MISSHAPEN, BadReply, Body
+from safeguard_cli.engine.exchange import Late, Silent, exchange, open_client, status_text
 from safeguard_cli.engine.pace import MOST, START, Pace
 from safeguard_cli.errors import EngineError
 
-MOST_REPLY = 32 << 20  # bytes
+MODELS = "/v1/models"
+WORTH_SAYING = 2.0  # seconds of silence
 _BUSY = (429, 503)
-_PASSING = (408, 425, 500, 502, 504)  # worth another try
+_PASSING = (408, 425)  # worth another try, as everything from 500 on
 _REFUSED = (401, 403, 404, 405)  # will be the same for every row
 
 A = TypeVar("A")  # the API that the servers of a run speak
@@ -36,24 +38,14 @@ class Patience:
     tries: int = 5  # of one request that was answered wrongly or not at all
     first: float = 0.5  # before the second try; each further wait is twice as long
     longest: float = 30.0
-    busy: float = 900.0  # that one request lets itself be put off with 429
-    down: float = 300.0  # without any server that takes connections: then the run ends
+    busy: float = 900.0  # that one request lets itself be put off with 429 or 503
+    down: float = 300.0  # without an answer from any server: then the run ends
+    longest_down: float = 60.0  # between two questions to a silent server
     connect: float = 10.0
     request: float = 600.0
 
 
 PATIENCE = Patience()
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a server is. `url` and `query` may hold secrets; `shown` never does and is what may be printed or kept."""
-
-    url: str
-    query: str
-    user: str | None
-    password: str | None
-    shown: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +64,8 @@ class RowFailed(Exception):
 @dataclass(slots=True, eq=False)
 class Server(Generic[A]):
     """One server while a run goes on. `slots` are the free ones of its first `warm` caches; each serves every
-    `policies`-th policy only, which it keeps decoded. While `widening` more caches are brought into use."""
+    `policies`-th policy only, which it keeps decoded. While `widening` more caches are brought into use.
+    While it is silent no row goes there, and `watch` asks it now and then whether it is back."""
 
     served: Served[A]
     pace: Pace
@@ -81,8 +74,9 @@ class Server(Generic[A]):
     slots: list[int] = field(default_factory=list)
     warm: int = 0
     widening: asyncio.Task[None] | None = None
-    down_until: float = 0.0
-    fails: int = 0  # connections one after the other
+    silent_since: float | None = None
+    silence_told: bool = False
+    watch: asyncio.Task[None] | None = None
 
     @property
     def wanted(self) -> int:
@@ -109,7 +103,8 @@ class Lease(Generic[A]):
 class Pool(Generic[A]):
     """The servers of a run. Only used inside one event loop.
 
-    `warming` makes the request with which an API's server decodes a policy into a cache, given API, policy and cache.
+    `warming` makes the request with which an API's server decodes a policy into a cache, given API, policy and cache;
+    `say` is told when servers fall silent for more than a moment, and when they are back.
     """
 
     def __init__(
@@ -120,19 +115,16 @@ class Pool(Generic[A]):
         fixed: int | None,
         policies: int,
         warming: Callable[[A, int, int], tuple[str, Body] | None],
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.patience = patience
+        self.patience, self._say = patience, say
         share = None if fixed is None else max(1, fixed // len(servers))
         self.servers = [_open(served, key, patience, share, policies) for served in servers]
         self._warming = warming
         self._spare = 2 if policies > 1 else 1  # rows of one policy must not keep the slots of another idle
         self._changed = asyncio.Condition()
-        self._down_since: float | None = None
-
-    async def close(self) -> None:
-        """Drop all connections."""
-        for server in self.servers:
-            await server.client.aclose()
+        self._waiting = False  # for any server at all, and that was said
+        self._gone: EngineError | None = None  # why no row can be decided any more
 
     def most(self) -> int:
         """Rows that may be under way now."""
@@ -168,7 +160,7 @@ class Pool(Generic[A]):
         lease = await self._take(policy, None)
         try:
             yield lease
-            lease.server.pace.finished(time.monotonic(), lease.work)
+            lease.server.pace.finished(_now(), lease.work)
         finally:
             await self._give_back(lease)
 
@@ -180,7 +172,7 @@ class Pool(Generic[A]):
         `request` gives path and body for an API and the cache to use; `read` takes the answer apart.
         Raises RowFailed when the row cannot be answered, EngineError when no row can.
         """
-        failures, put_off, began = 0, 0, time.monotonic()
+        failures, put_off, began = 0, 0, _now()
         while True:
             server, api = lease.server, lease.server.served.api
             try:
@@ -190,14 +182,20 @@ class Pool(Generic[A]):
                 except MISSHAPEN:
                     raise BadReply("the server's answer is not what its API promises") from None
             except _Busy as busy:
-                if time.monotonic() - began > self.patience.busy:
+                if _now() - began > self.patience.busy:
                     raise RowFailed(f"the servers were too busy for {self.patience.busy:,.0f} seconds") from None
-                server.pace.refused(time.monotonic())
+                server.pace.refused(_now())
                 put_off += 1
-                wait = busy.after if busy.after is not None else self._backoff(put_off)
-            except _Down as down:
-                self._note_down(server, str(down))
+                # A server that asks for no wait at all must not be asked without one.
+                wait = self._backoff(put_off) if busy.after is None else max(self.patience.first, busy.after)
+            except Silent as silent:
+                self._note_silence(server)
                 wait = 0.0
+                if silent.connected:  # it may be this row that makes the server drop it
+                    failures += 1
+                    if failures >= self.patience.tries:
+                        raise RowFailed(f"{server.served.address.shown}: {silent} ({failures} tries)") from None
+                    wait = self._backoff(failures)
             except BadReply as bad:
                 failures += 1
                 if failures >= self.patience.tries:
@@ -219,24 +217,21 @@ class Pool(Generic[A]):
         lease.server, lease.slot = following.server, following.slot
 
     async def _take(self, policy: int, rather_not: Server[A] | None) -> Lease[A]:
-        while True:
-            found = [
-                (server, slot)
-                for server in self.servers
-                if self._open_now(server) and (slot := server.slot(policy)) is not None
-            ]
-            if found:
-                server, slot = min(found, key=lambda pair: self._burden(pair[0], rather_not))
-                server.pace.running += 1
-                if slot >= 0:
-                    server.slots.remove(slot)
-                return Lease(policy, server, slot)
-            async with self._changed:
-                # Servers that are down come up by themselves; nobody tells.
-                try:
-                    await asyncio.wait_for(self._changed.wait(), 0.2)
-                except asyncio.TimeoutError:
-                    continue
+        async with self._changed:  # held from looking to waiting, so that no change is missed in between
+            while not self._gone:
+                found = [
+                    (server, slot)
+                    for server in self.servers
+                    if self._open_now(server) and (slot := server.slot(policy)) is not None
+                ]
+                if found:
+                    server, slot = min(found, key=lambda pair: self._burden(pair[0], rather_not))
+                    server.pace.running += 1
+                    if slot >= 0:
+                        server.slots.remove(slot)
+                    return Lease(policy, server, slot)
+                await self._changed.wait()
+        raise self._gone
 
     async def _give_back(self, lease: Lease[A]) -> None:
         server = lease.server
@@ -252,59 +247,97 @@ class Pool(Generic[A]):
         return server is rather_not, server.pace.running / server.pace.limit
 
     def _open_now(self, server: Server[A]) -> bool:
-        return server.pace.room > 0 and server.down_until <= time.monotonic() and not server.widening
+        return server.pace.room > 0 and server.silent_since is None and not server.widening
 
-    def _note_down(self, server: Server[A], why: str) -> None:
-        """A server takes no connections: leave it alone for a while. Raises EngineError when all are gone for long."""
-        now = time.monotonic()
-        server.fails += 1
-        server.down_until = now + self._backoff(server.fails)
-        if any(not other.fails for other in self.servers):
+    def _note_silence(self, server: Server[A]) -> None:
+        """Leave a server alone until it answers again. One that is silent already is so for all rows alike."""
+        if server.silent_since is None:
+            server.silent_since = _now()
+            server.watch = asyncio.create_task(self._watch(server))
+
+    async def _watch(self, server: Server[A]) -> None:
+        """Ask a silent server for little, again and again and ever more seldom, until it answers or the run must end.
+
+        The waits grow with these questions, not with the rows that wait, and begin anew with each period of silence.
+        """
+        address, wait = server.served.address, self.patience.first
+        while True:
+            await asyncio.sleep(min(wait * random.uniform(0.8, 1.2), max(self.patience.first, self._left())))
+            wait = min(self.patience.longest_down, 2 * wait)
+            try:
+                await exchange(server.client, address, "GET", MODELS, None, self.patience.connect)
+            except (Silent, Late) as why:
+                if self._left() <= 0:
+                    return await self._give_up(why)
+                self._tell(server, why)
+                continue
+            except BadReply:
+                pass  # it is there, whatever it says
+            return await self._heard(server)
+
+    def _left(self) -> float:
+        """Seconds until the run must end, if no server answers."""
+        since = [server.silent_since for server in self.servers]
+        began = max(math.inf if each is None else each for each in since)
+        return began + self.patience.down - _now()
+
+    def _tell(self, server: Server[A], why: Exception) -> None:
+        """Say once in a period that a server is silent, or that all are, when it is no blip any more."""
+        if server.silent_since is None or _now() - server.silent_since < WORTH_SAYING:
             return
-        self._down_since = self._down_since or now
-        if now - self._down_since > self.patience.down:
-            names = ", ".join(other.served.address.shown for other in self.servers)
-            raise EngineError(
-                f"no server has taken a connection for {self.patience.down:,.0f} seconds: {names} ({why})"
-            )
+        if not math.isinf(left := self._left()):
+            if not self._waiting:
+                self._say(
+                    f"no server answers: {self._names()} ({why}); the run waits, at most {left:,.0f} seconds more"
+                )
+            self._waiting = True
+            for each in self.servers:
+                each.silence_told = True
+        elif not server.silence_told:
+            self._say(f"{server.served.address.shown} does not answer ({why}); the other servers go on")
+            server.silence_told = True
+
+    def _names(self) -> str:
+        return ", ".join(server.served.address.shown for server in self.servers)
+
+    async def _give_up(self, why: Exception) -> None:
+        done = "taken a connection" if isinstance(why, Silent) and not why.connected else "answered"
+        self._gone = EngineError(f"no server has {done} for {self.patience.down:,.0f} seconds: {self._names()} ({why})")
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _heard(self, server: Server[A]) -> None:
+        """A server gave an answer, of whatever kind: it is not silent."""
+        if server.silent_since is None:
+            return
+        if server.silence_told:
+            self._say(f"{server.served.address.shown} answers again")
+        server.silent_since, server.silence_told, watch = None, False, server.watch
+        self._waiting = False
+        if watch and watch is not asyncio.current_task():
+            watch.cancel()
+        async with self._changed:
+            self._changed.notify_all()
 
     async def _post(self, server: Server[A], path: str, body: Body) -> Any:
-        """The answer as JSON. Raises BadReply, _Busy, _Down, RowFailed or EngineError, which quote nothing of it."""
+        """The answer as JSON. Raises BadReply, _Busy, Silent, RowFailed or EngineError, which quote nothing of it."""
         address = server.served.address
         try:
-            status, after, data = await asyncio.wait_for(self._send(server, path, body), self.patience.request)
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise _Down(type(error).__name__) from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise BadReply(f"the connection to {address.shown} broke ({type(error).__name__})") from None
-        except (asyncio.TimeoutError, TimeoutError):
-            raise BadReply(f"{address.shown} took longer than {self.patience.request:,.0f} seconds") from None
-        finally:
-            if server.fails and server.down_until <= time.monotonic():
-                server.fails = 0
-        self._down_since = None
-        if status == 200:
-            try:
-                return orjson.loads(data)
-            except orjson.JSONDecodeError:
-                raise BadReply(f"{address.shown} gave no JSON") from None
-        if status in _BUSY:
-            raise _Busy(after)
-        if status in _PASSING or status < 400:
-            raise BadReply(f"{address.shown} answered with status {status}")
-        if status in _REFUSED:
-            raise EngineError(refusal(address, path, status))
-        raise RowFailed(f"{address.shown} does not take this row (status {status})")
-
-    async def _send(self, server: Server[A], path: str, body: Body) -> tuple[int, float | None, bytes]:
-        address, data = server.served.address, b""
-        url = f"{address.url}{path}{address.query}"
-        async with server.client.stream("POST", url, content=orjson.dumps(body)) as response:
-            async for chunk in response.aiter_bytes():
-                data += chunk
-                if len(data) > MOST_REPLY:
-                    raise BadReply(f"{address.shown} gave an answer of more than {MOST_REPLY >> 20} MiB")
-            return response.status_code, _seconds(response.headers.get("Retry-After")), data
+            reply = await exchange(server.client, address, "POST", path, body, self.patience.request)
+        except BadReply as bad:
+            if not isinstance(bad, Late):
+                await self._heard(server)
+            raise
+        await self._heard(server)
+        if reply.status == 200:
+            return reply.json(address)
+        if reply.status in _BUSY:
+            raise _Busy(reply.after)
+        if reply.status in _PASSING or reply.status < 400 or reply.status >= 500:
+            raise BadReply(f"{address.shown} {status_text(reply.status)}")
+        if reply.status in _REFUSED:
+            raise EngineError(refusal(address, path, reply.status))
+        raise RowFailed(f"{address.shown} does not take this row (status {reply.status})")
 
 
 class _Busy(Exception):
@@ -315,36 +348,21 @@ class _Busy(Exception):
         self.after = after
 
 
-class _Down(Exception):
-    """The server takes no connection."""
-
-
 def refusal(address: Address, path: str, status: int) -> str:
     """A sentence on a status that will be the same for every request."""
     if status in (401, 403):
-        return f"{address.shown} refuses the key (status {status}); it is taken from SAFEGUARD_SERVER_KEY"
+        return f"{address.shown} refuses the key (status {status}); it is taken from {KEY}"
     return f"{address.shown} has no {path} (status {status}); is this the server's address?"
-
-
-def client_options(address: Address, key: str | None, patience: Patience) -> dict[str, Any]:
-    """How an httpx client for this server is made."""
-    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
-    auth = httpx.BasicAuth(address.user, address.password or "") if address.user is not None and not key else None
-    return {
-        "headers": headers,
-        "auth": auth,
-        "timeout": httpx.Timeout(patience.request, connect=patience.connect, pool=None),
-        "limits": httpx.Limits(max_connections=None, max_keepalive_connections=MOST),
-    }
 
 
 def _open(served: Served[A], key: str | None, patience: Patience, share: int | None, policies: int) -> Server[A]:
     # llama-server decodes no more rows at once than it has slots: what waits there would only lose its cache.
     policies = min(policies, served.slots) or 1
     pace = Pace(served.slots or MOST, max(START, policies), share)
-    return Server(served, pace, httpx.AsyncClient(**client_options(served.address, key, patience)), policies)
+    client = open_client(served.address, key, patience.connect, patience.request)
+    return Server(served, pace, client, policies)
 
 
-def _seconds(text: str | None) -> float | None:
-    """Retry-After in seconds, at most a minute; a date counts as not given."""
-    return min(60.0, float(text)) if text and text.strip().isdigit() else None
+def _now() -> float:
+    """The event loop's time, by which all waits here go."""
+    return asyncio.get_running_loop().time()

@@ -22,6 +22,7 @@ import psutil
 
 from safeguard_cli import kept
 from safeguard_cli.checks import each, text
+from safeguard_cli.engine.address import no_secrets_for_children
 from safeguard_cli.engine.process import why_it_died
 from safeguard_cli.errors import EngineError, SafeguardError
 
@@ -99,14 +100,15 @@ class Probe:
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
-        self._child = subprocess.Popen(
-            [sys.executable, __file__],  # not -m, which would import from the working directory first
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env={**os.environ, "GGML_NO_BACKTRACE": "1"},
-            start_new_session=True,  # Ctrl-C is the parent's affair
-        )
+        with no_secrets_for_children():
+            self._child = subprocess.Popen(
+                [sys.executable, __file__],  # not -m, which would import from the working directory first
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                env={**os.environ, "GGML_NO_BACKTRACE": "1"},
+                start_new_session=True,  # Ctrl-C is the parent's affair
+            )
         return self._child
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from safeguard_cli.engine.address import no_secrets_for_children
 from safeguard_cli.engine.decoding import Completion, Options
 from safeguard_cli.engine.plan import Loading, Plan
 from safeguard_cli.errors import EngineError, SafeguardError
@@ -183,7 +184,7 @@ class Engine:
         try:
             # The child is a `python -c`, which imports from its working directory first: that may be a folder of
             # somebody else's data.
-            with _elsewhere(Path(__file__).parent):
+            with _elsewhere(Path(__file__).parent), no_secrets_for_children():
                 self._process.start()
         finally:
             signal.signal(signal.SIGINT, before)

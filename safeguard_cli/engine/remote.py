@@ -9,11 +9,8 @@ from __future__ import annotations
 import asyncio
 import math
 import queue
-import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
@@ -23,6 +20,7 @@ import numpy as np
 from safeguard_cli.engine import pool
 from safeguard_cli.engine.apis import LISTED, MOST_MASS, Api, BadReply, Body, Sampling, checked
 from safeguard_cli.engine.decoding import BadLogits, Completion, Coroutine, Logits, Options, Step, Trie, decide
+from safeguard_cli.engine.exchange import Network
 from safeguard_cli.engine.pool import Lease, Patience, Pool, RowFailed, Served
 from safeguard_cli.errors import EngineError
 from safeguard_cli.prompt import Contract, Feed, Prefix, Prompt
@@ -40,7 +38,7 @@ class ServerSpec:
     options: Options
     vocabulary: int
     markers: tuple[int, ...]
-    key: str | None = None
+    key: str | None = field(default=None, repr=False)
     at_once: int | None = None
     patience: Patience = field(default_factory=lambda: pool.PATIENCE)
 
@@ -51,19 +49,23 @@ Decide = Callable[[Pool[Any], Lease[Any], Prompt], Awaitable[Completion]]
 class ServerEngine:
     """Decides prompts on servers; use as a context manager. See process.Engine, whose place it takes.
 
-    The network has a thread of its own, so that a signal finds the main thread waiting and ends the run at once.
+    `log` is told when servers do not answer, and when they do again.
     """
 
     deaths = policy_tokens = 0  # what a server reads of policies is its own affair
 
-    def __init__(self, spec: ServerSpec, decide: Decide | None = None) -> None:
+    def __init__(
+        self, spec: ServerSpec, decide: Decide | None = None, log: Callable[[str], None] = lambda _: None
+    ) -> None:
         self.decoded_tokens = 0
         self._decide = decide or Remote(spec).decide
         self._done: queue.SimpleQueue[Completion | BaseException] = queue.SimpleQueue()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="servers", daemon=True)
-        self._thread.start()
-        self._pool = self._call(_open(spec)).result()
+        self._network = Network()
+        try:
+            self._pool = self._network.call(_open(spec, log)).result()
+        except BaseException:
+            self._network.close()
+            raise
 
     def __enter__(self) -> ServerEngine:
         return self
@@ -73,12 +75,7 @@ class ServerEngine:
 
     def close(self) -> None:
         """End at once whatever is under way."""
-        with suppress(Exception):
-            self._call(self._end()).result(1.0)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(0.5)
-        if not self._thread.is_alive():
-            self._loop.close()
+        self._network.close(*(server.client for server in self._pool.servers))
 
     def complete(self, prompts: Iterable[Prompt | Feed]) -> Iterator[Completion]:
         """Yield completions as they finish, see Scheduler.complete. Raises EngineError when no server can work."""
@@ -87,7 +84,7 @@ class ServerEngine:
             while not ended and flying < self._pool.most():
                 following = next(source, Feed.END)
                 if isinstance(following, Prompt):
-                    self._call(self._row(following))
+                    self._network.call(self._row(following))
                     flying += 1
                 elif following is Feed.HOLD:
                     break
@@ -102,9 +99,6 @@ class ServerEngine:
                 yield done
             elif ended:
                 return
-
-    def _call(self, coroutine: Any) -> Future[Any]:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     async def _row(self, prompt: Prompt) -> None:
         """Decide one row and tell the main thread, whatever happens."""
@@ -121,22 +115,17 @@ class ServerEngine:
         except EngineError as error:
             self._done.put(error)
         except BaseException as error:  # a fault of ours must not leave the main thread waiting
-            self._done.put(EngineError(f"the engine failed: {type(error).__name__}: {error}"))
-
-    async def _end(self) -> None:
-        while others := [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]:
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
-        await self._pool.close()
+            told = EngineError(f"the engine failed: {type(error).__name__}")  # what it says may be of a row
+            told.__cause__ = error
+            self._done.put(told)
 
 
-async def _open(spec: ServerSpec) -> Pool[Any]:
+async def _open(spec: ServerSpec, log: Callable[[str], None]) -> Pool[Any]:
     def warming(api: Api, policy: int, slot: int) -> tuple[str, Body] | None:
         body = api.warm(spec.prefixes[policy].ids, slot)
         return (api.path, body) if body else None
 
-    made: Pool[Any] = Pool(spec.servers, spec.key, spec.patience, spec.at_once, len(spec.prefixes), warming)
+    made: Pool[Any] = Pool(spec.servers, spec.key, spec.patience, spec.at_once, len(spec.prefixes), warming, log)
     await made.warm()
     return made
 

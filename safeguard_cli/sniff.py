@@ -1,0 +1,197 @@
+"""What an input really is, by its first bytes and lines, and how to get rows out of what cannot be read as it is.
+
+The checks are narrow: what could be a row that somebody wrote is left to be read as one. They look at the same bytes
+in whatever pieces a pipe gives them, and wait for no second line where the first one settles it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import orjson
+
+from safeguard_cli.errors import UsageError
+from safeguard_cli.field_names import is_common
+
+STREAMS = ("standard input", "input")  # the names of inputs that are no files
+HEAD_BYTES = 512  # what is looked at of the first bytes, at most up to the end of the first line that is not blank
+DELIMITERS = ",;\t|"
+BARE_CR = "lines end in a bare CR; convert them first: tr '\\r' '\\n' < OLD > NEW"
+
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: "utf-8",
+}
+_UNPACK = {
+    b"\x1f\x8b": ("gzip inside gzip", "gunzip -c"),
+    b"\x28\xb5\x2f\xfd": ("zstd", "zstd -dc"),
+    b"\xfd7zXZ\x00": ("xz", "xz -dc"),
+    b"\x04\x22\x4d\x18": ("lz4", "lz4 -dc"),
+}
+_PACKED = (".gz", ".zst", ".xz", ".lz4", ".bz2")
+_BZIP2 = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")
+_FILES = {
+    b"PK\x03\x04": "a zip file, as spreadsheets (.xlsx, .ods) are: save the sheet as CSV UTF-8, or unpack it",
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "an old Office file (.xls): save the sheet as CSV UTF-8",
+    b"%PDF-": "a PDF: take the text out of it first",
+    b"{\\rtf": "a rich text document (RTF): save it as plain CSV or JSON lines",
+    b"SQLite format 3\0": "an SQLite database: export the rows, as in sqlite3 -csv -header FILE 'SELECT …' > rows.csv",
+    b"ARROW1\0\0": "an Arrow or Feather file: write it as Parquet",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive: unpack it",
+    b"Rar!\x1a\x07": "a RAR archive: unpack it",
+    b"version https://git-lfs.github.com/spec/": "a Git LFS pointer, not the data itself: git lfs pull fetches it",
+}
+_MARKUP = re.compile(rb"<(?:!doctype|html|head|body|table|meta|script|\?xml|rss|svg|!--)(?:[\s>]|$)", re.IGNORECASE)
+_SEP_LINE = re.compile(rb"\"?sep=(.)\"?[,;\t|]*[\r\n]*", re.IGNORECASE | re.DOTALL)
+_NAME = re.compile(r"[^\W\d][^\t\"'.!?…:]{0,39}")
+_QUOTED = re.compile(rb'"[^"]*"[,;\t|]')
+_AGREEING = 10  # lines that are compared with a header
+
+
+def head_of(start: bytes) -> bytes | None:
+    """Return the part of an input's first bytes that the checks look at; None where more of them are needed."""
+    at = len(start) - len(start.lstrip())
+    end = start.find(b"\n", at)
+    if len(start) < 4 or (end < 0 and len(start) < HEAD_BYTES):
+        return None
+    return start[: HEAD_BYTES if end < 0 else max(4, min(end + 1, HEAD_BYTES))]
+
+
+def refuse_other_kinds(name: str, head: bytes) -> None:
+    """Raise UsageError, with what it is and the way out, when an input begins like a file of another kind."""
+    for magic, (kind, command) in _UNPACK.items():
+        if head.startswith(magic):
+            raise UsageError(f"{name}: this is packed with {kind}; unpack it: {_through(name, command)}")
+    if _BZIP2.match(head):
+        raise UsageError(f"{name}: this is packed with bzip2; unpack it: {_through(name, 'bzip2 -dc')}")
+    if head.startswith(b"PAR1"):
+        raise UsageError(f"{name}: this is Parquet: save it to a file, if it is none, and say --format parquet")
+    for magic, kind in _FILES.items():
+        if head.removeprefix(codecs.BOM_UTF8).startswith(magic):
+            raise UsageError(f"{name}: this is {kind}")
+    if _MARKUP.match(head.removeprefix(codecs.BOM_UTF8).lstrip()):
+        raise UsageError(f"{name}: this is a page of HTML or XML, perhaps an error page instead of the download")
+
+
+def refuse_other_encodings(name: str, head: bytes, codec: str) -> None:
+    """Raise UsageError when an input's first bytes show another encoding than `codec`, a codec's own name."""
+    wide = codec.startswith(("utf-16", "utf-32"))
+    mark = next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), None)
+    if mark == "utf-8":
+        if not codec.startswith("utf-8"):
+            raise UsageError(f"{name}: this begins with the mark of UTF-8; leave out --encoding")
+    elif mark and not codec.startswith(mark):
+        raise UsageError(f"{name}: this is {mark.upper()}; say --encoding {mark}")
+    elif not mark and not wide and (found := _wide_without_mark(head)):
+        raise UsageError(f"{name}: this is {found.upper()} without a mark; say --encoding {found}")
+
+
+def _wide_without_mark(head: bytes) -> str | None:
+    """The encoding of UTF-16 and UTF-32 without a byte order mark."""
+    zeros = tuple(byte == 0 for byte in head[:4])
+    for encoding, pattern in (
+        ("utf-32-le", (False, True, True, True)),
+        ("utf-32-be", (True, True, True, False)),
+        ("utf-16-le", (False, True, False, True)),
+        ("utf-16-be", (True, False, True, False)),
+    ):
+        if zeros == pattern:
+            return encoding
+    # Letters of other alphabets have the number of their block there, which is a control character otherwise.
+    odd, even = (sum(byte < 32 and byte not in b"\t\r\n" for byte in head[at::2]) for at in (1, 0))
+    if max(odd, even) >= 3 and not min(odd, even) and 4 * max(odd, even) >= len(head) // 2:
+        return "utf-16-le" if odd else "utf-16-be"
+    return None
+
+
+def _through(name: str, command: str, suffix: str = "") -> str:
+    """A command that makes of an input another one."""
+    if name in STREAMS:
+        return f"pipe it through {command}"
+    out = Path(name).with_suffix(suffix).name if suffix or Path(name).suffix in _PACKED else "FILE"
+    return f"{command} {shlex.quote(name)} > {shlex.quote(out)}"
+
+
+def refuse_json_values(name: str, line: bytes, following: Callable[[], bytes]) -> None:
+    """Raise UsageError for a JSON array or a value spread over lines; `following` reads the second line."""
+    line = line.strip()
+    found = re.match(rb"\[\s*(\{|$)", line)
+    if found or (line == b"{" and following().lstrip()[:1] in (b'"', b"}")):
+        kind, jq = ("a JSON array", "jq -c '.[]'") if found else ("JSON spread over several lines", "jq -c .")
+        way = _through(name, jq, ".rows.jsonl")
+        if name.lower().endswith(".gz"):
+            way = f"gunzip -c {shlex.quote(name)} | {jq} > rows.jsonl"
+        raise UsageError(f"{name}: this is {kind}, and one object on each line is read; convert it: {way}")
+    if re.search(rb"\}\s*\r\s*\{", line):
+        raise UsageError(f"{name}: {BARE_CR}")
+
+
+def refuse_json_in_csv(name: str, line: bytes, following: Callable[[], bytes]) -> None:
+    """Raise UsageError when a CSV's first line is JSON."""
+    refuse_json_values(name, line, following)
+    if re.match(rb"\{\s*\"", line.strip()):
+        try:
+            orjson.loads(line)
+        except orjson.JSONDecodeError:
+            return
+        raise UsageError(f"{name}: this is JSON lines, not CSV; say --format jsonl")
+
+
+def sep_delimiter(line: bytes) -> str | None:
+    """Return the delimiter that Excel's hint line `sep=;` names; None for any other line."""
+    found = _SEP_LINE.fullmatch(line)
+    given = found[1].decode("latin-1") if found else ""
+    return given if given and (given in DELIMITERS or given in ":^~#!/ ") else None
+
+
+def delimiter_of(line: bytes, following: Callable[[], Sequence[bytes]]) -> str:
+    """Return what separates the cells of a CSV header: of several candidates the one that the next lines bear out."""
+    counts = {mark: count for mark, count in _counts(line).items() if count}
+    if len(counts) < 2:
+        return next(iter(counts), ",")
+    others = [_counts(other) for other in following()[:_AGREEING]]
+    return max(counts, key=lambda mark: (sum(other[mark] == counts[mark] for other in others), counts[mark]))
+
+
+def refuse_csv_in_tsv(name: str, line: bytes) -> None:
+    """Raise UsageError when the header of a file that is TSV by its name alone has no tab, but other delimiters."""
+    counts = _counts(line)
+    if not counts.pop("\t") and any(counts.values()):
+        mark = max(counts, key=counts.__getitem__)
+        raise UsageError(
+            f"{name}: its header has no tab, but {mark!r}: say --format csv where that separates the cells,"
+            " --format tsv where the file has one column"
+        )
+
+
+def refuse_lines_without_header(
+    name: str, cells: Sequence[str], line: bytes, following: Callable[[], Sequence[bytes]]
+) -> None:
+    """Raise UsageError when nothing shows that the first line of a pipe is a CSV's header, and no row of its own."""
+    cells = [cell for cell in cells if cell.strip()] or [""]
+    common = sum(map(is_common, cells))
+    if len(cells) > 1 and (common > 1 or _QUOTED.match(line)):
+        return
+    names = all(_NAME.fullmatch(cell.strip()) and len(cell.split()) <= 3 for cell in cells)
+    unsure = not names or (not common and (len(cells) == 1 or any(cell != cell.strip() for cell in cells)))
+    if not (unsure or common) and (others := following()[:_AGREEING]):
+        own = _counts(line)
+        unsure = 2 * sum(_counts(other) == own for other in others) < len(others)
+    if unsure:
+        raise UsageError(
+            f"{name}: is the first line a header or a text? Say --format csv if it is a header; plain lines become rows"
+            " with jq -cR '{text: .}'"
+        )
+
+
+def _counts(line: bytes) -> dict[str, int]:
+    """How often each delimiter stands outside quotes."""
+    unquoted = re.sub(rb'"[^"]*"', b"", line).decode("latin-1")
+    return {mark: unquoted.count(mark) for mark in DELIMITERS}

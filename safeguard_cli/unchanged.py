@@ -1,0 +1,60 @@
+"""Whether an input is still what a run has read: hours pass in which others may write to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from itertools import islice
+
+from safeguard_cli.errors import SafeguardError
+from safeguard_cli.records import Source
+from safeguard_cli.resume import InputHash
+
+_LEFT = "when it is again what was read, the same command goes on; else --overwrite starts over"
+
+
+def check_unchanged(
+    name: str,
+    before: os.stat_result,
+    now: Callable[[], os.stat_result],
+    reopen: Callable[[], Source],
+    rows: int,
+    digest: str,
+) -> str:
+    """Compare an input with the first `rows` rows that were read of it, and `digest`, the hash over them.
+
+    They are read again only where the file is another one by now, or its size or times have changed. Returns what to
+    tell the user of what follows them, empty where nothing does. SafeguardError when the rows are others.
+    """
+    try:
+        after = now()
+    except OSError as problem:
+        raise SafeguardError(
+            f"{name} was moved or deleted while it was read ({problem.strerror}); {_LEFT}"
+        ) from problem
+    if _marks(before) == _marks(after):
+        return ""
+    found, count = InputHash(), 0
+    try:
+        with reopen() as source:
+            records = iter(source)
+            for record in islice(records, rows):
+                found.add(record)
+                count += 1
+            more = next(records, None) is not None
+    except SafeguardError as problem:
+        raise SafeguardError(f"{name} was changed while it was read: {problem}; {_LEFT}") from problem
+    if count < rows:
+        raise SafeguardError(
+            f"{name} has become shorter while it was read: it has {count:,} of the {rows:,} rows labelled; {_LEFT}"
+        )
+    if found.value() != digest:
+        raise SafeguardError(
+            f"{name} was changed while it was read: its first {rows:,} rows are not those that were labelled; {_LEFT}"
+        )
+    added = after.st_size - before.st_size
+    return (f"{added:,} bytes more" if added > 0 else "more rows") if more else ""
+
+
+def _marks(state: os.stat_result) -> tuple[int, ...]:
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns

@@ -1,0 +1,198 @@
+"""Which files a command may write: none that it reads, by whatever name or stream, and none that its folder refuses."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from safeguard_cli.config import PROJECT_FILES, configured_model, user_file
+from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.files import draft
+from safeguard_cli.gguf_file import model_parts
+from safeguard_cli.models import find_model
+from safeguard_cli.policy import builtin_policies
+
+if TYPE_CHECKING:
+    from safeguard_cli.setup import Settings
+
+_DESCRIPTOR = re.compile(r"/(?:dev|proc/(?:self|thread-self|\d+))/fd/(\d+)")
+_STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
+_MOST_LINKS = 40  # as many as Linux follows
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """A file that a command reads. `what` names it to people: the input, the model, …"""
+
+    what: str
+    device: int
+    inode: int
+
+    def is_file(self, state: os.stat_result) -> bool:
+        return (self.device, self.inode) == (state.st_dev, state.st_ino)
+
+
+def used(what: str, *files: str | Path) -> list[Used]:
+    """Those of the files that are there, `-` being standard input; pipes, terminals and devices hold nothing."""
+    found = []
+    for file in files:
+        with suppress(OSError, ValueError, AttributeError):  # standard input may be closed
+            state = os.fstat(sys.stdin.fileno()) if file == "-" else Path(file).stat()
+            if stat.S_ISREG(state.st_mode) or stat.S_ISBLK(state.st_mode):
+                found.append(Used(what, state.st_dev, state.st_ino))
+    return found
+
+
+def used_by(settings: Settings) -> list[Used]:
+    """All files that a command with these settings reads; what is wrong with one of them is for its reader to say."""
+    builtin = builtin_policies()
+    found = used("the input", settings.input)
+    found += used("the policy", *(builtin.get(name, name) for name in settings.policies))
+    with suppress(SafeguardError):
+        found += used("the model", *model_parts(find_model(settings.model or configured_model())))
+    if settings.tokenizer is not None:
+        found += used("the tokenizer", settings.tokenizer)
+    settings_files = (*PROJECT_FILES, user_file())
+    return found + used("the file of settings", *(file for file in settings_files if file is not None))
+
+
+def check_streams(read: Iterable[Used]) -> None:
+    """UsageError when standard output or standard error goes into a file that is read.
+
+    Where that is standard error, no message may go there either: it goes to standard output, if that is another file.
+    """
+    read = tuple(read)
+    found: dict[str, tuple[Used, os.stat_result]] = {}
+    for name, stream in (("standard output", sys.stdout), ("standard error", sys.stderr)):
+        with suppress(OSError, ValueError, AttributeError):  # closed, or none of the system's
+            state = os.fstat(stream.fileno())
+            if taken := next((each for each in read if each.is_file(state)), None):
+                found[name] = taken, state
+    for name, (taken, state) in found.items():
+        if "standard error" in found and found["standard error"][1].st_size:
+            other = os.open(os.devnull, os.O_WRONLY) if "standard output" in found else sys.stdout.fileno()
+            os.dup2(other, sys.stderr.fileno())
+        emptied = "" if state.st_size else " (which the shell has emptied already)"
+        raise UsageError(f"{name} goes into {taken.what} itself{emptied}; write to another file")
+
+
+def check_output(out: Path, read: Iterable[Used] = (), beside: Sequence[Path] = ()) -> None:
+    """UsageError when a file cannot be written at `out`, or those `beside` it, or when one of them is read.
+
+    A symlink is written through. Nothing is touched.
+    """
+    if not out.name:
+        raise UsageError(f"{out}: this is a folder")
+    _check_lengths(out, (out, *beside))
+    read = tuple(read)
+    for path in (out, *beside):
+        shown = str(out) if path == out else f"{out}: {path.name}, which goes beside it,"
+        with suppress(OSError):  # is not there; what else is wrong with it is said where it is opened
+            state = path.stat()
+            if stat.S_ISDIR(state.st_mode):
+                raise UsageError(f"{out}: this is a folder" if path == out else f"{shown} is a folder")
+            if taken := next((each for each in read if each.is_file(state)), None):
+                raise UsageError(
+                    f"{out}: this is {taken.what} itself; write to another file"
+                    if path == out
+                    else f"{shown} is {taken.what} itself; give the output another name"
+                )
+    for folder in dict.fromkeys((out.parent, real(out).parent)):
+        if not os.path.isdir(folder):  # noqa: PTH112 Path's raises where a part of the name is too long
+            raise UsageError(f"{out}: there is no folder {folder}")
+    if os.path.islink(real(out)):  # noqa: PTH114
+        raise UsageError(f"{out}: this link leads to itself")
+
+
+def _check_lengths(out: Path, paths: Iterable[Path]) -> None:
+    """UsageError when a name is longer than the file system takes it."""
+    name_limit, path_limit = 255, 4096
+    with suppress(OSError, ValueError, AttributeError):
+        name_limit = os.pathconf(out.parent, "PC_NAME_MAX")
+        path_limit = os.pathconf(out.parent, "PC_PATH_MAX")
+    over = max(len(os.fsencode(path.name)) - name_limit for path in paths)
+    over = max(over, *(len(os.fsencode(path)) + 1 - path_limit for path in paths))
+    if over > 0:
+        kind = ("characters" if out.name.isascii() else "bytes").removesuffix("s" if over == 1 else "")
+        longest = max(paths, key=lambda path: len(path.name)).name.removeprefix(out.name)
+        raise UsageError(
+            f"{out}: this name must be {over} {kind} shorter, to have room for {longest or 'all of it'}"
+            f" in a name of at most {name_limit} bytes"
+        )
+
+
+def check_folder(*outs: Path) -> None:
+    """Try whether files can be made beside these. Raises SafeguardError saying why not."""
+    for folder, out in {out.parent: out for out in outs}.items():
+        try:
+            with draft(out):
+                pass
+        except OSError as problem:
+            raise SafeguardError(f"{folder}: no file can be made there: {problem.strerror or problem}") from problem
+
+
+def real(out: Path) -> Path:
+    """The file that `out` means where it is a symlink, also one that leads to no file yet; else `out` itself."""
+    return Path(os.path.realpath(out)) if os.path.islink(out) else out  # noqa: PTH114
+
+
+def descriptor(path: Path) -> int | None:
+    """The number of the open file that a path such as /dev/stdout or /dev/fd/3 stands for."""
+    for _ in range(_MOST_LINKS):
+        name = os.path.abspath(path)  # noqa: PTH100 resolving would lead to the file behind it
+        if name in _STREAMS:
+            return _STREAMS[name]
+        if found := _DESCRIPTOR.fullmatch(name):
+            return int(found[1])
+        try:
+            path = Path(name).parent / Path(name).readlink()
+        except (OSError, ValueError):
+            return None
+    return None
+
+
+def open_stream(path: Path, read: Iterable[Used]) -> BinaryIO:
+    """Open what `is_stream` is true for, to be written to. UsageError when it is read, or open for reading only."""
+    if (number := descriptor(path)) is None:
+        return path.open("wb", buffering=0)
+    _check_descriptor(path, number, read)
+    stream = os.fdopen(os.dup(number), "wb", buffering=0)  # opened anew, a file would be written from its start
+    stream.name = str(path)
+    return stream
+
+
+def _check_descriptor(path: Path, number: int, read: Iterable[Used]) -> None:
+    try:
+        state, writes = os.fstat(number), _writes(number)
+    except OSError as problem:
+        raise UsageError(f"{path}: {problem.strerror}") from problem
+    if not writes:
+        raise UsageError(f"{path}: this is open for reading only")
+    if taken := next((each for each in read if each.is_file(state)), None):
+        raise UsageError(f"{path}: this is {taken.what} itself; write to another file")
+
+
+def _writes(number: int) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    return fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+
+
+def is_stream(path: Path) -> bool:
+    """Whether what is written to `path` goes into an open file, a device or a named pipe."""
+    if descriptor(path) is not None:
+        return True
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # is not there, or cannot be: for its opener to say
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)

@@ -1,0 +1,135 @@
+"""Servers that answer anything at all: no internal error, no row lost, and no text of a row in what is said of it."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+import tracemalloc
+from collections.abc import Iterator
+
+import pytest
+from fault_server import FaultServer
+from hostile import BOMB, SECRET, spoil
+from server_runs import HURRIED, fill, run
+
+from safeguard_cli import errors, servers
+from safeguard_cli.engine import address, pool
+from safeguard_cli.engine.address import read_addresses
+from safeguard_cli.engine.pace import seconds_of
+from safeguard_cli.errors import SafeguardError
+
+FATAL_STATUS = (b"HTTP/1.1 401", b"HTTP/1.1 403", b"HTTP/1.1 404", b"HTTP/1.1 405")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, own_cache: None) -> None:
+    monkeypatch.setattr(pool, "PATIENCE", HURRIED)
+    monkeypatch.setattr(servers, "_WAIT", 1.0)
+    monkeypatch.delenv(address.KEY, raising=False)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_of_rows_under_spoilt_answers_none_is_lost_and_no_error_holds_text(tiny, tmp_path, capfd, seed) -> None:
+    seeds, spoilt = itertools.count(1000 * seed), []
+
+    def mangle(answer: bytes, first: bool) -> Iterator[bytes]:
+        number = next(seeds)
+        if first or number % 3 == 0:
+            return iter([answer])
+        pieces = spoil(answer, number)
+        head = next(pieces, b"")
+        spoilt.append(number)
+        return itertools.chain([b"" if head.startswith(FATAL_STATUS) else head], pieces)
+
+    with FaultServer(mangle=mangle) as server:
+        effort = ("none", "low")[seed % 2]
+        code, rows = run(
+            fill(tmp_path, 50), tmp_path / "out.jsonl", server.address, model=str(tiny), effort=effort, slots=8
+        )
+    assert len(spoilt) >= 50
+    assert [row["id"] for row in rows] == list(range(50))
+    found = [row["spam"]["error"] for row in rows if "error" in row["spam"]]
+    assert code == (errors.ROWS_IN_ERROR if found else errors.OK)
+    assert {error["code"] for error in found} <= {"server"}
+    said = "".join(error["message"] for error in found) + "".join(capfd.readouterr())
+    assert "hello" not in said
+    assert "internal" not in said
+
+
+@pytest.mark.parametrize("api", ["completion", "chat"])
+def test_first_questions_that_are_answered_with_anything_end_in_a_sentence(tiny, harmony, capfd, api) -> None:
+    chat = {"choices": [{"message": {"content": '{"label":"spam"}'}, "logprobs": {"content": [{"token": "a"}]}}]}
+    refused = 0
+    for seed in range(60):
+        rng, questions = random.Random(seed), itertools.count()
+        at = rng.randrange(4)
+
+        def mangle(answer: bytes, _: bool, seed: int = seed, at: int = at, n: itertools.count = questions):
+            return spoil(answer, seed) if next(n) in (at, at + 7) else iter([answer])
+
+        with FaultServer(mangle=mangle, chat=chat) as server:
+            began = time.monotonic()
+            try:
+                found = servers.connect(read_addresses([server.address]), None, harmony.tokenizer, api)
+                assert 0 <= found.servers[0].slots <= 256
+            except SafeguardError as error:
+                refused += 1
+                assert SECRET not in str(error).replace("serves " + SECRET, ""), "but for a model's name"
+                assert len(str(error)) < 600
+            assert time.monotonic() - began < 12
+    assert refused >= 20
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def connect(server: FaultServer, tokenizer: object) -> None:
+    servers.connect(read_addresses([server.address]), None, tokenizer, "completion")
+
+
+def test_a_packed_answer_is_refused_before_it_is_unpacked(harmony) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip, gzip\r\nContent-Length: %d\r\n\r\n" % len(BOMB)
+    with FaultServer(mangle=lambda *_: [head, BOMB]) as server:
+        tracemalloc.start()
+        with pytest.raises(SafeguardError, match="packed"):
+            connect(server, harmony.tokenizer)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert most < 16 << 20
+
+
+def test_an_answer_that_comes_byte_by_byte_or_never_ends_is_given_up(harmony) -> None:
+    def dripping(answer: bytes, _: bool) -> Iterator[bytes]:
+        for at in range(len(answer)):
+            time.sleep(0.05)
+            yield answer[at : at + 1]
+
+    def endless(answer: bytes, _: bool) -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\n\r\n"
+        for _ in range(1000):
+            yield b" " * 65536
+
+    for mangle, why in ((dripping, "longer than 1 seconds"), (endless, "more than 1,048,576 bytes")):
+        began = time.monotonic()
+        with FaultServer(mangle=mangle) as server, pytest.raises(SafeguardError, match=why):
+            connect(server, harmony.tokenizer)
+        assert time.monotonic() - began < 5
+
+
+def test_a_redirect_is_not_followed(harmony) -> None:
+    with FaultServer() as other:
+        answer = f"HTTP/1.1 302 Found\r\nLocation: {other.address}/v1/models\r\nContent-Length: 0\r\n\r\n".encode()
+        with FaultServer(mangle=lambda *_: [answer]) as server, pytest.raises(SafeguardError, match="not followed"):
+            connect(server, harmony.tokenizer)
+        assert not other.requests
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        *[("0", 0.0), ("7", 7.0), (" 2.5 ", 2.5), ("999999999", 60.0), ("0.000", 0.0)],
+        *[(text, None) for text in ("²", "٣", "-1", "1e3", "", " ", "nan", "inf", "9" * 30, "1,5", "\n5\n5", "0x5")],
+        *[("Wed, 21 Oct 2015 07:28:00 GMT", None), (None, None)],
+    ],
+)
+def test_retry_after_is_a_plain_number_of_at_most_a_minute_or_not_given(text, seconds) -> None:
+    assert seconds_of(text) == seconds
