@@ -89,7 +89,7 @@ _result = table(
         "model_sha256": maybe(text),
         "output_sha256": sha256,
     },
-    {"rows_sha256": sha256},
+    {"rows_sha256": sha256, "input_format": maybe(text)},
 )
 _members = table(
     {

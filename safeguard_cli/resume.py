@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from safeguard_cli.files import sha256
 from safeguard_cli.layouts import unguard
 from safeguard_cli.manifest import Foreign, Manifest, Refused, changes, load
 from safeguard_cli.records import Record, split_cells
@@ -75,8 +76,16 @@ def not_ours(output: Path) -> str:
 
 
 def find_manifest(output: Path) -> Manifest | None:
-    """The manifest that belongs to an output; that of a finished run first."""
-    return load(manifest_path(output)) or load(run_path(output))
+    """The manifest that belongs to an output; that of a finished run first.
+
+    Where --retry-errors was killed both can be of a finished one: that counts which fits the output.
+    """
+    finished, begun = load(manifest_path(output)), load(run_path(output))
+    if finished and begun and begun.result and output.is_file():
+        size, digest = output.stat().st_size, begun.result["output_sha256"]
+        if size == begun.output_bytes and sha256(output) == digest:
+            return begun
+    return finished or begun
 
 
 def check_beside(output: Path) -> None:

@@ -235,11 +235,8 @@ def _finish(
     """Leave the record of the finished run, whose output is complete and on disk."""
     journal.count_time()  # hashing a large model for the first time is no part of it
     before, done = journal.manifest.result, (run.written, run.digest.value())
-    if retried:
-        if (journal.manifest.rows, journal.manifest.input_sha256) != done:
-            raise Refused(f"the input is not the one that {journal.output} was made from; {START_OVER}")
-        journal.unfinish()
-        retried.publish()
+    if retried and (journal.manifest.rows, journal.manifest.input_sha256) != done:
+        raise Refused(f"the input is not the one that {journal.output} was made from; {START_OVER}")
     journal.manifest.rows, journal.manifest.input_sha256 = done
     journal.manifest.policy_tokens += engine.policy_tokens
     exhausted = settings.limit is None or run.written < settings.limit
@@ -255,8 +252,9 @@ def _finish(
             "input_format": settings.format,
             "model": str(prepared.header.path) if not prepared.remote else journal.manifest.decides["model"]["served"],
             "model_sha256": model_sha256(prepared.header.path) if not prepared.remote else None,
-            "output_sha256": sha256(journal.output),
-        }
+            "output_sha256": sha256(retried.path if retried else journal.output),
+        },
+        retried,
     )
 
 
