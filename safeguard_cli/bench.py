@@ -14,7 +14,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from safeguard_cli import errors
-from safeguard_cli.content import make_selector
+from safeguard_cli.content import make_selector, say_text
 from safeguard_cli.engine.plan import BATCH
 from safeguard_cli.engine.probe import Probe
 from safeguard_cli.errors import Interrupted, SafeguardError, UsageError
@@ -144,6 +144,8 @@ def read_work(settings: Settings, prepared: Prepared) -> Work:
             raise UsageError("bench reads its input twice, which a pipe does not allow; give a file")
         total = count_rows(source.path, **how)
         selector = make_selector(source, text_fields=settings.text_fields, template=settings.template)
+        if settings.says_its_text:
+            say_text(selector, source)
         for record in islice(source, 0, None, -(-total // SAMPLE) or 1):
             answer, groups = labeling.start(record.error or selector.select(record), 0)
             if not answer.done:

@@ -15,10 +15,11 @@ from safeguard_cli.engine.prefix_store import NAME, STATES
 from safeguard_cli.engine.probe import LOADABLE
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.manifest import HASHES
+from safeguard_cli.remarks import STAMP
 from safeguard_cli.terminal import safe
 
 # With a number it was being written by an older version.
-_LISTS = re.compile(rf"({re.escape(HASHES)}|{re.escape(LOADABLE)})(\.\d+)?|demo-notice", re.ASCII)
+_LISTS = re.compile(rf"({re.escape(HASHES)}|{re.escape(LOADABLE)})(\.\d+)?|{STAMP}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,6 +175,7 @@ def evaluate(
             slots=slots,
             context=ctx,
             quiet=quiet or json,
+            says_text=not quiet,
         )
         return run_eval(settings, wanted)
 
@@ -245,6 +246,7 @@ def compare(
             context=ctx,
             id_field=id_field,
             quiet=quiet or json,
+            says_text=not quiet,
         )
         check_streams([*used("the input", *([b] if b else ())), *used("the policy", *(policy or ()))])
         variants = {"policy": policy or [], "model": model or [], "effort": [one.value for one in effort or ()]}

@@ -164,6 +164,7 @@ def stress(
             output=output,
             overwrite=overwrite,
             quiet=quiet or json,
+            says_text=not quiet,
         )
         return run_stress(settings, wanted, plan, export, max_flips)
 

@@ -23,6 +23,7 @@ from safeguard_cli import errors, setup
 from safeguard_cli.config import configured_model
 from safeguard_cli.engine.address import no_secrets_for_children, read_addresses
 from safeguard_cli.engine.process import Engine, EngineSpec
+from safeguard_cli.engine.reports import Listen
 from safeguard_cli.errors import EngineError, SafeguardError, UsageError
 from safeguard_cli.manifest import Locked, Manifest, load
 from safeguard_cli.policy import Policy
@@ -67,7 +68,6 @@ def label_on_ray(settings: Settings, address: str, make_engine: EngineMaker = En
     except ImportError:
         raise SafeguardError("--ray needs ray: pip install 'safeguard-cli[ray]'") from None
     blocks = find_blocks(settings)
-    read_addresses(settings.servers)
     load_policies(settings)  # so that what is wrong with them is said once, and at once
     ours = not ray.is_initialized()
     try:
@@ -117,6 +117,11 @@ def find_blocks(settings: Settings) -> list[Block]:
     ):
         if given:
             raise UsageError(f"{option} is for one file, and --ray labels many")
+    if any(address.secret for address in read_addresses(settings.servers)):
+        raise UsageError(
+            "Ray keeps the command line that it is called with: with --ray, no user, password or query can stand in the"
+            " URL of --server; SAFEGUARD_SERVER_KEY can be set instead"
+        )
     if settings.output in (None, "-"):
         raise UsageError("--ray writes a file for each input file: name a folder with -o DIR")
     folder, pattern = Path(str(settings.output)).absolute(), Path(settings.input).absolute()
@@ -188,9 +193,9 @@ class Worker:
             self._prepared = {key: setup.prepare(settings, policies, before if settings.deterministic else {})}
         return self._prepared[key]
 
-    def _engine_for(self, spec: EngineSpec, log: Callable[[str], None]) -> Any:
+    def _engine_for(self, spec: EngineSpec, log: Callable[[str], None], _report: Listen | None = None) -> Any:
         if self._engine is None:
-            self._engine = self._make_engine(spec, log).__enter__()
+            self._engine = self._make_engine(spec, log, None).__enter__()
         return _Lent(self._engine, self._drop)
 
     def _drop(self) -> None:
@@ -346,7 +351,12 @@ def _summary(crew: _Crew, settings: Settings) -> int:
     if len(footings) > 1:
         warn("the nodes have different models or versions of safeguard: their labels are not of one kind")
     if not settings.quiet:
-        note(f"{rows:,} rows in {len(crew.done):,} files, {in_error:,} in error")
+        blank = sum(result.get("blank", 0) for result in results)
+        note(f"{rows:,} rows in {len(crew.done):,} files, {in_error:,} in error" + (f", {blank:,} blank" * bool(blank)))
+        texts = Counter(", ".join(made.decides["input"]["text_fields"]) for made in crew.done.values())
+        for name, files in texts.most_common():
+            if name:  # no template
+                note(f"text: {name}, in {files:,} files")
         for name in results[0]["labels"] if results else ():
             tally = sum((Counter(result["labels"][name]) for result in results), Counter[str]())
             note(f"{name}: " + ", ".join(f"{label} {count:,}" for label, count in tally.most_common()))

@@ -135,6 +135,7 @@ def _variants(settings: Settings, wanted: Wanted, variants: Mapping[str, Sequenc
     option = twice[0]
     sides: list[tuple[str, Measured]] = []
     for i in (0, 1):
+        settings = replace(settings, says_text=settings.says_its_text and not i)
         chosen = {name: values[min(i, len(values) - 1)] for name, values in variants.items() if values}
         changed = replace(
             settings,

@@ -3,84 +3,143 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
+from safeguard_cli.chats import chat_text, text_parts
+from safeguard_cli.choice import choose_field
 from safeguard_cli.errors import UsageError
-from safeguard_cli.records import Record, Source
+from safeguard_cli.records import Record, Source, json_text, no_field
+from safeguard_cli.terminal import note
 from safeguard_cli.verdict import ErrorCode, RowError
-
-DEFAULT_FIELD = "text"
 
 _TEMPLATE_PART = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|[{}]|\\[nt\\]")
 _ESCAPES = {"{{": "{", "}}": "}", r"\n": "\n", r"\t": "\t", "\\\\": "\\"}
+_DOUBLED = re.compile(r"(?<!\{)\{\{([^{}]+)\}\}(?!\})")
+_NOTHING = object()
 
 
 @dataclass(frozen=True, slots=True)
 class Selector:
     """What of a row is labelled. Made by `make_selector`.
 
-    Without a template the texts of `fields` are joined by blank lines, leaving out those that are missing or null. A
-    template is `parts`, each a literal or (as a 1-tuple) a field to fill in; there every field must be present.
+    Without a template the texts of `fields` are joined by blank lines, leaving out those that are missing, null or
+    blank. A template is `parts`, each a literal or (as a 1-tuple) a field to fill in; there every field must be
+    present, and one of them not blank. A field is that of its exact name, else where its dotted path leads to.
     """
 
     fields: tuple[str, ...]
     parts: tuple[str | tuple[str], ...] = ()
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The fields that are joined; none with a template."""
+        return () if self.parts else self.fields
+
+    @property
+    def described(self) -> str:
+        """What of a row is labelled, in words for people."""
+        names = ", ".join(self.fields)
+        return f"--template of {names}" if self.parts else names
 
     def select(self, record: Record) -> str | RowError:
         """The row's text, or why it has none: the record's own error, no_text or not_text."""
         if record.error is not None:
             return record.error
         assert record.fields is not None
+        if record.blank:
+            return RowError("no_text", f"line {record.line}: the row is blank", blank=True)
         texts: dict[str, str] = {}
         for name in self.fields:
-            value = record.fields.get(name)
+            value = find(record.fields, name)
+            if value is _NOTHING:
+                value = "" if record.cells else None  # what a short row of a CSV lacks is as empty as its cells
             if value is None:
                 if self.parts:
                     return _error("no_text", record, f"the template's field {name!r} is missing or null")
                 continue
             text = _text(value)
             if text is None and self.parts:
-                text = orjson.dumps(value).decode()
+                try:
+                    text = json_text(value)
+                except ValueError as problem:
+                    return _error("not_text", record, f"the template's field {name!r} is {problem}")
             if text is None:
                 kind = {bool: "true or false", int: "a number", float: "a number"}.get(type(value), "nested JSON")
                 return _error("not_text", record, f"the field {name!r} holds {kind}")
-            texts[name] = text
+            if self.parts or text.strip():
+                texts[name] = text
+        if not any(text.strip() for text in texts.values()):
+            missing = " and ".join(repr(name) for name in self.fields)
+            return _error("no_text", record, f"the field {missing} is missing, null or blank")
         if self.parts:
             return "".join(part if isinstance(part, str) else texts[part[0]] for part in self.parts)
-        if not texts:
-            missing = " and ".join(repr(name) for name in self.fields)
-            return _error("no_text", record, f"the field {missing} is missing or null")
         return "\n\n".join(texts.values())
 
 
-def make_selector(source: Source, *, text_fields: Sequence[str] = (), template: str | None = None) -> Selector:
-    """The Selector that the options ask for, checked against the source's header or first readable row.
+def make_selector(
+    source: Source,
+    *,
+    text_fields: Sequence[str] = (),
+    template: str | None = None,
+    gold: Collection[str] = (),
+    others: Collection[str] = (),
+    before: Sequence[str] = (),
+) -> Selector:
+    """The Selector that the options ask for, checked against the source's header or first rows.
 
-    By default it is the field `text`, else the only field with a string. UsageError, with the fields that there are,
-    when that does not settle it or when a field asked for is not there.
+    By default it is the field that `choose_field` finds, never one of `gold` (fields with the right labels, which
+    cannot be asked for either) or of `others` (fields that were named for another purpose). `before` are the fields
+    of an earlier session of the same run, which are kept. UsageError, with the fields that there are, when that does
+    not settle it or when a field asked for is not there.
     """
     if text_fields and template is not None:
         raise UsageError("--text-field and --template exclude each other")
     parts = () if template is None else _parse(template)
     fields = tuple(dict.fromkeys(text_fields or (part[0] for part in parts if isinstance(part, tuple))))
-    first = source.first()
-    values = dict.fromkeys(source.names, "") if source.format == "csv" else (first and first.fields) or {}
-    present = tuple(values)
-    if not present:  # no row that can be read, or one without fields: nothing to check against
-        return Selector(fields or (DEFAULT_FIELD,), parts)
-    listed = ", ".join(repr(name) for name in present)
-    if unknown := [name for name in fields if name not in present]:
-        raise UsageError(f"{source.name}: no field {unknown[0]!r} in the first row; its fields are {listed}")
-    if not fields:
-        strings = tuple(name for name in present if isinstance(values[name], str))
-        fields = (DEFAULT_FIELD,) if DEFAULT_FIELD in present else strings
-    if len(fields) != 1 and not (text_fields or parts):
-        raise UsageError(f"{source.name}: which field holds the text? Name it with --text-field; there are {listed}")
-    return Selector(fields, parts)
+    option = "--template" if parts else "--text-field"
+    if shown := [name for name in fields if not {name, name.partition(".")[0]}.isdisjoint(gold)]:
+        raise UsageError(f"{option} names {shown[0]!r}, the field with the right label, which the model must not see")
+    if missing := source.lacks(fields, _has):
+        raise no_field(source.name, option, missing[0], source.fields())
+    if template is not None:
+        _check_doubled_braces(template, source)
+    kept = before and not source.lacks(before, _has) and not {*gold, *others}.intersection(before)
+    return Selector(fields or (tuple(before) if kept else (choose_field(source, {*gold, *others}),)), parts)
+
+
+def say_text(selector: Selector, source: Source) -> None:
+    """Say on standard error what of the rows is labelled, where there are any."""
+    if any(record.fields for record in source.sample()):
+        note(f"text: {selector.described}")
+
+
+def find(fields: Mapping[str, Any], name: str) -> Any:
+    """Return the value of the field `name`, else that of a dotted path such as `body.items.0.text`; else a marker."""
+    if name in fields:
+        return fields[name]
+    value: Any = fields
+    for step in name.split("."):
+        if isinstance(value, Mapping):
+            value = value.get(step, _NOTHING)
+        elif isinstance(value, list) and step.isascii() and step.isdecimal():
+            value = value[int(step)] if int(step) < len(value) else _NOTHING
+        else:
+            return _NOTHING
+    return value
+
+
+def _has(fields: Mapping[str, Any], name: str) -> bool:
+    return find(fields, name) is not _NOTHING
+
+
+def _check_doubled_braces(template: str, source: Source) -> None:
+    """UsageError for `{{title}}` where `title` is a field: others fill such templates, here it is the text {title}."""
+    for found in _DOUBLED.finditer(template):
+        name = found[1].strip()
+        if name in source.fields():
+            raise UsageError(f"--template has {found[0]}, where doubled braces stand for themselves: write {{{name}}}")
 
 
 def _parse(template: str) -> tuple[str | tuple[str], ...]:
@@ -97,39 +156,17 @@ def _parse(template: str) -> tuple[str | tuple[str], ...]:
         at = match.end()
     parts.append(template[at:])
     if not any(isinstance(part, tuple) for part in parts):
-        raise UsageError("--template names no field: write one as {field}")
+        hint = ", with single braces" if "{{" in template else ""
+        raise UsageError(f"--template names no field: write one as {{field}}{hint}")
     return tuple(part for part in parts if part)
 
 
 def _text(value: Any) -> str | None:
-    """A string, or a list of chat messages as a conversation; None for anything else."""
+    """A string, a list of chat messages as a conversation, or the parts of one's content; None for anything else."""
     if isinstance(value, str):
         return value
-    return _each(value, _message, "\n\n")
-
-
-def _message(value: Any) -> str | None:
-    """`role: text` of a message {role, content}, whose content is a string, null or a list of {type: text, text}."""
-    if not isinstance(value, dict) or not isinstance(value.get("role"), str) or "content" not in value:
-        return None
-    content = value["content"]
-    if not isinstance(content, str):
-        content = "" if content is None or content == [] else _each(content, _text_part, "\n")
-    return None if content is None else f"{value['role']}: {content}"
-
-
-def _text_part(value: Any) -> str | None:
-    if isinstance(value, dict) and value.get("type") == "text" and isinstance(value.get("text"), str):
-        return str(value["text"])
-    return None
-
-
-def _each(values: Any, convert: Callable[[Any], str | None], between: str) -> str | None:
-    """The items of a list converted and joined; None when it is no list, is empty, or one of them will not convert."""
-    if not isinstance(values, list) or not values:
-        return None
-    texts = [convert(value) for value in values]
-    return None if None in texts else between.join(text for text in texts if text is not None)
+    text = chat_text(value)
+    return text_parts(value) if text is None else text
 
 
 def _error(code: ErrorCode, record: Record, message: str) -> RowError:

@@ -33,8 +33,6 @@ def make_display(progress: Progress, *, plain: bool) -> Display:
 class Rich:
     """A live display at a terminal, gone when it closes."""
 
-    seconds = 0.25
-
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         # Standard output carries data: rich must not take it over. Its own thread would print a traceback.
@@ -56,9 +54,10 @@ class Rich:
         lines: list[RenderableType] = [self._head(report, width), *_joined([*_numbers(progress, report)], width)]
         # Each policy has a heading and a line for more.
         room = (height - len(lines)) // len(progress.policies)
-        everything = Group(*lines, *_tallies(progress, progress.decided, width, max(1, min(MOST_LABELS, room - 2))))
+        if progress.decided.rows:
+            lines += _tallies(progress, progress.decided, width, max(1, min(MOST_LABELS, room - 2)))
         # Never taller than the terminal: what has scrolled away could not be erased.
-        for line in console.render_lines(everything, options.update_width(width), pad=False)[:height]:
+        for line in console.render_lines(Group(*lines), options.update_width(width), pad=False)[:height]:
             yield from line
             yield Segment.line()
 
@@ -67,7 +66,11 @@ class Rich:
         progress = self._progress
         done, total, colour = progress.decided.rows, progress.total, "green"
         text = f"{done:,} rows"
-        if report.stage == "loading":
+        if progress.doing is not None:
+            share = progress.share
+            done, total, colour = int(1000 * (share or 0)), None if share is None else 1000, "cyan"
+            text = _doing(progress)
+        elif report.stage == "loading":
             done, total, colour = int(1000 * report.loaded), 1000, "cyan"
             text = _loading(report.loaded)
         elif report.stage == "policy":
@@ -86,10 +89,8 @@ class Rich:
 class Plain:
     """A line in a log at the start, and then every ten seconds or so, later every minute."""
 
-    seconds = 0.5
-
     def __init__(self, progress: Progress) -> None:
-        self._progress = progress
+        self._progress, self._lines = progress, _Lines()
 
     def open(self) -> None:
         shape = "{percentage:3.0f}%|{bar:10}| {desc}" if self._progress.total else "{desc}"
@@ -100,9 +101,10 @@ class Plain:
             bar_format=shape,
             ascii=True,
             leave=False,
-            file=_Lines(),
+            file=self._lines,
         )
         self._next = self._progress.clock() + PLAIN_SECONDS
+        self._lines.check()
 
     def refresh(self) -> None:
         progress, now = self._progress, self._progress.clock()
@@ -112,6 +114,7 @@ class Plain:
         self._next = now + min(MOST_PLAIN_SECONDS, max(PLAIN_SECONDS, progress.seconds_open / 30))
         self._bar.total, self._bar.n = progress.total, progress.decided.rows
         self._bar.set_description_str(sentence)
+        self._lines.check()
 
     def close(self) -> None:
         self._bar.close()
@@ -130,12 +133,24 @@ class _Bar(_Tqdm):
 class _Lines:
     """Standard error as a log: tqdm redraws its line with a carriage return, here each becomes a line of its own."""
 
+    def __init__(self) -> None:
+        self._failure: Exception | None = None
+
     def write(self, text: str) -> None:
         if line := text.strip("\r\n").rstrip():
-            sys.stderr.write(line + "\n")
+            try:
+                sys.stderr.write(line + "\n")
+                sys.stderr.flush()
+            except Exception as failure:  # tqdm would keep its lock, and the next bar would wait for it forever
+                self._failure = failure
 
     def flush(self) -> None:
-        sys.stderr.flush()
+        pass
+
+    def check(self) -> None:
+        """Raise what a write failed with."""
+        if self._failure:
+            raise self._failure
 
 
 def summary(progress: Progress) -> RenderableType:
@@ -144,12 +159,16 @@ def summary(progress: Progress) -> RenderableType:
     tokens = progress.prompt_tokens + progress.generated_tokens
     total = f" of {progress.total:,}" if progress.total is not None and progress.total != written.rows else ""
     facts = Table.grid(padding=(0, 2, 0, 0))
-    facts.add_row("rows", Text(f"{written.rows:,}{total}, {written.rows - written.rows_in_error:,} labelled"))
+    labelled = written.rows - written.rows_in_error - written.blank
+    blank = f", {_blank_rows(written.blank)}" if written.blank else ""
+    facts.add_row("rows", Text(f"{written.rows:,}{total}, {labelled:,} labelled{blank}"))
     if written.errors:
         codes = ", ".join(f"{count:,} {code}" for code, count in written.errors.most_common())
         facts.add_row("errors", Text(f"{written.rows_in_error:,} ({codes})", "red"))
     facts.add_row("time", Text(f"{span(seconds)}, {_number(progress.rows_here / max(seconds, 1e-9))} rows/s"))
     rate = _number(tokens / max(seconds, 1e-9))
+    for word, remark in progress.remarks.items():
+        facts.add_row(word, Text(remark, "red"))
     read = f"{progress.prompt_tokens:,} read, {progress.generated_tokens:,} written, {rate} tokens/s"
     facts.add_row("tokens", Text(read))
     return Group(facts, *_tallies(progress, written, console().width, None))
@@ -158,11 +177,15 @@ def summary(progress: Progress) -> RenderableType:
 def _numbers(progress: Progress, report: Report) -> Iterator[tuple[str, str]]:
     """The facts about what is being done, each with its style."""
     pace, done, written = progress.pace(), progress.decided, progress.written
-    if report.stage == "loading":
+    if progress.doing is not None or report.stage == "loading":
         yield f"{span(progress.seconds_open)} so far", ""
         return
     if report.under_way:
         yield f"{report.under_way:,} under way", ""
+    if report.stage == "policy" and not (report.under_way or done.rows):
+        yield f"{_number(pace.tokens)} tokens/s", ""
+        yield f"{span(progress.seconds_open)} so far", ""
+        return
     if report.stage == "rows":
         yield f"{_number(pace.rows)} rows/s", ""
     yield f"{_number(pace.tokens)} tokens/s", ""
@@ -172,20 +195,28 @@ def _numbers(progress: Progress, report: Report) -> Iterator[tuple[str, str]]:
     yield f"{progress.generated:,} written", "dim"
     if (waiting := done.rows - written.rows) > 0:
         yield f"{waiting:,} decided wait for an earlier row", "dim"
+    if report.kept and not progress.rows_here:
+        yield _kept(report.kept), "dim"
 
 
 def _sentence(progress: Progress) -> str:
     """What is being done, with its numbers, on one line."""
     report, pace, done = progress.last, progress.pace(), progress.decided
+    if progress.doing is not None:
+        return _doing(progress)
     if report.stage == "loading":
         return _loading(report.loaded)
     facts = []
     if report.stage == "policy":
         facts.append(_reading(report.policy, report.policy_size))
+        if not (report.under_way or done.rows):
+            return ", ".join([*facts, f"{_number(pace.tokens)} tokens/s", f"{span(progress.seconds_open)} so far"])
     of = f" of {progress.total:,}" if progress.total else ""
     facts.append(f"{done.rows:,}{of} rows decided")
     if (waiting := done.rows - progress.written.rows) > 0:
         facts.append(f"{waiting:,} of them wait for an earlier row")
+    if report.kept and not progress.rows_here:
+        facts.append(_kept(report.kept))
     if report.under_way:
         facts.append(f"{report.under_way:,} under way")
     facts += [f"{progress.read:,} tokens read", f"{progress.generated:,} written", f"{_number(pace.tokens)} tokens/s"]
@@ -199,12 +230,24 @@ def _when(progress: Progress, pace: Pace) -> str:
     return f"{'more than ' if pace.at_least else ''}{span(pace.seconds_left)} left"
 
 
+def _doing(progress: Progress) -> str:
+    if progress.share is not None:
+        return f"{progress.doing}: {100 * progress.share:.0f} %"
+    if rows := progress.decided.rows:
+        return f"{progress.doing}: {rows:,} earlier rows checked"
+    return str(progress.doing)
+
+
 def _loading(share: float) -> str:
-    return f"loading the model: {100 * share:.0f} %"
+    return f"loading the model: {int(100 * share)} %"
 
 
 def _reading(tokens: int, size: int) -> str:
     return f"reading the policy: {tokens:,} of {size:,} tokens"
+
+
+def _kept(tokens: int) -> str:
+    return f"{tokens:,} tokens of the policy kept from an earlier run"
 
 
 def _joined(facts: list[tuple[str, str]], width: int) -> Iterator[Text]:
@@ -257,6 +300,10 @@ def _tallies(progress: Progress, done: Counts, width: int, most: int | None) -> 
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+
+
+def _blank_rows(count: int) -> str:
+    return "1 blank row" if count == 1 else f"{count:,} blank rows"
 
 
 def _errors(count: int) -> str:

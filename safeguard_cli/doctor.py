@@ -20,7 +20,7 @@ from safeguard_cli.engine.plan import Loading, Plan
 from safeguard_cli.engine.probe import Probe
 from safeguard_cli.engine.process import Engine, EngineSpec
 from safeguard_cli.errors import SafeguardError
-from safeguard_cli.models import DEFAULT, DEMO, KNOWN, find_model, open_model
+from safeguard_cli.models import DEFAULT, DEMO, DEMO_NOTICE, KNOWN, find_model, open_model
 from safeguard_cli.policy import Policy
 from safeguard_cli.prompt import Harmony, Prompt
 from safeguard_cli.terminal import safe
@@ -151,7 +151,7 @@ def _self_test() -> Finding:
         return Finding(
             "self-test", "broken", f"the demo model does not work: {completion.error}", "see llama.cpp above"
         )
-    return Finding("self-test", "ok", "the demo model loads and decodes")
+    return Finding("self-test", "ok", f"the demo model loads and decodes; {DEMO_NOTICE}")
 
 
 def _models() -> Iterator[Finding]:

@@ -14,18 +14,19 @@ from safeguard_cli.terminal import safe
 
 
 def dry_run(settings: Settings, prepared: Prepared, source: Source, selector: Selector) -> int:
-    """Print what a run would do, from the vocabulary alone."""
+    """Print what a run would do, from the vocabulary alone. Returns the exit code: 0, for no row is in error yet."""
     labeling, shape = prepared.labeling, prepared.shape
     rules, tokenizer = labeling.rules, labeling.harmony.tokenizer
     lengths: Counter[int] = Counter()
     found: Counter[str] = Counter()
-    split_rows = 0
+    split_rows = blank = 0
     shown: str | None = None
     for number, record in enumerate(source if settings.limit is None else islice(source, settings.limit)):
         text = record.error or selector.select(record)
         answer, prompts = labeling.start(text, number)
         if answer.done:
-            found.update({v.error.code for v in answer.verdicts.values() if v.error})
+            found.update({v.error.code for v in answer.verdicts.values() if v.error and not v.error.blank})
+            blank += record.blank
             continue
         split_rows += any(len(windows) > 1 for windows in prompts)
         first = next(windows[0] for windows in prompts if windows)
@@ -33,7 +34,9 @@ def dry_run(settings: Settings, prepared: Prepared, source: Source, selector: Se
             lengths[len(tokenizer.encode(text))] += 1
         if shown is None:
             shown = labeling.harmony.readable((*rules.prefixes[first.policy].ids, *first.ids))
-    lines = [f"rows            {lengths.total():,}" + "".join(f", {n:,} {code}" for code, n in found.most_common())]
+    rows = [f"{lengths.total():,}", *(f"{n:,} {code}" for code, n in found.most_common())]
+    rows += [f"{blank:,} blank rows" if blank > 1 else "1 blank row"] if blank else []
+    lines = [f"rows            {', '.join(rows)}"]
     for group, prefix in zip(rules.groups, rules.prefixes, strict=True):
         names = " and ".join(policy.name for policy in group)
         lines.append(f"policy          {names}: {len(prefix.ids):,} tokens, prompt around it included")
@@ -43,7 +46,7 @@ def dry_run(settings: Settings, prepared: Prepared, source: Source, selector: Se
         )
     lines += [f"run             {shape_text(shape)}", "", "first prompt:", shown or "(none)"]
     print(safe("\n".join(lines), keep_newlines=True))
-    return errors.ROWS_IN_ERROR if found else errors.OK
+    return errors.OK
 
 
 def _median(lengths: Counter[int]) -> int:

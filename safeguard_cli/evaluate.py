@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ from safeguard_cli.golden import Golden, GoldenRow, as_text, gold_fields, parse_
 from safeguard_cli.labelled import APART, TOGETHER, Answers, Labels, read_labels, verdict_names
 from safeguard_cli.metrics import Outcomes
 from safeguard_cli.policy import Policy
-from safeguard_cli.records import open_source
+from safeguard_cli.records import no_field, open_source
 from safeguard_cli.setup import Settings, load_policies
 from safeguard_cli.streams import print_json
-from safeguard_cli.terminal import cut, show
+from safeguard_cli.terminal import cut, note, show
 from safeguard_cli.verdict import Verdict
 
 FIGURES = {
@@ -92,7 +92,7 @@ def evaluate(settings: Settings, wanted: Wanted) -> int:
     }
     if len(measured.answers) > 1:
         result["multi_policy_accuracy"] = multi_policy_result(measured)
-    failed = sum(any(v.error for v in verdicts.values()) for verdicts in measured.verdicts)
+    failed = measured.golden.in_error + sum(any(v.error for v in one.values()) for one in measured.verdicts)
     if wanted.json:
         print_json(result)
     else:
@@ -143,6 +143,7 @@ def label_rows(settings: Settings, rows: Iterable[Mapping[str, Any]], output: Pa
                 encoding="utf-8",
                 text_fields=("text",),
                 template=None,
+                says_text=False,
             )
         )
     return read_labels(output)
@@ -159,8 +160,11 @@ def existing_labels(path: Path, settings: Settings) -> Labels | None:
     return read_labels(path, format=settings.format, encoding=settings.encoding) if found else None
 
 
-def usable_rows(settings: Settings, wanted: Wanted, answers: Sequence[Answers]) -> Golden:
-    """The golden set that is asked for, as far as --limit goes. Raises UsageError as `read_golden` does."""
+def usable_rows(settings: Settings, wanted: Wanted, answers: Sequence[Answers], others: Collection[str] = ()) -> Golden:
+    """The golden set that is asked for, as far as --limit goes. Raises UsageError as `read_golden` does.
+
+    Which field holds the texts is said; it is none of `others`, which were named for another purpose.
+    """
     golden = read_golden(
         Path(settings.input),
         answers,
@@ -171,13 +175,16 @@ def usable_rows(settings: Settings, wanted: Wanted, answers: Sequence[Answers]) 
         encoding=settings.encoding,
         text_fields=settings.text_fields,
         template=settings.template,
+        others=(*wanted.by, *others),
     )
+    if settings.says_its_text:
+        note(f"text: {golden.text}")
     if settings.limit is not None and len(golden.rows) > settings.limit:
         golden.unused["beyond --limit"] = len(golden.rows) - settings.limit
         del golden.rows[settings.limit :]
-    if unknown := [name for name in wanted.by if name not in golden.rows[0].fields]:
-        listed = ", ".join(map(repr, golden.rows[0].fields))
-        raise UsageError(f"--by {unknown[0]!r} is no field of {settings.input}; its fields are {listed}")
+    names = dict.fromkeys(name for row in golden.rows for name in row.fields)
+    if unknown := [name for name in wanted.by if name not in names]:
+        raise no_field(settings.input, "--by", unknown[0], tuple(names))
     return golden
 
 

@@ -50,12 +50,15 @@ def _of_user(find: Callable[..., Path]) -> Path | None:
     return None if path.parts[:1] == ("~",) else path.absolute()  # not a folder of that name in the working folder
 
 
-def sha256(path: Path) -> str:
-    """The hash of a file's bytes."""
+def sha256(path: Path, tell: Callable[[float], None] | None = None) -> str:
+    """The hash of a file's bytes; `tell` is called with the share that is done, many times."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
+        size = max(os.fstat(file.fileno()).st_size, 1)
         while block := file.read(1 << 20):
             digest.update(block)
+            if tell:
+                tell(file.tell() / size)
     return digest.hexdigest()
 
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safeguard_cli.cells import split_cells
 from safeguard_cli.content import make_selector
-from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.errors import UsageError
 from safeguard_cli.labelled import Answers
-from safeguard_cli.records import Record, Source, open_source
+from safeguard_cli.records import (
+    Record,
+    Source,
+    check_fields,
+    extension,
+    first_lines,
+    open_source,
+)
+from safeguard_cli.sniff import DELIMITERS, sep_delimiter
 from safeguard_cli.verdict import RowError
 
 DEFAULT_FIELD = "label"
@@ -34,10 +40,20 @@ class GoldenRow:
 
 @dataclass(slots=True)
 class Golden:
-    """A golden set, and the account of what in it was not used: how many rows for each reason."""
+    """A golden set, and the account of what in it was not used: how many rows for each reason.
+
+    `in_error` of these could not be read or have no text; `text` says which field holds the texts.
+    """
 
     rows: list[GoldenRow] = field(default_factory=list)
     unused: Counter[str] = field(default_factory=Counter)
+    in_error: int = 0
+    text: str = ""
+
+    def leave_out(self, reason: str) -> None:
+        """Count a row that is in error."""
+        self.unused[reason] += 1
+        self.in_error += 1
 
 
 def gold_fields(given: Sequence[str], names: Sequence[str]) -> dict[str, str]:
@@ -81,32 +97,33 @@ def read_golden(
     encoding: str = "utf-8",
     text_fields: Sequence[str] = (),
     template: str | None = None,
+    others: Collection[str] = (),
 ) -> Golden:
     """Read a golden set. Raises UsageError when a field is not there or no row can be used, saying what the file has.
 
+    The text is never a field with a right label, and one of `others`, named for another purpose, only when asked for.
     `skip_rows` lines stand above the header; by default a CSV's header is the first line that has the gold fields.
     """
     mapping = mapping or {}
     golden = Golden()
     values: Counter[str] = Counter()
     with _open(path, fields, golden, skip_rows, format, encoding) as source:
-        first = source.first()
-        present = source.names or tuple(first.fields if first and first.fields else {})
-        if missing := [name for name in fields.values() if name not in present]:
-            listed = ", ".join(map(repr, present)) or "none"
-            raise UsageError(f"{path}: no field {missing[0]!r} for --gold-field; its fields are {listed}")
-        selector = make_selector(source, text_fields=text_fields, template=template)
+        check_fields(source, "--gold-field", fields.values())
+        selector = make_selector(
+            source, text_fields=text_fields, template=template, gold=set(fields.values()), others=others
+        )
+        golden.text = selector.described
         for number, record in enumerate(source, 1):
             text = selector.select(record)
             gold, reason = _gold(record, answers, fields, mapping, values)
-            if record.fields is not None and not any(as_text(value) for value in record.fields.values()):
+            if record.blank:
                 golden.unused["blank"] += 1
+            elif record.fields is None and isinstance(text, RowError):
+                golden.leave_out(f"cannot be read ({text.code})")
             elif reason:
                 golden.unused[reason] += 1
             elif isinstance(text, RowError):
-                golden.unused[f"cannot be read ({text.code})"] += 1
-            elif not text.strip():
-                golden.unused["no text"] += 1
+                golden.leave_out("no text" if text.code == "no_text" else f"cannot be read ({text.code})")
             else:
                 golden.rows.append(GoldenRow(number, record.line, record.fields or {}, text, gold))
     if not golden.rows:
@@ -155,27 +172,22 @@ def _open(
     encoding: str,
 ) -> Source:
     """The file from its header on."""
-    suffix = Path(path.name.lower().removesuffix(".gz")).suffix[1:]
-    if (format or suffix) not in ("csv", "tsv"):
+    if (format or extension(path)) not in ("csv", "tsv"):
         if skip_rows:
             raise UsageError("--skip-rows is for CSV: JSONL has no header")
         return open_source(path, format=format, encoding=encoding)
-    try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode(encoding)
-    except (OSError, EOFError, ValueError, LookupError) as problem:
-        raise SafeguardError(f"{path}: cannot be read: {problem}") from None
-    lines = text.removeprefix("\ufeff").splitlines(keepends=True)
+    lines = first_lines(path, max(_TITLE_ROWS, skip_rows or 0), encoding=encoding)
     above = _header_line(lines, fields) if skip_rows is None else skip_rows
-    golden.unused["above the header"] += sum(bool(line.strip(",;\t| \r\n")) for line in lines[:above])
-    # Blank lines in their place, so that line numbers stay those of the file.
-    return open_source(io.BytesIO(("\n" * above + "".join(lines[above:])).encode()), format=format or suffix)
+    golden.unused["above the header"] += sum(
+        bool(line.strip(",;\t| \r\n")) and sep_delimiter(line.encode()) is None for line in lines[:above]
+    )
+    return open_source(path, format=format, encoding=encoding, above=above)
 
 
 def _header_line(lines: Sequence[str], fields: Mapping[str, str]) -> int:
     wanted = set(fields.values())
     for number, line in enumerate(lines[:_TITLE_ROWS]):
-        for delimiter in ",;\t|":
-            if wanted <= set(next(csv.reader([line], delimiter=delimiter), [])):
+        for delimiter in DELIMITERS:
+            if wanted <= set(split_cells(line, delimiter, str) or ()):
                 return number
     return 0

@@ -155,7 +155,7 @@ class InFlight:
         """Write the rows at the head that are decided."""
         while self._rows and self._rows[0].answer.done:
             row, verdicts = self._rows[0], self._rows[0].answer.verdicts
-            failed = next((v.error for v in verdicts.values() if v.error), None)
+            failed = next((v.error for v in verdicts.values() if v.error and not v.error.blank), None)
             if failed and self.settings.on_error == "stop":
                 raise SafeguardError(f"row {self.written + 1}: {failed.code}: {failed.message}; stopped, as asked for")
             sink.wait()
@@ -170,7 +170,8 @@ class InFlight:
                 self.progress.row_written(verdicts)
                 self.digest.add(row.record)
                 if self.journal and self.kept is None:
-                    self.journal.written(self.written, self.digest, sink.size, self.counts)
+                    cut = self.progress.written.cut
+                    self.journal.written(self.written, self.digest, sink.size, cut, self.counts)
             if self.journal:
                 self.journal.save_now_and_then(sink.sync)
 

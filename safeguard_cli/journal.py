@@ -17,7 +17,7 @@ from typing import Any, Literal
 from safeguard_cli import files
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.manifest import Manifest, Refused, locked, now
-from safeguard_cli.manifest_shape import TALLIES
+from safeguard_cli.manifest_shape import MORE_TALLIES, TALLIES
 from safeguard_cli.resume import (
     START_OVER,
     InputHash,
@@ -67,11 +67,12 @@ class Journal:
         self.manifest.save(run_path(self.output))
         manifest_path(self.output).unlink(missing_ok=True)
 
-    def written(self, rows: int, digest: InputHash, size: int, counts: Callable[[], dict[str, Any]]) -> None:
+    def written(self, rows: int, digest: InputHash, size: int, cut: int, counts: Callable[[], dict[str, Any]]) -> None:
         """Note how far the output is, where it could be gone on from: the next `save` says it."""
         if rows % (self.manifest.decides["deterministic"] or 1):
             return
         self.manifest.rows, self.manifest.input_sha256, self.manifest.output_bytes = rows, digest.value(), size
+        self.manifest.cut_rows = cut
         if not self.shape.every_row:
             self.manifest.counts = counts()
 
@@ -140,7 +141,8 @@ def open_journal(
                 old.machine = machine
                 journal = Journal(output, shape, old, _start(old, output, limit, append_input, retry_errors))
                 if old.result and not shape.every_row:
-                    old.counts = {name: old.result[name] for name in TALLIES}
+                    tallies = {**TALLIES, **MORE_TALLIES}
+                    old.counts = {name: count for name, count in old.result.items() if name in tallies}
                 if journal.start == "continue":
                     journal.rows, journal.offset = whole_rows(output, shape, old)
             if retry_errors and journal.start != "retry":

@@ -152,6 +152,7 @@ class Labeling:
             effort="none" if worst.at_once else "low" if self.rules.effort == "auto" else self.rules.effort,
             windows=len(completions),
             truncated=truncated,
+            cut=not all(completion.ended for completion in completions),
             rationale=None if worst.rationale is None else self.harmony.string_text(worst.rationale),
             reasoning="\n".join(map(decode, worst.analysis)).strip() if self.rules.reasoning else None,
         )

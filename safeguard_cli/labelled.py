@@ -134,6 +134,7 @@ def verdict_of(value: Any) -> Verdict:
             effort=value.get("effort"),
             windows=value.get("windows") or 1,
             truncated=bool(value.get("truncated")),
+            cut=bool(value.get("cut")),
             rationale=value.get("rationale"),
             reasoning=value.get("reasoning"),
         )

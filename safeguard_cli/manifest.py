@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -76,6 +76,7 @@ class Manifest:
     policy_tokens: int = 0
     prompt_tokens: int = 0
     generated_tokens: int = 0
+    cut_rows: int = 0  # rows whose reasoning the budget ended, for outputs whose rows do not say so
     counts: dict[str, Any] | None = None
     result: dict[str, Any] | None = None
     version: int = VERSION
@@ -158,17 +159,20 @@ def _file_key(path: Path) -> str:
     return f"{path.resolve()}:{state.st_size}:{state.st_mtime_ns}"
 
 
-def model_sha256(path: Path) -> str:
-    """The hash of a model's file, or those of its parts with commas between; kept, for it takes seconds."""
-    return ",".join(map(_kept_sha256, model_parts(path)))
+def model_sha256(path: Path, tell: Callable[[float], None] | None = None) -> str:
+    """The hash of a model's file, or those of its parts with commas between; kept, for it takes seconds.
+
+    `tell` is called with the share of a part that is done.
+    """
+    return ",".join(_kept_sha256(part, tell) for part in model_parts(path))
 
 
-def _kept_sha256(path: Path) -> str:
+def _kept_sha256(path: Path, tell: Callable[[float], None] | None) -> str:
     key = _file_key(path)
     known: dict[str, str] = kept.load(HASHES, by_name(is_sha256)) or {}
     if key not in known:
         last = list(known.items())[1 - MOST_HASHES :]
-        known = {**dict(last), key: files.sha256(path)}
+        known = {**dict(last), key: files.sha256(path, tell)}
         kept.save(HASHES, known)
     return known[key]
 

@@ -35,6 +35,7 @@ TALLIES = {  # what a run counts, see InFlight.counts
     "labels": by_name(by_name(_count)),
     "violating": by_name(_count),
 }
+MORE_TALLIES = {"blank": _count, "cut": _count}  # which an older version did not count
 _shard = each(integer(1, 1 << 31), 2)
 
 _decides = table(
@@ -89,7 +90,7 @@ _result = table(
         "model_sha256": maybe(text),
         "output_sha256": sha256,
     },
-    {"rows_sha256": sha256, "input_format": maybe(text)},
+    {**MORE_TALLIES, "rows_sha256": sha256, "input_format": maybe(text)},
 )
 _members = table(
     {
@@ -102,8 +103,9 @@ _members = table(
         **dict.fromkeys(("policy_tokens", "prompt_tokens", "generated_tokens"), _count),
         "input_sha256": either(one_of(""), sha256),
         "seconds": number(),
-        "counts": maybe(table(TALLIES)),
-    }
+        "counts": maybe(table(TALLIES, MORE_TALLIES)),
+    },
+    {"cut_rows": _count},
 )
 
 

@@ -175,12 +175,13 @@ def _one_manifest(shards: Sequence[Manifest], new: Path) -> Manifest:
         "exit_code": max(result["exit_code"] for result in results),
         "errors": total(result["errors"] for result in results),
         "labels": {name: total(r["labels"].get(name, {}) for r in results) for name in first.decides["policies"]},
+        "cut": sum(result.get("cut", 0) for result in results),
         "violating": total(result["violating"] for result in results),
         "command": shown_command(sys.argv),
         "output_sha256": sha256(new),
-        **{name: sum(result[name] for result in results) for name in ("rows", "rows_in_error", "engine_deaths")},
+        **{name: sum(r.get(name, 0) for r in results) for name in ("rows", "rows_in_error", "blank", "engine_deaths")},
     }
-    sums = ("rows", "repeated_rows", "seconds", "policy_tokens", "prompt_tokens", "generated_tokens")
+    sums = ("rows", "cut_rows", "repeated_rows", "seconds", "policy_tokens", "prompt_tokens", "generated_tokens")
     return replace(
         first,
         decides={**first.decides, "input": {**first.decides["input"], "shard": None}},

@@ -73,7 +73,8 @@ TextField = Annotated[
     list[str] | None,
     typer.Option(
         metavar="FIELD",
-        help="The field that holds the text or a list of chat messages. Repeatable. Default: text.",
+        help="The field that holds the text or a list of chat messages; its name or a dotted path. Repeatable."
+        " Default: text, else the only field that reads like one.",
         rich_help_panel=TEXT,
     ),
 ]

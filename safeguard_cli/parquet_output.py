@@ -21,6 +21,7 @@ from typing import Any
 
 import orjson
 
+from safeguard_cli.cells import unique_names
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.files import draft, sha256, sweep
 from safeguard_cli.labelled import verdict_of
@@ -28,7 +29,7 @@ from safeguard_cli.layouts import as_object, members
 from safeguard_cli.manifest import Foreign, Manifest, Refused, load, locked_beside
 from safeguard_cli.outputs import open_sink, output_format
 from safeguard_cli.parquet import BATCH_BYTES, BATCH_ROWS, first_line, open_parquet, pick, pyarrow, read_batches
-from safeguard_cli.records import extension, unique_names
+from safeguard_cli.records import extension
 from safeguard_cli.resume import (
     START_OVER,
     beside,
@@ -196,7 +197,7 @@ def _remove(journal: Path) -> None:
 def _convert(settings: Settings, done: Manifest, journal: Path, part: Path) -> None:
     pa = pyarrow()
     ours = [
-        pa.field(name, _verdict_type(policy["labels"], done.decides["output"]["columns"]))
+        pa.field(name, _verdict_type(policy["labels"], _members(done.decides)))
         for name, policy in done.decides["policies"].items()
     ]
     names = tuple(done.decides["policies"])
@@ -236,6 +237,14 @@ def write_parquet(path: Path, schema: Any, batches: Iterator[Any]) -> None:
         os.fsync(file.fileno())
 
 
+def _members(decides: Mapping[str, Any]) -> list[str]:
+    """The members of a verdict: the columns, and whether the budget cut the reasoning, where there is one."""
+    members = list(decides["output"]["columns"])
+    if decides["answer"]["most_reasoning"]:
+        members.insert(members.index("effort") + 1, "cut")
+    return members
+
+
 def _verdict_type(labels: Sequence[str], columns: Sequence[str]) -> Any:
     """A struct with the members of a verdict that the options ask for, as in JSONL; all of them are always there."""
     pa = pyarrow()
@@ -247,13 +256,14 @@ def _verdict_type(labels: Sequence[str], columns: Sequence[str]) -> Any:
         "scores": pa.struct([(label, pa.float64()) for label in labels]),
         "windows": pa.int32(),
         "truncated": pa.bool_(),
+        "cut": pa.bool_(),
         "error": pa.struct([("code", text), ("message", text)]),
     }
     return pa.struct([(column, kinds.get(column, text)) for column in columns])
 
 
 def _filled(verdict: Mapping[str, Any]) -> Mapping[str, Any]:
-    return verdict if "error" in verdict else {"windows": 1, "truncated": False, **verdict}
+    return verdict if "error" in verdict else {"windows": 1, "truncated": False, "cut": False, **verdict}
 
 
 def _check_types(settings: Settings) -> None:

@@ -19,13 +19,15 @@ from safeguard_cli.verdict import Verdict
 
 Kind = Literal["auto", "rich", "plain", "none"]
 
+PREPARING = "preparing the run"
+REFRESH_SECONDS = 0.25
+PATIENCE = 0.5  # seconds from which on preparing is shown
+HANGING = 2.0  # seconds that a run waits for its display, at a terminal that is held say
 _WINDOW = 60  # the rates are those of about the last minute
 
 
 class Display(Protocol):
-    """Shows a Progress on standard error. `refresh` is called every `seconds` seconds, in a thread of its own."""
-
-    seconds: float
+    """Shows a Progress on standard error. `refresh` is called a few times a second, in a thread of its own."""
 
     def open(self) -> None:
         """Begin to show something."""
@@ -55,21 +57,30 @@ class Counts:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.rows = self.rows_in_error = 0
+        self.blank = 0  # rows that hold nothing, which are no errors
         self.errors: Counter[str] = Counter()  # rows by code; a row counts once per code, whatever the policies
         self.labels: dict[str, Counter[str]] = {name: Counter() for name in names}
+        self.cut = 0  # rows whose reasoning the budget ended
         self.violating: Counter[str] = Counter()  # by policy; with --threshold not the sum over violating labels
 
     def add(self, verdicts: Mapping[str, Verdict], rows: int = 1) -> None:
         """Count `rows` rows that have the same Verdicts, which stand under their policies' names."""
         self.rows += rows
+        if any(verdict.error is not None and verdict.error.blank for verdict in verdicts.values()):
+            self.blank += rows
+            return
         codes: set[str] | None = None
+        cut = False
         for name, verdict in verdicts.items():
             if verdict.error is not None:
                 codes = {verdict.error.code} | (codes or set())
             elif verdict.label is not None:
                 self.labels[name][verdict.label] += rows
+                cut = cut or verdict.cut
                 if verdict.violates:
                     self.violating[name] += rows
+        if cut:
+            self.cut += rows
         if codes:
             self.rows_in_error += rows
             for code in codes:
@@ -80,16 +91,20 @@ class Counts:
         return {
             "rows": self.rows,
             "rows_in_error": self.rows_in_error,
+            "blank": self.blank,
             "errors": dict(self.errors),
             "labels": {name: dict(counts) for name, counts in self.labels.items()},
             "violating": dict(self.violating),
+            "cut": self.cut,
         }
 
     def restore(self, counts: Mapping[str, Any]) -> None:
         """Take the counts of an earlier session from its manifest."""
         self.rows, self.rows_in_error = counts["rows"], counts["rows_in_error"]
+        self.blank = counts.get("blank", 0)
         self.errors = Counter(counts["errors"])
         self.violating = Counter(counts["violating"])
+        self.cut = counts.get("cut", 0)
         for name, labels in counts["labels"].items():
             self.labels[name] = Counter(labels)
 
@@ -121,7 +136,10 @@ class Progress:
         self.written, self.decided = Counts(names), Counts(names)
         self.prompt_tokens = 0
         self.generated_tokens = 0
+        self.remarks: dict[str, str] = {}  # what else the summary says, under a word each
         self.last = Report()  # what the engine said last
+        self.doing: str | None = None  # what is being done beside the engine's work, and which share of it is done
+        self.share: float | None = None
         self.failure: Exception | None = None
         self._display: Display | None = None
         self._make_display: Callable[[], Display] | None = None
@@ -143,18 +161,30 @@ class Progress:
         """Whether somebody watches."""
         return self._make_display is not None
 
+    def prepare(self) -> None:
+        """Show that the work is being prepared, if that takes its time; what is shown ends with `close`."""
+        self._opened, self.doing = self.clock(), PREPARING
+        self._start_ticker()
+
     def __enter__(self) -> Progress:
-        self._opened = self.clock()
-        self.start_rows()
-        self._over.clear()
+        if self.doing is None:
+            self._opened = self.clock()
+        self._measure_from_here()
         self._safely(self._open)
+        self._start_ticker()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._close()
+        self.close()
 
     def start_rows(self) -> None:
         """Begin to measure how fast rows are decided: those so far are of an earlier session."""
+        self.doing = None
+        if self.last.stage == "loading":  # of an engine that reports no more than that
+            self.last = Report()
+        self._measure_from_here()
+
+    def _measure_from_here(self) -> None:
         self._start, self._before = self.clock(), self.decided.rows
         self._samples = deque([(self._start, self._before, self.read + self.generated)], maxlen=_WINDOW)
 
@@ -183,7 +213,11 @@ class Progress:
 
     def report(self, report: Report) -> None:
         """Take what the engine says of itself."""
-        self.last = report
+        self.last, self.doing = report, None
+
+    def does(self, what: str, share: float | None = None) -> None:
+        """Show what is being done beside the engine's work, and which share of it is done where that is known."""
+        self.doing, self.share = what, share
 
     def refresh(self) -> None:
         """Have the display show how far the run is."""
@@ -191,7 +225,7 @@ class Progress:
 
     def finish(self) -> None:
         """Take the display away and print the summary, once."""
-        self._close()
+        self.close()
         if self._summarize:
             self._summarize = False
             with suppress(Exception):  # a full disk or a reader gone on standard error is no reason to lose data
@@ -242,53 +276,69 @@ class Progress:
         return Pace(rows_rate, tokens_rate, *self._left(report, rows_rate, tokens_rate))
 
     def _left(self, report: Report, rows_rate: float, tokens_rate: float) -> tuple[float | None, bool]:
-        """Estimate the seconds left: rows to come times the mean tokens of a row, at the speed of the last minute.
+        """Estimate the seconds left from the tokens of a row and the tokens a second.
 
-        The rows under way have not all their tokens yet: while they outweigh those that are decided, the mean is a
-        lower bound.
+        Rows under way are taken to be half done; while they outweigh those that are decided, nobody knows how long rows
+        are, and the tokens so far give a lower bound.
         """
         if self.total is None or report.stage != "rows":
             return None, False
         left = max(self.total - self.decided.rows, 0)
         if not left:
             return 0.0, False
-        if not report.under_way:  # by an engine that does not report
+        if not report.read:  # the engine does not tell of rows under way
             return (left / rows_rate if rows_rate else None), False
-        tokens = self.read + self.generated
-        if not tokens or not tokens_rate:
+        if not tokens_rate:
             return None, False
-        mean = tokens / (self.rows_here + report.under_way)
-        return mean * left / tokens_rate, self.rows_here < report.under_way
+        tokens, rows, running = self.read + self.generated, self.rows_here, report.under_way
+        at_least = rows < running
+        mean = tokens / max(rows + (running if at_least else running / 2), 1)
+        begun = tokens - self.prompt_tokens - self.generated_tokens  # of rows under way
+        return max(mean * left - begun, 0.0) / tokens_rate, at_least
 
-    def _open(self) -> None:
-        if self._make_display is None:
-            return
-        self._display = self._make_display()
-        self._display.open()
-        self._ticker = threading.Thread(target=self._tick, args=(self._display.seconds,), name="display", daemon=True)
-        self._ticker.start()
-
-    def _tick(self, seconds: float) -> None:
-        while not self._over.wait(seconds) and self._display is not None:
-            self.refresh()
-
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Take the display away; called twice without harm."""
         self._over.set()
+        self._ticker = None
         self._safely(lambda: self._display.close() if self._display else None)
         self._display = None
 
+    def _start_ticker(self) -> None:
+        def start() -> None:
+            if self._make_display is not None and self._ticker is None:
+                self._over = threading.Event()
+                self._ticker = threading.Thread(target=self._tick, args=(self._over,), name="display", daemon=True)
+                self._ticker.start()
+
+        self._safely(start)
+
+    def _tick(self, over: threading.Event) -> None:
+        while not over.wait(REFRESH_SECONDS):
+            if self._display is None and self.seconds_open > PATIENCE:
+                self._safely(lambda: None if over.is_set() else self._open())
+            self.refresh()
+
+    def _open(self) -> None:
+        if self._display is None and self._make_display is not None:
+            self._display = self._make_display()
+            self._display.open()
+
     def _safely(self, action: Callable[[], None]) -> None:
-        """Let the display do something. The one place where its failures end, whatever they are."""
-        with self._lock:
-            try:
-                action()
-            except Exception as failure:
-                self.failure = failure
-                display, self._display = self._display, None
-                with suppress(Exception):
-                    if display is not None:
-                        display.close()
-                console.cache_clear()  # what it could not print must not stand before the next sentence
+        """Let the display do something. The one place where its failures end, whatever they are; waiting is one."""
+        if not self._lock.acquire(timeout=HANGING):
+            self._display = self._make_display = None
+            return
+        try:
+            action()
+        except Exception as failure:
+            self.failure = failure
+            display, self._display, self._make_display = self._display, None, None
+            with suppress(Exception):
+                if display is not None:
+                    display.close()
+            console.cache_clear()  # what it could not print must not stand before the next sentence
+        finally:
+            self._lock.release()
 
 
 def span(seconds: float) -> str:

@@ -11,12 +11,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
+from operator import contains
 from pathlib import Path
 from types import TracebackType
-from typing import Any, AnyStr, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import orjson
 
+from safeguard_cli.cells import chomp, is_sentence, split_cells, unique_names
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.lines import READ_ERRORS, File, Lines, Stream, utf8_chunks
 from safeguard_cli.parquet import count_parquet, open_parquet, parquet_lines
@@ -46,7 +48,9 @@ FORMATS: Mapping[str, tuple[Format, str | None]] = {
     "tsv": ("csv", "\t"),
     "parquet": ("jsonl", None),  # its rows come as JSON lines
 }
+_NO_FLOATS = frozenset({str, int, bool, type(None)})  # and what can hold none
 _LONG_NUMBER = re.compile(rb"\d{19}")
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +170,7 @@ class Source:
             yield self._sample[at]
             at += 1
 
-    def lacks(self, names: Iterable[str]) -> list[str]:
+    def lacks(self, names: Iterable[str], has: Callable[[Mapping[str, Any], str], bool] = contains) -> list[str]:
         """Return which of `names` are no fields of the sample's rows; none where it has no fields to check against."""
         missing = list(dict.fromkeys(names))
         if self.format == "csv":
@@ -174,7 +178,7 @@ class Source:
         known = False
         for record in self.sample() if missing else ():
             known = known or bool(record.fields)
-            missing = [name for name in missing if name not in (record.fields or {})]
+            missing = [name for name in missing if not has(record.fields or {}, name)]
             if not missing:
                 break
         return missing if known else []
@@ -228,7 +232,8 @@ class Source:
             if type(fields) is not dict:
                 yield Record(index, line, raw, None, _error("bad_row", line, "the JSON value is no object"))
                 continue
-            if _LONG_NUMBER.search(raw):  # orjson makes a float of an integer beyond 64 bits
+            # orjson makes a float of an integer beyond 64 bits.
+            if not _NO_FLOATS.issuperset(map(type, fields.values())) and _LONG_NUMBER.search(raw):
                 with suppress(ValueError, RecursionError):
                     fields = json.loads(raw)
             yield Record(index, line, raw, fields)
@@ -262,8 +267,9 @@ class Source:
             raise UsageError(f"{self.name}: the header cannot be read: {header.error.message}{hint}")
         if any("\r" in name for name in header.cells):
             raise UsageError(f"{self.name}: {BARE_CR}")
-        if any("\0" in name for name in header.cells):
-            raise UsageError(f"{self.name}: the header holds NUL characters, so this is no text in this --encoding")
+        if any(_CONTROL.search(name) for name in header.cells):
+            hint = "is there another --encoding, such as utf-16-le or utf-16-be?"
+            raise UsageError(f"{self.name}: the header holds control characters; {hint}")
         if sniffed and not hint:
             refuse_lines_without_header(self.name, header.cells, line, lambda: self._lines.peek(_SEEN_LINES))
         self.header, self.names = header.cells, unique_names(header.cells)
@@ -282,7 +288,11 @@ class Source:
                 yield Record(index, line, first, None, _too_big(line, self._limit))
                 continue
             self._reached, taken = line, bytearray(first)
-            cells = split_cells(first.decode("utf-8", "replace"), self.delimiter, partial(self._next_line, taken))
+            text = first.decode("utf-8", "replace")
+            if len(self.names) == 1 and is_sentence(text, self.delimiter):
+                cells: list[str] | None = [chomp(text)]
+            else:
+                cells = split_cells(text, self.delimiter, partial(self._next_line, taken))
             if len(taken) <= self._limit and self._lines.broke_off(taken):
                 return self._break_off(line)
             if cells is None:
@@ -290,13 +300,13 @@ class Source:
                 self._doomed = max(self._doomed, self._reached)
                 self._lines.push(bytes(taken[len(first) :]))
                 error = _bad_encoding(first, line) or _error("bad_row", line, "a quote is opened and never closed")
-                yield Record(index, line, _chomp(first), None, error)
+                yield Record(index, line, chomp(first), None, error)
                 continue
             self._lines.number = self._reached
             yield Record(
                 index,
                 line,
-                _chomp(bytes(taken)),
+                chomp(bytes(taken)),
                 dict(zip(self.names, cells, strict=False)),
                 _bad_encoding(taken, line) or self._bad_cells(cells, line),
                 tuple(cells),
@@ -374,6 +384,18 @@ def _unknown_extension(name: str, lines: Lines) -> UsageError:
     return UsageError(f"{name}: unknown extension; --format says what it is: {', '.join(FORMATS)}")
 
 
+def first_lines(path: Path, count: int, *, encoding: str = "utf-8") -> list[str]:
+    """Return the first physical lines of a file, blank ones included, unpacked and decoded."""
+    file = File(path)
+    try:
+        lines = Lines(Stream(utf8_chunks(file, encoding)), MAX_ROW_BYTES)
+        return [line.decode("utf-8", "replace") for _ in range(count) if (line := lines.next())]
+    except READ_ERRORS as problem:
+        raise SafeguardError(f"{file.name}: cannot be read: {problem}") from problem
+    finally:
+        file.close()
+
+
 def count_rows(
     path: Path,
     *,
@@ -406,6 +428,19 @@ def no_field(file: str, option: str, name: str, fields: Sequence[str]) -> UsageE
     )
 
 
+def json_text(value: Any) -> str:
+    """Return a value of a row as JSON; integers beyond 64 bits keep all their digits.
+
+    Raises ValueError for a value that is nested too deep to be written.
+    """
+    try:
+        return orjson.dumps(value, default=str).decode()
+    except TypeError:  # long integers, or nested deeper than orjson writes
+        with suppress(RecursionError):
+            return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+        raise ValueError("nested too deep") from None
+
+
 def extension(path: Path) -> str:
     """What a file is by its name: `csv` for `a.CSV.gz`."""
     return Path(path.name.lower().removesuffix(".gz")).suffix[1:]
@@ -416,75 +451,13 @@ def in_shard(rows: int, shard: Shard) -> int:
     return len(range(shard[0] - 1, rows, shard[1]))
 
 
-def split_cells(text: str, delimiter: str, more: Callable[[], str]) -> list[str] | None:
-    """A record's cells by RFC 4180, from its first line and as many more as its quotes ask for; None if they never end.
-
-    As in Python's csv module, a quote inside an unquoted cell is a character like any other, and text after a closing
-    quote belongs to the cell; but where a quote closes on another line than it opened, such text means that it was a
-    stray one, and that the lines between are rows of their own.
-    """
-    if '"' not in text:
-        return _chomp(text).split(delimiter)
-    cells: list[str] = []
-    at = 0
-    while True:
-        parts: list[str] = []
-        same_line = True
-        quoted = text.startswith('"', at)
-        at += quoted
-        while quoted:
-            end = text.find('"', at)
-            if end < 0:
-                parts.append(text[at:])
-                text, at, same_line = more(), 0, False
-                if not text:
-                    return None
-                continue
-            quoted = text.startswith('"', end + 1)
-            parts.append(text[at : end + quoted])
-            at = end + 1 + quoted
-        end = text.find(delimiter, at)
-        rest = _chomp(text[at:]) if end < 0 else text[at:end]
-        if rest and not same_line:
-            return None
-        cells.append("".join(parts) + rest)
-        if end < 0:
-            return cells
-        at = end + 1
-
-
 def _more_tabs(line: bytes) -> bool:
     return line.count(b"\t") > line.count(b",")
 
 
 def is_blank(value: Any) -> bool:
-    """Return whether a value holds nothing: null, white space, or nothing but such."""
-    if isinstance(value, str):
-        return not value.strip()
-    if isinstance(value, dict):
-        return all(map(is_blank, value.values()))
-    return value is None or (isinstance(value, list) and all(map(is_blank, value)))
-
-
-def unique_names(names: Iterable[str]) -> tuple[str, ...]:
-    """`a, a, b` as `a, a_2, b`."""
-    taken = set(names := tuple(names))
-    out: dict[str, None] = {}
-    last: dict[str, int] = {}  # by name, the number that it came to: lower ones are taken
-    for name in names:
-        new, n = name, last.get(name, 1)
-        while new in out or (n > 1 and new in taken):
-            n += 1
-            new = f"{name}_{n}"
-        out[new], last[name] = None, n
-    return tuple(out)
-
-
-def _chomp(text: AnyStr) -> AnyStr:
-    """Without its line end."""
-    if isinstance(text, bytes):
-        return text.removesuffix(b"\n").removesuffix(b"\r")
-    return text.removesuffix("\n").removesuffix("\r")
+    """Return whether a value holds nothing: null or white space."""
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _error(code: ErrorCode, line: int, message: str) -> RowError:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from safeguard_cli.cells import split_cells
 from safeguard_cli.files import sha256
 from safeguard_cli.layouts import unguard
 from safeguard_cli.manifest import Foreign, Manifest, Refused, changes, load
-from safeguard_cli.records import Record, split_cells
+from safeguard_cli.records import Record
 from safeguard_cli.verdict import RowError, Verdict
 
 START_OVER = "--overwrite starts over"
@@ -154,7 +155,7 @@ def whole_lines(path: Path, format: str) -> Iterator[bytes]:
 def _verdict(found: dict[str, Any]) -> Verdict:
     if error := found.get("error"):
         return Verdict(error=RowError(error["code"], error["message"]))
-    return Verdict(label=found["label"], violates=found["violates"])
+    return Verdict(label=found["label"], violates=found["violates"], cut=found.get("cut") is True)
 
 
 def _verdict_of_cells(row: dict[str, str], name: str) -> Verdict:
@@ -198,7 +199,7 @@ def _fits(path: Path, shape: Shape, manifest: Manifest) -> bool:
     counts = manifest.counts or dict.fromkeys(("rows", "rows_in_error"), 0)
     kept = [counts["rows_in_error"], *counts.get("violating", {}).values()]  # a row can be among several of them
     rows = max(0, lines - (shape.format == "csv"))  # without the header
-    return bool(counts["rows"] == manifest.rows and max(kept) <= rows <= sum(kept))
+    return bool(counts["rows"] == manifest.rows and max(kept) <= rows <= sum(kept) + counts.get("blank", 0))
 
 
 class InputHash:
@@ -246,12 +247,20 @@ def check_input(
         if row and not row.raw.startswith(beginning(record)):
             raise Refused(f"row {number:,} of the input is not the one that was labelled before; {START_OVER}")
         if row:
-            count(row.verdicts)
+            count(_blank(row.verdicts) if record.blank else row.verdicts)
         if number == known:
             ahead = digest.copy()
     if known and ahead.value() != manifest.input_sha256:
         raise Refused(f"the first {known:,} rows of the input are not those that were labelled before; {START_OVER}")
     return digest
+
+
+def _blank(verdicts: Mapping[str, Verdict]) -> dict[str, Verdict]:
+    """The Verdicts of a blank row: an output does not tell its errors from others."""
+    return {
+        name: replace(verdict, error=replace(verdict.error, blank=True)) if verdict.error else verdict
+        for name, verdict in verdicts.items()
+    }
 
 
 def _first(records: Iterator[Record], count: int) -> Iterator[Record]:

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, BinaryIO
 import orjson
 
 from safeguard_cli import errors
-from safeguard_cli.content import make_selector
+from safeguard_cli.content import make_selector, say_text
 from safeguard_cli.dryrun import dry_run
 from safeguard_cli.engine.address import key, shown_command
 from safeguard_cli.engine.process import Engine, EngineSpec
+from safeguard_cli.engine.reports import Listen, Report
 from safeguard_cli.errors import SafeguardError, UsageError, sentences
 from safeguard_cli.files import Draft, draft, sha256
 from safeguard_cli.inflight import InFlight
@@ -29,8 +30,9 @@ from safeguard_cli.manifest import Refused, model_sha256
 from safeguard_cli.outputs import Sink, make_layout, open_sink, output_delimiter
 from safeguard_cli.parquet_output import label_to_parquet, parquet_target
 from safeguard_cli.policy import Policy
-from safeguard_cli.progress import make_progress
+from safeguard_cli.progress import Progress, make_progress
 from safeguard_cli.records import Record, Source, count_rows
+from safeguard_cli.remarks import cut_advice, cut_text, untrained_text
 from safeguard_cli.resume import START_OVER, InputHash, Shape, check_beside, check_input, find_manifest, read_output
 from safeguard_cli.setup import Prepared, Settings, decides, engine_spec, load_policies, machine, open_input, prepare
 from safeguard_cli.target import Output, describe_output, open_target
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 COUNTABLE_BYTES = 256 << 20  # larger files are not read twice only to know their number of rows
 LONG_RUN = 1000  # rows from which on it is said that a pipe cannot be continued
 
-EngineMaker = Callable[[EngineSpec, Callable[[str], None]], Engine]
+EngineMaker = Callable[[EngineSpec, Callable[[str], None], Listen | None], Engine]
 Preparer = Callable[[Settings, tuple[Policy, ...], Mapping[str, object], int | None], Prepared]
 
 
@@ -59,18 +61,28 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
             return label_to_parquet(settings, parquet, read, lambda inner: label(inner, make_engine, prepare))
         policies = load_policies(settings)
         source = stack.enter_context(open_input(settings))
-        selector = make_selector(source, text_fields=settings.text_fields, template=settings.template)
         target = open_target(settings, source, read, stack)
         if isinstance(target, Path):
             check_beside(target)
         output = describe_output(settings, source, target, policies)
         previous = find_manifest(target) if isinstance(target, Path) and not settings.overwrite else None
+        selector = make_selector(
+            source,
+            text_fields=settings.text_fields,
+            template=settings.template,
+            others=() if settings.id_field is None else (settings.id_field,),
+            before=previous.decides["input"]["text_fields"] if previous else (),
+        )
         total = _total(settings, source)
+        progress = make_progress(settings.progress, policies, total, quiet=settings.quiet or settings.dry_run)
+        stack.callback(progress.close)
+        progress.prepare()
         prepared = prepare(settings, policies, previous.machine if previous else {}, total)
+        if settings.says_its_text:
+            say_text(selector, source)
         if settings.dry_run:
             return dry_run(settings, prepared, source, selector)
         retried: Draft | None = None  # with --retry-errors: what takes the output's place when it is whole
-        progress = make_progress(settings.progress, policies, total, quiet=settings.quiet)
         run = InFlight(settings, prepared, selector, progress)
         records = iter(source)
         lasting = isinstance(target, Path) and source.path is not None
@@ -84,7 +96,7 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
                 output["columns"],
                 every_row=not output["only_violating"],
             )
-            held = decides(settings, prepared, source.format, output), machine(prepared)
+            held = decides(settings, prepared, source.format, selector.chosen, output), machine(prepared)
             journal = run.journal = stack.enter_context(
                 open_journal(
                     target,
@@ -97,6 +109,8 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
                     warn=warn,
                 )
             )
+            if shape.format == "csv" and journal.start in ("continue", "retry"):  # whose rows do not say so
+                progress.written.cut = progress.decided.cut = journal.manifest.cut_rows
             if journal.start in ("continue", "retry") and source.path is None:
                 raise Refused(f"{target} was made from a pipe, which cannot be read again; {START_OVER}")
             if journal.start == "finished":
@@ -117,7 +131,9 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
                 target = retried.path
         if settings.limit is not None and run.kept is None:
             records = islice(records, max(0, settings.limit - run.written))
-        with progress, _engine(settings, prepared, make_engine) as engine:
+        if not prepared.remote:
+            progress.report(Report(loaded=0.0))
+        with progress, _engine(settings, prepared, make_engine, progress.report if progress.shown else None) as engine:
             if run.journal:
                 run.journal.begin()
             append = run.journal is not None and run.journal.offset > 0
@@ -132,7 +148,12 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
                     raise
             if run.journal:
                 _finish(settings, prepared, run.journal, run, engine, source, retried)
+        advice = _remark(settings, prepared, progress)
         progress.finish()
+    if advice and settings.max_reasoning is None:
+        warn(advice)
+    elif advice and not settings.quiet:
+        note(advice)
     if run.truncated:
         warn(f"{run.truncated:,} rows were longer than --ctx allows and were labelled by their beginning")
     return errors.ROWS_IN_ERROR if progress.written.rows_in_error else errors.OK
@@ -140,7 +161,11 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
 
 def _rows_and_messages_share_a_file(settings: Settings) -> bool:
     """Whether only errors and warnings may be printed, for all else would stand among the rows."""
-    return one_file() and (settings.output == "-" or (settings.output is None and not sys.stdout.isatty()))
+    return (
+        not settings.dry_run
+        and one_file()
+        and (settings.output == "-" or (settings.output is None and not sys.stdout.isatty()))
+    )
 
 
 def _check_still(settings: Settings, source: Source, run: InFlight, lasting: bool) -> None:
@@ -237,13 +262,16 @@ def _finish(
     before, done = journal.manifest.result, (run.written, run.digest.value())
     if retried and (journal.manifest.rows, journal.manifest.input_sha256) != done:
         raise Refused(f"the input is not the one that {journal.output} was made from; {START_OVER}")
+    hashing = partial(run.progress.does, "hashing the model file")
     journal.manifest.rows, journal.manifest.input_sha256 = done
     journal.manifest.policy_tokens += engine.policy_tokens
+    journal.manifest.cut_rows = run.progress.written.cut
     exhausted = settings.limit is None or run.written < settings.limit
     journal.finish(
         {
             "exit_code": errors.ROWS_IN_ERROR if run.progress.written.rows_in_error else errors.OK,
             **run.counts(),
+            **({"untrained": prepared.untrained} if prepared.untrained else {}),
             "rows": run.written,
             "input_exhausted": before["input_exhausted"] if before else exhausted,
             "engine_deaths": engine.deaths,
@@ -251,17 +279,29 @@ def _finish(
             "input": os.path.abspath(source.path) if source.path else source.name,  # noqa: PTH100 links stay
             "input_format": settings.format,
             "model": str(prepared.header.path) if not prepared.remote else journal.manifest.decides["model"]["served"],
-            "model_sha256": model_sha256(prepared.header.path) if not prepared.remote else None,
+            "model_sha256": model_sha256(prepared.header.path, hashing) if not prepared.remote else None,
             "output_sha256": sha256(retried.path if retried else journal.output),
         },
         retried,
     )
 
 
-def _engine(settings: Settings, prepared: Prepared, make_engine: EngineMaker) -> Engine | ServerEngine:
+def _remark(settings: Settings, prepared: Prepared, progress: Progress) -> str:
+    """Have the summary say what must be known of the labels; returns what to do about it, for a line of its own."""
+    budget, counts = prepared.options.budget, progress.written
+    for name in prepared.untrained:
+        progress.remarks[f"under {name}"] = untrained_text(name)
+    if counts.cut:
+        progress.remarks["cut"] = cut_text(counts.cut, budget)
+    return cut_advice(counts, budget, settings.effort)
+
+
+def _engine(
+    settings: Settings, prepared: Prepared, make_engine: EngineMaker, report: Listen | None
+) -> Engine | ServerEngine:
     """The engine of this machine, or the one on servers."""
     if prepared.remote is None:
-        return make_engine(engine_spec(settings, prepared), note)
+        return make_engine(engine_spec(settings, prepared), note, report)
     from safeguard_cli.engine.chat import Chat
     from safeguard_cli.engine.remote import ServerEngine, ServerSpec
 
@@ -276,7 +316,7 @@ def _engine(settings: Settings, prepared: Prepared, make_engine: EngineMaker) ->
         settings.slots,
     )
     chat = Chat(harmony, rules, prepared.options).decide if settings.server_api == "chat" else None
-    return ServerEngine(spec, chat, warn)
+    return ServerEngine(spec, chat, warn, report)
 
 
 def _total(settings: Settings, source: Source) -> int | None:

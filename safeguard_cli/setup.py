@@ -21,11 +21,12 @@ from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.gguf_file import Header
 from safeguard_cli.labeling import Labeling, Rules
 from safeguard_cli.manifest import model_fingerprint, model_key, versions
-from safeguard_cli.models import DEMO, DEMO_NOTICE, find_model, open_model
+from safeguard_cli.models import DEMO, find_model, open_model
 from safeguard_cli.policy import Policy, load_policy
 from safeguard_cli.progress import Kind
 from safeguard_cli.prompt import Harmony, Prefix, layout_hash
 from safeguard_cli.records import MAX_ROW_BYTES, Source, open_source
+from safeguard_cli.remarks import introduce_demo, untrained, untrained_warning
 from safeguard_cli.servers import ApiName, Connected, connect
 from safeguard_cli.terminal import note, warn
 from safeguard_cli.tokenizer import Tokenizer
@@ -67,6 +68,7 @@ class Settings:
     temperature: float = 0.0
     seed: int = 0
     each_row: bool = False  # a content that came before is labelled again, not given the same verdict
+    says_text: bool | None = None  # whether the text's choice is said; None: unless quiet
     limit: int | None = None
     shard: tuple[int, int] = (1, 1)  # records.Shard
     long: str = "split"
@@ -91,12 +93,18 @@ class Settings:
     verbose: bool = False
     dry_run: bool = False
 
+    @property
+    def says_its_text(self) -> bool:
+        """Whether the choice of the text is said on standard error."""
+        return not self.quiet if self.says_text is None else self.says_text
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A vocabulary with the prefixes of the policies, and the shape that fits this machine.
 
     `local` is the header of the model file that this machine computes with; `remote` are servers that do it instead.
+    `untrained` are the policies under which the labels mean nothing, for the demo model was not trained on them.
     """
 
     local: Header | None
@@ -106,6 +114,7 @@ class Prepared:
     overheads: tuple[int, ...]
     drain: int | None  # with --deterministic: the slots are drained whenever so many rows are done
     remote: Connected | None = None
+    untrained: tuple[str, ...] = ()
 
     @property
     def header(self) -> Header:
@@ -212,7 +221,11 @@ def prepare(
         together,
     )
     drain = DRAIN * shape.plan.slots if settings.deterministic else None
-    return Prepared(None if remote else header, Labeling(harmony, rules), options, shape, overheads, drain, remote)
+    unknown = untrained(policies, header) if header and not remote else ()
+    if header and unknown:
+        warn(untrained_warning(unknown, header))
+    local = None if remote else header
+    return Prepared(local, Labeling(harmony, rules), options, shape, overheads, drain, remote, unknown)
 
 
 def _vocabulary(settings: Settings) -> tuple[Header | None, Tokenizer]:
@@ -234,7 +247,7 @@ def _vocabulary(settings: Settings) -> tuple[Header | None, Tokenizer]:
             f"--server needs the model's vocabulary: --tokenizer tokenizer.json or --model ({error})"
         ) from None
     if name == DEMO and not settings.quiet:
-        note(DEMO_NOTICE)
+        introduce_demo()
     if not settings.servers:
         check_loadable(header.path, model_key(header.path))
     return header, Tokenizer.from_header(header)
@@ -321,8 +334,14 @@ def shape_text(shape: hardware.Shape) -> str:
     return text
 
 
-def decides(settings: Settings, prepared: Prepared, input_format: str, output: Mapping[str, Any]) -> dict[str, Any]:
-    """All that can change a label or how a row is written; `output` is target.Output."""
+def decides(
+    settings: Settings,
+    prepared: Prepared,
+    input_format: str,
+    text_fields: Sequence[str],
+    output: Mapping[str, Any],
+) -> dict[str, Any]:
+    """All that can change a label or how a row is written; `text_fields` are those chosen, `output` target.Output."""
     rules = prepared.labeling.rules
     return {
         "policies": {
@@ -334,7 +353,7 @@ def decides(settings: Settings, prepared: Prepared, input_format: str, output: M
         "input": {
             "format": input_format,
             "encoding": settings.encoding,
-            "text_fields": list(settings.text_fields),
+            "text_fields": list(text_fields),
             "template": settings.template,
             "max_row_bytes": settings.max_row_bytes,
             "shard": None if settings.shard == (1, 1) else list(settings.shard),

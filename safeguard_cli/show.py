@@ -13,6 +13,7 @@ from rich.text import Text
 from safeguard_cli import errors, terminal
 from safeguard_cli.errors import UsageError
 from safeguard_cli.manifest import Manifest, load
+from safeguard_cli.remarks import cut_text, untrained_text
 from safeguard_cli.resume import journal_path, manifest_path, run_path
 from safeguard_cli.streams import print_json
 from safeguard_cli.terminal import safe
@@ -60,6 +61,10 @@ def _lines(output: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
     if result:
         yield "input", result["input"]
         yield "command", " ".join(result["command"])
+    if cut := result.get("cut"):
+        yield "cut", cut_text(cut, decides["answer"]["most_reasoning"])
+    for name in result.get("untrained", ()):
+        yield "labels", untrained_text(name)
     yield "input sha256", manifest.input_sha256
     if result:
         yield "output sha256", result["output_sha256"]
@@ -84,7 +89,8 @@ def _lines(output: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
 
 def _errors(result: dict[str, Any]) -> str:
     codes = ", ".join(f"{count:,} {code}" for code, count in result["errors"].items())
-    return f", {result['rows_in_error']:,} in error" + (f" ({codes})" if codes else "")
+    blank = f", {result['blank']:,} blank" if result.get("blank") else ""
+    return f", {result['rows_in_error']:,} in error" + (f" ({codes})" if codes else "") + blank
 
 
 def _pairs(values: dict[str, Any]) -> str:

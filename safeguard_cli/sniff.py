@@ -22,15 +22,15 @@ HEAD_BYTES = 512  # what is looked at of the first bytes, at most up to the end 
 DELIMITERS = ",;\t|"
 BARE_CR = "lines end in a bare CR; convert them first: tr '\\r' '\\n' < OLD > NEW"
 
-_MARKS = {
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-    codecs.BOM_UTF8: "utf-8",
+_MARKS = {  # by encoding, those of UTF-32 before those of UTF-16, with which they begin
+    "utf-32-le": codecs.BOM_UTF32_LE,
+    "utf-32-be": codecs.BOM_UTF32_BE,
+    "utf-16-le": codecs.BOM_UTF16_LE,
+    "utf-16-be": codecs.BOM_UTF16_BE,
+    "utf-8": codecs.BOM_UTF8,
 }
 _UNPACK = {
-    b"\x1f\x8b": ("gzip inside gzip", "gunzip -c"),
+    b"\x1f\x8b": ("gzip", "gunzip -c"),
     b"\x28\xb5\x2f\xfd": ("zstd", "zstd -dc"),
     b"\xfd7zXZ\x00": ("xz", "xz -dc"),
     b"\x04\x22\x4d\x18": ("lz4", "lz4 -dc"),
@@ -52,6 +52,7 @@ _MARKUP = re.compile(rb"<(?:!doctype|html|head|body|table|meta|script|\?xml|rss|
 _SEP_LINE = re.compile(rb"\"?sep=(.)\"?[,;\t|]*[\r\n]*", re.IGNORECASE | re.DOTALL)
 _NAME = re.compile(r"[^\W\d][^\t\"'.!?…:]{0,39}")
 _QUOTED = re.compile(rb'"[^"]*"[,;\t|]')
+_MEMBER = re.compile(rb'\s*"(?:[^"\\]|\\.)*"\s*:')
 _AGREEING = 10  # lines that are compared with a header
 
 
@@ -83,12 +84,12 @@ def refuse_other_kinds(name: str, head: bytes) -> None:
 def refuse_other_encodings(name: str, head: bytes, codec: str) -> None:
     """Raise UsageError when an input's first bytes show another encoding than `codec`, a codec's own name."""
     wide = codec.startswith(("utf-16", "utf-32"))
-    mark = next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), None)
+    mark = next((encoding for encoding, mark in _MARKS.items() if head.startswith(mark)), None)
     if mark == "utf-8":
         if not codec.startswith("utf-8"):
             raise UsageError(f"{name}: this begins with the mark of UTF-8; leave out --encoding")
-    elif mark and not codec.startswith(mark):
-        raise UsageError(f"{name}: this is {mark.upper()}; say --encoding {mark}")
+    elif mark and codec not in (mark, mark[:6]):
+        raise UsageError(f"{name}: this is {mark[:6].upper()}; say --encoding {mark[:6]}")
     elif not mark and not wide and (found := _wide_without_mark(head)):
         raise UsageError(f"{name}: this is {found.upper()} without a mark; say --encoding {found}")
 
@@ -123,7 +124,7 @@ def refuse_json_values(name: str, line: bytes, following: Callable[[], bytes]) -
     """Raise UsageError for a JSON array or a value spread over lines; `following` reads the second line."""
     line = line.strip()
     found = re.match(rb"\[\s*(\{|$)", line)
-    if found or (line == b"{" and following().lstrip()[:1] in (b'"', b"}")):
+    if found or (line == b"{" and _MEMBER.match(following())):
         kind, jq = ("a JSON array", "jq -c '.[]'") if found else ("JSON spread over several lines", "jq -c .")
         way = _through(name, jq, ".rows.jsonl")
         if name.lower().endswith(".gz"):

@@ -31,10 +31,12 @@ def prepare() -> None:
         sys.stdin = io.TextIOWrapper(io.BufferedReader(_Gone("standard input")))
     if sys.stdout is None:
         sys.stdout = io.TextIOWrapper(io.BufferedWriter(_Gone("standard output")))
-    else:
-        sys.stdout = _text(sys.stdout.encoding, _Output(1, "stdout"), sys.stdout.isatty())
-    encoding = "utf-8" if sys.stderr is None else sys.stderr.encoding
-    sys.stderr = _text(encoding, _Messages(2, "stderr"), True)
+    elif (stdout := sys.__stdout__) is sys.stdout and stdout:  # who calls us with streams of their own keeps them
+        sys.stdout = _text(stdout.encoding, _Output(1, "stdout"), stdout.isatty())
+    if sys.stderr is None:
+        sys.stderr = _text("utf-8", _Messages(2, "stderr"), True)
+    elif (stderr := sys.__stderr__) is sys.stderr and stderr:
+        sys.stderr = _text(stderr.encoding, _Messages(2, "stderr"), True)
 
 
 def data_output() -> BinaryIO:

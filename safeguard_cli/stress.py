@@ -110,7 +110,9 @@ def planned(settings: Settings, wanted: Wanted, plan: Plan, policy: Policy) -> l
         raise UsageError(f"--family {unknown[0]!r}: the families are {', '.join(known)}")
     chosen = [variant for variant in variants if plan.has(variant.family)]
     answers = Answers(policy.name, policy.labels, policy.violates)
-    golden = usable_rows(settings, wanted, (answers,))
+    translated = [item.partition("=")[2] for item in plan.translations]
+    others = [*translated, plan.language_field, *filter(None, [plan.pair])]
+    golden = usable_rows(settings, wanted, (answers,), others)
     rows = [_row(original, policy.name, ORIGINAL, text=original.text) for original in golden.rows]
     if LANGUAGES in plan.families and not plan.translations and plan.pair is None:
         raise UsageError("--family languages needs --translation LANG=FIELD, or --pair FIELD for rows that are one")

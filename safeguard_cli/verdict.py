@@ -10,7 +10,7 @@ ErrorCode = Literal[
     "bad_json",  # the line is not JSON, or holds NaN, Infinity or a lone surrogate
     "bad_row",  # JSON but no object, or beyond what can be read; a CSV row with an open quote or too many cells
     "bad_encoding",  # bytes that are not valid in the input's encoding
-    "no_text",  # the text field is missing or null
+    "no_text",  # the text field is missing, null or blank, or the whole row is
     "not_text",  # the text field holds something that is no text
     "row_too_big",  # the row is larger than --max-row-bytes
     "too_long",  # more tokens than --ctx, --long and --max-windows allow
@@ -22,10 +22,14 @@ ErrorCode = Literal[
 
 @dataclass(frozen=True, slots=True)
 class RowError:
-    """Why a row has no label. `message` is for a person and never holds the row's content."""
+    """Why a row has no label. `message` is for a person and never holds the row's content.
+
+    `blank` is a row that holds nothing at all, which is no error of the run.
+    """
 
     code: ErrorCode
     message: str
+    blank: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,7 @@ class Verdict:
     effort: str | None = None
     windows: int = 1
     truncated: bool = False
+    cut: bool = False  # the budget ended its reasoning, or that of one of its windows
     rationale: str | None = None
     reasoning: str | None = None
     error: RowError | None = None
@@ -60,6 +65,8 @@ class Verdict:
             out["windows"] = self.windows
         if self.truncated:
             out["truncated"] = True
+        if self.cut:
+            out["cut"] = True
         if self.rationale is not None:
             out["rationale"] = self.rationale
         if self.reasoning is not None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from safeguard_cli.display import Rich
+from safeguard_cli.engine.reports import Report
 from safeguard_cli.policy import Policy
 from safeguard_cli.progress import Progress
 from safeguard_cli.verdict import Verdict
@@ -19,7 +20,7 @@ COMMAND = "safeguard label samples/messages.jsonl --policy spam --model demo"
 
 
 def example() -> Progress:
-    """A run over 72 rows after less than a second, 44 of them done, at the speed measured on two cores."""
+    """A run over 72 rows after less than a second, 44 of them decided, at the speed measured on two cores."""
     now = [0.0]
     progress = Progress([Policy("spam", "…", ("ham", "spam"), ("spam",))], 72, clock=lambda: now[0])
     for number in range(44):
@@ -27,6 +28,7 @@ def example() -> Progress:
         label = "spam" if number % 19 in (0, 2, 3, 5, 8, 9, 12, 14, 17) else "ham"
         progress.row({"spam": Verdict(label, label == "spam")})
         progress.tokens(prompt=42, generated=16)
+    progress.report(Report(under_way=16, read=60 * 42, written=44 * 16 + 16 * 8))
     return progress
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from safeguard_cli.engine.decoding import Completion
 from safeguard_cli.engine.process import EngineSpec
+from safeguard_cli.engine.reports import Listen
 from safeguard_cli.prompt import Feed, Prompt
 
 
@@ -21,6 +22,7 @@ class FakeEngine:
         self,
         spec: EngineSpec,
         log: Callable[[str], None] = lambda _: None,
+        report: Listen | None = None,
         *,
         error: Callable[[Prompt], bool] = lambda _: False,
         before: Callable[[Prompt], None] = lambda _: None,

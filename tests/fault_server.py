@@ -43,6 +43,7 @@ class FaultServer:
     chat: dict[str, Any] | None = None
     refused: frozenset[str] = frozenset()  # fields that a chat request must not have
     requests: list[tuple[str, dict[str, Any], dict[str, str]]] = field(default_factory=list)
+    asked: int = 0  # questions of any kind
     address: str = ""
 
     def __enter__(self) -> FaultServer:
@@ -98,6 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.first = True
+        self.server_of.asked += 1
         if self.server_of.down:
             return self._cut()
         if not self._key_is_right():
@@ -109,6 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         server = self.server_of
+        server.asked += 1
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.first = "prompt" not in body or len(body["prompt"]) < 100
         server.requests.append((self.path, body, dict(self.headers)))

@@ -23,6 +23,7 @@ from fault_server import FaultServer
 from safeguard_cli import errors
 from safeguard_cli.cluster import find_blocks, label_on_ray
 from safeguard_cli.engine.process import EngineSpec
+from safeguard_cli.engine.reports import Listen
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.prompt import Prompt
 from safeguard_cli.run import label
@@ -44,8 +45,8 @@ class Slow(FakeEngine):
 class Deadly(FakeEngine):
     """It takes its worker along at the row that says so; each loading leaves a line beside the model."""
 
-    def __init__(self, spec: EngineSpec, log: Callable[[str], None]) -> None:
-        super().__init__(spec, log, before=self._die)
+    def __init__(self, spec: EngineSpec, log: Callable[[str], None], report: Listen | None = None) -> None:
+        super().__init__(spec, log, report, before=self._die)
         with (spec.path.parent / "loaded").open("a") as file:
             file.write("once\n")
 
@@ -161,6 +162,7 @@ def test_what_ray_cannot_do_is_refused_before_anything_starts(tmp_path, tiny) ->
         ({"limit": 3}, "--limit"),
         ({"shard": (1, 2)}, "--shard"),
         ({"dry_run": True}, "--dry-run"),
+        ({"servers": ("http://h:1", "http://u:p@h:2")}, "no user, password or query"),
         ({"output": None}, "-o DIR"),
         ({"output": str(tmp_path / "in0.jsonl")}, "is no folder"),
         ({"output": str(tmp_path)}, "written over"),
@@ -187,14 +189,14 @@ def test_an_address_where_no_cluster_answers_is_said(tmp_path, tiny, address) ->
 
 
 @pytest.mark.parametrize("options", [["--ray"], ["--ray", "-q"], ["--ray="], ["--shard", "4/3"], ["--shard", "x"]])
-def test_the_address_may_be_left_out_and_a_shard_must_be_one(options, monkeypatch, capsys) -> None:
+def test_the_address_may_be_left_out_and_a_shard_must_be_one(options, monkeypatch, capfd) -> None:
     from safeguard_cli.cli import main
 
     monkeypatch.setattr(sys, "argv", ["safeguard", "label", "*.jsonl", "--policy", "spam", *options])
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == errors.USAGE
-    assert ("-o DIR" if "--ray" in options[0] else "K/N") in capsys.readouterr().err
+    assert ("-o DIR" if "--ray" in options[0] else "K/N") in capfd.readouterr().err
 
 
 def test_ten_thousand_rows_on_two_nodes_one_of_them_killed_come_out_once_each(cluster, tmp_path, tiny, capsys) -> None:

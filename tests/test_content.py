@@ -28,23 +28,7 @@ def select(*rows, format="jsonl", **options):
 
 
 def test_the_default_is_the_field_text():
-    assert select({"id": "7", "text": "a"}, {"text": ""}, {"id": "8"}) == ["a", "", "no_text"]
-
-
-def test_else_it_is_the_only_string_field():
-    assert select({"id": 7, "body": "a"}) == ["a"]
-    assert select("message", "a", format="csv") == ["a"]
-
-
-@pytest.mark.parametrize("row", [{"id": "7", "body": "a"}, {"id": 7}])
-def test_else_the_fields_are_listed(row):
-    with pytest.raises(UsageError, match=r"--text-field.*'id'"):
-        select(row)
-
-
-def test_csv_without_a_text_column_lists_its_columns():
-    with pytest.raises(UsageError, match="'id', 'body'"):
-        select("id,body", "1,a", format="csv")
+    assert select({"id": "7", "text": "a"}, {"id": "8", "text": ""}, {"id": "9"}) == ["a", "no_text", "no_text"]
 
 
 @pytest.mark.parametrize("value", [12, 1.5, True, {"a": 1}, [1], [], ["a"], [{"role": "user"}]])
@@ -105,10 +89,103 @@ def test_text_fields_and_template_exclude_each_other():
         select({"a": "x"}, text_fields=["a"], template="{a}")
 
 
-def test_a_short_csv_row_has_no_text_and_an_empty_cell_is_a_text():
-    assert select("id,text", "1", "2,", "3,c", format="csv") == ["no_text", "", "c"]
+def test_a_short_csv_row_and_an_empty_cell_have_no_text():
+    assert select("id,text", "1", "2,", "3,c", "4, ", format="csv") == ["no_text", "no_text", "c", "no_text"]
+    fields = {"text_fields": ["title", "text"]}
+    assert select("id,title,text", "1,,c", "2,t", "3", format="csv", **fields) == ["c", "t", "no_text"]
+    assert select("id,title,text", "1,,c", "2,t", "3", format="csv", template="{title}/{text}") == [
+        "/c",
+        "t/",
+        "no_text",
+    ]
 
 
 @pytest.mark.parametrize(("content", "format"), [("", "jsonl"), ("", "csv"), ("{", "jsonl"), ("{}", "jsonl")])
 def test_an_input_without_a_readable_row_is_no_usage_error(content, format):
     assert select(content, format=format, text_fields=["body"]) in ([], ["bad_json"], ["no_text"])
+
+
+def test_a_sharegpt_chat_is_rendered_with_the_usual_roles():
+    chat = [{"from": "system", "value": "be kind"}, {"from": "human", "value": "hi"}, {"from": "gpt", "value": "ok"}]
+    assert select({"conversations": chat}) == ["system: be kind\n\nuser: hi\n\nassistant: ok"]
+    assert select({"text": [{"from": 1, "value": "a"}]}) == ["not_text"]
+
+
+def test_a_field_is_that_of_its_exact_name_else_where_a_dotted_path_leads():
+    rows = [
+        {"a.b": "exact", "a": {"b": "path"}},
+        {"a": {"b": "path"}},
+        {"a": {"b": None}},
+        {"a": {}},
+        {"a": [1]},
+        {"a": {"b": 5}},
+    ]
+    assert select(*rows, text_fields=["a.b"]) == ["exact", "path", "no_text", "no_text", "no_text", "not_text"]
+    batch = {"response": {"body": {"choices": [{"message": {"content": "hi"}}]}}}
+    assert select(batch, text_fields=["response.body.choices.0.message.content"]) == ["hi"]
+    assert select(batch, template="<{response.body.choices.0.message.content}>") == ["<hi>"]
+    parts = {"result": {"content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]}}
+    assert select(parts, text_fields=["result.content"]) == ["one\ntwo"]
+    for path in ("response.body.choices.1", "response.choices", "response.", ".response", "response.body.choices.x"):
+        with pytest.raises(UsageError, match="no field"):
+            select(batch, text_fields=[path])
+
+
+def test_a_field_may_be_missing_in_the_first_rows():
+    rows = [{"id": 1, "title": "T"}, {"id": 2, "title": "T", "body": "B"}, {"id": 3, "title": ""}]
+    assert select(*rows, text_fields=["title", "body"]) == ["T", "T\n\nB", "no_text"]
+    assert select(*rows, template="{title}: {body}") == ["no_text", "T: B", "no_text"]
+
+
+def test_a_field_in_none_of_the_first_rows_is_refused_with_the_one_that_is_near():
+    for options in ({"text_fields": ["Body"]}, {"template": "{ body }"}, {"text_fields": ["bdoy"]}):
+        with pytest.raises(UsageError, match="did you mean 'body'"):
+            select({"id": 1}, {"body": "a"}, **options)
+
+
+@pytest.mark.parametrize("blank", ["", "  \n\t", "\u3000"])
+def test_a_blank_text_is_none(blank):
+    assert select({"id": 1, "text": blank}) == ["no_text"]
+    assert select({"id": 1, "text": blank}, template="{text}!") == ["no_text"]
+    assert select({"id": 1, "title": blank, "text": " a "}, text_fields=["title", "text"]) == [" a "]
+    assert select({"id": 1, "text": blank}, template="{id}: {text}") == [f"1: {blank}"]
+
+
+def test_a_row_that_is_blank_throughout_says_so():
+    rows = b'{"id":null,"text":" "}\n{"id":0,"text":" "}\n{}\n'
+    for options in ({}, {"template": "{id}: {text}"}):
+        with open_source(io.BytesIO(rows)) as source:
+            selector = make_selector(source, **options)
+            found = [selector.select(record) for record in source]
+        assert [(error.code, error.blank) for error in found if not isinstance(error, str)][-1] == ("no_text", True)
+        assert isinstance(found[1], str) or not found[1].blank
+        assert found[0].message == "line 1: the row is blank"
+
+
+def test_a_template_shows_all_digits_of_an_integer():
+    number = "123456789012345678901234567890"
+    row = f'{{"id":{number},"ids":[{number}, {{"a":"é"}}],"text":"hi"}}'
+    assert select(row, template="{id} {ids} {text}") == [f'{number} [{number},{{"a":"é"}}] hi']
+
+
+def test_json_that_is_nested_deeper_than_it_can_be_written_is_no_text_of_a_template():
+    deep, less = ('{"text":"hi","x":' + "[" * n + "]" * n + "}" for n in (1_000, 300))
+    assert select(deep, less, template="{text}: {x}") == ["not_text", "hi: " + "[" * 300 + "]" * 300]
+    with pytest.raises(UsageError, match=r"'x' \(nested too deep\)"):
+        select('{"x":' + "[" * 1_000 + "]" * 1_000 + "}")
+
+
+@pytest.mark.parametrize("template", ["{{a}}: {b}", "{b} {{ a }}", "{b}{{a}}"])
+def test_doubled_braces_around_a_field_are_refused_for_they_stand_for_themselves(template):
+    with pytest.raises(UsageError, match=r"write \{a\}"):
+        select({"a": "x", "b": "y"}, template=template)
+    assert select({"c": "x", "b": "y"}, template=template)
+
+
+def test_the_choice_of_an_earlier_session_is_kept_while_its_fields_are_there():
+    rows = [{"body": "see you at lunch", "title": "a new field"}]
+    assert select(*rows, before=["body"]) == ["see you at lunch"]
+    with pytest.raises(UsageError, match="which field"):
+        select(*rows, before=["gone"])
+    assert select(*rows, before=["body"], text_fields=["title"]) == ["a new field"]
+    assert select(*rows, before=["body"], gold=["body"]) == ["a new field"]

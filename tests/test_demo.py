@@ -57,8 +57,9 @@ def test_it_is_a_small_gpt_oss_with_all_its_parts(header) -> None:
     assert "blk.0.attn_sinks.weight" in by_name
 
 
-def test_it_says_that_it_is_a_demonstration() -> None:
-    done = safeguard("label", "-", "-p", "spam", "--model", "demo", "--threads", 1, stdin=b'{"text":"hi"}\n')
+def test_it_says_that_it_is_a_demonstration(tmp_path) -> None:
+    command = ("label", "-", "-p", "spam", "--model", "demo", "--threads", 1)
+    done = safeguard(*command, stdin=b'{"text":"hi"}\n', XDG_CACHE_HOME=str(tmp_path))
     assert DEMO_NOTICE.encode() in done.stderr
     assert DEMO_NOTICE.count("\n") == 0
 

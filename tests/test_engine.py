@@ -258,3 +258,36 @@ def test_sampling_depends_on_the_seed_and_the_row_alone(exact, harmony) -> None:
 def test_a_missing_model_file_is_a_sentence(tmp_path) -> None:
     with pytest.raises(EngineError, match=r"cannot load nothing\.gguf"):
         Model(tmp_path / "nothing.gguf", Plan(1, 256).context(1), Loading(1))
+
+
+def test_a_slow_decode_tells_how_much_of_it_is_computed_and_computes_the_same(tiny: Path, monkeypatch) -> None:
+    tokens = np.arange(300, dtype=np.int32)
+    shares: list[list[float]] = []
+
+    def decode(model: Model) -> np.ndarray:
+        shares.append([])
+        model.batch.clear()
+        model.batch.add(0, 0, tokens, (299,))
+        return model.decode().copy()
+
+    with Model(tiny, Plan(1, 1024).context(1), Loading(1)) as model:
+        alone = decode(model)
+    monkeypatch.setattr(llama, "SLOW_DECODE", 0.0)
+    with Model(tiny, Plan(1, 1024).context(1), Loading(1)) as model:
+        shares.append([])
+        model.watch(lambda share: shares[-1].append(share))
+        told = decode(model)
+        heard = shares[-1]
+        model.clear()
+        monkeypatch.setattr(llama, "SLOW_DECODE", 1000.0)
+        decode(model)
+    assert np.array_equal(alone, told)
+    assert heard == sorted(heard) and len(set(heard)) > 20 and heard[-1] == 1.0
+    assert shares[-1] == []  # a fast one costs nothing
+
+
+def test_the_share_of_the_file_that_is_loaded_is_told(tiny: Path) -> None:
+    shares: list[float] = []
+    with Model(tiny, Plan(1, 1024).context(1), Loading(1), shares.append):
+        pass
+    assert shares == sorted(shares) and shares[-1] == 1.0

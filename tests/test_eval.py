@@ -210,7 +210,7 @@ def test_what_is_missing_is_said(tmp_path, labelled) -> None:
     assert b"--policy" in safeguard("eval", plain).stderr
     assert safeguard("eval", tmp_path / "none.jsonl").returncode == 2
     assert safeguard("eval", "-").returncode == 2
-    assert b"is no field" in safeguard("eval", labelled, "--by", "country").stderr
+    assert b"no field 'country' for --by" in safeguard("eval", labelled, "--by", "country").stderr
 
 
 def test_without_scikit_learn_the_extra_is_named(tmp_path, labelled) -> None:

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import itertools
 import random
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
 import time
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 from fault_server import FaultServer
@@ -19,7 +26,8 @@ from safeguard_cli.engine.address import read_addresses
 from safeguard_cli.engine.pace import seconds_of
 from safeguard_cli.errors import SafeguardError
 
-FATAL_STATUS = (b"HTTP/1.1 401", b"HTTP/1.1 403", b"HTTP/1.1 404", b"HTTP/1.1 405")
+SAFEGUARD = str(Path(sys.executable).parent / "safeguard")
+FATAL_STATUS = (b"HTTP/1.1 401", b"HTTP/1.1 403", b"HTTP/1.1 404", b"HTTP/1.1 405", b"HTTP/1.1 407")
 
 
 @pytest.fixture(autouse=True)
@@ -121,6 +129,53 @@ def test_a_redirect_is_not_followed(harmony) -> None:
         with FaultServer(mangle=lambda *_: [answer]) as server, pytest.raises(SafeguardError, match="not followed"):
             connect(server, harmony.tokenizer)
         assert not other.requests
+
+
+def test_ctrl_c_ends_the_first_questions_at_once(tmp_path) -> None:
+    def never(*_: object) -> Iterator[bytes]:
+        for _ in range(200):
+            time.sleep(0.1)
+            yield b"H"
+
+    with FaultServer(mangle=never) as server:
+        command = [SAFEGUARD, "label", str(fill(tmp_path, 1)), "-p", "spam", "--model", "demo", "--effort", "none"]
+        process = subprocess.Popen([*command, "--server", server.address], stderr=subprocess.PIPE, text=True)
+        while not server.asked:
+            time.sleep(0.02)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=20)[1]
+        assert time.monotonic() - began < 2.0 + 1.0, "a second for a busy machine"
+    assert process.returncode == errors.INTERRUPTED
+    assert "Traceback" not in said
+
+
+def test_why_there_is_no_connection_is_said(harmony, capfd, tmp_path) -> None:
+    openssl = shutil.which("openssl")
+    with FaultServer() as plain:
+        port = plain.address.rpartition(":")[2]
+        cases = {f"https://127.0.0.1:{port}": "TLS", "http://no-such-host.invalid": "no such host"}
+        cases["http://[::1]:9"] = "connection is refused"
+        with ExitStack() as stack:
+            if openssl:
+                cases[stack.enter_context(self_signed(openssl, tmp_path))] = "certificate is not trusted"
+            for url, why in cases.items():
+                with pytest.raises(SafeguardError, match="no server can be reached"):
+                    servers.connect(read_addresses([url]), None, harmony.tokenizer, "completion")
+                assert why in capfd.readouterr().err
+
+
+@contextmanager
+def self_signed(openssl: str, folder: Path) -> Iterator[str]:
+    """A TLS server whose certificate nobody vouches for."""
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate]
+    subprocess.run([*command, "-days", "2", "-subj", "/CN=localhost"], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with FaultServer() as server:
+        server._server.socket = context.wrap_socket(server._server.socket, server_side=True)
+        yield server.address.replace("http://127.0.0.1", "https://localhost")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from safeguard_cli.engine.decoding import Completion
 from safeguard_cli.labeling import OVERLAP, Answer, Labeling, Rules, split
+from safeguard_cli.labelled import verdict_of
 from safeguard_cli.policy import Policy
 from safeguard_cli.prompt import ControlTokenError, Harmony, Prompt
 from safeguard_cli.verdict import RowError, Verdict
@@ -257,3 +258,16 @@ def test_reasoning_is_shown_only_where_it_is_asked_for(harmony: Harmony) -> None
         finish(job, answer, prompts, (0.9, 0.1), analysis=analysis)
         found.append(answer.verdicts["spam"].reasoning)
     assert found == [None, "one\ntwo"]
+
+
+@pytest.mark.parametrize("ended", [(True, True), (True, False), (False, True)])
+def test_a_row_is_cut_where_the_budget_ended_the_reasoning_about_any_window(harmony: Harmony, ended) -> None:
+    job = labeling(harmony, 40, policies=TWO[:1])
+    answer, (prompts,) = job.start("a bc " * 10, 0)
+    assert len(prompts) == 2
+    for prompt, whole in zip(prompts, ended, strict=True):
+        job.finish(answer, Completion(prompt, (0.9, 0.1), ended=whole))
+    verdict = answer.verdicts["spam"]
+    assert verdict.cut is (not all(ended))
+    assert verdict.as_dict().get("cut", False) is verdict.cut
+    assert verdict_of(verdict.as_dict()).cut is verdict.cut

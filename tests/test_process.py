@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from test_engine import prefix_of, prompts_of
 
 from safeguard_cli.engine.decoding import Options
 from safeguard_cli.engine.plan import Loading, Plan
 from safeguard_cli.engine.process import MOST_DEATHS, Engine, EngineSpec
+from safeguard_cli.engine.reports import Report
 from safeguard_cli.errors import EngineError
 from safeguard_cli.prompt import Feed, Prompt
 
@@ -119,3 +125,82 @@ def test_the_child_ends_with_its_parent(spec) -> None:
     time.sleep(0.1)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def reports_of(spec, prompts) -> tuple[list[Report], list]:
+    reports: list[Report] = []
+    with Engine(spec, report=reports.append) as engine:
+        done = list(engine.complete(prompts))
+        assert engine.policy_tokens in (0, len(spec.prefixes[0].ids))
+    return reports, done
+
+
+def test_reports_tell_of_loading_the_policy_and_the_rows(spec, harmony, monkeypatch) -> None:
+    prompts = prompts_of(harmony, [5, 30, 12, 80, 7, 9, 700, 3])
+    reports, done = reports_of(replace(spec, plan=Plan(4, 4096)), prompts)
+    loaded = [report.loaded for report in reports]
+    assert loaded == sorted(loaded) and loaded[0] == 0.0 and loaded[-1] == 1.0
+    reading = [report for report in reports if report.stage == "policy"]
+    assert {report.policy_size for report in reading} == {60}
+    assert all(0 <= report.policy <= 60 for report in reading)
+    assert max(report.under_way for report in reports) <= 4
+    last = reports[-1]
+    assert (last.stage, last.under_way, last.kept) == ("rows", 0, 0)
+    assert last.read == sum(len(prompt.ids) for prompt in prompts)
+    assert last.written == sum(completion.generated for completion in done) > 0
+
+
+def test_a_policy_kept_from_an_earlier_run_is_reported(spec, harmony, tmp_path) -> None:
+    spec = replace(spec, model="tiny", states=tmp_path / "states")
+    first, _ = reports_of(spec, prompts_of(harmony, [5]))
+    second, _ = reports_of(spec, prompts_of(harmony, [5]))
+    assert any(report.stage == "policy" for report in first) and first[-1].kept == 0
+    assert not any(report.stage == "policy" for report in second) and second[-1].kept == 60
+
+
+def test_who_listens_changes_no_score(spec, harmony) -> None:
+    prompts = prompts_of(harmony, [5, 30, 12, 80, 7, 9])
+    _, listened = reports_of(spec, prompts)
+    with Engine(spec) as engine:
+        alone = list(engine.complete(prompts))
+    assert [(c.prompt.row, c.scores, c.analysis) for c in listened] == [
+        (c.prompt.row, c.scores, c.analysis) for c in alone
+    ]
+
+
+def test_reports_go_on_where_a_child_died(spec, harmony) -> None:
+    reports: list[Report] = []
+    engine = Deadly(spec, report=reports.append)
+    engine.lethal = frozenset([3])
+    with engine:
+        done = list(engine.complete(prompts_of(harmony, [5, 30, 12, 80, 7, 9])))
+    assert len(done) == 6 and engine.deaths
+    read = [report.read for report in reports]
+    assert read == sorted(read)
+    assert [report.loaded for report in reports].count(0.0) > engine.deaths  # loaded again, and told
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_is_stopped_while_it_loads_ends_at_once_and_leaves_no_file(tiny, tmp_path, number) -> None:
+    source, temporary = tmp_path / "in.jsonl", tmp_path / "temporary"
+    source.write_text('{"text": "see you at noon"}\n')
+    temporary.mkdir()
+    command = [Path(sys.executable).parent / "safeguard", "label", source, "-p", "spam", "--model", tiny]
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    with subprocess.Popen([*command, "-o", tmp_path / "out.jsonl"], stderr=subprocess.PIPE, env=environment) as process:
+        parent, child, deadline = psutil.Process(process.pid), None, time.monotonic() + 60
+        while child is None and time.monotonic() < deadline:
+            for other in parent.children():
+                with suppress(psutil.Error):  # those that answer questions come and go
+                    if "spawn_main" in " ".join(other.cmdline()):
+                        child = other
+        process.send_signal(number)
+        began = time.monotonic()
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == (130 if number == signal.SIGINT else -9), said
+    assert time.monotonic() - began < 10
+    psutil.wait_procs([child], timeout=10)
+    assert not child.is_running()
+    assert not list(temporary.iterdir())
+    if number == signal.SIGINT:
+        assert not (tmp_path / "out.jsonl").exists() and b"Traceback" not in said

@@ -8,11 +8,14 @@ import os
 import pty
 import subprocess
 import sys
+import threading
+import time
 import timeit
 from pathlib import Path
 
 import pytest
 from display_svg import example, svg
+from fake_engine import FakeEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -288,6 +291,7 @@ CALLS = st.one_of(
 def test_no_display_can_end_a_run_whatever_is_called_when(calls, kind, failure, after, terminal, missing):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stderr", None if missing else Failing(failure, after, terminal))
+        patch.setattr("safeguard_cli.progress.REFRESH_SECONDS", 0.001)
         patch.setenv("TERM", "xterm")
         console.cache_clear()
         progress = make_progress(kind, [SPAM, TOPICS], 10)
@@ -332,7 +336,7 @@ def test_a_run_goes_on_without_a_terminal_and_counts_all_rows(bench, capsys, kin
     bench(limit=20, quiet=False, progress=kind)
     bench(quiet=False, progress=kind)
     said = capsys.readouterr().err
-    assert ("20 of 40 rows decided" in said) == (kind == "plain")
+    assert said.count("labelled") == (2 if kind == "plain" else 0)
     assert ids(bench.out.read_bytes()) == list(range(40))
     assert bench.manifest()["result"]["rows"] == 40
 
@@ -348,6 +352,32 @@ def test_where_rows_and_messages_go_to_one_file_there_are_only_rows(bench, tiny)
         failed = subprocess.run([*command[:2], "missing.jsonl", *command[3:]], stdout=file, stderr=subprocess.STDOUT)
     assert failed.returncode != 0
     assert b"missing.jsonl" in log.read_bytes().splitlines()[-1]  # but errors are always said
+
+
+def test_a_display_that_hangs_holds_no_run_up(monkeypatch):
+    monkeypatch.setattr("safeguard_cli.progress.HANGING", 0.1)
+    monkeypatch.setattr("safeguard_cli.progress.REFRESH_SECONDS", 0.01)
+    held, go_on = threading.Event(), threading.Event()
+
+    class Hanging:
+        def open(self):
+            pass
+
+        def refresh(self):
+            held.set()
+            go_on.wait()
+
+        close = open
+
+    progress = Progress([SPAM], 10)
+    progress.show_on(Hanging)
+    began = time.monotonic()
+    with progress:
+        held.wait()
+        progress.row({"spam": HAM})
+    go_on.set()
+    assert progress.written.rows == 1 and not progress.shown
+    assert time.monotonic() - began < 5
 
 
 def test_a_display_that_fails_is_switched_off_and_leaves_nothing_before_the_next_sentence(monkeypatch):
@@ -390,3 +420,93 @@ def test_telling_it_costs_under_two_percent_of_a_core_at_ten_thousand_calls_a_se
 def test_the_picture_is_the_same_at_every_call_and_needs_no_network():
     assert svg() == svg()
     assert "@font-face" not in svg() and "44/72" in svg()
+
+
+class HeadLast(FakeEngine):
+    """Decides the first row after all others."""
+
+    def complete(self, prompts):
+        held = []
+        for completion in super().complete(prompts):
+            if completion.prompt.row == 0:
+                held.append(completion)
+            else:
+                yield completion
+        yield from held
+
+
+def test_rows_are_counted_when_they_are_decided_though_an_earlier_one_holds_them_up(bench, monkeypatch):
+    seen = []
+
+    def watched(*given, **options):
+        progress = make_progress(*given, **options)
+        tokens = progress.tokens
+
+        def noting(*counts):
+            seen.append((progress.decided.rows, progress.written.rows))
+            tokens(*counts)
+
+        progress.tokens = noting
+        seen.append(progress)
+        return progress
+
+    monkeypatch.setattr("safeguard_cli.run.make_progress", watched)
+    bench.source.write_text("".join(json.dumps({"id": n, "text": f"row {n}"}) + "\n" for n in range(12)))
+    bench(HeadLast)
+    progress, *counts = seen
+    assert counts == [(n, 0) for n in range(1, 12)] + [(12, 0)]
+    assert progress.written.as_dict() == progress.decided.as_dict()
+    assert bench.manifest()["result"]["labels"] == progress.written.as_dict()["labels"]
+
+
+def test_rows_of_one_text_are_decided_together(bench, monkeypatch):
+    progress = Progress([SPAM], 30)
+    monkeypatch.setattr("safeguard_cli.run.make_progress", lambda *_, **__: progress)
+    bench.source.write_text('{"text": "again"}\n' * 30)
+    bench()
+    assert progress.decided.rows == progress.written.rows == 30
+
+
+def test_time_left_comes_from_tokens_and_says_where_it_is_a_lower_bound():
+    clock = Clock()
+    progress = Progress([SPAM], 100, clock)
+    progress.start_rows()
+    for second in range(1, 41):
+        clock.now += 1
+        progress.report(Report(under_way=4, read=40, written=10 * second))
+        pace = progress.pace()
+    assert pace.at_least and pace.tokens == pytest.approx(10, rel=0.2)
+    assert pace.seconds_left == pytest.approx((440 / 4 * 100 - 440) / pace.tokens)
+    for _ in range(20):  # rows of 100 tokens each
+        progress.row({"spam": HAM})
+        progress.tokens(10, 90)
+    progress.report(Report(under_way=4, read=240, written=1960))  # 200 of them of rows under way
+    pace = progress.pace()
+    assert not pace.at_least
+    assert pace.seconds_left == pytest.approx((2200 / 22 * 80 - 200) / pace.tokens)
+
+
+def test_nothing_is_claimed_about_the_time_left_before_there_are_tokens():
+    progress = Progress([SPAM], 100)
+    for report in (Report(loaded=0.5), Report(policy=100, policy_size=600), Report(under_way=4)):
+        progress.report(report)
+        assert progress.pace().seconds_left is None
+        assert "left" not in shown(progress)
+
+
+@pytest.mark.parametrize("width", [80, 50, 30])
+@pytest.mark.parametrize(
+    ("report", "parts"),
+    [
+        (Report(loaded=0.34), ("loading the model: 34 %",)),
+        (Report(policy=512, policy_size=1204), ("reading the policy: 512 of 1,204 tokens",)),
+        (Report(under_way=16, read=1680, written=3410), ("16 under way", "1,680 tokens read", "3,410 written")),
+        (Report(kept=596, under_way=1), ("596 tokens of the policy kept",)),
+    ],
+)
+def test_the_display_says_what_is_being_done_at_any_width(report, parts, width):
+    progress = Progress([SPAM], 64)
+    progress.report(report)
+    text = shown(progress, width)
+    assert all(part in text for part in parts if len(part) <= width - 3)
+    assert all(cell_len(line.rstrip()) <= width - 3 for line in text.splitlines())

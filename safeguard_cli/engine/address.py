@@ -44,7 +44,8 @@ class Address:
         """Whether it is this machine itself."""
         host = _authority(self.shown)["host"].strip("[]").rstrip(".")
         try:
-            return ipaddress.ip_address(host).is_loopback
+            found = ipaddress.ip_address(host)
+            return found.is_loopback or found.is_unspecified
         except ValueError:
             return host == "localhost" or host.endswith(".localhost")
 

@@ -28,7 +28,12 @@ PLAIN_BYTES = 1 << 20  # of an answer, whatever was asked
 TOKEN_BYTES = 4096  # for each token asked for: with a chat's 20 alternatives it takes some 2,000
 ECHO = 8  # bytes for each one of the question: some servers send the prompt back as text
 _COUNTS = ("max_tokens", "n_predict", "max_completion_tokens", "max_new_tokens")  # in a body: of the tokens asked for
-_STATES = {404: "has no such path", 429: "has too much to do", 503: "has too much to do, or is still loading its model"}
+_STATES = {
+    404: "has no such path",
+    407: "is behind a proxy of the environment that refuses us",
+    429: "has too much to do",
+    503: "has too much to do, or is still loading its model",
+}
 
 T = TypeVar("T")
 
@@ -76,8 +81,10 @@ async def exchange(
         url = f"{address.shown}{path}{address.query}"
         async with client.stream(method, url, content=question or None) as response:
             begun.append(response.status_code)
-            # A packed answer can be a thousand times as large as what came: none was asked for.
-            if response.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
+            # A packed answer can be a thousand times as large as what came: none was asked for. Of what comes with
+            # another status nothing is read.
+            packed = response.headers.get("Content-Encoding", "").strip().lower() not in ("", "identity")
+            if packed and response.status_code == 200:
                 raise BadReply(f"{address.shown} gave a packed answer, which was not asked for")
             async for chunk in response.aiter_raw():
                 data += chunk
@@ -159,7 +166,9 @@ def open_client(address: Address, key: str | None, connect: float, request: floa
             verify=httpx.create_ssl_context() if local and address.shown.startswith("https:") else True,
         )
     except OSError as error:
-        raise SafeguardError(f"SSL_CERT_FILE or SSL_CERT_DIR cannot be read: {error.strerror}") from None
+        raise SafeguardError(
+            f"SSL_CERT_FILE or SSL_CERT_DIR cannot be read: {error.strerror or type(error).__name__}"
+        ) from None
     except (ValueError, ImportError, httpx.InvalidURL):  # whose words hold the proxy's password
         raise SafeguardError(
             f"{address.shown}: the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be used;"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import re
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,7 @@ from safeguard_cli.engine.plan import ContextSize, Loading, repacked
 from safeguard_cli.errors import EngineError
 from safeguard_cli.gguf_file import BadModelFile, read_model
 
+SLOW_DECODE = 0.5  # seconds from which on one is told of while it works
 MAX_SEQUENCES: int = C.llama_max_parallel_sequences()
 _LOG_WARN, _LOG_ERROR, _LOG_CONTINUED = 3, 4, 5
 _FLASH = {True: C.LLAMA_FLASH_ATTN_TYPE_ENABLED, False: C.LLAMA_FLASH_ATTN_TYPE_DISABLED}
@@ -141,27 +144,66 @@ class Batch:
         )
 
 
+class _Watch:
+    """Counts the nodes of a decode's graph as they are computed, where a decode takes so long that it should be told.
+
+    llama.cpp asks at every node whether to go on, and a Python answer costs a small model a tenth of its speed.
+    """
+
+    def __init__(self, context: Any, tell: Callable[[float], None]) -> None:
+        self._context, self._tell = context, tell
+        self._callback = C.ggml_abort_callback(self._node)  # kept alive: llama.cpp holds only a pointer
+        self._nodes = self._done = 0  # of the last graph; so far of this one
+        self._seconds_a_token = math.inf
+        self._on = False
+
+    def decode(self, batch: Batch) -> int:
+        """Have llama.cpp decode; returns its code."""
+        self._switch(batch.size * self._seconds_a_token > SLOW_DECODE)
+        self._done, began = 0, time.monotonic()
+        code = int(C.llama_decode(self._context, batch.as_struct()))
+        self._seconds_a_token = (time.monotonic() - began) / max(batch.size, 1)
+        if self._on and not code:
+            self._nodes = self._done
+        return code
+
+    def _switch(self, on: bool) -> None:
+        if on != self._on:
+            self._on = on
+            C.llama_set_abort_callback(self._context, self._callback if on else C.ggml_abort_callback(0), None)
+
+    def _node(self, _: Any) -> bool:
+        self._done += 1
+        if self._nodes:
+            self._tell(min(self._done / self._nodes, 1.0))
+        return False
+
+
 class Model:
     """A loaded model with one context of many sequences that share a unified cache. Use as a context manager.
 
     The sliding-window layers keep a full-size cache (`swa_full`): cells that copies of a prefix share are never freed
-    in a window-sized one, and `llama_decode` then finds no slot.
+    in a window-sized one, and `llama_decode` then finds no slot. `loaded` is called with the share of the weights that
+    are loaded, many times.
     """
 
-    def __init__(self, path: Path, size: ContextSize, loading: Loading) -> None:
+    def __init__(
+        self, path: Path, size: ContextSize, loading: Loading, loaded: Callable[[float], None] | None = None
+    ) -> None:
         self._model: Any = None
         self._context: Any = None
+        self._watch: _Watch | None = None
         self.batch = Batch(size.batch)
         self.size = size
         LOG.complaints.clear()
         C.llama_backend_init()
         try:
-            self._load(path, loading)
+            self._load(path, loading, loaded)
         except BaseException:
             self.close()
             raise
 
-    def _load(self, path: Path, loading: Loading) -> None:
+    def _load(self, path: Path, loading: Loading, loaded: Callable[[float], None] | None) -> None:
         wanted = C.llama_model_default_params()
         wanted.n_gpu_layers = loading.gpu_layers
         amx = loading.extra_buffers and amx_build()
@@ -171,6 +213,8 @@ class Model:
         if overrides:
             self._overrides = (_Override * (len(overrides) + 1))(*overrides)  # the last, empty one ends the list
             wanted.tensor_buft_overrides = ctypes.addressof(self._overrides)  # llama.cpp holds only a pointer
+        if loaded is not None:
+            wanted.progress_callback = C.llama_progress_callback(lambda share, _: [loaded(share)] != [])  # True: go on
         self._model = C.llama_model_load_from_file(str(path).encode(), wanted)
         if not self._model:
             raise EngineError(f"llama.cpp cannot load {path.name}: {_complaint()}")
@@ -196,7 +240,7 @@ class Model:
 
     def decode(self) -> Logits:
         """Decode the batch. Returns a view of (outputs, vocabulary) logits, valid until the next decode."""
-        code = C.llama_decode(self._context, self.batch.as_struct())
+        code = self._watch.decode(self.batch) if self._watch else C.llama_decode(self._context, self.batch.as_struct())
         if code:
             raise EngineError(f"llama.cpp failed to decode a batch (code {code}): {_complaint()}")
         count = self.batch.outputs
@@ -204,6 +248,17 @@ class Model:
             return np.empty((0, self.vocabulary_size), np.float32)
         pointer = C.llama_get_logits(self._context)
         return np.ctypeslib.as_array(pointer, (count, self.vocabulary_size))
+
+    def watch(self, tell: Callable[[float], None]) -> None:
+        """From here on call `tell` during slow decodes with the share of the batch that is computed, many times.
+
+        To be called before anything is decoded: a token is, and forgotten again, to know the length of the way.
+        """
+        self._watch = _Watch(self._context, tell)
+        self.batch.clear()
+        self.batch.add(0, 0, np.zeros(1, np.int32))
+        self.decode()
+        C.llama_memory_clear(self._memory, False)
 
     def copy(self, source: int, target: int) -> None:
         """Let sequence `target` share all that `source` holds; no data is moved."""

@@ -25,7 +25,7 @@ MODELS = "/v1/models"
 WORTH_SAYING = 2.0  # seconds of silence
 _BUSY = (429, 503)
 _PASSING = (408, 425)  # worth another try, as everything from 500 on
-_REFUSED = (401, 403, 404, 405)  # will be the same for every row
+_REFUSED = (401, 403, 404, 405, 407)  # will be the same for every row
 
 A = TypeVar("A")  # the API that the servers of a run speak
 T = TypeVar("T")
@@ -42,6 +42,7 @@ class Patience:
     down: float = 300.0  # without an answer from any server: then the run ends
     longest_down: float = 60.0  # between two questions to a silent server
     connect: float = 10.0
+    question: float = 30.0  # for the answer of a silent server that is asked for little
     request: float = 600.0
 
 
@@ -265,7 +266,7 @@ class Pool(Generic[A]):
             await asyncio.sleep(min(wait * random.uniform(0.8, 1.2), max(self.patience.first, self._left())))
             wait = min(self.patience.longest_down, 2 * wait)
             try:
-                await exchange(server.client, address, "GET", MODELS, None, self.patience.connect)
+                await exchange(server.client, address, "GET", MODELS, None, self.patience.question)
             except (Silent, Late) as why:
                 if self._left() <= 0:
                     return await self._give_up(why)
@@ -352,6 +353,8 @@ def refusal(address: Address, path: str, status: int) -> str:
     """A sentence on a status that will be the same for every request."""
     if status in (401, 403):
         return f"{address.shown} refuses the key (status {status}); it is taken from {KEY}"
+    if status == 407:
+        return f"{address.shown} {status_text(status)}"
     return f"{address.shown} has no {path} (status {status}); is this the server's address?"
 
 

@@ -1,8 +1,8 @@
 """The engine in a child process: llama.cpp can abort, crash or be killed, and the run survives it.
 
 The child asks for the next prompt whenever a slot is free and sends completions as they finish; the order of these
-messages, and with it the schedule, depends on the prompts alone. Rows in flight when the child dies are decoded again,
-each alone; one that kills the child a second time becomes an error.
+messages, and with it the schedule, depends on the prompts alone. Between them it reports how far it is. Rows in flight
+when the child dies are decoded again, each alone; one that kills the child a second time becomes an error.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import select
 import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -24,9 +26,10 @@ from typing import Any
 from safeguard_cli.engine.address import no_secrets_for_children
 from safeguard_cli.engine.decoding import Completion, Options
 from safeguard_cli.engine.plan import Loading, Plan
+from safeguard_cli.engine.reports import Listen, Report, Reporter
 from safeguard_cli.errors import EngineError, SafeguardError
 from safeguard_cli.prompt import Feed, Prefix, Prompt
-from safeguard_cli.signals import STOPPING
+from safeguard_cli.signals import STOPPING, UNBROKEN
 
 MOST_DEATHS = 3  # without a completion in between: then it is not the rows
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -86,14 +89,17 @@ class Engine:
     """Decodes prompts in a child process; use as a context manager.
 
     `decoded_tokens` counts what the model was fed, `policy_tokens` those of policies, `deaths` how often the child had
-    to be started again.
+    to be started again. `report` is told a few times a second how far the engine is, while the model is loaded too.
     Raises EngineError when the model cannot be loaded.
     """
 
-    def __init__(self, spec: EngineSpec, log: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self, spec: EngineSpec, log: Callable[[str], None] = lambda _: None, report: Listen | None = None
+    ) -> None:
         self.decoded_tokens = self.policy_tokens = 0
         self.deaths = 0
-        self._spec, self._log = spec, log
+        self._spec, self._log, self._report = spec, log, report
+        self._reported = self._earlier = Report()  # last of all; by a child that died
         self._connection: Connection
         self._asked = False  # whether the child waits for an answer
         self._start()
@@ -106,8 +112,9 @@ class Engine:
 
     def close(self) -> None:
         """End the child at once: nothing that matters is on its side."""
-        self._process.kill()
-        self._process.join()
+        if self._process.pid is not None:
+            self._process.kill()
+            self._process.join()
         self._connection.close()
         self._last_words.close()
 
@@ -165,31 +172,46 @@ class Engine:
             raise EngineError(message.text)
         if isinstance(message, _Line):
             self._log(message.text)
+        elif isinstance(message, Report):
+            self._tell(message)
         elif isinstance(message, _Question):
             self._asked = True
             self.decoded_tokens = self._before[0] + message.decoded
             self.policy_tokens = self._before[1] + message.policies
         return message
 
+    def _tell(self, report: Report) -> None:
+        """Pass a report on, with what children that died had done."""
+        before = self._earlier
+        self._reported = replace(
+            report,
+            kept=before.kept + report.kept,
+            read=before.read + report.read,
+            written=before.written + report.written,
+        )
+        if self._report:
+            self._report(self._reported)
+
     def _start(self) -> None:
         """Start the child and wait until its model is loaded."""
+        self._earlier = self._reported
+        self._tell(Report(loaded=0.0))
         self._asked, self._before = False, (self.decoded_tokens, self.policy_tokens)
-        descriptor, last_words = tempfile.mkstemp(prefix="safeguard-", suffix=".log")
-        self._last_words = os.fdopen(descriptor, "rb")
+        # Without a name: whatever ends parent and child, nothing is left behind.
+        self._last_words = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed with the child
+        last_words = Connection(os.dup(self._last_words.fileno()), readable=False)  # the way to pass a descriptor on
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, self._spec, last_words), daemon=True)
-        # Ctrl-C at a terminal goes to the child too, which inherits that it ignores it: the parent decides.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._process = context.Process(
+            target=_work, args=(theirs, self._spec, last_words, bool(self._report)), daemon=True
+        )
         try:
             # The child is a `python -c`, which imports from its working directory first: that may be a folder of
             # somebody else's data.
-            with _elsewhere(Path(__file__).parent), no_secrets_for_children():
+            with _held_back(), _elsewhere(Path(__file__).parent), no_secrets_for_children():
                 self._process.start()
-        finally:
-            signal.signal(signal.SIGINT, before)
-        theirs.close()
-        try:
+            theirs.close()
+            last_words.close()
             while not self._asked:
                 self._receive()
         except _DiedError:
@@ -197,8 +219,6 @@ class Engine:
         except BaseException:
             self.close()
             raise
-        finally:  # both have it open: whatever ends them now, nothing is left behind
-            Path(last_words).unlink(missing_ok=True)
 
     def _start_again(self, deaths: int) -> str:
         """Replace the dead child; returns why it died. Raises EngineError when that goes on and on."""
@@ -213,6 +233,7 @@ class Engine:
     def _bury(self) -> str:
         """Why the child died, as far as its exit code and its last words tell."""
         self._process.join(5)
+        self._last_words.seek(0)
         last_words = self._last_words.read().decode("utf-8", "replace")
         self.close()
         return why_it_died("the engine", self._process.exitcode or 0, last_words)
@@ -223,6 +244,19 @@ def why_it_died(who: str, code: int, last_words: str) -> str:
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"code {code}"
     last = next((line.strip() for line in reversed(last_words.split("\n")) if line.strip()), "")
     return f"{who} died ({name}): {_LIKELY.get(name, 'for no known reason')}" + (f" [{last}]" if last else "")
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """Keep signals that ask to end for afterwards; a child that is started meanwhile never gets any, for Ctrl-C at a
+    terminal goes to it too, and what it means is the parent's affair."""
+    resource_tracker.ensure_running()  # starting it later would let signals in again
+    with UNBROKEN:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -245,17 +279,17 @@ def _key(prompt: Prompt) -> tuple[int, int, int]:
     return prompt.row, prompt.policy, prompt.window
 
 
-def _work(connection: Connection, spec: EngineSpec, last_words: str) -> None:
+def _work(connection: Connection, spec: EngineSpec, last_words: Connection, reports: bool) -> None:
     """The child: load the model, then ask, decode and answer until the parent goes away."""
     for number in STOPPING:  # a closed terminal sends them to the child too: what they mean is the parent's affair
         signal.signal(number, signal.SIG_IGN)
     with suppress(OSError):
-        os.dup2(os.open(last_words, os.O_WRONLY | os.O_APPEND), 2)  # what C prints must not reach the terminal raw
+        os.dup2(last_words.fileno(), 2)  # what C prints must not reach the terminal raw
     os.environ["GGML_NO_BACKTRACE"] = "1"
     if sys.platform == "linux":  # a parent that is killed takes the child along, also in the middle of a decode
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
-        _serve(connection, spec)
+        _serve(connection, spec, reports)
     except (EOFError, ConnectionError):
         pass  # the parent is gone
     except Exception as error:
@@ -263,7 +297,7 @@ def _work(connection: Connection, spec: EngineSpec, last_words: str) -> None:
         connection.send(_Failure(str(error) if known else f"the engine failed: {type(error).__name__}: {error}"))
 
 
-def _serve(connection: Connection, spec: EngineSpec) -> None:
+def _serve(connection: Connection, spec: EngineSpec, reports: bool) -> None:
     from safeguard_cli.engine.build import build_identity
     from safeguard_cli.engine.llama import LOG, Model
     from safeguard_cli.engine.prefix_store import PrefixStore
@@ -271,11 +305,23 @@ def _serve(connection: Connection, spec: EngineSpec) -> None:
 
     if spec.verbose:
         LOG.sink = lambda line: connection.send(_Line(line))
-    with Model(spec.path, spec.plan.context(len(spec.prefixes)), spec.loading) as model:
+
+    def listen(report: Report) -> None:
+        # A parent that is busy reads nothing, and nothing must wait for a report.
+        if select.select([], [connection], [], 0)[1]:
+            connection.send(report)
+
+    loading = Reporter(listen)
+
+    def loaded(share: float) -> None:
+        loading.offer(lambda: Report(loaded=min(share, 0.999)))  # what comes after the weights takes time too
+
+    size = spec.plan.context(len(spec.prefixes))
+    with Model(spec.path, size, spec.loading, loaded if reports else None) as model:
         store = None
         if spec.states:
             store = PrefixStore(spec.states, "|".join((spec.model, repr(spec.loading), *build_identity())))
-        scheduler = Scheduler(model, spec.prefixes, spec.options, spec.plan, store)
+        scheduler = Scheduler(model, spec.prefixes, spec.options, spec.plan, store, listen if reports else None)
 
         def prompts() -> Iterator[Prompt | Feed]:
             while True:

@@ -22,6 +22,7 @@ from safeguard_cli.engine.apis import LISTED, MOST_MASS, Api, BadReply, Body, Sa
 from safeguard_cli.engine.decoding import BadLogits, Completion, Coroutine, Logits, Options, Step, Trie, decide
 from safeguard_cli.engine.exchange import Network
 from safeguard_cli.engine.pool import Lease, Patience, Pool, RowFailed, Served
+from safeguard_cli.engine.reports import Listen, Report
 from safeguard_cli.errors import EngineError
 from safeguard_cli.prompt import Contract, Feed, Prefix, Prompt
 
@@ -55,9 +56,14 @@ class ServerEngine:
     deaths = policy_tokens = 0  # what a server reads of policies is its own affair
 
     def __init__(
-        self, spec: ServerSpec, decide: Decide | None = None, log: Callable[[str], None] = lambda _: None
+        self,
+        spec: ServerSpec,
+        decide: Decide | None = None,
+        log: Callable[[str], None] = lambda _: None,
+        report: Listen | None = None,
     ) -> None:
         self.decoded_tokens = 0
+        self._report = report or (lambda _: None)
         self._decide = decide or Remote(spec).decide
         self._done: queue.SimpleQueue[Completion | BaseException] = queue.SimpleQueue()
         self._network = Network()
@@ -90,6 +96,7 @@ class ServerEngine:
                     break
                 else:
                     ended = following is Feed.END
+            self._report(Report(under_way=flying))
             if flying:
                 done = self._done.get()
                 flying -= 1

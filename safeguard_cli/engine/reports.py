@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -34,3 +35,22 @@ class Report:
 
 
 Listen: TypeAlias = Callable[[Report], None]
+
+SECONDS = 0.25  # between two reports
+
+
+class Reporter:
+    """Passes Reports on a few times a second, and makes no others."""
+
+    def __init__(self, listen: Listen, clock: Callable[[], float] = time.monotonic) -> None:
+        self._listen, self._clock, self._next = listen, clock, 0.0
+
+    def offer(self, make: Callable[[], Report]) -> None:
+        """Pass on what `make` returns, if it is time to."""
+        if self._clock() >= self._next:
+            self.now(make())
+
+    def now(self, report: Report) -> None:
+        """Pass a Report on."""
+        self._next = self._clock() + SECONDS
+        self._listen(report)

@@ -27,6 +27,7 @@ from safeguard_cli.engine.decoding import (
 from safeguard_cli.engine.llama import Model
 from safeguard_cli.engine.plan import Plan
 from safeguard_cli.engine.prefix_store import PrefixStore
+from safeguard_cli.engine.reports import Listen, Report, Reporter
 from safeguard_cli.errors import EngineError
 from safeguard_cli.prompt import Feed, Prefix, Prompt
 
@@ -43,8 +44,10 @@ class Slot:
     position: int
     step: Step
     tokens: npt.NDArray[np.int32]
+    unread: int  # tokens of the prompt that are not fed yet
     fed: int = 0
     first_output: int = 0
+    written: int = 0  # tokens that the model chose freely
 
     @property
     def remaining(self) -> int:
@@ -54,7 +57,8 @@ class Slot:
 class Scheduler:
     """Decodes prompts under a few policies on one model; `prefixes` and `tries` are by policy.
 
-    `decoded_tokens` counts what the model was fed, `policy_tokens` those of them that were policies'.
+    `decoded_tokens` counts what the model was fed, `policy_tokens` those of them that were policies'. `listen` is told
+    a few times a second how far the work is.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class Scheduler:
         options: Options,
         plan: Plan,
         store: PrefixStore | None = None,
+        listen: Listen | None = None,
     ) -> None:
         self.model, self.prefixes, self.options, self.plan = model, prefixes, options, plan
         self.tries = [Trie(prefix.contract) for prefix in prefixes]
@@ -73,6 +78,13 @@ class Scheduler:
         self._resident: dict[int, None] = {}  # policies whose prefix is decoded, least recently used first
         self._active: list[Slot] = []
         self._free = self._all_slots()
+        self._read = self._written = self._kept = 0  # see Report
+        self._reading = self._writing = 0  # what the batch at hand adds to them
+        self._policy = (0, 0, 0)  # of the policy being read: tokens that are read, that the batch at hand adds, in all
+        self._reporter = Reporter(listen) if listen else None
+        if listen:
+            model.watch(self._report_often)
+            self._report()
 
     def complete(self, prompts: Iterable[Prompt | Feed]) -> Iterator[Completion]:
         """Yield completions as they finish; prompts are started in order.
@@ -100,6 +112,30 @@ class Scheduler:
                 head = None
             if self._active:
                 yield from self._decode()
+                self._report_often()
+                if not self._active:
+                    self._report()
+
+    def _report_often(self, share: float = 1.0) -> None:
+        """Tell how far the work is, if it is time to, when a share of the batch at hand is computed."""
+        if self._reporter:
+            self._reporter.offer(lambda: self._how_far(share))
+
+    def _report(self) -> None:
+        """Tell how far the work is, where something else begins."""
+        if self._reporter:
+            self._reporter.now(self._how_far(0))
+
+    def _how_far(self, share: float) -> Report:
+        done, more, size = self._policy
+        return Report(
+            policy=done + int(share * more),
+            policy_size=size,
+            kept=self._kept,
+            under_way=len({slot.prompt.row for slot in self._active}),
+            read=self._read + int(share * self._reading),
+            written=self._written + int(share * self._writing),
+        )
 
     def _reset(self) -> None:
         """Bring the cache into the state that it has after the prefixes alone, cell by cell.
@@ -134,7 +170,7 @@ class Scheduler:
         coroutine = decide(prompt, self.tries[prompt.policy], self.options)
         step = next(coroutine)
         tokens = np.array(step.tokens, np.int32)
-        slot = Slot(sequence, branch, prompt, coroutine, need, len(prefix.ids), step, tokens)
+        slot = Slot(sequence, branch, prompt, coroutine, need, len(prefix.ids), step, tokens, len(prompt.ids))
         self._active.append(slot)
         return True
 
@@ -159,6 +195,8 @@ class Scheduler:
             with suppress(EngineError):  # of another llama.cpp after all
                 self.model.restore(policy, state)
                 if self.model.length(policy) == len(ids):
+                    self._kept += len(ids)
+                    self._report()
                     return
             self.model.drop(policy)
         self._decode_prefix(policy, np.array(ids, np.int32))
@@ -166,10 +204,15 @@ class Scheduler:
             self.store.save(ids, self.model.save(policy))
 
     def _decode_prefix(self, policy: int, ids: npt.NDArray[np.int32]) -> None:
+        self._reading = self._writing = 0
         for begin in range(0, len(ids), self.plan.batch):
             self.model.batch.clear()
             self.model.batch.add(policy, begin, ids[begin : begin + self.plan.batch])
+            self._policy = begin, self.model.batch.size, len(ids)
+            self._report()
             self.model.decode()
+        self._policy = 0, 0, 0
+        self._report()
         self.decoded_tokens += len(ids)
         self.policy_tokens += len(ids)
 
@@ -177,12 +220,15 @@ class Scheduler:
         """Decode one batch: short steps first, so that rows in flight go on while contents are prefilled in chunks."""
         batch = self.model.batch
         batch.clear()
+        self._reading = self._writing = 0
         ready = []
         for slot in sorted(self._active, key=lambda slot: slot.remaining > 1):
             if self._feed(slot):
                 ready.append(slot)
         logits = self.model.decode()
         self.decoded_tokens += batch.size
+        self._read, self._written = self._read + self._reading, self._written + self._writing
+        self._reading = self._writing = 0
         for slot in ready:
             if slot.step.branch:
                 self.model.drop(slot.branch)
@@ -190,6 +236,7 @@ class Scheduler:
             done = self._advance(slot, logits[first : first + len(slot.step.outputs)])
             if done:
                 self._active.remove(slot)
+                self._written += done.generated - slot.written  # what ended its reasoning is not counted
                 self.model.drop(slot.sequence)
                 self._free.append((slot.sequence, slot.branch))
                 yield done
@@ -213,6 +260,12 @@ class Scheduler:
         wanted = tuple(i - slot.fed for i in slot.step.outputs) if whole else ()
         slot.first_output = batch.add(sequence, slot.position + slot.fed, tokens, wanted)
         slot.fed += take
+        read = min(take, slot.unread)
+        slot.unread -= read
+        self._reading += read
+        if whole and slot.step.most:
+            slot.written += 1
+            self._writing += 1
         return whole
 
     def _advance(self, slot: Slot, logits: Logits) -> Completion | None:

@@ -1,0 +1,213 @@
+"""Chooses the field that holds the text where nobody says it: the one that every reader would take, or none.
+
+A wrong choice labels ids or gold labels in silence, so a field is taken only where nothing speaks for another one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from safeguard_cli.chats import is_chat, text_parts
+from safeguard_cli.errors import UsageError
+from safeguard_cli.field_names import is_common, never_text
+from safeguard_cli.records import Source, is_blank, json_text
+from safeguard_cli.terminal import cut
+
+DEFAULT_FIELD = "text"
+CHAT_FIELDS = ("messages", "conversation", "conversations")
+
+_SHOWN, _SHOWN_WIDTH = 12, 40  # fields that are listed, and how much of a value
+_LETTERS = 8  # that a value without white space must have: Chinese and Thai have none
+_LOOKED_AT = 4000  # characters of a value
+_DEPTH = 6
+_MONTHS = "jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
+_DAYS = "mon(?:day)?|tue(?:s(?:day)?)?|wed(?:nesday)?|thu(?:rs(?:day)?)?|fri(?:day)?|sat(?:urday)?|sun(?:day)?"
+_ZONES = "utc|gmt|bst|ce?st|ee?st|[ecmp][sd]t|ist|jst|msk"
+_DATE_WORD = re.compile(
+    rf"(?<![^\W\d_])(?:{_MONTHS}|nov(?:ember)?|dec(?:ember)?|{_DAYS}|{_ZONES}|[ap]\.?m\.?|t|z|st|nd|rd|th|of|at)(?![^\W\d_])"
+    "|[年月日時时分秒]",
+    re.IGNORECASE,
+)
+_ADDRESS = re.compile(r"[\w+.-]+:/\S*|www\.\S+|\S+@\S+\.\S+|[\w-]+(?:\.[\w-]+)+(?:/\S*)?|\.{0,2}/\S*|[A-Za-z]:\\\S*")
+_MAILBOX = re.compile(r"[^<>\n]*<\S+@\S+>")
+_DIGEST = re.compile(r"(?=\S*\d)(?:[0-9a-f-]{12,}|[0-9A-F-]{12,})|(?=\S*\d)(?=\S*[A-Z])(?=\S*[a-z])[\w+/=-]{20,}")
+_ONE_WORD = re.compile(r"[A-Za-z]?[a-z]+[.,!?…]*|[A-Z]+[.,!?…]*")
+
+
+@dataclass(slots=True)
+class Seen:
+    """What a field held in the first rows: how many values, which of them read like a text, and how long they were."""
+
+    values: int = 0
+    texts: int = 0
+    size: int = 0
+    example: Any = None
+    certain: bool = False  # one of them is more than a word, which could be the name of something
+
+    def add(self, value: Any) -> None:
+        self.values += 1
+        if reads_like_text(value):
+            self.example = value if not self.texts else self.example
+            self.texts += 1
+            self.size += _size(value)
+            self.certain = self.certain or not isinstance(value, str) or len(value.split()) > 1 or not value.isascii()
+        elif self.example is None:
+            self.example = value
+
+    @property
+    def convincing(self) -> bool:
+        """Whether enough values read like texts; short messages do not."""
+        return self.certain and 4 * self.texts >= self.values
+
+
+def choose_field(source: Source, taken: Collection[str]) -> str:
+    """Return the name of the field that holds the text of a source's rows; never one of `taken`.
+
+    It is `text`, else a list of chat messages under one of their usual names, else the only field whose values read
+    like texts. Raises UsageError, with the fields that could be meant and a value of each, where that is not clear.
+    """
+    if DEFAULT_FIELD not in taken and not source.lacks([DEFAULT_FIELD]):
+        return DEFAULT_FIELD
+    rows = [record.fields or {} for record in source.sample()]
+    if not any(rows):
+        return DEFAULT_FIELD  # nothing will be labelled
+    chats = [name for name in CHAT_FIELDS if name not in taken and any(is_chat(row.get(name)) for row in rows)]
+    if len(chats) == 1:
+        return chats[0]
+    ours = _verdicts(rows)
+    fields = _seen(rows, {*taken, *ours})
+    likely = {name: seen for name, seen in fields.items() if seen.texts and not never_text(name)}
+    if len(likely) == 1:
+        ((name, seen),) = likely.items()
+        if seen.convincing and seen.size >= _most_elsewhere(rows, {name, *taken, *ours}):
+            if _is_a_row(source.names, name, rows):
+                raise UsageError(
+                    f"{source.name}: is the first line a header? Then name the field with the text, with --text-field"
+                    f" {cut(name, _SHOWN_WIDTH)!r}; else put a line with names above"
+                )
+            return name
+    raise UsageError(f"{source.name}: " + _question(rows, likely, fields))
+
+
+def reads_like_text(value: Any) -> bool:
+    """Return whether a value is a text that somebody wrote, or a chat: no number, date, address, hash or the like."""
+    if not isinstance(value, str):
+        return is_chat(value) or text_parts(value) is not None
+    value = value[:_LOOKED_AT].strip()
+    letters = sum(map(str.isalpha, value))
+    words = value.split()
+    if not letters or _is_date(value) or _MAILBOX.fullmatch(value):
+        return False
+    if len(words) == 1 and (letters < _LETTERS or (value.isascii() and not _ONE_WORD.fullmatch(value))):
+        return False
+    return any(
+        any(map(str.isalpha, word)) and not _ADDRESS.fullmatch(word) and not _DIGEST.fullmatch(word) for word in words
+    )
+
+
+def _is_date(value: str) -> bool:
+    return any(map(str.isdigit, value)) and not any(map(str.isalpha, _DATE_WORD.sub(" ", value)))
+
+
+def _seen(rows: Sequence[Mapping[str, Any]], taken: Collection[str]) -> dict[str, Seen]:
+    """The fields of some rows, in the order in which they come, without those that are spoken for."""
+    fields: dict[str, Seen] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name not in taken:
+                seen = fields.setdefault(name, Seen())
+                if not is_blank(value):
+                    seen.add(value)
+    return fields
+
+
+def _verdicts(rows: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The fields that an earlier run of ours has added."""
+    names = {name for row in rows for name in row}
+    stems = [name.removesuffix("_p_violates") for name in names if name.endswith("_p_violates")]
+    found = {name for name in names for stem in stems if name.startswith(f"{stem}_")}
+    for row in rows:
+        for name, value in row.items():
+            if isinstance(value, dict) and "label" in value and ("p_violates" in value or "error" in value):
+                found.add(name)
+    return found
+
+
+def _is_a_row(header: Sequence[str], name: str, rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the header of a CSV looks like one of its rows: `name`, the field with the text, like a text too.
+
+    Or another like a number or a value of its own column, where nothing in it is what tables are made of.
+    """
+    if any(map(is_common, header)):
+        return False
+    names = [cell for cell in header if cell.strip()]
+    others = [row for row in rows if any(row.get(cell) != cell for cell in names)]
+    return bool(header) and (
+        len(name.split()) > 3
+        or (not name.isascii() and len(name) > 9 and reads_like_text(name))
+        or any(not any(map(str.isalpha, cell)) for cell in names)
+        or any(row.get(cell) == cell for row in others for cell in names)
+    )
+
+
+def _most_elsewhere(rows: Sequence[Mapping[str, Any]], taken: Collection[str]) -> int:
+    """How much text stands in the nested field that has most of it: there a shape may be that is not known here."""
+    sizes: dict[str, int] = {}
+    for row in rows:
+        for name, value in row.items():
+            if isinstance(value, (list, dict)) and name not in taken and not never_text(name):
+                sizes[name] = sizes.get(name, 0) + _size(value)
+    return max(sizes.values(), default=0)
+
+
+def _size(value: Any) -> int:
+    """How many characters of text a value holds, however it is nested."""
+    found, waiting = 0, [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            found += len(item)
+        elif isinstance(item, (list, dict)):
+            waiting += item.values() if isinstance(item, dict) else item
+    return found
+
+
+def _question(rows: Sequence[Mapping[str, Any]], likely: Mapping[str, Seen], fields: Mapping[str, Seen]) -> str:
+    """Which field it is: asked with those that could be meant, else with all."""
+    inside = {path: value for row in rows[:1] for path, value in _inside(row) if path.split(".")[0] in fields}
+    examples = {name: seen.example for name, seen in likely.items()} | inside
+    if examples:
+        return f"which field holds the text? Name it with --text-field; it could be {_listed(examples)}"
+    listed = _listed({name: seen.example for name, seen in fields.items()})
+    return f"which field holds the text? Name it with --text-field; none looks like one, and there are {listed}"
+
+
+def _inside(row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Texts and chats within nested fields, with their dotted paths."""
+    waiting = [(name, value, 1) for name, value in row.items() if not never_text(name)]
+    while waiting:
+        path, value, depth = waiting.pop(0)
+        if depth > 1 and reads_like_text(value) and not (isinstance(value, str) and value.isalpha()):
+            yield path, value
+        elif isinstance(value, dict) and depth < _DEPTH:
+            waiting += [(f"{path}.{name}", item, depth + 1) for name, item in value.items() if not never_text(name)]
+        elif isinstance(value, list) and len(value) == 1 and depth < _DEPTH:
+            waiting.append((f"{path}.0", value[0], depth + 1))
+
+
+def _listed(examples: Mapping[str, Any]) -> str:
+    shown = [f"{name!r} ({_example(value)})" for name, value in list(examples.items())[:_SHOWN]]
+    more = f" and {len(examples) - _SHOWN:,} more" if len(examples) > _SHOWN else ""
+    return (", ".join(shown) or "none") + more
+
+
+def _example(value: Any) -> str:
+    if value is None:
+        return "empty"
+    try:
+        return cut(value if isinstance(value, str) else json_text(value), _SHOWN_WIDTH)
+    except ValueError as problem:
+        return str(problem)
