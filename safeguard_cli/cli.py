@@ -456,6 +456,21 @@ def pull(
     options.run(lambda: pull_model(name), debug)
 
 
+@app.command()
+def clean(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
+    debug: options.Debug = False,
+) -> None:
+    """Remove what is kept between runs, such as states of policies; models stay where they are."""
+
+    def run() -> int:
+        from safeguard_cli.clean import clean
+
+        return clean(dry_run)
+
+    options.run(run, debug)
+
+
 @app.command(epilog="[bold]Exit codes[/bold]  0 fine, 5 works with warnings, 1 broken")
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,

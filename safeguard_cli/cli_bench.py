@@ -88,7 +88,7 @@ def bench(
 
         wanted = Wanted(
             slots=numbers("--slots", slots, 1, 64),
-            threads=numbers("--threads", threads, 1, 1024),
+            threads=numbers("--threads", threads, 1, 512),
             batches=numbers("--batch", batch, 64, 4096),
             rows=rows,
             content=content,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from safeguard_cli.errors import UsageError
-from safeguard_cli.files import config_folder
+from safeguard_cli.files import config_folder, read_small
 from safeguard_cli.models import DEMO, hub_name
 
 if sys.version_info >= (3, 11):
@@ -42,7 +42,7 @@ def configured_model(folder: Path | None = None) -> str | None:
         name = _settings(path).get("model")
         if name is None:
             continue
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str) or not name or "\0" in name:
             raise UsageError(f"{path}: model must be a name or a path in quotes")
         if path == own:
             return str(Path(name).expanduser()) if name.startswith("~") else name
@@ -53,17 +53,16 @@ def configured_model(folder: Path | None = None) -> str | None:
 def _settings(path: Path) -> dict[str, Any]:
     """The settings in a file; none where there is no file."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UsageError(f"{path} is too large for a file of settings")
-        content: dict[str, Any] = tomllib.loads(path.read_bytes().decode())
+        content: dict[str, Any] = tomllib.loads(read_small(path, MAX_BYTES).decode())
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if path.name == "pyproject.toml":
             return {}  # somebody else's business, and said by whoever reads it
-        raise UsageError(f"{path} is not valid TOML: {error}") from None
+        why = "its values are nested too deep" if isinstance(error, RecursionError) else error
+        raise UsageError(f"{path} is not valid TOML: {why}") from None
     if path.name == "pyproject.toml":
         tool = content.get("tool")
         content = tool.get("safeguard", {}) if isinstance(tool, dict) else {}

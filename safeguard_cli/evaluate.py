@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.text import Text
 
 from safeguard_cli import errors, metrics
 from safeguard_cli.errors import SafeguardError, UsageError, sentences
+from safeguard_cli.files import temporary_folder
 from safeguard_cli.golden import Golden, GoldenRow, as_text, gold_fields, parse_map, read_golden
 from safeguard_cli.labelled import APART, TOGETHER, Answers, Labels, read_labels, verdict_names
 from safeguard_cli.metrics import Outcomes
@@ -121,8 +121,8 @@ def measure(settings: Settings, wanted: Wanted) -> Measured:
 
 def label_golden(settings: Settings, golden: Golden) -> tuple[Mapping[str, Verdict], ...]:
     """Label the texts of a golden set, in a folder that is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="safeguard-") as folder:
-        labels = label_rows(settings, ({"text": row.text} for row in golden.rows), Path(folder) / "labels.jsonl")
+    with temporary_folder() as folder:
+        labels = label_rows(settings, ({"text": row.text} for row in golden.rows), folder / "labels.jsonl")
     return tuple(row.verdicts for row in labels.rows)
 
 
@@ -130,8 +130,8 @@ def label_rows(settings: Settings, rows: Iterable[Mapping[str, Any]], output: Pa
     """Label rows with a `text` by `safeguard label`'s own run, which goes on with an unfinished output."""
     from safeguard_cli.run import label
 
-    with tempfile.TemporaryDirectory(prefix="safeguard-") as folder:
-        texts = Path(folder) / "rows.jsonl"
+    with temporary_folder() as folder:
+        texts = folder / "rows.jsonl"
         with sentences(texts):
             texts.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
         label(

@@ -14,7 +14,7 @@ import re
 import secrets
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -26,6 +26,7 @@ except ImportError:  # Windows: without locks what a killed run left behind stay
     fcntl = None  # type: ignore[assignment]
 
 _DRAFT = re.compile(r"\.safeguard-([0-9a-f]{8})-[0-9a-f]{8}(\.\w{1,7})?", re.ASCII)
+_FOLDER, _HELD = "safeguard-", ".held"  # temporary folders, and the file in them that their maker locks
 _NOT_FOLLOWED = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)  # a named pipe must not keep us waiting
 
@@ -90,9 +91,12 @@ def read_small(path: Path, most: int, *, ours: bool = False) -> bytes:
 
 def is_ours(state: os.stat_result) -> bool:
     """Whether a file or a folder is this user's, and nobody else may write to it."""
-    if not hasattr(os, "geteuid"):
-        return True
-    return state.st_uid == os.geteuid() and not state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return is_mine(state) and not state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def is_mine(state: os.stat_result) -> bool:
+    """Whether a file or a folder is this user's."""
+    return not hasattr(os, "geteuid") or state.st_uid == os.geteuid()
 
 
 class Draft:
@@ -124,12 +128,14 @@ class Draft:
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]
 
-    def publish(self) -> None:
-        """Put on disk what was written, and give it the target's name, which now means this file."""
-        os.fsync(self._descriptor)
+    def publish(self, *, sync: bool = True) -> None:
+        """Put on disk what was written, unless it is not worth the time, and give it the target's name."""
+        if sync:
+            os.fsync(self._descriptor)
         self.path.replace(self.target)
         self.published = True
-        sync_folder(self.target)
+        if sync:
+            sync_folder(self.target)
 
     def close(self) -> None:
         """Give up what was not published."""
@@ -164,25 +170,67 @@ def lock_path(target: Path) -> Path:
 
 def sweep(*targets: Path) -> None:
     """Remove the drafts of these targets that killed runs left behind; what a living process writes stays."""
-    keys = {(target.parent, _key(target)) for target in targets}
-    for folder in {target.parent for target in targets}:
-        with suppress(OSError), os.scandir(folder) as entries:
-            for entry in entries:
-                found = _DRAFT.fullmatch(entry.name)
-                if found and (folder, found[1]) in keys and entry.is_file(follow_symlinks=False):
-                    _remove_abandoned(folder / entry.name)
+    keys: dict[Path, set[str]] = {}
+    for target in targets:
+        keys.setdefault(target.parent, set()).add(_key(target))
+    for folder, wanted in keys.items():
+        for path in drafts_in(folder, wanted):
+            remove_abandoned(path)
 
 
-def _remove_abandoned(path: Path) -> None:
+def drafts_in(folder: Path, keys: Set[str] | None = None) -> list[Path]:
+    """The drafts in a folder, of all targets or of those with these keys."""
+    found = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            name = _DRAFT.fullmatch(entry.name)
+            if name and (keys is None or name[1] in keys) and entry.is_file(follow_symlinks=False):
+                found.append(folder / entry.name)
+    return found
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove a draft that no living process writes."""
     with suppress(OSError):
+        if is_abandoned(path):
+            path.unlink()
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether a file of this user's is one that its maker, who would hold its lock, does not write any more."""
+    try:
         descriptor = os.open(path, os.O_RDWR | _NOT_FOLLOWED | _AT_ONCE)
+    except OSError:
+        return False
+    try:
+        state = os.fstat(descriptor)
+        return is_mine(state) and stat.S_ISREG(state.st_mode) and _lock(descriptor) is True
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for this user's eyes only, gone at the end; `abandoned_folders` finds one that a killed process left."""
+    with tempfile.TemporaryDirectory(prefix=_FOLDER) as name:
+        folder = Path(name)
+        descriptor = os.open(folder / _HELD, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NOT_FOLLOWED, 0o600)
         try:
-            state = os.fstat(descriptor)
-            mine = not hasattr(os, "geteuid") or state.st_uid == os.geteuid()
-            if mine and stat.S_ISREG(state.st_mode) and _lock(descriptor):
-                path.unlink()
+            _lock(descriptor)
+            yield folder
         finally:
             os.close(descriptor)
+
+
+def abandoned_folders() -> list[Path]:
+    """The temporary folders of this user's that killed processes left behind."""
+    found = []
+    for folder in sorted(Path(tempfile.gettempdir()).glob(f"{_FOLDER}????????")):
+        with suppress(OSError):
+            state = folder.lstat()
+            if stat.S_ISDIR(state.st_mode) and is_ours(state) and is_abandoned(folder / _HELD):
+                found.append(folder)
+    return found
 
 
 def _key(target: Path) -> str:

@@ -215,21 +215,28 @@ def read_model(path: Path) -> Header:
                 f"{part.name} is missing beside {path.name}: a model in {len(parts)} parts needs them all"
             )
         header = read_header(part)
-        number, count = header.metadata.get("split.no", 0), header.metadata.get("split.count", 0) or 1
+        number, count = _split(header, "split.no"), _split(header, "split.count") or 1
         if (number, count) != (i, len(parts)):
             raise BadModelFile(
-                f"{part.name} says that it is part {number + 1 if isinstance(number, int) else number} of {count};"
+                f"{part.name} says that it is part {number + 1} of {count};"
                 " the parts of a model must keep the names that they came with"
             )
         headers.append(header)
     first = headers[0]
     tensors = tuple(tensor for header in headers for tensor in header.tensors)
-    wanted = first.metadata.get("split.tensors.count", len(tensors))
+    wanted = _split(first, "split.tensors.count", len(tensors))
     if wanted != len(tensors):
         raise BadModelFile(
             f"the parts of {first.path.name} hold {len(tensors):,} of {wanted} tensors; fetch them again"
         )
     return replace(first, size=sum(header.size for header in headers), tensors=tensors)
+
+
+def _split(header: Header, key: str, default: int = 0) -> int:
+    value = header.metadata.get(key, default)
+    if not isinstance(value, int):
+        raise BadModelFile(f"{header.path.name} is not a usable GGUF file: its {key} is no number")
+    return value
 
 
 def _parse(path: Path, reader: _Reader) -> Header:

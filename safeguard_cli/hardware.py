@@ -151,7 +151,7 @@ def shape_run(
         shapes = [
             (n, sum(prefixes) + max(largest, n * typical)) for n in ([slots] if slots else range(DEFAULT_SLOTS, 0, -1))
         ]
-        if cells and slots:
+        if cells and slots and cells >= max(prefixes) + largest:
             shapes = [(slots, cells)]  # an earlier session's
         shapes.append((slots or max(1, largest // typical), max(prefixes) + largest))
         for extra_buffers, (wanted, size) in product(repackings, shapes):

@@ -84,7 +84,7 @@ def pull(model: HubName) -> tuple[Path, ...]:
     with _said_plainly(model.repo, hub_client.prepare()):
         remote = _list_files(model)
         blobs = _repo_folder(model.repo) / "blobs"
-        missing = [file for file in remote if not (blobs / file.sha256).is_file()]
+        missing = [file for file in remote if _size(blobs / file.sha256) != file.size]
         _check_disk(blobs, missing)
         for file in missing:
             _fetch(model.repo, file, blobs)
@@ -185,6 +185,7 @@ def _partial(blobs: Path, file: Remote) -> Path:
 
 
 def _size(path: Path) -> int:
+    """The bytes of a file, 0 where there is none; one of another size than the hub's is not whole."""
     return path.stat().st_size if path.is_file() else 0
 
 
@@ -195,8 +196,10 @@ def _fetch(repo: str, file: Remote, blobs: Path) -> None:
     for folder in (blobs, locks, (blobs / file.sha256).parent):
         folder.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(locks / f"{file.sha256}.lock"):
-        if (blobs / file.sha256).is_file():
+        if _size(blobs / file.sha256) == file.size:
             return  # another process was faster
+        if partial.is_symlink() or not partial.is_file():  # a cache can be shared: nobody else's file is written to
+            partial.unlink(missing_ok=True)
         have = _size(partial)
         if have > file.size:
             partial.unlink()

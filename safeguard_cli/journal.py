@@ -17,6 +17,7 @@ from typing import Any, Literal
 from safeguard_cli import files
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.manifest import Manifest, Refused, locked, now
+from safeguard_cli.manifest_shape import MORE_TALLIES, TALLIES
 from safeguard_cli.resume import (
     START_OVER,
     InputHash,
@@ -89,11 +90,14 @@ class Journal:
         self.manifest.save(run_path(self.output))
         self._synced = time.monotonic()
 
-    def finish(self, result: dict[str, Any]) -> None:
-        """The output is complete and on disk."""
-        self.manifest.output_bytes = self.output.stat().st_size
-        self.manifest.counts = None
+    def finish(self, result: dict[str, Any], instead: files.Draft | None = None) -> None:
+        """The output is complete and on disk, or is so in a draft that takes its place."""
+        self.manifest.output_bytes = (instead.path if instead else self.output).stat().st_size
+        self.manifest.process, self.manifest.counts = os.getpid(), None
         self.manifest.result = {"finished": now(), **result}
+        if instead:  # killed from here on, the output is the old one with its manifest, or the new one with this
+            self.manifest.save(run_path(self.output))
+            instead.publish()
         self.manifest.save(manifest_path(self.output))
         run_path(self.output).unlink(missing_ok=True)
 
@@ -123,6 +127,9 @@ def open_journal(
             files.sweep(real(output), run_path(output), manifest_path(output))
             new = Manifest(decides, machine, now(), os.getpid())
             old = None if overwrite else find_manifest(output)
+            if old and old.result and run_path(output).exists():  # killed when all but this was done
+                old.save(manifest_path(output))
+                run_path(output).unlink()
             empty = not output.stat().st_size and not (old and old.finished and not old.output_bytes)
             if overwrite or empty:
                 journal = Journal(output, shape, new, "new")
@@ -133,6 +140,9 @@ def open_journal(
                     warn(f"not as when {output} was begun: {difference}")
                 old.machine = machine
                 journal = Journal(output, shape, old, _start(old, output, limit, append_input, retry_errors))
+                if old.result and not shape.every_row:
+                    tallies = {**TALLIES, **MORE_TALLIES}
+                    old.counts = {name: count for name, count in old.result.items() if name in tallies}
                 if journal.start == "continue":
                     journal.rows, journal.offset = whole_rows(output, shape, old)
             if retry_errors and journal.start != "retry":

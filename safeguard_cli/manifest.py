@@ -21,12 +21,17 @@ from typing import IO, Any
 import orjson
 import psutil
 
-from safeguard_cli import errors, files
+from safeguard_cli import errors, files, kept
+from safeguard_cli.checks import Misshapen, by_name
+from safeguard_cli.checks import sha256 as is_sha256
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.gguf_file import model_parts
+from safeguard_cli.manifest_shape import check_manifest
 from safeguard_cli.streams import json_bytes
 
 VERSION = 1
+MOST_BYTES = 16 << 20  # of a manifest
+HASHES, MOST_HASHES = "model-hashes.json", 1000  # kept hashes of model files
 SAMPLES, SAMPLE_BYTES = 64, 1 << 16
 PACKAGES = ("safeguard-cli", "llama-cpp-python", "tokenizers", "numpy", "orjson")
 
@@ -35,6 +40,14 @@ class Refused(SafeguardError):
     """The output cannot be continued with this command; it is left as it is."""
 
     exit_code = errors.RESUME_REFUSED
+
+
+class Foreign(Refused):
+    """A file that is none of ours has the name of a record of ours: it is never touched, whatever was asked for."""
+
+    def __init__(self, path: Path, why: str = "") -> None:
+        said = f" ({why})" if why else ""
+        super().__init__(f"{path} is no record of safeguard's{said}: move it away, or write to another output")
 
 
 class Locked(Refused):
@@ -82,16 +95,29 @@ class Manifest:
 
 
 def load(path: Path) -> Manifest | None:
-    """The manifest at `path`, None when there is none. Raises Refused when it cannot be understood."""
+    """The manifest at `path`, None when there is none.
+
+    Raises Foreign when it is none of ours, Refused when it is damaged or of another version.
+    """
     try:
-        fields = orjson.loads(path.read_bytes())
-        if fields["version"] != VERSION:
-            raise Refused(f"{path} was written by another version of safeguard; --overwrite starts over")
-        return Manifest(**fields)
+        fields = orjson.loads(files.read_small(path, MOST_BYTES))
     except FileNotFoundError:
+        if path.is_symlink():
+            raise Foreign(path) from None
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Refused(f"{path} cannot be read ({error}); --overwrite starts over") from None
+    except OSError as error:
+        raise Foreign(path, error.strerror or str(error)) from None
+    except ValueError:
+        raise Foreign(path) from None
+    if not isinstance(fields, dict) or not {"version", "decides", "machine"} <= fields.keys():
+        raise Foreign(path)
+    if fields["version"] != VERSION:
+        raise Refused(f"{path} was written by another version of safeguard; --overwrite starts over")
+    try:
+        check_manifest(fields, Manifest.__slots__)
+    except Misshapen as error:
+        raise Refused(f"{path} is damaged: {error}; --overwrite starts over") from None
+    return Manifest(**fields)
 
 
 def now() -> str:
@@ -143,17 +169,11 @@ def model_sha256(path: Path, tell: Callable[[float], None] | None = None) -> str
 
 def _kept_sha256(path: Path, tell: Callable[[float], None] | None) -> str:
     key = _file_key(path)
-    cache = files.cache_folder() / "model-hashes.json"
-    known: dict[str, str] = {}
-    with suppress(OSError, ValueError):
-        known = dict(orjson.loads(cache.read_bytes()))
+    known: dict[str, str] = kept.load(HASHES, by_name(is_sha256)) or {}
     if key not in known:
-        known[key] = files.sha256(path, tell)
-        with suppress(OSError):
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            new = cache.with_name(f"{cache.name}.{os.getpid()}")
-            new.write_bytes(orjson.dumps(known))
-            new.replace(cache)
+        last = list(known.items())[1 - MOST_HASHES :]
+        known = {**dict(last), key: files.sha256(path, tell)}
+        kept.save(HASHES, known)
     return known[key]
 
 

@@ -21,7 +21,16 @@ from safeguard_cli.outputs import Written, output_format
 from safeguard_cli.parquet import BATCH_ROWS, join_rows, open_parquet, read_batches
 from safeguard_cli.parquet_output import write_parquet
 from safeguard_cli.records import Shard, extension, in_shard, open_source
-from safeguard_cli.resume import InputHash, beside, find_manifest, manifest_path, not_ours, run_path, whole_lines
+from safeguard_cli.resume import (
+    InputHash,
+    beside,
+    check_beside,
+    find_manifest,
+    manifest_path,
+    not_ours,
+    run_path,
+    whole_lines,
+)
 from safeguard_cli.terminal import note, warn
 from safeguard_cli.writable import check_output, check_streams, is_stream, real, used
 
@@ -31,6 +40,7 @@ def merge(outputs: Sequence[Path], out: Path, *, overwrite: bool, quiet: bool) -
 
     Raises UsageError, and writes nothing, when they are not all shards of one input or were changed since.
     """
+    check_beside(out)
     shards = _in_order(outputs)
     paths, manifests = list(shards), list(shards.values())
     first = manifests[0]
@@ -47,10 +57,11 @@ def merge(outputs: Sequence[Path], out: Path, *, overwrite: bool, quiet: bool) -
     check_output(out, read, beside(out, format))
     if extension(out) != extension(paths[0]) or output_format(out, format) != format:
         raise UsageError(f"{out}: shards are merged as they are: name it *{paths[0].suffix}, as they are named")
-    if (out.exists() or run_path(out).exists()) and not overwrite:
+    existing = [path for path in (out, run_path(out), manifest_path(out)) if path.exists()]
+    if existing and not overwrite:
         if find_manifest(out) is None:
             raise Refused(not_ours(out))
-        raise UsageError(f"{out} exists; --overwrite replaces it")
+        raise UsageError(f"{existing[0]} exists; --overwrite replaces it")
     sweep(real(out), manifest_path(out))
     try:
         with draft(real(out)) as new:
@@ -63,6 +74,7 @@ def merge(outputs: Sequence[Path], out: Path, *, overwrite: bool, quiet: bool) -
             manifest_path(out).unlink(missing_ok=True)
             new.publish()
             made.save(manifest_path(out))
+            run_path(out).unlink(missing_ok=True)
     except OSError as problem:
         raise SafeguardError(f"{out}: cannot be written: {problem.strerror or problem}") from problem
     if not quiet:
@@ -190,6 +202,8 @@ def _check_input(made: Manifest) -> None:
     try:
         if made.result["input"] == STANDARD_INPUT:
             raise SafeguardError("they were read from standard input")
+        if not Path(_found(made.result["input"])).is_file():  # the manifest says it, and a pipe would keep us waiting
+            raise SafeguardError(f"{made.result['input']} is not there, or no file")
         with open_source(
             _found(made.result["input"]),
             format=format,

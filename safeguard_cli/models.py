@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.gguf_file import SPLIT_NAME, BadModelFile, Header, read_model
 
+LONG = 300  # characters of a name that are shown
 DEMO = "demo"
 DEFAULT = "gpt-oss-safeguard-20b"
 ARCHITECTURE = "gpt-oss"
@@ -145,10 +147,13 @@ def find_model(name: str | None) -> Path:
         )
     if hub:
         raise SafeguardError(f"the model {name} is not here; to fetch it: safeguard pull {name}")
-    path = Path(name)
-    if "\0" in name or not path.is_file():
+    path, there = Path(name), False
+    with suppress(OSError, ValueError):  # too long a name, or one with a NUL
+        there = path.is_file()
+    if not there:
+        shown = name if len(name) <= LONG else name[:LONG] + "…"
         raise SafeguardError(
-            f"no model {name!r}: not a file, and not one of {', '.join((DEMO, *KNOWN))} or hf:OWNER/REPO;"
+            f"no model {shown!r}: not a file, and not one of {', '.join((DEMO, *KNOWN))} or hf:OWNER/REPO;"
             f" to fetch the default one: safeguard pull {DEFAULT}"
         )
     return Path(os.path.abspath(path))  # noqa: PTH100 the engine starts in another folder; links stay as they are

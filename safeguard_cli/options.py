@@ -130,7 +130,9 @@ Model = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, metavar="N", help="CPU threads; default: the cores that may be used.", rich_help_panel=MODEL),
+    typer.Option(
+        min=1, max=512, metavar="N", help="CPU threads; default: the cores that may be used.", rich_help_panel=MODEL
+    ),
 ]
 Slots = Annotated[
     int | None,

@@ -26,11 +26,20 @@ from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.files import draft, sha256, sweep
 from safeguard_cli.labelled import verdict_of
 from safeguard_cli.layouts import as_object, members
-from safeguard_cli.manifest import Manifest, Refused, load, locked_beside
+from safeguard_cli.manifest import Foreign, Manifest, Refused, load, locked_beside
 from safeguard_cli.outputs import open_sink, output_format
 from safeguard_cli.parquet import BATCH_BYTES, BATCH_ROWS, first_line, open_parquet, pick, pyarrow, read_batches
 from safeguard_cli.records import extension
-from safeguard_cli.resume import START_OVER, beside, journal_path, manifest_path, not_ours, run_path, whole_lines
+from safeguard_cli.resume import (
+    START_OVER,
+    beside,
+    check_beside,
+    journal_path,
+    manifest_path,
+    not_ours,
+    run_path,
+    whole_lines,
+)
 from safeguard_cli.setup import Settings, open_input
 from safeguard_cli.target import kept_fields
 from safeguard_cli.terminal import note
@@ -78,6 +87,7 @@ def label_to_parquet(settings: Settings, output: Path, read: Sequence[Used], lab
         before = Path(settings.input).stat()
     if settings.dry_run:
         return label(inner)
+    _check_beside(output, journal)
     with locked_beside(real(output), run_path(journal)):
         sweep(real(output), manifest_path(output))
         with _reopened(settings, output, journal):
@@ -91,6 +101,16 @@ def label_to_parquet(settings: Settings, output: Path, read: Sequence[Used], lab
     if not settings.quiet:
         note(f"{done.rows:,} rows are in {output}")
     return code
+
+
+def _check_beside(output: Path, journal: Path) -> None:
+    """Refuse where what the run would write beside the output is somebody else's; --overwrite is not for that."""
+    check_beside(output)
+    check_beside(journal)
+    records = (run_path(journal), manifest_path(journal))
+    empty = journal.is_file() and not journal.stat().st_size  # a run that was killed at once
+    if os.path.lexists(journal) and not empty and not any(path.exists() for path in records):
+        raise Foreign(journal)
 
 
 def _make(settings: Settings, done: Manifest, journal: Path, output: Path, before: os.stat_result | None) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from safeguard_cli import files
+from safeguard_cli import kept
 from safeguard_cli.gguf_file import Header
 from safeguard_cli.models import DEFAULT, DEMO_NOTICE
 from safeguard_cli.policy import Policy, builtin_policies, load_policy
@@ -15,6 +15,7 @@ from safeguard_cli.terminal import note
 
 MANY = 0.05  # of the labelled rows, from which on rows that were cut are no exception
 FEW = 3
+STAMP = "demo-notice"  # in the cache folder; its time is that of the last notice
 DAY = 86_400.0
 _TRAINED = "safeguard.policy."  # in the metadata of the demo model, see demo/export.py
 
@@ -72,11 +73,11 @@ def untrained_warning(names: Sequence[str], header: Header) -> str:
 
 def introduce_demo() -> None:
     """Print what the demo model is, once a day."""
-    stamp = files.cache_folder() / "demo-notice"
+    folder = kept.private_folder(make=True)
     with suppress(OSError):
-        if 0 <= time.time() - stamp.stat().st_mtime < DAY:
+        if folder and 0 <= time.time() - (folder / STAMP).stat().st_mtime < DAY:
             return
     note(DEMO_NOTICE)
     with suppress(OSError):  # where nothing can be kept it is said again
-        stamp.parent.mkdir(parents=True, exist_ok=True)
-        stamp.touch()
+        if folder:
+            (folder / STAMP).touch(kept.MODE)

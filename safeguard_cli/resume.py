@@ -13,8 +13,9 @@ from typing import Any
 import orjson
 
 from safeguard_cli.cells import split_cells
+from safeguard_cli.files import sha256
 from safeguard_cli.layouts import unguard
-from safeguard_cli.manifest import Manifest, Refused, changes, load
+from safeguard_cli.manifest import Foreign, Manifest, Refused, changes, load
 from safeguard_cli.records import Record
 from safeguard_cli.verdict import RowError, Verdict
 
@@ -76,8 +77,30 @@ def not_ours(output: Path) -> str:
 
 
 def find_manifest(output: Path) -> Manifest | None:
-    """The manifest that belongs to an output; that of a finished run first."""
-    return load(manifest_path(output)) or load(run_path(output))
+    """The manifest that belongs to an output; that of a finished run first.
+
+    Where --retry-errors was killed both can be of a finished one: that counts which fits the output.
+    """
+    finished, begun = load(manifest_path(output)), load(run_path(output))
+    if finished and begun and begun.result and output.is_file():
+        size, digest = output.stat().st_size, begun.result["output_sha256"]
+        if size == begun.output_bytes and sha256(output) == digest:
+            return begun
+    return finished or begun
+
+
+def check_beside(output: Path) -> None:
+    """Raise Foreign where a file that is none of ours has the name of a record of this output.
+
+    `--overwrite` is for the output and what is ours beside it.
+    """
+    for path in (run_path(output), manifest_path(output)):
+        try:
+            load(path)
+        except Foreign:
+            raise
+        except Refused:
+            pass  # ours, and damaged
 
 
 def check_same(old: Manifest, new: Manifest, output: Path) -> list[str]:
@@ -150,6 +173,8 @@ def whole_rows(path: Path, shape: Shape, manifest: Manifest) -> tuple[int, int]:
     """
     if not shape.every_row:
         if path.stat().st_size >= manifest.output_bytes:
+            if not _fits(path, shape, manifest):
+                raise Refused(f"{path} and what is on record about it do not fit each other; {START_OVER}")
             return manifest.rows, manifest.output_bytes
         return 0, len(next(whole_lines(path, shape.format), b"")) if shape.format == "csv" else 0
     every = manifest.decides["deterministic"] or 1
@@ -160,6 +185,21 @@ def whole_rows(path: Path, shape: Shape, manifest: Manifest) -> tuple[int, int]:
         if rows % every == 0:
             offset = end
     return rows - rows % every, offset
+
+
+def _fits(path: Path, shape: Shape, manifest: Manifest) -> bool:
+    """Whether an output without every row has, up to where its manifest knows of it, the rows that were counted."""
+    lines = end = 0
+    for line in whole_lines(path, shape.format):
+        if end >= manifest.output_bytes:
+            break
+        lines, end = lines + 1, end + len(line)
+    if end != manifest.output_bytes:
+        return False
+    counts = manifest.counts or dict.fromkeys(("rows", "rows_in_error"), 0)
+    kept = [counts["rows_in_error"], *counts.get("violating", {}).values()]  # a row can be among several of them
+    rows = max(0, lines - (shape.format == "csv"))  # without the header
+    return bool(counts["rows"] == manifest.rows and max(kept) <= rows <= sum(kept) + counts.get("blank", 0))
 
 
 class InputHash:

@@ -62,6 +62,8 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
         policies = load_policies(settings)
         source = stack.enter_context(open_input(settings))
         target = open_target(settings, source, read, stack)
+        if isinstance(target, Path):
+            check_beside(target)
         output = describe_output(settings, source, target, policies)
         previous = find_manifest(target) if isinstance(target, Path) and not settings.overwrite else None
         selector = make_selector(
@@ -260,12 +262,9 @@ def _finish(
     """Leave the record of the finished run, whose output is complete and on disk."""
     journal.count_time()  # hashing a large model for the first time is no part of it
     before, done = journal.manifest.result, (run.written, run.digest.value())
+    if retried and (journal.manifest.rows, journal.manifest.input_sha256) != done:
+        raise Refused(f"the input is not the one that {journal.output} was made from; {START_OVER}")
     hashing = partial(run.progress.does, "hashing the model file")
-    if retried:
-        if (journal.manifest.rows, journal.manifest.input_sha256) != done:
-            raise Refused(f"the input is not the one that {journal.output} was made from; {START_OVER}")
-        journal.unfinish()
-        retried.publish()
     journal.manifest.rows, journal.manifest.input_sha256 = done
     journal.manifest.policy_tokens += engine.policy_tokens
     journal.manifest.cut_rows = run.progress.written.cut
@@ -283,8 +282,9 @@ def _finish(
             "input_format": settings.format,
             "model": str(prepared.header.path) if not prepared.remote else journal.manifest.decides["model"]["served"],
             "model_sha256": model_sha256(prepared.header.path, hashing) if not prepared.remote else None,
-            "output_sha256": sha256(journal.output),
-        }
+            "output_sha256": sha256(retried.path if retried else journal.output),
+        },
+        retried,
     )
 
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from safeguard_cli import hardware
+from safeguard_cli import hardware, kept
 from safeguard_cli.config import configured_model
 from safeguard_cli.engine.address import Address, read_addresses
 from safeguard_cli.engine.decoding import Options, Trie, overhead, undivided
+from safeguard_cli.engine.prefix_store import STATES
 from safeguard_cli.engine.probe import Device, check_loadable, devices
 from safeguard_cli.engine.process import EngineSpec
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.files import cache_folder
 from safeguard_cli.gguf_file import Header
 from safeguard_cli.labeling import Labeling, Rules
 from safeguard_cli.manifest import model_fingerprint, model_key, versions
@@ -309,7 +309,7 @@ def engine_spec(settings: Settings, prepared: Prepared) -> EngineSpec:
         shape.plan,
         shape.loading,
         str(model_fingerprint(prepared.header.path)),
-        cache_folder() / "prefixes",
+        kept.private_folder(STATES, make=True),
         settings.verbose,
     )
 

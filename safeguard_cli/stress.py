@@ -7,7 +7,6 @@ since all but the originals are shuffled. The labelled file can be kept, continu
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from rich.text import Text
 from safeguard_cli import errors, metrics
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.evaluate import Wanted, existing_labels, label_rows, line_of, make_table, usable_rows
+from safeguard_cli.files import temporary_folder
 from safeguard_cli.golden import Golden, GoldenRow, as_text
 from safeguard_cli.labelled import Answers, Labels
 from safeguard_cli.outputs import output_format
@@ -218,8 +218,8 @@ def _label(settings: Settings, plan: Plan, rows: Sequence[Mapping[str, Any]]) ->
     settings = replace(settings, rationale=plan.has(RATIONALE), limit=None, each_row=True)
     if settings.output:
         return label_rows(settings, rows, Path(settings.output))
-    with tempfile.TemporaryDirectory(prefix="safeguard-") as folder:
-        return label_rows(settings, rows, Path(folder) / "stress.jsonl")
+    with temporary_folder() as folder:
+        return label_rows(settings, rows, folder / "stress.jsonl")
 
 
 def _check_kept(option: str, out: Path, read: Sequence[Used]) -> None:

@@ -9,21 +9,40 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
+from safeguard_cli import checks
+from safeguard_cli.checks import Misshapen
 from safeguard_cli.errors import SafeguardError
+from safeguard_cli.files import read_small
 from safeguard_cli.gguf_file import Header
 
 NORMAL = 1  # llama.cpp's LLAMA_TOKEN_TYPE_NORMAL; every other type is kept out of ordinary text
 CONTROL = 3
 MOST_TOKENS = 1 << 20
+MOST_BYTES = 256 << 20  # of a tokenizer.json; o200k's has 27 million
+MOST_SECONDS = 60
+LONG = 40  # characters of a token that are shown
+MOST_MEMORY = 4 << 30
+_ASK = f"""
+import sys
+sys.path = [folder for folder in sys.path if folder]  # nothing of the working directory is imported
+import resource, tokenizers
+resource.setrlimit(resource.RLIMIT_CPU, ({MOST_SECONDS}, {MOST_SECONDS}))
+resource.setrlimit(resource.RLIMIT_AS, ({MOST_MEMORY}, {MOST_MEMORY}))
+ids = tokenizers.Tokenizer.from_file(sys.argv[1]).encode(sys.argv[2], add_special_tokens=False).ids
+print(*ids[:1000])
+"""
 _SAMPLE = "It's 12345 o'clock, naïve USERS;  we'Ll see\n\n  日本語 हिन्दी ไทย 🙂 x==1//2\r\n"
 
 # The split pattern of o200k_base; https://github.com/openai/tiktoken, tiktoken_ext/openai_public.py.
@@ -68,10 +87,10 @@ class Tokenizer:
         if missing:
             raise SafeguardError(f"the model's vocabulary cannot spell {missing} of the 256 bytes; it is not usable")
         if strange := next((token for token in vocabulary if not _BYTES.keys() >= set(token)), None):
-            raise SafeguardError(f"the model's vocabulary has the token {strange!r}, which stands for no bytes")
+            raise SafeguardError(f"the model's vocabulary has the token {_cut(strange)}, which stands for no bytes")
         pairs = list(merges)
         if unknown := next((pair for pair in pairs if not {*pair, "".join(pair)} <= vocabulary.keys()), None):
-            raise SafeguardError(f"the model's merges do not fit its vocabulary: {' '.join(unknown)!r} is no token")
+            raise SafeguardError(f"the model's merges do not fit its vocabulary: {_cut(' '.join(unknown))} is no token")
         self._tokenizer = tokenizers.Tokenizer(models.BPE(vocabulary, pairs, ignore_merges=True))
         self._tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [
@@ -87,7 +106,8 @@ class Tokenizer:
         tokens, types, merges = (data.get(f"tokenizer.ggml.{key}") for key in ("tokens", "token_type", "merges"))
         if not isinstance(tokens, list) or not isinstance(merges, list) or not isinstance(types, np.ndarray):
             raise SafeguardError(f"{header.path.name} carries no byte-pair vocabulary (tokens, token_type, merges)")
-        if data.get("tokenizer.ggml.model") != "gpt2" or len(types) != len(tokens):
+        kind = data.get("tokenizer.ggml.model")
+        if not isinstance(kind, str) or kind != "gpt2" or len(types) != len(tokens):
             raise SafeguardError(f"{header.path.name} carries a vocabulary of another kind than gpt-oss's")
         spelled = [token.decode("utf-8", "replace") for token in tokens]
         pairs = (tuple(merge.decode("utf-8", "replace").split(" ", 1)) for merge in merges)
@@ -97,33 +117,16 @@ class Tokenizer:
     def from_file(cls, path: Path) -> Tokenizer:
         """Build from a `tokenizer.json`; raises SafeguardError when it is none, or not gpt-oss's kind."""
         try:
-            data = json.loads(path.read_bytes())
-            model, added = data["model"], data.get("added_tokens") or []
-            vocabulary = {str(token): int(i) for token, i in model["vocab"].items()}
-            extra = {str(each["content"]): int(each["id"]) for each in added}
-            pairs = [
-                tuple(merge.split(" ", 1)) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]
-            ]
-            size = max((*vocabulary.values(), *extra.values()), default=-1) + 1
-            if (
-                model["type"] != "BPE"
-                or not 0 < size <= MOST_TOKENS
-                or min((*vocabulary.values(), *extra.values())) < 0
-            ):
-                raise ValueError
-            tokens, types = [""] * size, [0] * size
-            for found, kind in ((vocabulary, NORMAL), (extra, CONTROL)):
-                for token, i in found.items():
-                    tokens[i], types[i] = token, kind
-            made = cls(tokens, types, [(str(one), str(two)) for one, two in pairs])
-            theirs = tokenizers.Tokenizer.from_buffer(path.read_bytes())
+            tokens, types, pairs = _vocabulary_of(json.loads(read_small(path, MOST_BYTES)))
+            made = cls(tokens, types, pairs)
         except SafeguardError as error:
             raise SafeguardError(f"{path.name}: {error}") from None
         except OSError as error:
             raise SafeguardError(f"{path}: cannot be read: {error.strerror}") from None
-        except Exception:  # tokenizers raises Exception itself
-            raise SafeguardError(f"{path.name} is not a tokenizer.json with a byte-pair vocabulary") from None
-        if theirs.encode(_SAMPLE, add_special_tokens=False).ids != made.encode(_SAMPLE):
+        except (ValueError, RecursionError) as error:
+            why = f": {error}" if isinstance(error, Misshapen) else ""
+            raise SafeguardError(f"{path.name} is not a tokenizer.json with a byte-pair vocabulary{why}") from None
+        if _theirs(path, _SAMPLE) != made.encode(_SAMPLE):
             raise SafeguardError(f"{path.name} splits text otherwise than gpt-oss does")
         return made
 
@@ -174,6 +177,48 @@ class Tokenizer:
         """
         kinds = [0 if i in self.control_ids else _string_kind(self.token_bytes(i)) for i in range(len(self.tokens))]
         return np.array(kinds, np.int8)
+
+
+_id = checks.integer(most=MOST_TOKENS - 1)
+_merge = checks.either(checks.text, checks.each(checks.text, 2))
+_model = checks.table(
+    {"type": checks.one_of("BPE"), "vocab": checks.by_name(_id), "merges": checks.each(_merge)},
+)
+_added = checks.each(checks.table({"content": checks.text, "id": _id}))
+_TOKENIZER_FILE = checks.table({"model": _model}, {"added_tokens": checks.maybe(_added)})
+
+
+def _vocabulary_of(data: Any) -> tuple[list[str], list[int], list[tuple[str, str]]]:
+    """The tokens, their types and the merges of a `tokenizer.json`. Raises Misshapen, a ValueError."""
+    _TOKENIZER_FILE(data, "")
+    vocabulary: dict[str, int] = data["model"]["vocab"]
+    added = {each["content"]: each["id"] for each in data.get("added_tokens") or []}
+    merges = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in data["model"]["merges"]]
+    if wrong := next((merge for merge in merges if len(merge) != 2), None):
+        raise Misshapen(f"{_cut(' '.join(wrong))} is no merge of two tokens")
+    size = max((*vocabulary.values(), *added.values()), default=-1) + 1
+    tokens, types = [""] * size, [0] * size
+    for found, kind in ((vocabulary, NORMAL), (added, CONTROL)):
+        for token, i in found.items():
+            tokens[i], types[i] = token, kind
+    return tokens, types, [(one, two) for one, two in merges]
+
+
+def _cut(token: str) -> str:
+    return repr(token if len(token) <= LONG else token[:LONG] + "…")
+
+
+def _theirs(path: Path, sample: str) -> list[int]:
+    """The ids that the file itself gives a text: a file can hang or crash the library, so it is read in a process."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _ASK, str(path), sample], capture_output=True, timeout=MOST_SECONDS, check=True
+        )
+        return [int(number) for number in done.stdout.split()]
+    except subprocess.TimeoutExpired:
+        raise SafeguardError(f"{path.name} takes more than {MOST_SECONDS} seconds for one line of text") from None
+    except (subprocess.CalledProcessError, ValueError):
+        raise SafeguardError(f"{path.name} is not a tokenizer.json that can be read") from None
 
 
 _STRING = re.compile(rb'(?:[^"\\\x00-\x1f\x7f]|\\(?:["\\/bfnrt]|u(?!d[89a-f])[0-9a-f]{4}))*', re.IGNORECASE)

@@ -45,10 +45,13 @@ def shape(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Shape]:
         context: int | None = None,
         slots: int | None = None,
         repack: bool | None = None,
+        cells: int | None = None,
     ) -> Shape:
         monkeypatch.setattr(hardware, "free_memory", lambda: int(free))
         overheads = (OVERHEAD,) * len(prefixes)
-        return shape_run(model, prefixes, overheads, context=context, slots=slots, threads=1, repack=repack)
+        return shape_run(
+            model, prefixes, overheads, context=context, slots=slots, threads=1, cells=cells, repack=repack
+        )
 
     return shape
 
@@ -82,6 +85,13 @@ def test_a_shape_never_takes_more_than_is_free(gigabytes: float, context, slots)
 
 def test_slots_are_fewer_where_memory_is_short(shape) -> None:
     assert 1 <= shape(12.8 * GB).plan.slots < DEFAULT_SLOTS
+
+
+def test_an_earlier_sessions_cells_are_kept_where_the_largest_row_fits_into_them(shape) -> None:
+    kept = shape(64 * GB, slots=4)
+    assert shape(64 * GB, slots=4, cells=kept.plan.cells).plan == kept.plan
+    assert shape(64 * GB, slots=4, cells=2 * kept.plan.cells).plan.cells == 2 * kept.plan.cells
+    assert shape(64 * GB, slots=4, cells=1).plan == kept.plan
 
 
 def test_slots_that_were_asked_for_are_kept(shape) -> None:

@@ -17,6 +17,7 @@ import tiny_model
 from hub_server import Hub
 
 from safeguard_cli import config, files
+from safeguard_cli.config import configured_model
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.models import choose_files, hub_name
 
@@ -115,6 +116,25 @@ def test_a_pull_that_was_killed_goes_on_where_it_was(machine: Machine, content: 
     assert "going on at" in done.stderr
     assert machine.hub.served - served < 0.7 * len(content)
     assert machine.blobs()[0].read_bytes() == content
+
+
+@pytest.mark.parametrize("what", ["link", "pipe", "cut"])
+def test_what_is_in_the_place_of_a_blob_is_not_believed(machine: Machine, content: bytes, tmp_path, what) -> None:
+    blobs = machine.cache / f"models--{REPO.replace('/', '--')}" / "blobs"
+    blobs.mkdir(parents=True)
+    name = hashlib.sha256(content).hexdigest()
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"precious")
+    if what == "link":
+        (blobs / f"{name}.incomplete").symlink_to(precious)
+    elif what == "pipe":
+        os.mkfifo(blobs / f"{name}.incomplete")
+    else:
+        (blobs / name).write_bytes(content[:-1])
+    done = machine.run("pull", f"hf:{REPO}:Q8_0")
+    assert done.returncode == 0, done.stderr
+    assert [blob.read_bytes() for blob in machine.blobs()] == [content]
+    assert precious.read_bytes() == b"precious"
 
 
 def test_what_arrives_damaged_never_enters_the_cache(machine: Machine) -> None:
@@ -317,3 +337,32 @@ def test_a_user_without_a_home_gets_no_folder_named_tilde(monkeypatch, tmp_path)
     assert folder.is_absolute()
     assert "~" not in folder.parts
     assert not folder.is_relative_to(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'model = "a\\u0000b"', "model must be a name"),
+        (b"model = " + b"[" * 100_000, "nested too deep"),
+        (b"model = " + b"{a=" * 100_000, "nested too deep"),
+        (b"#" * ((1 << 20) + 1), "larger than 1,048,576 bytes"),
+        (b'model = "\xff"', "not valid TOML"),
+        (b"model = 1979-05-27", "model must be a name"),
+        (b"model = {path = 1}", "model must be a name"),
+        (Path("/dev/zero"), "no regular file"),
+        (None, "no regular file"),
+    ],
+)
+def test_hostile_settings_are_refused_in_one_sentence(tmp_path, monkeypatch, content, said) -> None:
+    monkeypatch.delenv("SAFEGUARD_MODEL", raising=False)
+    file = tmp_path / "safeguard.toml"
+    if content is None:
+        os.mkfifo(file)
+    elif isinstance(content, Path):
+        file.symlink_to(content)
+    else:
+        file.write_bytes(content)
+    with pytest.raises(UsageError, match=said) as refused:
+        configured_model(tmp_path)
+    assert str(refused.value).startswith(str(file))
+    assert len(str(refused.value)) < len(str(file)) + 120

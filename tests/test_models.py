@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import gguf
@@ -309,3 +313,19 @@ def test_layers_that_were_asked_for_and_do_not_fit_the_gpu_are_refused_with_figu
         hardware.shape_run(LARGE, [700], [300], **given, gpu_layers=20, cpu_moe=0, devices=[gpu(2)])
     shape = hardware.shape_run(LARGE, [700], [300], **given, devices=[gpu(4)])
     assert (shape.loading.gpu_layers, shape.loading.cpu_moe > 10) == (25, True)
+
+
+def test_a_probe_that_hangs_ends_with_a_sentence_and_one_that_reads_is_waited_for(tiny, monkeypatch) -> None:
+    monkeypatch.setattr("safeguard_cli.engine.probe.TIMEOUT", 1.0)
+    with Probe() as probe:
+        os.kill(probe._start().pid, signal.SIGSTOP)
+        began = time.monotonic()
+        with pytest.raises(EngineError, match=r"tiny.gguf cannot be used: llama.cpp gave no answer .* for 1 seconds"):
+            check_loadable(tiny, "key", probe)
+        assert 0.9 < time.monotonic() - began < 10
+        child = probe._start()
+        os.kill(child.pid, signal.SIGSTOP)
+        progress = iter(range(12))  # it reads something three times as long as it may read nothing
+        monkeypatch.setattr("safeguard_cli.engine.probe._bytes_read", lambda _: next(progress, 12))
+        threading.Timer(2.5, os.kill, (child.pid, signal.SIGCONT)).start()
+        check_loadable(tiny, "key", probe)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from test_engine import prefix_of
 
 from safeguard_cli.engine.decoding import Completion, Options
 from safeguard_cli.engine.plan import Loading, Plan
-from safeguard_cli.engine.prefix_store import MAGIC, PrefixStore
+from safeguard_cli.engine.prefix_store import MAGIC, PrefixStore, _digest
 from safeguard_cli.engine.process import Engine, EngineSpec
 from safeguard_cli.prompt import Harmony, Prompt
 
@@ -55,15 +57,79 @@ def test_a_state_that_is_not_as_it_was_written_is_not_used(spec, harmony) -> Non
     assert path.read_bytes() == whole  # made anew each time
 
 
+def forge(path: Path, state: bytes) -> None:
+    """Put another state under the name of a kept one, with the right hash."""
+    key = bytes.fromhex(path.stem)
+    path.write_bytes(MAGIC + _digest(key, state) + state)
+
+
 def test_a_state_that_llama_cpp_does_not_take_is_made_anew(spec, harmony) -> None:
     first, _ = label(spec, harmony)
     (path,) = spec.states.iterdir()
-    folder = PrefixStore(spec.states, "")
-    folder._path = lambda _: path  # type: ignore[method-assign]
-    folder.save(IDS, b"no state at all" * 50)  # its hash is right
+    for state in (b"", b"no state at all" * 50):
+        forge(path, state)
+        again, decoded = label(spec, harmony)
+        assert decoded == len(spec.prefixes[0].ids)
+        assert [c.scores for c in again] == [c.scores for c in first]
+
+
+def test_a_state_of_another_length_is_not_used(spec, harmony) -> None:
+    first, _ = label(spec, harmony)
+    (path,) = spec.states.iterdir()
+    path.unlink()
+    label(replace(spec, prefixes=(prefix_of(harmony, 500),)), harmony)
+    (shorter,) = spec.states.iterdir()
+    forge(path, shorter.read_bytes()[len(MAGIC) + 32 :])
     again, decoded = label(spec, harmony)
     assert decoded == len(spec.prefixes[0].ids)
     assert [c.scores for c in again] == [c.scores for c in first]
+
+
+def test_a_state_under_the_name_of_another_is_not_used(tmp_path) -> None:
+    store = PrefixStore(tmp_path, "model")
+    store.save(IDS, b"state")
+    (path,) = tmp_path.iterdir()
+    path.rename(store._path(store._key((1, 2))))
+    assert store.load((1, 2)) is None
+
+
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_what_others_could_have_written_is_not_used(tmp_path, what) -> None:
+    store = PrefixStore(tmp_path / "states", "model")
+    store.save(IDS, b"state")
+    (path,) = store.folder.iterdir()
+    assert store.load(IDS) == b"state"
+    (store.folder if what == "folder" else path).chmod(0o777)
+    assert store.load(IDS) is None
+
+
+def test_what_another_user_owns_is_not_used(tmp_path, monkeypatch) -> None:
+    store = PrefixStore(tmp_path / "states", "model")
+    store.save(IDS, b"state")
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    assert store.load(IDS) is None
+    before = list(store.folder.iterdir())
+    store.save((9,), b"state")
+    assert list(store.folder.iterdir()) == before
+
+
+def test_files_of_others_in_its_folder_stay(tmp_path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    store = PrefixStore(tmp_path, "model", most_bytes=200)
+    for number in range(9):
+        store.save((number,), bytes(90))
+    assert store.load((8,)) == bytes(90)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert (tmp_path / "folder").is_dir()
+
+
+def test_a_pipe_in_place_of_a_state_keeps_nobody_waiting(tmp_path) -> None:
+    store = PrefixStore(tmp_path, "model")
+    os.mkfifo(store._path(store._key(IDS)), 0o600)
+    assert store.load(IDS) is None
+    store.save(IDS, b"state")
+    assert store.load(IDS) == b"state"
 
 
 def test_only_the_user_can_read_it(tmp_path) -> None:
@@ -83,7 +149,7 @@ def test_another_model_or_prefix_has_another_state(tmp_path) -> None:
     assert PrefixStore(tmp_path, "other").load(IDS) is None
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 60)), max_size=30))
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 60)), max_size=30))
 def test_it_never_takes_more_room_than_it_may(tmp_path_factory, saves) -> None:
     store = PrefixStore(tmp_path_factory.mktemp("states"), "model", most_bytes=200)
     overhead = len(MAGIC) + 32

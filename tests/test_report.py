@@ -9,6 +9,7 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import manifests
 import pytest
 from test_cli import write
 from test_eval import output, verdict
@@ -96,10 +97,7 @@ def test_it_has_what_was_asked_for(page) -> None:
 def test_an_output_without_gold_is_reported_too(tmp_path) -> None:
     rows = [{"text": f"row {i}", "spam": verdict("ham", i / 10)} for i in range(4)]
     source = output(tmp_path / "out.jsonl", rows)
-    manifest = {"decides": {"policies": {}}, "machine": {}, "started": "2026-01-01T00:00:00+00:00", "process": 1}
-    (tmp_path / "out.jsonl.manifest.json").write_text(
-        json.dumps(manifest | {"version": 1, "seconds": 2.0, "result": {}})
-    )
+    (tmp_path / "out.jsonl.manifest.json").write_text(json.dumps(manifests.make(seconds=2.0)))
     assert report(Settings(str(source), (), quiet=True), Wanted(), None, 25) == 0
     words = "".join(parsed(tmp_path / "out.html").words)
     assert "4 rows labelled, 0 violating" in words

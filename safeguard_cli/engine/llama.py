@@ -282,6 +282,10 @@ class Model:
         if C.llama_state_seq_set_data(self._context, data, len(data), sequence) != len(data):
             raise EngineError("llama.cpp cannot restore the policy's state")
 
+    def length(self, sequence: int) -> int:
+        """The tokens that a sequence holds, from its first position on."""
+        return int(C.llama_memory_seq_pos_max(self._memory, sequence)) + 1
+
     def clear(self) -> None:
         """Forget all sequences."""
         C.llama_memory_clear(self._memory, True)

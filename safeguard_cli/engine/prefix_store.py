@@ -1,21 +1,27 @@
 """States of decoded policies, kept between runs: a second run under the same policy starts without decoding it.
 
-A file holds a magic line, the SHA-256 of what follows, and llama.cpp's state of the sequence. Its name is a hash of all
-that the state depends on. llama.cpp sees no byte of a file whose hash is not right.
+A file holds a magic line, the SHA-256 of what it stands for and of the state, and llama.cpp's state of the sequence.
+Its name is a hash of all that the state depends on. llama.cpp sees no byte of a file whose hash is not right, nor of
+one that another user could have written: a wrong state gives wrong scores, and no sign of it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-MAGIC = b"safeguard prefix 1\n"
+from safeguard_cli import files
+
+STATES = "prefixes"  # the folder in the cache folder
+MAGIC = b"safeguard prefix 2\n"
 MOST_BYTES = 1 << 30  # of all files together; the least recently used go first
+NAME = re.compile(r"[0-9a-f]{64}\.(prefix|\d+)", re.ASCII)  # with a number: being written by an older version
 
 
 class PrefixStore:
@@ -27,11 +33,14 @@ class PrefixStore:
 
     def load(self, ids: Sequence[int]) -> bytes | None:
         """The state after these ids, None where there is no sound one."""
-        path = self._path(ids)
+        key = self._key(ids)
+        path = self._path(key)
         with suppress(OSError):
-            data = path.read_bytes()
+            if not files.is_ours(self.folder.stat()):
+                return None
+            data = files.read_small(path, len(MAGIC) + 32 + self.most_bytes, ours=True)
             digest, state = data[len(MAGIC) :][:32], data[len(MAGIC) + 32 :]
-            if data.startswith(MAGIC) and hashlib.sha256(state).digest() == digest:
+            if data.startswith(MAGIC) and state and _digest(key, state) == digest:
                 os.utime(path)
                 return state
             path.unlink()
@@ -39,29 +48,40 @@ class PrefixStore:
 
     def save(self, ids: Sequence[int], state: bytes) -> None:
         """Keep a state, for this user's eyes only: a policy may be confidential."""
-        if len(state) > self.most_bytes // 2:
+        if not 0 < len(state) <= self.most_bytes // 2:
             return
-        path = self._path(ids)
-        new = path.with_suffix(f".{os.getpid()}")
+        key = self._key(ids)
         with suppress(OSError):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not files.is_ours(self.folder.stat()):
+                return
             self._make_room(len(state))
-            try:
-                with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                    file.write(MAGIC + hashlib.sha256(state).digest() + state)
-                new.replace(path)
-            finally:
-                new.unlink(missing_ok=True)
+            with files.draft(self._path(key), 0o600) as new:
+                new.write(MAGIC + _digest(key, state))
+                new.write(state)
+                new.publish(sync=False)  # what a power cut leaves of it has another hash
 
-    def _path(self, ids: Sequence[int]) -> Path:
-        key = hashlib.sha256(self.identity.encode() + b"\0" + np.array(ids, np.int32).tobytes())
-        return self.folder / f"{key.hexdigest()}.prefix"
+    def _key(self, ids: Sequence[int]) -> bytes:
+        return hashlib.sha256(self.identity.encode() + b"\0" + np.array(ids, np.int32).tobytes()).digest()
+
+    def _path(self, key: bytes) -> Path:
+        return self.folder / f"{key.hex()}.prefix"
 
     def _make_room(self, wanted: int) -> None:
-        kept = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in self.folder.iterdir())
+        for path in files.drafts_in(self.folder):
+            files.remove_abandoned(path)
+        ours = (path for path in self.folder.iterdir() if NAME.fullmatch(path.name))
+        kept = sorted((state.st_mtime, state.st_size, path) for path in ours if (state := path.lstat()))
         total = sum(size for _, size, _ in kept) + wanted
         for _, size, path in kept:
             if total <= self.most_bytes:
                 break
-            path.unlink()
-            total -= size
+            with suppress(OSError):
+                path.unlink()
+                total -= size
+
+
+def _digest(key: bytes, state: bytes) -> bytes:
+    digest = hashlib.sha256(key)
+    digest.update(state)
+    return digest.digest()

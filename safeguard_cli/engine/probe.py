@@ -7,23 +7,28 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
-import orjson
+import psutil
 
+from safeguard_cli import kept
+from safeguard_cli.checks import each, text
 from safeguard_cli.engine.address import no_secrets_for_children
 from safeguard_cli.engine.process import why_it_died
 from safeguard_cli.errors import EngineError, SafeguardError
-from safeguard_cli.files import cache_folder
 
-TIMEOUT = 120.0
+TIMEOUT = 120.0  # seconds in which a child must answer, or read something
+SLOW = {"rates"}  # questions that take as long as they take
+LOADABLE, MOST_LOADABLE = "loadable-models.json", 100  # kept keys of models that llama.cpp loaded
 _CPU_LIBRARIES = ("ggml", "ggml-base", "ggml-cpu", "llama", "mtmd", "ggml-blas")
 
 
@@ -66,10 +71,12 @@ class Probe:
         try:
             child.stdin.write(json.dumps({"question": question, **arguments}).encode() + b"\n")
             child.stdin.flush()
+            if question not in SLOW:
+                self._wait(child, child.stdout)
             line = child.stdout.readline()
         except BrokenPipeError:
             pass
-        if not line:
+        if not line.endswith(b"\n"):
             code = child.wait(TIMEOUT)
             self._errors.seek(0)  # the child wrote with this very file's position
             last = self._errors.read().decode("utf-8", "replace")
@@ -79,6 +86,17 @@ class Probe:
         if "error" in answer:
             raise EngineError(str(answer["error"]))
         return answer
+
+    def _wait(self, child: subprocess.Popen[bytes], answers: IO[bytes]) -> None:
+        """Wait for an answer, for as long as the child still reads from the disk. Raises EngineError."""
+        read, end = -1, 0.0
+        while not select.select([answers], [], [], min(1.0, TIMEOUT / 4))[0]:
+            so_far, now = _bytes_read(child.pid), time.monotonic()
+            if so_far != read:
+                read, end = so_far, now + TIMEOUT
+            elif now > end:
+                self.close()
+                raise EngineError(f"llama.cpp gave no answer and read nothing for {TIMEOUT:.0f} seconds")
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
@@ -94,16 +112,20 @@ class Probe:
         return self._child
 
 
+def _bytes_read(process: int) -> int:
+    """Bytes that a process had to get from the disk, 0 where the system does not tell."""
+    try:
+        return int(psutil.Process(process).io_counters().read_bytes)
+    except (psutil.Error, AttributeError):
+        return 0
+
+
 def check_loadable(path: Path, key: str, probe: Probe | None = None) -> None:
     """Have llama.cpp load a file's vocabulary and settings, without weights; what was fine before is not asked again.
 
     `key` says which file it was. Raises EngineError with llama.cpp's reason.
     """
-    cache = cache_folder() / "loadable-models.json"
-    try:
-        known = list(orjson.loads(cache.read_bytes()))
-    except (OSError, ValueError, TypeError):
-        known = []
+    known: list[str] = kept.load(LOADABLE, each(text)) or []
     if key in known:
         return
     asked = probe or Probe()
@@ -114,13 +136,7 @@ def check_loadable(path: Path, key: str, probe: Probe | None = None) -> None:
     finally:
         if probe is None:
             asked.close()
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        new = cache.with_name(f"{cache.name}.{os.getpid()}")
-        new.write_bytes(orjson.dumps([*known[-99:], key]))
-        new.replace(cache)
-    except OSError:
-        pass
+    kept.save(LOADABLE, [*known[1 - MOST_LOADABLE :], key])
 
 
 def gpu_build() -> bool:

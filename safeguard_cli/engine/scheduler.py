@@ -7,6 +7,7 @@ The schedule is a function of the prompts alone, never of time.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -191,13 +192,13 @@ class Scheduler:
         ids = self.prefixes[policy].ids
         state = self.store.load(ids) if self.store else None
         if state is not None:
-            try:
+            with suppress(EngineError):  # of another llama.cpp after all
                 self.model.restore(policy, state)
-                self._kept += len(ids)
-                self._report()
-                return
-            except EngineError:  # of another llama.cpp after all
-                self.model.drop(policy)
+                if self.model.length(policy) == len(ids):
+                    self._kept += len(ids)
+                    self._report()
+                    return
+            self.model.drop(policy)
         self._decode_prefix(policy, np.array(ids, np.int32))
         if self.store:
             self.store.save(ids, self.model.save(policy))
