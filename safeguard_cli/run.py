@@ -90,7 +90,7 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
             shape = Shape(
                 output["format"],
                 output_delimiter(target, source),
-                output["names"],
+                {policy.name: policy.labels for policy in policies},
                 output["columns"],
                 every_row=not output["only_violating"],
             )
@@ -186,7 +186,7 @@ def _check_input(
     shape, progress = journal.shape, run.progress
     fields = (output["names"], output["columns"], output["keep"], shape.delimiter, output["csv_safe"])
     layout = make_layout(source, output["format"], *fields)
-    mark = orjson.dumps(shape.names[0]) + b":" if shape.format == "jsonl" else b""
+    mark = orjson.dumps(output["names"][0]) + b":" if shape.format == "jsonl" else b""
     written = (row for row in read_output(journal.output, shape) if row.verdicts)
     run.digest = check_input(
         records,
@@ -211,7 +211,9 @@ def _stopped(run: InFlight, sink: Sink, stop: BaseException, target: Path | Bina
     except SafeguardError:
         if not isinstance(stop, SafeguardError):
             raise
-    if lasting:
+    if run.settings.scratch:
+        note(f"{run.written:,} rows were labelled, and none is kept: run the command again")
+    elif lasting:
         note(f"{run.written:,} rows are in {target}; to go on: {_same_command()}")
     else:
         note(f"{run.written:,} rows are in {target}")
