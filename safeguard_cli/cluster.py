@@ -66,7 +66,7 @@ def label_on_ray(settings: Settings, address: str, make_engine: EngineMaker = En
     try:
         import ray
     except ImportError:
-        raise SafeguardError("--ray needs ray: pip install 'safeguard-cli[ray]'") from None
+        raise errors.missing_extra("--ray needs ray", "ray") from None
     blocks = find_blocks(settings)
     load_policies(settings)  # so that what is wrong with them is said once, and at once
     ours = not ray.is_initialized()

@@ -50,3 +50,8 @@ def sentences(what: object = "the disk") -> Iterator[None]:
         raise
     except OSError as error:
         raise SafeguardError(f"{error.filename or what}: {error.strerror or error}") from error
+
+
+def missing_extra(what: str, extra: str) -> SafeguardError:
+    """Return the failure for a package that is not installed: `what` needs it, and `extra` brings it."""
+    return SafeguardError(f"{what}: in a clone of safeguard, pip install '.[{extra}]'")

@@ -16,7 +16,7 @@ from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.layouts import CsvLayout, JsonlLayout, field_names
 from safeguard_cli.records import Format, Record, Source, check_fields
 from safeguard_cli.signals import UNBROKEN
-from safeguard_cli.verdict import Verdict
+from safeguard_cli.verdict import COLUMNS, Verdict
 from safeguard_cli.writable import descriptor
 
 _ATOMIC = 4096  # bytes that a pipe with room takes at once, so that writing them never waits
@@ -38,8 +38,7 @@ def verdict_columns(
 ) -> tuple[str, ...]:
     """The parts of a verdict that get a CSV column, in order; without the policy's name before them."""
     asked = {"windows": windows, "truncated": truncated, "rationale": rationale, "reasoning": reasoning}
-    columns = "label violates p_violates score scores effort windows truncated rationale reasoning error"
-    return tuple(column for column in columns.split() if asked.get(column, True))
+    return tuple(column for column in COLUMNS if asked.get(column, True))
 
 
 def output_format(out: Path | None, source_format: Written) -> Written:

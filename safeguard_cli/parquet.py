@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.errors import UsageError, missing_extra
 from safeguard_cli.sniff import HEAD_BYTES, refuse_other_kinds
 
 BATCH_ROWS, BATCH_BYTES = 64, 4 << 20  # what is decoded at once, whatever the size of a row group
@@ -29,7 +29,7 @@ def pyarrow() -> Any:
         import pyarrow.compute
         import pyarrow.parquet
     except ImportError:
-        raise SafeguardError("Parquet needs pyarrow: pip install 'safeguard-cli[parquet]'") from None
+        raise missing_extra("Parquet needs pyarrow", "parquet") from None
     return pyarrow
 
 

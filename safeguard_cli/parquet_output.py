@@ -24,11 +24,11 @@ import orjson
 from safeguard_cli.cells import unique_names
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.files import draft, sha256, sweep
-from safeguard_cli.labelled import verdict_of
 from safeguard_cli.layouts import as_object, members
 from safeguard_cli.manifest import Foreign, Manifest, Refused, load, locked_beside
 from safeguard_cli.outputs import open_sink, output_format
 from safeguard_cli.parquet import BATCH_BYTES, BATCH_ROWS, first_line, open_parquet, pick, pyarrow, read_batches
+from safeguard_cli.readback import verdict_of
 from safeguard_cli.records import extension
 from safeguard_cli.resume import (
     START_OVER,

@@ -14,10 +14,10 @@ import orjson
 
 from safeguard_cli.cells import split_cells
 from safeguard_cli.files import sha256
-from safeguard_cli.layouts import unguard
 from safeguard_cli.manifest import Foreign, Manifest, Refused, changes, load
+from safeguard_cli.readback import BadPart, verdict_as_written, verdict_of_cells_as_written
 from safeguard_cli.records import Record
-from safeguard_cli.verdict import RowError, Verdict
+from safeguard_cli.verdict import Verdict
 
 START_OVER = "--overwrite starts over"
 
@@ -36,11 +36,11 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How an output is written: what it takes to read it again."""
+    """How an output is written: what it takes to read it again. `labels` are those of each policy, by its name."""
 
     format: str
     delimiter: str
-    names: Sequence[str]
+    labels: Mapping[str, Sequence[str]]
     columns: Sequence[str]
     every_row: bool  # one row out for every row in, so that the output itself says how many rows are done
 
@@ -116,15 +116,16 @@ def check_same(old: Manifest, new: Manifest, output: Path) -> list[str]:
 def read_output(path: Path, shape: Shape) -> Iterator[Written]:
     """The whole rows of an output; a torn last one is left out. A CSV's header comes first, without verdicts.
 
-    Raises Refused when a row is not one of ours.
+    Raises Refused when a row is not one of ours, or is not as we wrote it.
     """
-    ours = [f"{name}_{column}" for name in shape.names for column in shape.columns]
+    ours = [f"{name}_{column}" for name in shape.labels for column in shape.columns]
     width = 0
-    for number, raw in enumerate(whole_lines(path, shape.format)):
+    for number, raw in enumerate(whole_lines(path, shape.format), 1):
+        where = f"{path}, row {number}"
         try:
             if shape.format == "jsonl":
                 row = orjson.loads(raw)
-                yield Written(raw, {name: _verdict(row[name]) for name in shape.names})
+                yield Written(raw, {name: _verdict(row[name], name, shape, where) for name in shape.labels})
                 continue
             cells = split_cells(raw.decode(), shape.delimiter, str) or []
             if not width:
@@ -134,9 +135,19 @@ def read_output(path: Path, shape: Shape) -> Iterator[Written]:
             if len(cells) != width:
                 raise ValueError
             row = dict(zip(ours, cells[-len(ours) :], strict=True))
-            yield Written(raw, {name: _verdict_of_cells(row, name) for name in shape.names})
+            parts = {name: {column: row[f"{name}_{column}"] for column in shape.columns} for name in shape.labels}
+            yield Written(raw, {name: _verdict(parts[name], name, shape, where) for name in shape.labels})
         except (ValueError, KeyError, TypeError):
-            raise Refused(f"{path}, row {number + 1}: not a row of such a run; {START_OVER}") from None
+            raise Refused(f"{where}: not a row of such a run; {START_OVER}") from None
+
+
+def _verdict(parts: Any, name: str, shape: Shape, where: str) -> Verdict:
+    read = verdict_as_written if shape.format == "jsonl" else verdict_of_cells_as_written
+    try:
+        return read(parts, shape.labels[name])
+    except BadPart as problem:
+        part = f"{name}_{problem.part}" if shape.format == "csv" else f"{name}.{problem.part}"
+        raise Refused(f"{where}, {part.rstrip('.')}: {problem.sentence}; {START_OVER}") from None
 
 
 def whole_lines(path: Path, format: str) -> Iterator[bytes]:
@@ -150,19 +161,6 @@ def whole_lines(path: Path, format: str) -> Iterator[bytes]:
             if line.endswith(b"\n") and (format == "jsonl" or quotes % 2 == 0):
                 yield b"".join(pieces)
                 pieces, quotes = [], 0
-
-
-def _verdict(found: dict[str, Any]) -> Verdict:
-    if error := found.get("error"):
-        return Verdict(error=RowError(error["code"], error["message"]))
-    return Verdict(label=found["label"], violates=found["violates"], cut=found.get("cut") is True)
-
-
-def _verdict_of_cells(row: dict[str, str], name: str) -> Verdict:
-    if error := unguard(row[f"{name}_error"]):
-        code, _, message = error.partition(": ")
-        return Verdict(error=RowError(code, message))  # type: ignore[arg-type]
-    return Verdict(label=unguard(row[f"{name}_label"]), violates=row[f"{name}_violates"] == "true")
 
 
 def whole_rows(path: Path, shape: Shape, manifest: Manifest) -> tuple[int, int]:

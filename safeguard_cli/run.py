@@ -33,7 +33,7 @@ from safeguard_cli.policy import Policy
 from safeguard_cli.progress import Progress, make_progress
 from safeguard_cli.records import Record, Source, count_rows
 from safeguard_cli.remarks import cut_advice, cut_text, untrained_text, untrained_warning
-from safeguard_cli.resume import START_OVER, InputHash, Shape, check_input, find_manifest, read_output
+from safeguard_cli.resume import START_OVER, InputHash, Shape, check_beside, check_input, find_manifest, read_output
 from safeguard_cli.setup import Prepared, Settings, decides, engine_spec, load_policies, machine, open_input, prepare
 from safeguard_cli.target import Output, describe_output, open_target
 from safeguard_cli.terminal import note, one_file, warn
@@ -94,7 +94,7 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
             shape = Shape(
                 output["format"],
                 output_delimiter(target, source),
-                output["names"],
+                {policy.name: policy.labels for policy in policies},
                 output["columns"],
                 every_row=not output["only_violating"],
             )
@@ -190,7 +190,7 @@ def _check_input(
     shape, progress = journal.shape, run.progress
     fields = (output["names"], output["columns"], output["keep"], shape.delimiter, output["csv_safe"])
     layout = make_layout(source, output["format"], *fields)
-    mark = orjson.dumps(shape.names[0]) + b":" if shape.format == "jsonl" else b""
+    mark = orjson.dumps(output["names"][0]) + b":" if shape.format == "jsonl" else b""
     written = (row for row in read_output(journal.output, shape) if row.verdicts)
     run.digest = check_input(
         records,
@@ -215,7 +215,9 @@ def _stopped(run: InFlight, sink: Sink, stop: BaseException, target: Path | Bina
     except SafeguardError:
         if not isinstance(stop, SafeguardError):
             raise
-    if lasting:
+    if run.settings.scratch:
+        note(f"{run.written:,} rows were labelled, and none is kept: run the command again")
+    elif lasting:
         note(f"{run.written:,} rows are in {target}; to go on: {_same_command()}")
     else:
         note(f"{run.written:,} rows are in {target}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from safeguard_cli.engine.address import Address, key
-from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.errors import SafeguardError, UsageError, missing_extra
 from safeguard_cli.terminal import cut, note, warn
 from safeguard_cli.tokenizer import Tokenizer
 
@@ -46,7 +46,7 @@ def connect(addresses: Sequence[Address], model: str | None, tokenizer: Tokenize
     try:
         import httpx  # noqa: F401
     except ImportError:
-        raise SafeguardError("--server needs an extra: pip install 'safeguard-cli[server]'") from None
+        raise missing_extra("--server needs httpx", "server") from None
     with _asking(addresses) as lines:
         kind = _ChatProbe if api == "chat" else _Probe
         usable = [probe for line in lines if (probe := kind(line, tokenizer)).usable(model)]

@@ -67,6 +67,7 @@ class Settings:
     together: bool = False
     temperature: float = 0.0
     seed: int = 0
+    scratch: bool = False  # the output is in a folder that is gone when the command ends
     each_row: bool = False  # a content that came before is labelled again, not given the same verdict
     says_text: bool | None = None  # whether the text's choice is said; None: unless quiet
     limit: int | None = None

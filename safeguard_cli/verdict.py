@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 ErrorCode = Literal[
     "bad_json",  # the line is not JSON, or holds NaN, Infinity or a lone surrogate
@@ -18,6 +18,14 @@ ErrorCode = Literal[
     "engine",  # the engine failed on this row
     "server",  # with --server: no usable answer for this row, however often it was asked for
 ]
+ERROR_CODES: tuple[str, ...] = get_args(ErrorCode)
+EFFORTS = ("none", "low", "medium", "high")  # with which a label comes about: `auto` comes down to none or low
+
+# The parts of a verdict in the order of an output's CSV columns, each after the policy's name.
+COLUMNS = (
+    *("label", "violates", "p_violates", "score", "scores", "effort", "windows", "truncated"),
+    *("rationale", "reasoning", "error"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -615,5 +615,5 @@ def test_parquet_goes_to_jsonl_and_csv_too(bench, table, no_fsync) -> None:
 
 def test_without_pyarrow_the_extra_is_named(bench, table, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(SafeguardError, match=r"safeguard-cli\[parquet\]"):
+    with pytest.raises(SafeguardError, match=r"pip install '\.\[parquet\]'"):
         bench()

@@ -1,0 +1,104 @@
+"""Reads values that another program has saved again: booleans and numbers by closed lists, or not at all.
+
+pandas writes True, NaN and 1.0; a spreadsheet writes TRUE in its user's language, decimal commas and 1E-05; databases
+write t, f and \\N. What stands on no list here is no value: nothing is guessed from "truthy" text.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection
+from typing import Any
+
+import orjson
+
+# How true and false are spelled by JSON, Python, SQL, and spreadsheets in English, German, French, Spanish, Portuguese,
+# Italian, Dutch, Danish, Norwegian, Swedish, Finnish, Polish, Czech, Hungarian, Romanian, Turkish, Russian, Ukrainian.
+_TRUE = (
+    "true t 1 1.0 1,0 wahr vrai verdadero verdadeiro vero waar sand sann sant tosi prawda pravda igaz adevărat doğru"
+    " истина істина"
+)
+_FALSE = (
+    "false f 0 0.0 0,0 falsch faux falso onwaar falsk usann falskt epätosi fałsz nepravda hamis fals yanlış yanliş"
+    " ложь хибність"
+)
+_BOOLEANS = dict.fromkeys(_TRUE.split(), True) | dict.fromkeys(_FALSE.split(), False)
+
+# A missing value, by the letter: `none` is an effort and may be a label.
+_MISSING = frozenset(
+    ("", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "#N/A N/A", "#NV", "NULL", "null", "None", "<NA>", "NaT", "\\N")
+)
+_NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def is_missing(value: Any) -> bool:
+    """Return whether a value stands for none: null, NaN, an empty cell, or a program's word for it."""
+    if isinstance(value, str):
+        return value.strip() in _MISSING
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def boolean(value: Any) -> bool | None:
+    """Return the truth that a value spells, None when it spells none."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, (int, float)):
+        return bool(value) if value in (0, 1) else None
+    return _BOOLEANS.get(value.strip().casefold()) if isinstance(value, str) else None
+
+
+def number(value: Any) -> float | None:
+    """Return the finite number that a value spells, with a decimal point or comma; None when it spells none."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        text = value.strip()
+        value = float(text.replace(",", ".")) if _NUMBER.fullmatch(text) else None
+    if not isinstance(value, (int, float)):
+        return None
+    try:
+        found = float(value)
+    except OverflowError:
+        return None
+    return found if math.isfinite(found) else None
+
+
+def one_of(value: Any, choices: Collection[str]) -> str | None:
+    """Return the one of `choices` that a value spells: by the letter, else as the same number or the same truth.
+
+    pandas makes 1.0 of the label 1 where a row has none, a spreadsheet TRUE of the label true. None when no choice, or
+    more than one, is meant.
+    """
+    text = plain(value).strip()
+    if text in choices:
+        return text
+    for read in (number, _word):
+        meant = read(value)
+        same = [] if meant is None else [choice for choice in choices if read(choice) == meant]
+        if same:
+            return same[0] if len(same) == 1 else None
+    return None
+
+
+def _word(value: Any) -> bool | None:
+    """The truth that a word spells: 1 is the label 1, and not the label true."""
+    return boolean(value) if number(value) is None else None
+
+
+def plain(value: Any) -> str:
+    """Return a value as a CSV cell has it: text as it is, nothing for null, all else as JSON."""
+    if isinstance(value, str):
+        return value
+    return "" if value is None else orjson.dumps(value, default=str).decode()
+
+
+def normal(value: Any) -> str:
+    """Return a value so that two spellings of it are equal: a truth, a number or none of them, else the text."""
+    if is_missing(value):
+        return ""
+    found = number(value)
+    if found is not None:
+        return repr(found)
+    truth = boolean(value)
+    return plain(value).strip() if truth is None else str(truth)
