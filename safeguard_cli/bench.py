@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 import psutil
 from rich.console import RenderableType
-from rich.table import Table
 
 from safeguard_cli import errors
 from safeguard_cli.content import make_selector, say_text
 from safeguard_cli.engine.plan import BATCH
 from safeguard_cli.engine.probe import Probe
 from safeguard_cli.errors import Interrupted, SafeguardError, UsageError
-from safeguard_cli.evaluate import line_of
 from safeguard_cli.manifest import versions
 from safeguard_cli.policy import Policy
 from safeguard_cli.progress import span
@@ -27,6 +25,7 @@ from safeguard_cli.records import count_rows, open_source
 from safeguard_cli.setup import Prepared, Settings, engine_spec, load_policies, prepare
 from safeguard_cli.speed import Figure, Setting, best, measure, sweep, tokens_per_row
 from safeguard_cli.streams import print_json
+from safeguard_cli.tables import Figures, facts
 from safeguard_cli.terminal import console, note, show, warn
 
 SLOTS = (1, 2, 4, 8, 16, 32)
@@ -286,33 +285,32 @@ def _lines(found: Found, result: dict[str, Any]) -> Iterator[RenderableType]:
     content = result["content"]
     source = content["input"] or "made-up contents"
     policies = ", ".join(f"{' and '.join(one['names'])} of {one['tokens']:,} tokens" for one in result["policies"])
-    yield line_of(f"{result['model']['path']}, {result['model']['bytes'] / 1e6:,.0f} MB; effort {result['effort']}")
-    yield line_of(f"policy {policies}; {source} of {content['median_tokens']:,} tokens (median)")
-    yield line_of(
+    yield facts(f"{result['model']['path']}, {result['model']['bytes'] / 1e6:,.0f} MB; effort {result['effort']}")
+    yield facts(f"policy {policies}; {source} of {content['median_tokens']:,} tokens (median)")
+    yield facts(
         f"prompt {result['prompt_tokens_per_second']:,.1f} tokens/s,"
         f" generation {result['generation_tokens_per_second']:,.1f} tokens/s in one row"
     )
     if found.figures:
         yield _table(result["settings"])
     for left in result["left_out"]:
-        yield line_of(f"not measured: {left['slots']} slots, {left['threads']} threads: {left['reason']}", "yellow")
+        yield facts(f"not measured: {left['slots']} slots, {left['threads']} threads: {left['reason']}", style="yellow")
     if found.interrupted:
-        yield line_of("interrupted: not all is measured", "yellow")
+        yield facts("interrupted: not all is measured", style="yellow")
     if chosen := result.get("best"):
-        yield line_of(f"best: {chosen['options']}", "bold")
+        yield facts(f"best: {chosen['options']}", style="bold")
         estimate = result["estimate"]
         rows, tokens = estimate["rows"], estimate["tokens_per_row"]
         at_bound = rows * tokens / result["prompt_tokens_per_second"]
-        yield line_of(f"{rows:,} such rows take about {span(estimate['seconds'])}, start included")
-        yield line_of(
+        yield facts(f"{rows:,} such rows take about {span(estimate['seconds'])}, start included")
+        yield facts(
             f"({tokens:,.0f} tokens each, answer included; at the prompt's rate they would take {span(at_bound)})"
         )
 
 
-def _table(settings: Sequence[dict[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for title in ("slots", "threads", "batch", "rows/s", "tokens/s", "of the bound", "memory", "load", "first row"):
-        table.add_column(title, justify="right", no_wrap=True)
+def _table(settings: Sequence[dict[str, Any]]) -> Figures:
+    titles = ("slots", "threads", "batch", "rows/s", "tokens/s", "of the bound", "memory", "load", "first row")
+    table = Figures(*titles, left=0)
     for one in settings:
         table.add_row(
             *(f"{one[name]}" for name in ("slots", "threads", "batch")),

@@ -236,7 +236,7 @@ def label(
             "--output",
             "-o",
             metavar="OUT",
-            help="The output; default: standard output, or INPUT-stem.labels.jsonl at a terminal.",
+            help="The output; default: standard output, at a terminal INPUT-stem.labels.jsonl (.csv, .tsv, .parquet).",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
@@ -418,6 +418,7 @@ def merge(
     epilog=(EXAMPLES + "safeguard show labels.csv\n\nsafeguard show out.jsonl --json | jq .result.labels"),
 )
 def show(
+    context: typer.Context,
     output: Annotated[str, typer.Argument(metavar="OUT", help="An output of label's, finished or not.")],
     json: Annotated[bool, typer.Option("--json", help="Print the manifest itself.")] = False,
     debug: options.Debug = False,
@@ -425,9 +426,11 @@ def show(
     """Show how an output came about: counts, labels, settings, versions and hashes."""
 
     def run() -> int:
+        from safeguard_cli import conflicts
         from safeguard_cli.show import show
         from safeguard_cli.writable import check_streams, used
 
+        conflicts.check(context, ())
         check_streams(used("the output", output))
         return show(Path(output), as_json=json)
 

@@ -22,6 +22,7 @@ app = typer.Typer()
     ),
 )
 def bench(
+    context: typer.Context,
     policy: options.Policies,
     input: Annotated[
         str | None,
@@ -82,10 +83,12 @@ def bench(
     """
 
     def command() -> int:
+        from safeguard_cli import conflicts
         from safeguard_cli.bench import Wanted, numbers
         from safeguard_cli.bench import bench as run
         from safeguard_cli.setup import Settings
 
+        conflicts.check(context, conflicts.BENCH)
         wanted = Wanted(
             slots=numbers("--slots", slots, 1, 64),
             threads=numbers("--threads", threads, 1, 1024),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -91,6 +92,7 @@ Wrong = Annotated[
     ),
 )
 def evaluate(
+    context: typer.Context,
     golden: Annotated[
         str, typer.Argument(metavar="GOLDEN", help="Rows with their right labels, or an output that has them.")
     ],
@@ -141,9 +143,11 @@ def evaluate(
     """
 
     def command() -> int:
+        from safeguard_cli import conflicts
         from safeguard_cli.evaluate import Wanted
         from safeguard_cli.evaluate import evaluate as run_eval
 
+        conflicts.check(context, conflicts.MEASURE)
         wanted = Wanted(
             gold_fields=tuple(gold_field or ()),
             mapping=tuple(map or ()),
@@ -153,6 +157,7 @@ def evaluate(
             sure=sure,
             wrong=wrong,
             json=json,
+            refuse=partial(conflicts.refuse, context),
         )
         settings = _settings(
             golden,
@@ -191,6 +196,7 @@ def evaluate(
     ),
 )
 def compare(
+    context: typer.Context,
     a: Annotated[str, typer.Argument(metavar="A", help="An output; or a golden set, with one option given twice.")],
     b: Annotated[str | None, typer.Argument(metavar="B", help="Another output of the same rows.")] = None,
     policy: OptionalPolicies = None,
@@ -228,13 +234,17 @@ def compare(
     """What flipped between two labelings of the same rows, and whether one is better than chance would have it."""
 
     def command() -> int:
+        from safeguard_cli import conflicts
         from safeguard_cli.compare import compare as run_compare
         from safeguard_cli.evaluate import Wanted
         from safeguard_cli.writable import check_streams, used
 
-        wanted = Wanted(tuple(gold_field or ()), tuple(map or ()), skip_rows, wrong=wrong, json=json)
+        conflicts.check(context, conflicts.MEASURE)
+        refuse = partial(conflicts.refuse, context)
+        wanted = Wanted(tuple(gold_field or ()), tuple(map or ()), skip_rows, wrong=wrong, json=json, refuse=refuse)
         settings = _settings(
             a,
+            tuple(policy or ()) if b is not None else (),
             text_fields=tuple(text_field or ()),
             template=template,
             format=format and format.value,
@@ -264,6 +274,7 @@ def compare(
     ),
 )
 def report(
+    context: typer.Context,
     out: Annotated[str, typer.Argument(metavar="OUT", help="An output of safeguard label, or of stress.")],
     output: Annotated[
         str | None, typer.Option("--output", "-o", metavar="FILE", help="The page; default: OUT with .html.")
@@ -297,10 +308,13 @@ def report(
     """
 
     def command() -> int:
+        from safeguard_cli import conflicts
         from safeguard_cli.evaluate import Wanted
         from safeguard_cli.report import report as run_report
 
-        wanted = Wanted(tuple(gold_field or ()), tuple(map or ()), by=tuple(by or ()))
+        conflicts.check(context, conflicts.COMMON)
+        refuse = partial(conflicts.refuse, context)
+        wanted = Wanted(tuple(gold_field or ()), tuple(map or ()), by=tuple(by or ()), refuse=refuse)
         settings = _settings(
             out,
             policies=tuple(policy or ()),

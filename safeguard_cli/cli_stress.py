@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -47,6 +48,7 @@ PLAN = "What is tried"
     ),
 )
 def stress(
+    context: typer.Context,
     golden: Annotated[
         str, typer.Argument(metavar="GOLDEN", help="Rows with their right labels, or a stress test labelled before.")
     ],
@@ -139,12 +141,15 @@ def stress(
     """
 
     def command() -> int:
+        from safeguard_cli import conflicts
         from safeguard_cli.evaluate import Wanted
         from safeguard_cli.setup import Settings
         from safeguard_cli.stress import Plan
         from safeguard_cli.stress import stress as run_stress
 
-        wanted = Wanted(tuple(gold_field or ()), tuple(map or ()), skip_rows, wrong=worst, json=json)
+        conflicts.check(context, conflicts.STRESS)
+        refuse = partial(conflicts.refuse, context)
+        wanted = Wanted(tuple(gold_field or ()), tuple(map or ()), skip_rows, wrong=worst, json=json, refuse=refuse)
         plan = Plan(tuple(family or ()), seed, tuple(translation or ()), pair, language_field)
         settings = Settings(
             golden,

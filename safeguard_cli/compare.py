@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from safeguard_cli import errors, metrics
 from safeguard_cli.errors import UsageError
-from safeguard_cli.evaluate import Measured, Wanted, line_of, measure
-from safeguard_cli.golden import DEFAULT_FIELD
+from safeguard_cli.evaluate import OF_A_RUN, Measured, Wanted, gold_of, measure, number
+from safeguard_cli.evaluate_shown import not_used
+from safeguard_cli.golden import gold_fields
 from safeguard_cli.labelled import Answers, Labels, read_labels
-from safeguard_cli.setup import Settings
+from safeguard_cli.records import no_field
+from safeguard_cli.setup import Settings, load_policies
+from safeguard_cli.spelled import normal, plain
 from safeguard_cli.streams import print_json
+from safeguard_cli.tables import Figures, facts, figure, interval, line_of
 from safeguard_cli.terminal import cut, show
 from safeguard_cli.verdict import Verdict
 
@@ -35,12 +38,20 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two labelings of the same rows. `texts` are for reading; `gold` holds None where no right label is known."""
+    """Two labelings of the same rows. `places` are each row's number and line in A; `texts` are for reading.
+
+    `gold` holds None where no right label is known; `not_used` says of how many rows, and why; `alone` are the rows
+    that only one of the two has; `doubts` are what a reader must know of the files.
+    """
 
     a: Side
     b: Side
+    places: tuple[tuple[int, int], ...]
     texts: tuple[str, ...]
     gold: tuple[str | None, ...]
+    not_used: Mapping[str, int]
+    alone: tuple[int, int] = (0, 0)
+    doubts: tuple[str, ...] = ()
 
 
 def compare(
@@ -53,8 +64,10 @@ def compare(
     with metrics.sklearn():
         pass
     if other is not None:
+        wanted.refuse((*OF_A_RUN, "skip_rows"), "on two outputs, which are labelled already")
         pairs = _outputs(Path(settings.input), Path(other), settings, wanted)
     else:
+        wanted.refuse(("id_field",), "on one golden set: it pairs the rows of two outputs")
         pairs = [_variants(settings, wanted, variants)]
     results = [_result(pair) for pair in pairs]
     if wanted.json:
@@ -68,59 +81,105 @@ def compare(
 
 def _outputs(path_a: Path, path_b: Path, settings: Settings, wanted: Wanted) -> list[Pair]:
     """The policies that both outputs have; where each has one, these two, whatever their names."""
-    a, b = (read_labels(path, encoding=settings.encoding) for path in (path_a, path_b))
-    by_name = {answers.name: answers for answers in b.answers}
-    both = [(answers, by_name[answers.name]) for answers in a.answers if answers.name in by_name]
-    if not both and len(a.answers) == len(b.answers) == 1:
-        both = [(a.answers[0], b.answers[0])]
-    if not both:
-        names = " and ".join(", ".join(x.name for x in labels.answers) for labels in (a, b))
-        raise UsageError(f"{path_a} and {path_b} have no policy in common: {names}")
-    places = _places(a, b, settings.id_field)
-    field = wanted.gold_fields[0] if wanted.gold_fields else DEFAULT_FIELD
+    for path in (path_a, path_b):
+        if not path.is_file():
+            raise UsageError(f"{path}: there is no such file")
+    policies = load_policies(settings) if settings.policies else ()
+    known = tuple(Answers(policy.name, policy.labels, policy.violates) for policy in policies)
+    how: dict[str, Any] = {"format": settings.format, "encoding": settings.encoding, "known": known}
+    a, b = (read_labels(path, **how) for path in (path_a, path_b))
+    both = _common(a, b, [policy.name for policy in policies])
+    places, alone = _places(a, b, settings.id_field)
+    if settings.limit is not None:
+        places = places[: settings.limit]
+    names = [one.name for one, _ in both]
+    fields = gold_fields(wanted.gold_fields, names)
+    golden = gold_of(a, names, replace(settings, input=str(path_a), limit=None), wanted)
+    right = {row.line: row.gold for row in golden.rows} if golden else {}
+    texts = a.texts(settings.text_fields, settings.template, fields.values()) or ("",) * len(a.rows)
+    doubts = [f"{labels.path}: {doubt}" for labels in (a, b) for doubt in labels.doubts]
     pairs = []
     for one, two in both:
         rows = [(a.rows[i], b.rows[j]) for i, j in places]
-        gold = [str(row.fields.get(field)) for row, _ in rows]
-        texts = [str(row.fields.get((settings.text_fields or ("text",))[0], "")) for row, _ in rows]
         # One policy shown under both files' names; several, under their own.
         suffix_a, suffix_b = ("", "") if len(both) == 1 else (f" {one.name}", f" {two.name}")
         pairs.append(
             Pair(
                 Side(f"{path_a}{suffix_a}", one, tuple(row.verdicts[one.name] for row, _ in rows)),
                 Side(f"{path_b}{suffix_b}", two, tuple(row.verdicts[two.name] for _, row in rows)),
-                tuple(texts),
-                tuple(label if label in one.labels else None for label in gold),
+                tuple((row.number, row.line) for row, _ in rows),
+                tuple(texts[i] for i, _ in places),
+                tuple(right[row.line][one.name] if row.line in right else None for row, _ in rows),
+                dict(golden.unused) if golden else {},
+                alone,
+                tuple(doubts),
             )
         )
     return pairs
 
 
-def _places(a: Labels, b: Labels, id_field: str | None) -> list[tuple[int, int]]:
-    """Which row of A goes with which of B: by their ids, else in order, where what both carry must be equal."""
+def _common(a: Labels, b: Labels, asked: Sequence[str]) -> list[tuple[Answers, Answers]]:
+    by_name = {answers.name: answers for answers in b.answers}
+    both = [(answers, by_name[answers.name]) for answers in a.answers if answers.name in by_name]
+    if asked:
+        have = {one.name for one, _ in both}
+        if missing := [name for name in asked if name not in have]:
+            listed = ", ".join(sorted(have)) or "none"
+            raise UsageError(
+                f"--policy {missing[0]}: not in both {a.path} and {b.path}, which have in common: {listed}"
+            )
+        return [pair for pair in both if pair[0].name in asked]
+    if not both and len(a.answers) == len(b.answers) == 1:
+        both = [(a.answers[0], b.answers[0])]
+    if not both:
+        names = " and ".join(", ".join(x.name for x in labels.answers) for labels in (a, b))
+        raise UsageError(f"{a.path} and {b.path} have no policy in common: {names}")
+    return both
+
+
+def _places(a: Labels, b: Labels, id_field: str | None) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+    """Which row of A goes with which of B: by their ids, else in order, where what both carry must be equal.
+
+    And how many rows of A, and of B, have no other.
+    """
     if id_field is not None:
-        at: dict[str, int] = {}
-        for labels in (a, b):
-            if any(id_field not in row.fields for row in labels.rows):
-                raise UsageError(f"{labels.path}: not every row has the field {id_field!r} of --id-field")
-        for j, row in enumerate(b.rows):
-            if at.setdefault(str(row.fields[id_field]), j) != j:
-                raise UsageError(f"{b.path}: two rows have the {id_field} {str(row.fields[id_field])!r}")
-        found = [(i, at[str(row.fields[id_field])]) for i, row in enumerate(a.rows) if str(row.fields[id_field]) in at]
-        if not found:
-            raise UsageError(f"{a.path} and {b.path} have no {id_field} in common")
-        return found
+        return _by_id(a, b, id_field)
     if len(a.rows) != len(b.rows):
         raise UsageError(
             f"{a.path} has {len(a.rows):,} rows and {b.path} has {len(b.rows):,}; --id-field pairs rows by their ids"
         )
     for one, two in zip(a.rows, b.rows, strict=True):
         common = one.fields.keys() & two.fields.keys()
-        if any(str(one.fields[key]) != str(two.fields[key]) for key in common):
+        if any(normal(one.fields[key]) != normal(two.fields[key]) for key in common):
             raise UsageError(
-                f"row {one.number} of {a.path} is not that of {b.path}; --id-field pairs rows by their ids"
+                f"row {one.number} of {a.path} (line {one.line}) is not that of {b.path};"
+                " --id-field pairs rows by their ids"
             )
-    return [(i, i) for i in range(len(a.rows))]
+    return [(i, i) for i in range(len(a.rows))], (0, 0)
+
+
+def _by_id(a: Labels, b: Labels, id_field: str) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+    for labels in (a, b):
+        if lacking := [row for row in labels.rows if id_field not in row.fields]:
+            if len(lacking) == len(labels.rows):
+                names = dict.fromkeys(name for row in labels.rows for name in row.fields)
+                raise no_field(str(labels.path), "--id-field", id_field, tuple(names))
+            raise UsageError(f"{labels.path}, line {lacking[0].line}: this row has no {id_field!r} for --id-field")
+    for spelling in (plain, normal):  # what another program saved may have 7.0 for 7
+        ids_a, ids_b = (_ids(labels, id_field, spelling) for labels in (a, b))
+        if found := [(i, ids_b[key]) for key, i in ids_a.items() if key in ids_b]:
+            return found, (len(a.rows) - len(found), len(b.rows) - len(found))
+    raise UsageError(f"{a.path} and {b.path} have no {id_field} in common")
+
+
+def _ids(labels: Labels, id_field: str, spelling: Callable[[Any], str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for place, row in enumerate(labels.rows):
+        key = spelling(row.fields[id_field])
+        if found.setdefault(key, place) != place:
+            lines = f"lines {labels.rows[found[key]].line} and {row.line}"
+            raise UsageError(f"{labels.path}: two rows have the {id_field} {key!r}, {lines}")
+    return found
 
 
 def _variants(settings: Settings, wanted: Wanted, variants: Mapping[str, Sequence[str]]) -> Pair:
@@ -143,7 +202,8 @@ def _variants(settings: Settings, wanted: Wanted, variants: Mapping[str, Sequenc
             model=chosen.get("model"),
             effort=chosen.get("effort", settings.effort),
         )
-        sides.append((f"--{option} {chosen[option]}", measure(changed, wanted)))
+        measured = measure(changed, wanted)
+        sides.append((f"--{option} {chosen[option]}, model {measured.model or 'not on record'}", measured))
     (name_a, a), (name_b, b) = sides
     numbers = {row.number: place for place, row in enumerate(b.golden.rows)}
     rows = [(i, numbers[row.number]) for i, row in enumerate(a.golden.rows) if row.number in numbers]
@@ -151,8 +211,11 @@ def _variants(settings: Settings, wanted: Wanted, variants: Mapping[str, Sequenc
     return Pair(
         Side(name_a, one, tuple(a.verdicts[i][one.name] for i, _ in rows)),
         Side(name_b, two, tuple(b.verdicts[j][two.name] for _, j in rows)),
+        tuple((a.golden.rows[i].number, a.golden.rows[i].line) for i, _ in rows),
         tuple(a.golden.rows[i].text for i, _ in rows),
         tuple(a.golden.rows[i].gold[one.name] for i, _ in rows),
+        dict(a.golden.unused),
+        doubts=tuple(dict.fromkeys((*a.doubts, *b.doubts))),
     )
 
 
@@ -168,17 +231,24 @@ def _result(pair: Pair) -> dict[str, Any]:
     ]
     a, b = ([said(side, side.verdicts[i]) for i in kept] for side in (pair.a, pair.b))
     share, kappa = metrics.agreement(a, b) if kept else (math.nan, math.nan)
+    low, high = metrics.share_interval(sum(x == y for x, y in zip(a, b, strict=True)), len(kept))
     known = [(i, x, y) for i, x, y in zip(kept, a, b, strict=True) if pair.gold[i] is not None]
     result: dict[str, Any] = {
         "a": pair.a.name,
         "b": pair.b.name,
+        "doubts": list(pair.doubts),
         "rows": len(kept),
         "rows_in_error": len(pair.texts) - len(kept),
-        "agreement": None if math.isnan(share) else share,
-        "kappa": None if math.isnan(kappa) else kappa,
+        "rows_only_in": {"a": pair.alone[0], "b": pair.alone[1]},
+        "rows_without_gold": dict(pair.not_used),
+        "agreement": number(share),
+        "agreement_low": number(low),
+        "agreement_high": number(high),
+        "kappa": number(kappa),
         "flips": [
             {
-                "row": i + 1,
+                "row": pair.places[i][0],
+                "line": pair.places[i][1],
                 "a": x,
                 "b": y,
                 "p_a": pair.a.verdicts[i].p_violates,
@@ -198,10 +268,15 @@ def _result(pair: Pair) -> dict[str, Any]:
 
         only_a = sum(x == gold(i) != y for i, x, y in known)
         only_b = sum(y == gold(i) != x for i, x, y in known)
+        rates: dict[str, float] = {}
+        for side, said_by in (("a", [x for _, x, _ in known]), ("b", [y for _, _, y in known])):
+            right = sum(x == gold(i) for (i, _, _), x in zip(known, said_by, strict=True))
+            low, high = metrics.share_interval(right, len(known))
+            rates |= {f"accuracy_{side}": right / len(known), f"low_{side}": low, f"high_{side}": high}
         result["gold"] = {
             "rows": len(known),
-            "accuracy_a": sum(x == gold(i) for i, x, _ in known) / len(known),
-            "accuracy_b": sum(y == gold(i) for i, _, y in known) / len(known),
+            **rates,
+            "intervals": metrics.METHODS["shares"],
             "only_a_right": only_a,
             "only_b_right": only_b,
             "mcnemar_p": metrics.mcnemar(only_a, only_b),
@@ -219,39 +294,50 @@ def _result(pair: Pair) -> dict[str, Any]:
 
 def _shown(result: Mapping[str, Any], wanted: Wanted) -> Iterator[RenderableType]:
     yield Text.assemble(("A  ", "bold"), cut(result["a"], 200), "\n", ("B  ", "bold"), cut(result["b"], 200))
-    facts = f"{result['rows']:,} rows labelled by both"
+    for doubt in result["doubts"]:
+        yield facts(doubt, style="yellow")
+    said = f"{result['rows']:,} rows labelled by both"
     if result["rows_in_error"]:
-        facts += f", {result['rows_in_error']:,} in error"
-    yield Text(facts)
+        said += f", {result['rows_in_error']:,} in error"
+    yield facts(said)
+    if any(alone := result["rows_only_in"].values()):
+        yield facts("{:,} rows are in A only, {:,} in B only: not compared".format(*alone), style="yellow")
     if result["agreement"] is not None:
-        kappa = "" if result["kappa"] is None else f", Cohen's kappa {result['kappa']:.3f}"
-        yield Text(f"agreement {result['agreement']:.3f}{kappa}; {len(result['flips']):,} flipped")
+        low, high = result["agreement_low"], result["agreement_high"]
+        yield facts(
+            f"agreement {result['agreement']:.3f} ({low:.3f} to {high:.3f}), Cohen's kappa {figure(result['kappa'])};"
+            f" {len(result['flips']):,} flipped"
+        )
     if gold := result.get("gold"):
-        yield Text(
-            f"accuracy A {gold['accuracy_a']:.3f}, B {gold['accuracy_b']:.3f} on {gold['rows']:,} rows with gold;"
+        sides = {side: {"low": gold[f"low_{side}"], "high": gold[f"high_{side}"]} for side in ("a", "b")}
+        yield facts(
+            f"accuracy A {gold['accuracy_a']:.3f} ({interval(sides['a'])}), B {gold['accuracy_b']:.3f}"
+            f" ({interval(sides['b'])}) on {gold['rows']:,} rows with gold;"
             f" right only by A {gold['only_a_right']:,}, only by B {gold['only_b_right']:,};"
             f" McNemar's exact p {gold['mcnemar_p']:.3g}"
         )
+        if unused := not_used(result["rows_without_gold"]):
+            yield facts(f"gold: {unused}", style="yellow")
         sure = gold["mcnemar_p"] < 0.05
         better = "B is better" if gold["accuracy_b"] > gold["accuracy_a"] else "A is better"
         yield Text(better if sure else "that is no proof that one is better: chance alone does this", "bold")
     elif found := result.get("violating"):
-        yield Text(
+        yield facts(
             f"violating only in A {found['only_a']:,}, only in B {found['only_b']:,};"
             f" McNemar's exact p {found['mcnemar_p']:.3g} (no gold labels: this says which is stricter, not better)"
         )
     moves = Counter((flip["a"], flip["b"]) for flip in result["flips"])
     if moves:
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-        for title in ("A said", "B said", "rows"):
-            table.add_column(title, justify="right" if title == "rows" else "left")
+        table = Figures("A said", "B said", "rows", left=2)
         for (a, b), count in moves.most_common():
             table.add_row(cut(a, 30), cut(b, 30), f"{count:,}")
         yield table
     for flip in result["flips"][: wanted.wrong]:
-        gold_text = "" if flip["gold"] is None else f", gold {flip['gold']}"
+        gold_text = "" if flip["gold"] is None else f", gold {cut(flip['gold'], 24)}"
+        moved = f"{cut(flip['a'], 24)} → {cut(flip['b'], 24)}"
         p = f"{flip['p_a']:.2f} → {flip['p_b']:.2f}"
-        yield line_of(f"row {flip['row']}: {flip['a']} → {flip['b']} (p {p}{gold_text}): {flip['text']}")
+        yield line_of(f"row {flip['row']}, line {flip['line']}, p {p}: {moved}{gold_text}: {flip['text']}")
     if len(result["flips"]) > wanted.wrong > 0:
-        yield Text(f"… {len(result['flips']) - wanted.wrong:,} more: --wrong N or --json shows them", "dim")
+        yield facts(f"{len(result['flips']) - wanted.wrong:,} more: --wrong N or --json shows them", style="dim")
+    yield facts("95 % intervals by Clopper-Pearson", style="dim")
     yield Text("")

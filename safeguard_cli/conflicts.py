@@ -206,3 +206,34 @@ LABEL = (
     ),
 )
 """`label`'s rules; the first that applies is the one that is told."""
+
+MEASURE = (*COMMON, Rule("wrong", is_set("json"), "with --json, which holds all of them"))
+"""The rules of `eval` and `compare`."""
+
+STRESS = (
+    *COMMON,
+    Rule("worst", is_set("json"), "with --json, which holds all of them"),
+    *(
+        Rule(
+            option,
+            lambda v: bool(v.get("family")) and "languages" not in v["family"],
+            "without --family languages",
+        )
+        for option in ("translation", "pair", "language_field")
+    ),
+    Rule(
+        "language_field",
+        lambda v: not v.get("translation") and not v.get("pair"),
+        "without --translation or --pair",
+    ),
+    Rule("overwrite", lambda v: not v.get("output"), "without -o"),
+)
+
+BENCH = (
+    *COMMON,
+    Rule("content", is_set("input"), "with INPUT, whose contents are measured"),
+    *(
+        Rule(option, lambda v: not v.get("input"), "without INPUT")
+        for option in ("format", "encoding", "text_field", "template")
+    ),
+)

@@ -4,45 +4,43 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
-from rich.console import RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from safeguard_cli import errors, metrics
 from safeguard_cli.errors import SafeguardError, UsageError, sentences
+from safeguard_cli.evaluate_shown import shown
 from safeguard_cli.golden import Golden, GoldenRow, as_text, gold_fields, parse_map, read_golden
-from safeguard_cli.labelled import APART, TOGETHER, Answers, Labels, read_labels, verdict_names
+from safeguard_cli.labelled import APART, TOGETHER, Answers, Labels, holds_verdicts, read_labels
 from safeguard_cli.metrics import Outcomes
 from safeguard_cli.policy import Policy
 from safeguard_cli.records import no_field, open_source
 from safeguard_cli.setup import Settings, load_policies
 from safeguard_cli.streams import print_json
-from safeguard_cli.terminal import cut, note, show
+from safeguard_cli.terminal import note, show
 from safeguard_cli.verdict import Verdict
 
-FIGURES = {
-    "accuracy": "accuracy",
-    "precision": "precision of violating",
-    "recall": "recall of violating",
-    "f1": "F1 of violating",
-    "kappa": "Cohen's kappa",
-    "mcc": "MCC",
-    "auroc": "AUROC of p_violates",
-    "average_precision": "average precision",
-    "brier": "Brier score",
-    "calibration_error": "expected calibration error",
-}
+# Options that only a run has: an output that is measured was labelled before.
+OF_A_RUN = (
+    *("model", "effort", "rationale", "together", "max_reasoning", "threads", "slots", "ctx", "deterministic"),
+    *("server", "server_api", "server_model", "tokenizer"),
+)
+
+
+def _anything(names: Iterable[str], why: str) -> None:
+    """What refuses options where no command line was given."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What `safeguard eval` was asked for, beside the Settings of the run."""
+    """What `safeguard eval` was asked for, beside the Settings of the run.
+
+    `refuse` raises UsageError for the first of some options, by parameter, that stands on the command line.
+    """
 
     gold_fields: tuple[str, ...] = ()
     mapping: tuple[str, ...] = ()
@@ -52,6 +50,7 @@ class Wanted:
     sure: bool = False
     wrong: int = 10
     json: bool = False
+    refuse: Callable[[Iterable[str], str], None] = _anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +63,7 @@ class Measured:
     prompting: str
     model: str
     effort: str
+    doubts: tuple[str, ...] = ()
 
 
 def evaluate(settings: Settings, wanted: Wanted) -> int:
@@ -84,10 +84,13 @@ def evaluate(settings: Settings, wanted: Wanted) -> int:
         "prompting": measured.prompting,
         "model": measured.model,
         "effort": measured.effort,
+        "doubts": list(measured.doubts),
         "rows": len(measured.golden.rows),
         "rows_not_used": dict(measured.golden.unused),
+        "intervals": metrics.METHODS,
         "policies": {
-            answers.name: policy_result(measured, answers, wanted, search, quick) for answers in measured.answers
+            answers.name: policy_result(measured, answers, wanted, search, _verdicts(quick) if quick else None)
+            for answers in measured.answers
         },
     }
     if len(measured.answers) > 1:
@@ -96,33 +99,46 @@ def evaluate(settings: Settings, wanted: Wanted) -> int:
     if wanted.json:
         print_json(result)
     else:
-        show(*_shown(result, wanted))
+        show(*shown(result, wanted.wrong))
     return errors.ROWS_IN_ERROR if failed else errors.OK
 
 
 def measure(settings: Settings, wanted: Wanted) -> Measured:
     """The golden set with verdicts: those that stand in it, else those of a run under the policies asked for."""
+    path = golden_path(settings)
+    policies = load_policies(settings) if settings.policies else ()
+    answers = tuple(Answers(policy.name, policy.labels, policy.violates) for policy in policies)
+    if (labels := existing_labels(path, settings, answers)) is not None:
+        if wanted.sure:
+            raise UsageError("--sure labels the golden set twice; give it the golden set itself, not an output")
+        wanted.refuse(OF_A_RUN, f"on {path}, which is labelled already")
+        return from_output(labels, policies, settings, wanted)
+    if not policies:
+        with open_source(path, format=settings.format, encoding=settings.encoding) as source:
+            source.first()  # a file that cannot be read says so itself
+        raise UsageError(f"{path} holds no verdicts: name the policy to label it under, with --policy")
+    golden = usable_rows(settings, wanted, answers)
+    labels = label_golden(settings, golden)
+    prompting = TOGETHER if settings.together and len(policies) > 1 else APART
+    return Measured(golden, answers, _verdicts(labels), prompting, labels.model, settings.effort)
+
+
+def golden_path(settings: Settings) -> Path:
+    """The file that is measured. Raises UsageError where it is none."""
     path = Path(settings.input)
     if settings.input == "-" or not path.is_file():
         raise UsageError(f"{settings.input}: there is no such file; a golden set is read twice, so it cannot be a pipe")
-    policies = load_policies(settings) if settings.policies else ()
-    names = [policy.name for policy in policies]
-    labels = existing_labels(path, settings)
-    if labels and (not names or set(names) <= {answers.name for answers in labels.answers}):
-        return _from_output(labels, policies, settings, wanted)
-    if not policies:
-        raise UsageError(f"{path} holds no verdicts: name the policy to label it under, with --policy")
-    answers = tuple(Answers(policy.name, policy.labels, policy.violates) for policy in policies)
-    golden = usable_rows(settings, wanted, answers)
-    verdicts = label_golden(settings, golden)
-    prompting = TOGETHER if settings.together and len(policies) > 1 else APART
-    return Measured(golden, answers, verdicts, prompting, settings.model or "", settings.effort)
+    return path
 
 
-def label_golden(settings: Settings, golden: Golden) -> tuple[Mapping[str, Verdict], ...]:
+def label_golden(settings: Settings, golden: Golden) -> Labels:
     """Label the texts of a golden set, in a folder that is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="safeguard-") as folder:
-        labels = label_rows(settings, ({"text": row.text} for row in golden.rows), Path(folder) / "labels.jsonl")
+        output = Path(folder) / "labels.jsonl"
+        return label_rows(replace(settings, scratch=True), ({"text": row.text} for row in golden.rows), output)
+
+
+def _verdicts(labels: Labels) -> tuple[Mapping[str, Verdict], ...]:
     return tuple(row.verdicts for row in labels.rows)
 
 
@@ -149,15 +165,13 @@ def label_rows(settings: Settings, rows: Iterable[Mapping[str, Any]], output: Pa
     return read_labels(output)
 
 
-def existing_labels(path: Path, settings: Settings) -> Labels | None:
-    """The file as an output of ours, if its rows hold verdicts."""
-    try:
-        with open_source(path, format=settings.format, encoding=settings.encoding) as source:
-            first = source.first()
-            found = verdict_names([first] if first else [], source.names)
-    except SafeguardError:  # a title row can look like anything; reading it as a golden set says what is wrong
+def existing_labels(path: Path, settings: Settings, known: Sequence[Answers] = ()) -> Labels | None:
+    """The file as an output of ours, if its rows hold verdicts of all policies `known`, or of any."""
+    how: dict[str, Any] = {"format": settings.format, "encoding": settings.encoding}
+    found = holds_verdicts(path, **how)
+    if not found or not {answers.name for answers in known} <= set(found):
         return None
-    return read_labels(path, format=settings.format, encoding=settings.encoding) if found else None
+    return read_labels(path, **how, known=known)
 
 
 def usable_rows(settings: Settings, wanted: Wanted, answers: Sequence[Answers], others: Collection[str] = ()) -> Golden:
@@ -188,45 +202,66 @@ def usable_rows(settings: Settings, wanted: Wanted, answers: Sequence[Answers], 
     return golden
 
 
-def _from_output(labels: Labels, policies: Sequence[Policy], settings: Settings, wanted: Wanted) -> Measured:
-    if wanted.sure:
-        raise UsageError("--sure labels the golden set twice; give it the golden set itself, not an output")
-    given = {policy.name: Answers(policy.name, policy.labels, policy.violates) for policy in policies}
-    answers = tuple(given.get(a.name, a) for a in labels.answers if not given or a.name in given)
-    golden = usable_rows(settings, wanted, answers)
-    decides = labels.manifest.decides if labels.manifest else {}
-    efforts = {v.effort for row in labels.rows for v in row.verdicts.values() if v.effort}
-    model = str((labels.manifest.result or {}).get("model", "")) if labels.manifest else ""
-    return Measured(
-        golden,
-        answers,
-        tuple(labels.rows[row.number - 1].verdicts for row in golden.rows),
-        labels.prompting,
-        Path(model).name,
-        str(decides.get("answer", {}).get("effort") or ", ".join(sorted(efforts))),
-    )
+def gold_of(labels: Labels, names: Sequence[str], settings: Settings, wanted: Wanted) -> Golden | None:
+    """The right labels in an output, under its policies `names`; None where it has none and none were asked for.
+
+    A field `label` that means something else is no gold, which is said. Raises UsageError as `usable_rows` does.
+    """
+    answers = tuple(answers for answers in labels.answers if answers.name in names)
+    fields = gold_fields(wanted.gold_fields, names)
+    asked = bool(wanted.gold_fields or wanted.mapping or wanted.by)
+    known = {name for row in labels.rows for name in row.fields}
+    if not asked and not known.issuperset(fields.values()):
+        return None
+    wanted.refuse(("skip_rows",), f"on {labels.path}: an output has no lines above its header")
+    try:
+        return usable_rows(_with_its_text(labels, settings, wanted), wanted, answers)
+    except UsageError as problem:
+        if asked:
+            raise
+        note(f"no figures: {problem}")
+        return None
+
+
+def from_output(labels: Labels, policies: Sequence[Policy], settings: Settings, wanted: Wanted) -> Measured:
+    """An output with the right labels beside it, under the policies asked for or all that it has."""
+    given = [policy.name for policy in policies]
+    answers = tuple(a for a in labels.answers if not given or a.name in given)
+    wanted.refuse(("skip_rows",), f"on {labels.path}: an output has no lines above its header")
+    return beside_gold(labels, usable_rows(_with_its_text(labels, settings, wanted), wanted, answers), answers)
+
+
+def beside_gold(labels: Labels, golden: Golden, answers: tuple[Answers, ...]) -> Measured:
+    """An output's verdicts beside its right labels."""
+    at = {row.line: row for row in labels.rows}
+    if torn := [row for row in golden.rows if row.line not in at]:  # a row that is being written
+        golden.unused["not labelled yet"] += len(torn)
+        golden.rows = [row for row in golden.rows if row.line in at]
+    verdicts = tuple(at[row.line].verdicts for row in golden.rows)
+    return Measured(golden, answers, verdicts, labels.prompting, labels.model, labels.effort, labels.doubts)
+
+
+def _with_its_text(labels: Labels, settings: Settings, wanted: Wanted) -> Settings:
+    """The settings with the text that the run labelled, where no other was asked for."""
+    if settings.text_fields or settings.template is not None:
+        return settings
+    chosen = labels.chosen_text(gold_fields(wanted.gold_fields, [a.name for a in labels.answers]).values())
+    return settings if chosen is None else replace(settings, text_fields=chosen[0], template=chosen[1])
 
 
 def outcomes(measured: Measured, answers: Answers, threshold: float | None = None) -> tuple[Outcomes, list[int]]:
     """The rows that were labelled under a policy, as arrays, and their places among the golden rows."""
     kept = [i for i, verdicts in enumerate(measured.verdicts) if verdicts[answers.name].error is None]
     verdicts = [measured.verdicts[i][answers.name] for i in kept]
-    p = [verdict.p_violates or 0.0 for verdict in verdicts]
     if not kept:
         raise SafeguardError(f"every row is in error under {answers.name}: there is nothing to measure")
-    if unknown := [v.label for v in verdicts if v.label not in answers.labels]:
-        raise UsageError(
-            f"the output says {unknown[0]!r}, which is no label of {answers.name}: is it another policy's?"
-        )
+    p = [verdict.p_violates or 0.0 for verdict in verdicts]
     return Outcomes.of(
         answers.labels,
         answers.violates,
         [measured.golden.rows[i].gold[answers.name] for i in kept],
         [str(verdict.label) for verdict in verdicts],
-        [
-            bool(v.violates) if threshold is None else v.p_violates is not None and v.p_violates >= threshold
-            for v in verdicts
-        ],
+        [bool(v.violates) if threshold is None else x >= threshold for v, x in zip(verdicts, p, strict=True)],
         p,
     ), kept
 
@@ -247,7 +282,7 @@ def policy_result(
         "rows": len(found),
         "rows_in_error": len(measured.verdicts) - len(found),
         "figures": {
-            name: {"value": _number(value), "low": _number(bounds[name][0]), "high": _number(bounds[name][1])}
+            name: {"value": number(value), "low": number(bounds[name][0]), "high": number(bounds[name][1])}
             for name, value in metrics.figures(found).items()
         },
         "confusion": metrics.confusion(found),
@@ -296,8 +331,8 @@ def multi_policy_result(measured: Measured) -> dict[str, Any]:
     right, total = metrics.multi_policy_accuracy(
         [verdicts[a.name].label == row.gold[a.name] for a in measured.answers] for row, verdicts in whole
     )
-    low, high = metrics.share_interval(right, total) if total else (math.nan, math.nan)
-    return {"value": right / total if total else None, "low": _number(low), "high": _number(high), "rows": total}
+    low, high = metrics.share_interval(right, total)
+    return {"value": right / total if total else None, "low": number(low), "high": number(high), "rows": total}
 
 
 def _slices(rows: Sequence[GoldenRow], kept: Sequence[int], found: Outcomes, column: str) -> Iterator[dict[str, Any]]:
@@ -315,7 +350,7 @@ def _slices(rows: Sequence[GoldenRow], kept: Sequence[int], found: Outcomes, col
             "accuracy": right / len(part),
             "low": low,
             "high": high,
-            "f1": _number(figures["f1"]) if 0 < part.truth.sum() < len(part) else None,
+            "f1": number(figures["f1"]) if 0 < part.truth.sum() < len(part) else None,
         }
 
 
@@ -345,105 +380,6 @@ def _parse_threshold(value: str | None) -> float | tuple[str, float] | None:
     return (wanted, level) if wanted else level
 
 
-def _number(value: float) -> float | None:
+def number(value: float) -> float | None:
+    """Return a figure for JSON, null where it is not defined."""
     return None if math.isnan(value) else value
-
-
-def _shown(result: Mapping[str, Any], wanted: Wanted) -> Iterator[RenderableType]:
-    """The result as a person reads it at a terminal."""
-    head = [f"{result['rows']:,} golden rows"]
-    head += [part for part in (result["model"] and f"model {Path(result['model']).name}", result["prompting"]) if part]
-    if result["effort"]:
-        head.append(f"effort {result['effort']}")
-    yield line_of(" · ".join(head))
-    if unused := {reason: n for reason, n in result["rows_not_used"].items() if n}:
-        reasons = "; ".join(f"{n:,} {reason}" for reason, n in unused.items())
-        yield line_of(f"{sum(unused.values()):,} rows not used: {reasons}", "yellow")
-    for name, policy in result["policies"].items():
-        yield from _shown_policy(name, policy, wanted)
-    if found := result.get("multi_policy_accuracy"):
-        value = f"{_figure(found['value'])}  ({_range(found)}, {found['rows']:,} rows)"
-        yield Text.assemble("\n", ("multi-policy accuracy", "bold"), f"  {value}: every policy's label is right\n")
-
-
-def _shown_policy(name: str, policy: Mapping[str, Any], wanted: Wanted) -> Iterator[RenderableType]:
-    yield Text.assemble("\n", (cut(name, 60), "bold"), f"  {policy['rows']:,} rows labelled")
-    if policy["rows_in_error"]:
-        yield line_of(f"{policy['rows_in_error']:,} rows in error, not counted", "red")
-    table = make_table("", "", "95 % interval")
-    for key, title in FIGURES.items():
-        figure = policy["figures"][key]
-        table.add_row(title, _figure(figure["value"]), _range(figure))
-    yield table
-    titles = [Text(cut(label, 24), "red" if label in policy["violates"] else "") for label in policy["labels"]]
-    table = make_table("label", "precision", "recall", "F1", "95 % interval")
-    for label, styled in zip(policy["labels"], titles, strict=True):
-        each = [policy["figures"][f"{key}:{label}"] for key in ("precision", "recall", "f1")]
-        table.add_row(styled, *(_figure(figure["value"]) for figure in each), _range(each[2]))
-    yield table
-    table = make_table("gold ↓  said →", *(title.plain for title in titles))
-    for i, counts in enumerate(policy["confusion"]):
-        table.add_row(titles[i], *(Text(f"{n:,}", "bold" if i == j else "") for j, n in enumerate(counts)))
-    yield table
-    for column, slices in policy["slices"].items():
-        table = make_table(f"by {column}", "rows", "accuracy", "95 % interval", "F1")
-        for part in slices:
-            table.add_row(
-                cut(part["value"] or "(empty)", 30),
-                f"{part['rows']:,}",
-                _figure(part["accuracy"]),
-                _range(part),
-                _figure(part["f1"]),
-            )
-        yield table
-    yield from _shown_choices(policy)
-    wrong = policy["wrong"]
-    if wrong and wanted.wrong:
-        yield line_of(f"wrong, {min(len(wrong), wanted.wrong)} of {len(wrong):,}:")
-        for row in wrong[: wanted.wrong]:
-            p = f"p {row['p_violates']:.2f}"
-            yield line_of(
-                f"  line {row['line']}: gold {row['gold']}, said {row['label']}, {p}: {cut(row['text'], 100)}"
-            )
-            if row.get("rationale"):
-                yield line_of(f"    {cut(row['rationale'], 140)}", "dim")
-
-
-def _shown_choices(policy: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """What was found for --threshold and --sure."""
-    threshold = policy.get("threshold") or {}
-    if "wanted" in threshold:
-        wanted = "{} at least {}".format(*threshold["wanted"])
-        if "threshold" in threshold:
-            gives = f"precision {_figure(threshold['precision'])}, recall {_figure(threshold['recall'])}"
-            yield line_of(f"for {wanted}: --threshold {threshold['threshold']:g} gives {gives} on these rows")
-        else:
-            yield line_of(f"no threshold gives {wanted} on these rows", "yellow")
-    elif threshold:
-        yield line_of(f"violating means p_violates ≥ {threshold['threshold']:g} here")
-    if lines := policy.get("sure"):
-        table = make_table("--sure", "decided at once", "accuracy", "as with full reasoning")
-        for line in lines:
-            table.add_row(f"{line['sure']:g}", *(_figure(line[key]) for key in ("at_once", "accuracy", "agreement")))
-        yield table
-
-
-def make_table(*titles: str) -> Table:
-    """A table without lines, its first column on the left, the others to the right."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for i, title in enumerate(titles):
-        table.add_column(cut(title, 30) if title else "", justify="right" if i else "left", no_wrap=True)
-    return table
-
-
-def line_of(text: str, style: str = "") -> Text:
-    """One line, made harmless, and cut where the terminal ends."""
-    return Text(cut(text, 1000), style, no_wrap=True, overflow="ellipsis")
-
-
-def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _range(figure: Mapping[str, Any]) -> str:
-    return "–" if figure["low"] is None else f"{figure['low']:.3f} to {figure['high']:.3f}"

@@ -21,6 +21,7 @@ from safeguard_cli.records import (
     open_source,
 )
 from safeguard_cli.sniff import DELIMITERS, sep_delimiter
+from safeguard_cli.spelled import one_of
 from safeguard_cli.verdict import RowError
 
 DEFAULT_FIELD = "label"
@@ -149,7 +150,8 @@ def _gold(
         if not value:
             return {}, "no gold label"
         values[value] += 1
-        label = mapping.get(value, value)
+        meant = one_of((record.fields or {}).get(fields[answer.name]), mapping)
+        label = mapping.get(meant or value) or one_of(value, answer.labels)
         if label not in answer.labels:
             return {}, f"gold {value[:40]!r} is no label of {answer.name}"
         gold[answer.name] = label

@@ -1,26 +1,36 @@
-"""Reads a finished output back: each row's own fields and its Verdicts, and what answers each policy allowed."""
+"""Reads an output back: each row's own fields and its Verdicts, and what answers each policy allowed.
+
+This is the reader of `eval`, `compare`, `report`, `stress` and `show`. The output may have been saved again by another
+program: what it says is understood strictly or refused, with file, line and column.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+import ast
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from safeguard_cli.errors import UsageError
-from safeguard_cli.layouts import unguard
-from safeguard_cli.manifest import Manifest
-from safeguard_cli.records import Record, open_source
+from safeguard_cli.content import Selector, make_selector
+from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.manifest import Manifest, model_fingerprint
+from safeguard_cli.models import DEMO, find_model, size_text
+from safeguard_cli.readback import BadPart, verdict_of, verdict_of_cells
+from safeguard_cli.records import Record, extension, open_source
 from safeguard_cli.resume import find_manifest
-from safeguard_cli.verdict import RowError, Verdict
+from safeguard_cli.spelled import is_missing
+from safeguard_cli.verdict import COLUMNS, Verdict
 
-_COLUMNS = ("label", "violates", "p_violates", "score", "scores", "effort", "windows", "truncated", "rationale")
-_LAST_COLUMNS = ("reasoning", "error")
 TOGETHER = "all policies in one prompt and one answer"
 APART = "one prompt for each policy"
+SAMPLE_ROWS = 100  # rows in which verdicts, and the text, are looked for
+_MOST_LABELS = 12  # of which subsets are tried for those that violate
+_CLOSE = 2e-6  # scores are written with six digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +44,29 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """One row of an output: its own fields, and its Verdicts by policy name. `number` counts from 1."""
+    """One row of an output: its own fields, and its Verdicts by policy name.
+
+    `number` counts the rows of the file from 1, `line` its lines.
+    """
 
     number: int
+    line: int
     fields: Mapping[str, Any]
     verdicts: Mapping[str, Verdict]
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """An output: its rows, its policies' answers, and its manifest where it has one."""
+    """An output: its rows, its policies' answers, and its manifest where it has one.
+
+    `doubts` are what a reader of any figure must know of the file: that its run has not ended, that it was changed.
+    """
 
     path: Path
     rows: tuple[Labelled, ...]
     answers: tuple[Answers, ...]
     manifest: Manifest | None
+    doubts: tuple[str, ...] = ()
 
     @property
     def prompting(self) -> str:
@@ -56,97 +74,289 @@ class Labels:
         decides = self.manifest.decides if self.manifest else {}
         return TOGETHER if decides.get("answer", {}).get("together") else APART
 
+    @property
+    def model(self) -> str:
+        """The model that said all this: demo, a file's name, or a server's; empty where it is not on record."""
+        return _model_name(self.manifest) if self.manifest else ""
 
-def read_labels(path: Path, *, format: str | None = None, encoding: str = "utf-8") -> Labels:
-    """Read an output of `safeguard label`. Raises UsageError when it holds no verdicts."""
+    @property
+    def effort(self) -> str:
+        """The effort that was asked for, else those that the rows name."""
+        asked = self.manifest.decides.get("answer", {}).get("effort") if self.manifest else None
+        found = {verdict.effort for row in self.rows for verdict in row.verdicts.values() if verdict.effort}
+        return str(asked or ", ".join(sorted(found)))
+
+    def chosen_text(self, gold: Iterable[str] = ()) -> tuple[tuple[str, ...], str | None] | None:
+        """Return the fields and the template of the text that was labelled: on record, else as a run chooses it.
+
+        Never one of the fields `gold`. None where that does not settle it.
+        """
+        if self.manifest:
+            chosen = self.manifest.decides.get("input", {})
+            fields, template = tuple(chosen.get("text_fields") or ()), chosen.get("template")
+            if fields or template is not None:
+                return fields, template
+        try:
+            return self._selector((), None, frozenset(gold)).fields, None
+        except UsageError:
+            return None
+
+    def texts(
+        self, text_fields: Sequence[str] = (), template: str | None = None, gold: Iterable[str] = ()
+    ) -> tuple[str, ...] | None:
+        """Return each row's text: what is asked for, else what the run labelled; None where the output has it not.
+
+        Raises UsageError where a field asked for is in no row.
+        """
+        asked = bool(text_fields or template is not None)
+        chosen = (text_fields, template) if asked else self.chosen_text(gold)
+        try:
+            selector = self._selector(*chosen) if chosen else None
+        except UsageError:
+            if asked:
+                raise
+            selector = None  # --keep left it out
+        if selector is None:
+            return None
+        found = (selector.select(Record(row.number, row.line, b"", row.fields)) for row in self.rows)
+        return tuple(text if isinstance(text, str) else "" for text in found)
+
+    def _selector(self, fields: Sequence[str], template: str | None, without: frozenset[str] = frozenset()) -> Selector:
+        """What chooses a text in rows without our own fields."""
+        rows = ({name: row.fields[name] for name in row.fields if name not in without} for row in self.rows)
+        lines = (orjson.dumps(row, default=str) for row in islice(rows, SAMPLE_ROWS))
+        with open_source(io.BytesIO(b"\n".join(lines) + b"\n"), format="jsonl") as source:
+            source.name = str(self.path)
+            return make_selector(source, text_fields=fields, template=template)
+
+
+def read_labels(
+    path: Path, *, format: str | None = None, encoding: str = "utf-8", known: Sequence[Answers] = ()
+) -> Labels:
+    """Read an output of `safeguard label`; what policies `known` allow is not looked for elsewhere.
+
+    Raises UsageError when it holds no verdicts, and with the line and the column where it holds something else.
+    """
+    manifest = find_manifest(path)
     with open_source(path, format=format, encoding=encoding) as source:
         records = list(source)
-        names = verdict_names(records, source.names)
-    if not names:
+        header = source.names
+    if records and manifest and not manifest.finished and not _ends_in_a_line_end(path):
+        del records[-1]  # it was being written
+    readers = _readers(records, header)
+    if not readers:
         raise UsageError(f"{path}: no row holds a verdict; is it an output of `safeguard label`?")
-    rows = tuple(_labelled(record, number, names) for number, record in enumerate(records, 1))
-    manifest = find_manifest(path)
-    known = manifest.decides.get("policies", {}) if manifest else {}
-    answers = tuple(
-        Answers(name, tuple(known[name]["labels"]), tuple(known[name]["violates"]))
-        if name in known
-        else _inferred(name, rows)
-        for name in names
-    )
-    return Labels(path, rows, answers, manifest)
-
-
-def verdict_names(records: Iterable[Record], header: Sequence[str]) -> tuple[str, ...]:
-    """The names under which verdicts stand: in JSONL by what they hold, in CSV by their columns."""
-    if header:
-        suffixes = ("_label", "_violates", "_p_violates", "_error")
-        stems = (name.removesuffix("_p_violates") for name in header if name.endswith("_p_violates"))
-        return tuple(stem for stem in stems if all(f"{stem}{suffix}" in header for suffix in suffixes))
-    for record in records:
-        found = tuple(
-            key
-            for key, value in (record.fields or {}).items()
-            if isinstance(value, dict) and "label" in value and ("p_violates" in value or "error" in value)
+    records_of_rows = [(number, record) for number, record in enumerate(records, 1) if not _is_blank(record)]
+    parquet = (format or extension(path)) == "parquet"
+    for _, record in records_of_rows:
+        if not parquet:  # whose rows may hold text that is not valid UTF-8, and come as they were
+            _check_whole(record, path)
+    allowed = _allowed(path, manifest, known)
+    labels = {
+        name: allowed[name].labels if name in allowed else _scored(reader, records) for name, reader in readers.items()
+    }
+    where = f"{path}, {'row' if parquet else 'line'}"
+    rows = tuple(
+        Labelled(
+            number,
+            record.line,
+            _own(record, readers.values()),
+            {name: _read(reader, record, labels[name], where) for name, reader in readers.items()},
         )
-        if found:
-            return found
+        for number, record in records_of_rows
+    )
+    answers = tuple(allowed.get(name) or _inferred(name, labels[name], rows, path) for name in readers)
+    return Labels(path, rows, answers, manifest, _doubts(path, len(rows), manifest))
+
+
+def _doubts(path: Path, rows: int, manifest: Manifest | None) -> tuple[str, ...]:
+    if manifest is None:
+        return ()
+    if not manifest.finished:
+        return (f"this run is not finished: {rows:,} rows are labelled so far",)
+    if path.stat().st_size != manifest.output_bytes:
+        return ("the file was changed after its run had finished",)
     return ()
 
 
-def _labelled(record: Record, number: int, names: Sequence[str]) -> Labelled:
-    fields = dict(record.fields or {})
-    verdicts = {}
-    for name in names:
-        value = fields.pop(name, None)
-        if value is None:
-            columns = {column: fields.pop(f"{name}_{column}", "") for column in (*_COLUMNS, *_LAST_COLUMNS)}
-            value = _from_cells(columns) if columns["label"] or columns["error"] else None
-        verdicts[name] = verdict_of(value)
-    return Labelled(number, fields, verdicts)
+def _allowed(path: Path, manifest: Manifest | None, known: Sequence[Answers]) -> dict[str, Answers]:
+    """What the policies allow that are on record or given. Raises UsageError where these do not agree."""
+    on_record = manifest.decides.get("policies", {}) if manifest else {}
+    allowed = {
+        name: Answers(name, tuple(policy["labels"]), tuple(policy["violates"])) for name, policy in on_record.items()
+    }
+    for answers in known:
+        if allowed.setdefault(answers.name, answers) != answers:
+            there = allowed[answers.name]
+            raise UsageError(
+                f"the policy {answers.name} has the labels {', '.join(answers.labels)}, of which violate"
+                f" {', '.join(answers.violates)}; {path} was labelled with {', '.join(there.labels)}, of which violate"
+                f" {', '.join(there.violates)}"
+            )
+    return allowed
 
 
-def _from_cells(cells: Mapping[str, str]) -> dict[str, Any]:
-    """A verdict's object from its CSV columns; the ' that guards against formulas is taken away."""
-    bare = {key: unguard(cell) for key, cell in cells.items()}
-    if bare["error"]:
-        code, _, message = bare["error"].partition(": ")
-        return {"label": None, "error": {"code": code, "message": message}}
-    value: dict[str, Any] = {key: cell for key, cell in bare.items() if cell}
-    for key in ("violates", "p_violates", "scores", "windows", "truncated"):
-        with suppress(orjson.JSONDecodeError):
-            value[key] = orjson.loads(bare[key])
-    return value
+def _model_name(manifest: Manifest) -> str:
+    model = manifest.decides.get("model", {})
+    if served := model.get("served"):
+        return f"{served} on {', '.join(manifest.machine.get('servers', ())) or 'a server'}"
+    if path := (manifest.result or {}).get("model"):
+        name = Path(str(path)).name
+        return DEMO if name == find_model(DEMO).name else name
+    demo = find_model(DEMO)
+    if "bytes" in model and model["bytes"] == demo.stat().st_size and model == model_fingerprint(demo):
+        return DEMO
+    return f"a file of {size_text(model['bytes'])}" if "bytes" in model else ""
 
 
-def verdict_of(value: Any) -> Verdict:
-    """The Verdict that an object stands for; one that lacks a part, or is none, counts as an error row."""
+def holds_verdicts(path: Path, *, format: str | None = None, encoding: str = "utf-8") -> tuple[str, ...]:
+    """Return the names under which verdicts stand in a file, none when it is no output of ours."""
     try:
-        if error := value.get("error"):
-            return Verdict(error=RowError(error["code"], error["message"]))
-        p_violates = float(value["p_violates"])
-        if not 0 <= p_violates <= 1:  # NaN too
-            raise ValueError
-        return Verdict(
-            label=str(value["label"]),
-            violates=bool(value["violates"]),
-            p_violates=p_violates,
-            scores=value.get("scores") or {},
-            effort=value.get("effort"),
-            windows=value.get("windows") or 1,
-            truncated=bool(value.get("truncated")),
-            cut=bool(value.get("cut")),
-            rationale=value.get("rationale"),
-            reasoning=value.get("reasoning"),
-        )
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return Verdict(error=RowError("bad_row", "the row holds no whole verdict"))
+        with open_source(path, format=format, encoding=encoding) as source:
+            first = source.first()
+            return tuple(_readers([first] if first else [], source.names))
+    except SafeguardError:  # a title row can look like anything; reading it as a golden set says what is wrong
+        return ()
 
 
-def _inferred(name: str, rows: Sequence[Labelled]) -> Answers:
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Where a policy's verdicts stand: in an object under its name, or in columns that begin with it."""
+
+    name: str
+    in_columns: bool
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(f"{self.name}_{column}" for column in COLUMNS) if self.in_columns else (self.name,)
+
+    def parts(self, fields: Mapping[str, Any]) -> Any:
+        """What a row says, still as it stands there."""
+        if self.in_columns:
+            return {column: fields.get(key) for column, key in zip(COLUMNS, self.keys, strict=True)}
+        value = fields.get(self.name)
+        return _object(value) or value
+
+    def place(self, part: str) -> str:
+        """What a part is called in the file."""
+        if self.in_columns:
+            return f"column {self.name}_{part}" if part else f"columns {self.name}_…"
+        return f"field {self.name}.{part}" if part else f"field {self.name}"
+
+
+def _readers(records: Sequence[Record], header: Sequence[str]) -> dict[str, _Reader]:
+    """Where verdicts stand in the first rows, by policy name: objects, else columns under a policy's name."""
+    names = dict.fromkeys(header)
+    for record in records[:SAMPLE_ROWS]:
+        fields = record.fields or {}
+        found = [key for key, value in fields.items() if _is_verdict(_object(value))]
+        if found:
+            return {name: _Reader(name, in_columns=False) for name in found}
+        names |= dict.fromkeys(fields)
+    stems = [name.removesuffix("_p_violates") for name in names if name.endswith("_p_violates")]
+    return {
+        stem: _Reader(stem, in_columns=True)
+        for stem in stems
+        if stem and all(f"{stem}_{column}" in names for column in ("label", "violates"))
+    }
+
+
+def _object(value: Any) -> Mapping[str, Any] | None:
+    """An object, also one that stands in a cell as JSON or as pandas prints it."""
+    if isinstance(value, Mapping):
+        return value
+    if not isinstance(value, str) or not value.startswith("{"):
+        return None
+    for read in (orjson.loads, ast.literal_eval):
+        try:
+            found = read(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        return found if isinstance(found, Mapping) else None
+    return None
+
+
+def _is_verdict(value: Mapping[str, Any] | None) -> bool:
+    return value is not None and "label" in value and ("p_violates" in value or "error" in value)
+
+
+def _scored(reader: _Reader, records: Iterable[Record]) -> tuple[str, ...]:
+    """The labels that have scores, in their order."""
+    found: dict[str, None] = {}
+    for record in records:
+        parts = reader.parts(record.fields or {})
+        scores = _object(parts.get("scores")) if isinstance(parts, Mapping) else None
+        found |= dict.fromkeys(scores or {})
+    return tuple(found)
+
+
+def _read(reader: _Reader, record: Record, labels: Sequence[str], where: str) -> Verdict:
+    if record.fields is None and record.error:
+        return Verdict(error=record.error)
+    read: Callable[[Any, Sequence[str]], Verdict] = verdict_of_cells if reader.in_columns else verdict_of
+    try:
+        return read(reader.parts(record.fields or {}), labels)
+    except BadPart as problem:
+        raise UsageError(f"{where} {record.line}, {reader.place(problem.part)}: {problem.sentence}") from None
+
+
+def _own(record: Record, readers: Iterable[_Reader]) -> dict[str, Any]:
+    """A row's fields without our own."""
+    ours = {key for reader in readers for key in reader.keys}
+    return {name: value for name, value in (record.fields or {}).items() if name not in ours}
+
+
+def _is_blank(record: Record) -> bool:
+    """Whether a row has nothing at all, as spreadsheets leave them at the end."""
+    return record.fields is not None and all(is_missing(value) for value in record.fields.values())
+
+
+def _check_whole(record: Record, path: Path) -> None:
+    if record.error is None:
+        return
+    hint = "; is there another --encoding, such as cp1252?" if record.error.code == "bad_encoding" else ""
+    raise UsageError(f"{path}: {record.error.message}; no row of an output is so: was it changed?{hint}")
+
+
+def _ends_in_a_line_end(path: Path) -> bool:
+    with path.open("rb") as file:
+        if not file.seek(0, io.SEEK_END):
+            return True
+        file.seek(-1, io.SEEK_END)
+        return file.read(1) == b"\n"
+
+
+def _inferred(name: str, labels: Sequence[str], rows: Sequence[Labelled], path: Path) -> Answers:
     """Without a manifest, what the rows themselves tell."""
     verdicts = [row.verdicts[name] for row in rows if row.verdicts[name].error is None]
-    labels = dict.fromkeys(label for v in verdicts for label in (*v.scores, v.label) if label is not None)
-    violates = {v.label for v in verdicts if v.violates and v.label is not None}
-    if not labels:
-        raise UsageError(f"no row is labelled under {name}, so there is nothing to measure")
-    return Answers(name, tuple(labels), tuple(label for label in labels if label in violates))
+    if not verdicts:
+        raise UsageError(f"{path}: no row is labelled under {name}, so there is nothing to measure")
+    found = tuple(dict.fromkeys((*labels, *(str(verdict.label) for verdict in verdicts))))
+    return Answers(name, found, _violating(name, found, verdicts, path))
+
+
+def _violating(name: str, labels: Sequence[str], verdicts: Sequence[Verdict], path: Path) -> tuple[str, ...]:
+    """The labels that violate: those whose scores add up to p_violates in every row, else those said to violate.
+
+    With --threshold a row may violate whatever its label is, so the scores tell more than `violates` does.
+    """
+    said = {(verdict.label, verdict.violates) for verdict in verdicts}
+    scored = [verdict for verdict in verdicts if verdict.scores]
+    if scored and len(labels) <= _MOST_LABELS:
+        sets = (chosen for size in range(1, len(labels) + 1) for chosen in combinations(labels, size))
+        fitting = [chosen for chosen in sets if all(_adds_up(verdict, chosen) for verdict in scored)]
+        agreeing = [chosen for chosen in fitting if all((label in chosen) == bad for label, bad in said)]
+        for found in (fitting, agreeing):
+            if len(found) == 1:
+                return found[0]
+    if both := next((label for label in labels if (label, True) in said and (label, False) in said), None):
+        raise UsageError(
+            f"{path}: under {name}, rows with the label {both!r} violate and others do not: name the policy, with"
+            " --policy, or keep the manifest beside the file"
+        )
+    return tuple(label for label in labels if (label, True) in said)
+
+
+def _adds_up(verdict: Verdict, labels: Sequence[str]) -> bool:
+    total = sum(verdict.scores.get(label, 0.0) for label in labels)
+    return abs(min(1.0, total) - (verdict.p_violates or 0.0)) <= _CLOSE

@@ -1,4 +1,8 @@
-"""Figures of a labeling against a golden set: scikit-learn computes them, resampling gives their intervals."""
+"""Figures of a labeling against a golden set, with 95 % intervals where rows suffice for one.
+
+A share has the interval of Clopper and Pearson, which never promises too much. The other figures are resampled, where
+each side has rows enough that a resample tells anything. What is divided by nothing is NaN, never 0.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from safeguard_cli.errors import SafeguardError
+from safeguard_cli import errors
 
 CALIBRATION_BINS = 10
 SURE = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 LEVEL = 0.95
 RESAMPLES = 1000
+ENOUGH = 10  # rows on either side from which on resampling tells how far a figure can be trusted
+MOST_UNDEFINED = 0.05  # of the resamples
+ALIKE = 1e-9  # how far resamples of a figure that never moves lie apart, by rounding
+METHODS = {
+    "shares": "Clopper-Pearson",
+    "other figures": f"percentile bootstrap, {RESAMPLES} resamples, from {ENOUGH} rows on either side on",
+}
 AT_ONCE = 1 << 20  # weights held at a time
 
 Floats = npt.NDArray[np.float64]
@@ -92,7 +103,7 @@ def sklearn() -> Iterator[Any]:
         import sklearn as package
         import sklearn.metrics
     except ImportError:
-        raise SafeguardError("measuring needs scikit-learn: pip install 'safeguard-cli[eval]'") from None
+        raise errors.missing_extra("measuring needs scikit-learn", "eval") from None
     with (
         package.config_context(assume_finite=True, skip_parameter_validation=True),
         warnings.catch_warnings(),
@@ -103,35 +114,56 @@ def sklearn() -> Iterator[Any]:
 
 
 def figures(outcomes: Outcomes) -> dict[str, float]:
-    """All figures by name; NaN where the rows cannot tell, such as AUROC when all of them violate.
+    """Return all figures by name; NaN where a figure is not defined, such as AUROC when all rows violate.
 
-    `precision`, `recall` and `f1` are those of violating, `precision:LABEL` and so on those of each label. The Brier
-    score, the calibration error, AUROC and average precision are of p_violates.
+    `precision`, `recall`, `specificity` and `f1` are those of violating, `precision:LABEL` and so on those of each
+    label. The Brier score, the calibration error, AUROC and average precision are of p_violates.
     """
     with sklearn() as metrics:
         labels = range(len(outcomes.labels))
         truth, p = outcomes.truth, outcomes.p_violates
-        binary = metrics.precision_recall_fscore_support(
-            truth, outcomes.violating, average="binary", pos_label=True, zero_division=0
-        )
-        each = metrics.precision_recall_fscore_support(outcomes.gold, outcomes.said, labels=labels, zero_division=0)
         both = 0 < truth.sum() < len(truth)
+        two_labels = len(set(outcomes.gold)) > 1 and len(set(outcomes.said)) > 1
         found = {
-            "accuracy": metrics.accuracy_score(outcomes.gold, outcomes.said),
-            "precision": binary[0],
-            "recall": binary[1],
-            "f1": binary[2],
+            "accuracy": math.nan,
+            "precision": math.nan,
+            "recall": math.nan,
+            "specificity": math.nan,
+            "f1": math.nan,
             "kappa": metrics.cohen_kappa_score(outcomes.gold, outcomes.said, labels=labels),
-            "mcc": metrics.matthews_corrcoef(outcomes.gold, outcomes.said),
+            "mcc": metrics.matthews_corrcoef(outcomes.gold, outcomes.said) if two_labels else math.nan,
             "auroc": metrics.roc_auc_score(truth, p) if both else math.nan,
             "average_precision": metrics.average_precision_score(truth, p) if both else math.nan,
             "brier": metrics.brier_score_loss(truth, p, pos_label=True),
             "calibration_error": calibration_error(truth, p),
         }
-        for i, label in enumerate(outcomes.labels):
-            for name, values in zip(("precision", "recall", "f1"), each[:3], strict=True):
-                found[f"{name}:{label}"] = values[i]
+    for name, (count, total) in shares(outcomes).items():
+        found[name] = count / total if total else math.nan
+    for suffix, right, told in _sides(outcomes):
+        of = int(right.sum() + told.sum())
+        found[f"f1{suffix}"] = 2 * int((right & told).sum()) / of if of else math.nan
     return {name: float(value) for name, value in found.items()}
+
+
+def shares(outcomes: Outcomes) -> dict[str, tuple[int, int]]:
+    """Return the figures that are shares of rows: how many, of how many."""
+    safe, called_safe = ~outcomes.truth, ~outcomes.violating
+    found = {
+        "accuracy": (int(outcomes.right.sum()), len(outcomes)),
+        "specificity": (int((safe & called_safe).sum()), int(safe.sum())),
+    }
+    for suffix, right, told in _sides(outcomes):
+        both = int((right & told).sum())
+        found[f"precision{suffix}"] = both, int(told.sum())
+        found[f"recall{suffix}"] = both, int(right.sum())
+    return found
+
+
+def _sides(outcomes: Outcomes) -> list[tuple[str, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
+    """Violating, then each label: the suffix of its figures, in which rows it is right, in which it is said."""
+    labels = enumerate(outcomes.labels)
+    each = [(f":{label}", outcomes.gold == i, outcomes.said == i) for i, label in labels]
+    return [("", outcomes.truth, outcomes.violating), *each]
 
 
 def calibration_bins(truth: npt.NDArray[np.bool_], p: Floats) -> list[tuple[int, float, float]]:
@@ -151,21 +183,46 @@ def calibration_error(truth: npt.NDArray[np.bool_], p: Floats) -> float:
 
 
 def intervals(outcomes: Outcomes, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, tuple[float, float]]:
-    """95 % percentile bootstrap intervals of all figures: rows drawn with replacement, `resamples` times."""
+    """Return 95 % intervals of all figures: exact ones of shares, percentile bootstrap intervals of the others.
+
+    NaN where a figure has none: too few rows on a side, or resamples that are all alike.
+    """
+    found = {name: share_interval(count, total) for name, (count, total) in shares(outcomes).items()}
+    return found | _resampled(outcomes, {name for name in figures(outcomes) if name not in found}, resamples, seed)
+
+
+def _resampled(outcomes: Outcomes, names: set[str], resamples: int, seed: int) -> dict[str, tuple[float, float]]:
+    """Draw rows with replacement, `resamples` times, and see how far the figures `names` move."""
     rows, rng = len(outcomes), np.random.default_rng(seed)
-    drawn: dict[str, list[Floats]] = {}
+    able = {name for name in names if _enough(outcomes, name)}
+    drawn: dict[str, list[Floats]] = {name: [] for name in able}
     step = max(1, AT_ONCE // rows)
-    for begin in range(0, resamples, step):
+    for begin in range(0, resamples if able else 0, step):
         weights = rng.multinomial(rows, np.full(rows, 1 / rows), size=min(step, resamples - begin))
-        for name, values in weighted_figures(outcomes, weights.astype(np.float64)).items():
-            drawn.setdefault(name, []).append(values)
-    found = {}
+        figures_of = weighted_figures(outcomes, weights.astype(np.float64))
+        for name in able:
+            drawn[name].append(figures_of[name])
+    found = dict.fromkeys(names, (math.nan, math.nan))
     for name, parts in drawn.items():
         values = np.concatenate(parts)
         known = values[~np.isnan(values)]
-        low, high = np.percentile(known, (50 * (1 - LEVEL), 50 * (1 + LEVEL))) if len(known) else (math.nan, math.nan)
-        found[name] = (float(low), float(high))
+        if len(known) >= (1 - MOST_UNDEFINED) * len(values) and np.ptp(known) > ALIKE:
+            low, high = np.percentile(known, (50 * (1 - LEVEL), 50 * (1 + LEVEL)))
+            found[name] = (float(low), float(high))
     return found
+
+
+def _enough(outcomes: Outcomes, name: str) -> bool:
+    """Whether each side of what a figure tells apart has rows enough to be drawn from."""
+    rows = len(outcomes)
+    if name in ("brier", "calibration_error"):
+        return rows >= 2 * ENOUGH
+    if name in ("kappa", "mcc"):
+        most = int(np.bincount(outcomes.gold).max())
+        return min(most, rows - most) >= ENOUGH
+    sides = {f"f1{suffix}": right for suffix, right, _ in _sides(outcomes)}
+    right = int(sides.get(name, outcomes.truth).sum())
+    return min(right, rows - right) >= ENOUGH
 
 
 def weighted_figures(outcomes: Outcomes, weights: Floats) -> dict[str, Floats]:
@@ -179,21 +236,21 @@ def weighted_figures(outcomes: Outcomes, weights: Floats) -> dict[str, Floats]:
     table = (weights @ pairs).reshape(-1, k, k)
     hits, gold, said = np.trace(table, axis1=1, axis2=2), table.sum(axis=2), table.sum(axis=1)
     chance = (gold * said).sum(axis=1)
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):  # what is divided by nothing is NaN
         spread = np.sqrt(total**2 - (said**2).sum(axis=1)) * np.sqrt(total**2 - (gold**2).sum(axis=1))
+        safe, called_safe = ~truth, ~outcomes.violating
         found = {
             "accuracy": hits / total,
+            "specificity": weights @ (safe & called_safe) / (weights @ safe),
             "kappa": (hits / total - chance / total**2) / (1 - chance / total**2),
-            "mcc": np.where(spread > 0, (hits * total - chance) / spread, 0.0),
+            "mcc": np.where(spread > 0, (hits * total - chance) / spread, np.nan),
             "brier": weights @ (p - truth) ** 2 / total,
         }
-        sides = [("", truth, outcomes.violating)]
-        sides += [(f":{label}", outcomes.gold == i, outcomes.said == i) for i, label in enumerate(outcomes.labels)]
-        for suffix, right, told in sides:
+        for suffix, right, told in _sides(outcomes):
             both, n_right, n_told = weights @ (right & told), weights @ right, weights @ told
-            found[f"precision{suffix}"] = np.where(n_told > 0, both / n_told, 0.0)
-            found[f"recall{suffix}"] = np.where(n_right > 0, both / n_right, 0.0)
-            found[f"f1{suffix}"] = np.where(n_right + n_told > 0, 2 * both / (n_right + n_told), 0.0)
+            found[f"precision{suffix}"] = both / n_told
+            found[f"recall{suffix}"] = both / n_right
+            found[f"f1{suffix}"] = 2 * both / (n_right + n_told)
         bins = np.eye(CALIBRATION_BINS)[_bins(p)]
         found["calibration_error"] = np.abs((weights * (p - truth)) @ bins).sum(axis=1) / total
         # Down the distinct values of p_violates: what violates and what does not at or above each of them.
@@ -210,10 +267,12 @@ def weighted_figures(outcomes: Outcomes, weights: Floats) -> dict[str, Floats]:
 
 
 def share_interval(count: int, total: int) -> tuple[float, float]:
-    """95 % Wilson interval of a share; right for small slices too, where resampling would say 1.0 to 1.0."""
+    """Return the 95 % interval of a share by Clopper and Pearson (1934), which is exact; NaN of no rows at all."""
+    if not total:
+        return math.nan, math.nan
     from scipy.stats import binomtest  # comes with scikit-learn
 
-    found = binomtest(count, total).proportion_ci(LEVEL, method="wilson")
+    found = binomtest(count, total).proportion_ci(LEVEL, method="exact")
     return float(found.low), float(found.high)
 
 
@@ -240,7 +299,12 @@ class Threshold:
 
 
 def find_threshold(outcomes: Outcomes, wanted: str, value: float) -> Threshold | None:
-    """The threshold of highest recall whose precision is at least `value`, or the other way round; None if none is."""
+    """The threshold of highest recall whose precision is at least `value`, or the other way round; None if none is.
+
+    None too where no row violates: there is nothing to find then.
+    """
+    if not outcomes.truth.any():
+        return None
     with sklearn() as metrics:
         precision, recall, at = metrics.precision_recall_curve(outcomes.truth, outcomes.p_violates)
     curve = [Threshold(float(t), float(p), float(r)) for p, r, t in zip(precision, recall, at, strict=False)]
@@ -282,6 +346,6 @@ def mcnemar(only_a: int, only_b: int) -> float:
 
 
 def agreement(a: Sequence[str], b: Sequence[str]) -> tuple[float, float]:
-    """The share of equal labels, and Cohen's kappa (NaN when there is one label only)."""
+    """The share of equal labels, and Cohen's kappa (NaN when both have one label only)."""
     with sklearn() as metrics:
         return float(np.mean([x == y for x, y in zip(a, b, strict=True)])), float(metrics.cohen_kappa_score(a, b))

@@ -20,15 +20,25 @@ import orjson
 
 from safeguard_cli import __version__, errors, metrics
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.evaluate import FIGURES, Measured, Wanted, measure, multi_policy_result, outcomes, policy_result
+from safeguard_cli.evaluate import (
+    Measured,
+    Wanted,
+    beside_gold,
+    gold_of,
+    multi_policy_result,
+    outcomes,
+    policy_result,
+)
+from safeguard_cli.evaluate_shown import FIGURES, INTERVALS
 from safeguard_cli.files import write
 from safeguard_cli.golden import gold_fields
 from safeguard_cli.labelled import Answers, Labelled, Labels, read_labels
 from safeguard_cli.manifest import Refused
 from safeguard_cli.policy import Policy
 from safeguard_cli.setup import Settings, load_policies
-from safeguard_cli.stress import policy_of, share_range
+from safeguard_cli.stress import policy_of
 from safeguard_cli.stress_figures import is_stress_test, stress_figures, trials
+from safeguard_cli.tables import figure, interval, per_cent
 from safeguard_cli.terminal import note, safe
 from safeguard_cli.writable import check_folder, check_output, is_stream, open_stream, real, used_by
 
@@ -48,27 +58,37 @@ def report(settings: Settings, wanted: Wanted, output: str | None, examples: int
         import jinja2
         import matplotlib
     except ImportError:
-        raise SafeguardError("a report needs Jinja2 and matplotlib: pip install 'safeguard-cli[report]'") from None
+        raise errors.missing_extra("a report needs Jinja2 and matplotlib", "report") from None
     path = Path(settings.input)
     if not path.is_file():
         raise UsageError(f"{settings.input}: there is no such file")
     target = Path(output) if output is not None else path.with_suffix(".html")
     _check_target(target, settings)
-    labels = read_labels(path, format=settings.format, encoding=settings.encoding)
+    policies = load_policies(settings) if settings.policies else ()
+    known = tuple(Answers(policy.name, policy.labels, policy.violates) for policy in policies)
+    labels = read_labels(path, format=settings.format, encoding=settings.encoding, known=known)
+    names = [answers.name for answers in labels.answers]
+    if unknown := [policy.name for policy in policies if policy.name not in names]:
+        raise UsageError(f"--policy {unknown[0]}: {path} is labelled under {', '.join(names)}")
     stressed = is_stress_test(labels)
+    if labels.manifest and not stressed:
+        wanted.refuse(("policy",), f"on {path}: what its policies allow is on record, and it is no stress test")
     if stressed and not wanted.by:
         wanted = replace(wanted, by=("family",))
-    measured = _gold(labels, settings, wanted)
-    policies = load_policies(settings) if settings.policies else ()
+    golden = gold_of(labels, names, settings, wanted)
+    measured = beside_gold(labels, golden, labels.answers) if golden else None
+    texts = labels.texts(settings.text_fields, settings.template, gold_fields(wanted.gold_fields, names).values())
+    shown = {row.number: text for row, text in zip(labels.rows, texts, strict=True)} if texts else None
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("safeguard_cli"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.filters |= {
         "safe_text": _safe_text,
-        "figure": _figure,
-        "share": _share,
+        "figure": figure,
+        "share": per_cent,
         "count": "{:,}".format,
-        "range": share_range,
+        "interval": interval,
+        "range": lambda rate: interval(rate, per_cent=True),
     }
     script = resources.files("safeguard_cli").joinpath("templates").joinpath("report.js").read_text(encoding="utf-8")
     matplotlib.use("svg")
@@ -78,10 +98,12 @@ def report(settings: Settings, wanted: Wanted, output: str | None, examples: int
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         facts=_facts(labels, measured),
+        doubts=labels.doubts,
         figures=FIGURES,
+        intervals=INTERVALS,
         together=multi_policy_result(measured) if measured and len(measured.answers) > 1 else None,
         policies=[
-            _policy(labels, answers, measured, wanted, examples)
+            _policy(labels, answers, measured, wanted, examples, shown)
             | {"stress": _stress(labels, answers, policies) if stressed else None}
             for answers in labels.answers
         ],
@@ -115,25 +137,13 @@ def _check_target(target: Path, settings: Settings) -> None:
                 raise Refused(f"{target} exists and is not a report of safeguard: name another file with -o")
 
 
-def _gold(labels: Labels, settings: Settings, wanted: Wanted) -> Measured | None:
-    """The right labels, where the output has them. A field `label` that means something else is no gold."""
-    names = [answers.name for answers in labels.answers]
-    fields = gold_fields(wanted.gold_fields, names)
-    if not wanted.gold_fields and not all(name in row.fields for row in labels.rows[:1] for name in fields.values()):
-        if wanted.by:
-            raise UsageError("--by gives figures by slice, and those need gold labels (--gold-field)")
-        return None
-    try:
-        return measure(replace(settings, policies=()), wanted)
-    except UsageError as problem:
-        if wanted.gold_fields or wanted.by:
-            raise
-        note(f"no figures: {problem}")
-        return None
-
-
 def _policy(
-    labels: Labels, answers: Answers, measured: Measured | None, wanted: Wanted, examples: int
+    labels: Labels,
+    answers: Answers,
+    measured: Measured | None,
+    wanted: Wanted,
+    examples: int,
+    texts: Mapping[int, str] | None,
 ) -> dict[str, Any]:
     """What the page says about one policy."""
     done = [row for row in labels.rows if row.verdicts[answers.name].error is None]
@@ -152,15 +162,16 @@ def _policy(
         "rows": len(done),
         "errors": dict(codes),
         "violating": sum(bool(verdict.violates) for verdict in verdicts),
-        "shares": [(label, counts[label], counts[label] / max(len(done), 1)) for label in answers.labels],
+        "shares": [(label, counts[label], counts[label] / len(done) if done else None) for label in answers.labels],
         "histogram": _histogram([v.p_violates or 0.0 for v in verdicts], [bool(v.violates) for v in verdicts]),
         "result": result,
         "calibration": curve,
         "examples": [
             {
                 "number": row.number,
-                "text": _text(row)[:SHOWN_CHARACTERS],
-                "cut": len(_text(row)) > SHOWN_CHARACTERS,
+                "line": row.line,
+                "text": _text(row, texts)[:SHOWN_CHARACTERS],
+                "cut": len(_text(row, texts)) > SHOWN_CHARACTERS,
                 "verdict": row.verdicts[answers.name],
                 "gold": gold.get(row.number),
                 "wrong": row.number in gold and gold[row.number] != row.verdicts[answers.name].label,
@@ -187,10 +198,9 @@ def _examples(rows: Sequence[Labelled], answers: Answers, gold: Mapping[int, str
     return sorted(rows, key=order)[:most]
 
 
-def _text(row: Labelled) -> str:
+def _text(row: Labelled, texts: Mapping[int, str] | None) -> str:
     """What a reader knows a row by: its text, else all its fields."""
-    text = row.fields.get("text")
-    return text if isinstance(text, str) else orjson.dumps(dict(row.fields), default=str).decode()
+    return orjson.dumps(dict(row.fields), default=str).decode() if texts is None else texts[row.number]
 
 
 def _facts(labels: Labels, measured: Measured | None) -> list[tuple[str, str]]:
@@ -200,12 +210,11 @@ def _facts(labels: Labels, measured: Measured | None) -> list[tuple[str, str]]:
         facts.append(("with a gold label", f"{len(measured.golden.rows):,}"))
         unused = [f"{count:,} {reason}" for reason, count in measured.golden.unused.items() if count]
         facts += [("not used for figures", "; ".join(unused))] if unused else []
-    facts.append(("policies asked", labels.prompting))
+    facts += [("policies asked", labels.prompting), ("model", labels.model or "not on record")]
     if manifest := labels.manifest:
         seconds = manifest.seconds
         facts += [
-            ("effort", str(manifest.decides.get("answer", {}).get("effort", "unknown"))),
-            ("model", Path(str((manifest.result or {}).get("model", "unknown"))).name),
+            ("effort", labels.effort or "not on record"),
             ("time", f"{seconds:,.1f} s, {len(labels.rows) / seconds:,.2f} rows/s" if seconds else "unknown"),
             ("tokens", f"{manifest.prompt_tokens:,} read, {manifest.generated_tokens:,} written"),
             ("started", manifest.started),
@@ -274,11 +283,3 @@ def _svg(figure: Any) -> str:
 
 def _safe_text(text: object) -> str:
     return safe(str(text), keep_newlines=True)
-
-
-def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"

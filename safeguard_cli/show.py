@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from safeguard_cli import errors, terminal
 from safeguard_cli.errors import UsageError
+from safeguard_cli.labelled import Labels, holds_verdicts, read_labels
 from safeguard_cli.manifest import Manifest, load
 from safeguard_cli.remarks import cut_text, untrained_text
 from safeguard_cli.resume import journal_path, manifest_path, run_path
@@ -27,16 +29,45 @@ def show(output: Path, *, as_json: bool) -> int:
         path = run_path(journal_path(output))
     manifest = load(path)
     if manifest is None:
-        raise UsageError(f"{output}: nothing is on record; there is neither {finished.name} nor {path.name}")
+        if not output.is_file() or not holds_verdicts(output):
+            raise UsageError(f"{output}: nothing is on record; there is neither {finished.name} nor {path.name}")
+        return _show_rows(read_labels(output), as_json)
     if as_json:
         print_json(orjson.loads(path.read_bytes()))
         return errors.OK
+    _print(_lines(output, manifest))
+    return errors.OK
+
+
+def _print(lines: Iterable[tuple[str, str]]) -> None:
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in _lines(output, manifest):
+    for name, value in lines:
         table.add_row(safe(name), Text(safe(value)))
     terminal.show(table)
+
+
+def _show_rows(labels: Labels, as_json: bool) -> int:
+    """Count the rows of an output that has no manifest beside it."""
+    verdicts = {one.name: [row.verdicts[one.name] for row in labels.rows] for one in labels.answers}
+    counts = {name: Counter(verdict.label for verdict in found) for name, found in verdicts.items()}
+    violating = {name: sum(bool(verdict.violates) for verdict in found) for name, found in verdicts.items()}
+    failed = sum(any(verdict.error for verdict in row.verdicts.values()) for row in labels.rows)
+    if as_json:
+        tallies = {one.name: {label: counts[one.name][label] for label in one.labels} for one in labels.answers}
+        found = {"rows": len(labels.rows), "rows_in_error": failed, "labels": tallies, "violating": violating}
+        print_json({"manifest": None, "counted": found})
+        return errors.OK
+    lines = [
+        ("output", str(labels.path)),
+        ("state", "nothing is on record beside it: this is counted from its rows"),
+        ("rows", f"{len(labels.rows):,}, {failed:,} in error"),
+    ]
+    for one in labels.answers:
+        tally = ", ".join(f"{label} {counts[one.name][label]:,}" for label in one.labels)
+        lines.append((f"policy {one.name}", f"{tally}; {violating[one.name]:,} violate"))
+    _print(lines)
     return errors.OK
 
 
@@ -45,6 +76,8 @@ def _lines(output: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield "output", str(output)
     state = f"finished {result['finished']}" if result else "unfinished: the same command goes on with it"
     yield "state", f"{state}; begun {manifest.started}"
+    if result and (not output.exists() or output.stat().st_size != manifest.output_bytes):
+        yield "", "the file was changed since, or moved away: what follows is of the run"
     yield "rows", f"{manifest.rows:,}" + (_errors(result) if result else " or more")
     for name, policy in decides["policies"].items():
         counts = result.get("labels", {}).get(name, {})

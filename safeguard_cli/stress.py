@@ -20,7 +20,7 @@ from rich.text import Text
 
 from safeguard_cli import errors, metrics
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.evaluate import Wanted, existing_labels, label_rows, line_of, make_table, usable_rows
+from safeguard_cli.evaluate import OF_A_RUN, Wanted, existing_labels, golden_path, label_rows, usable_rows
 from safeguard_cli.golden import Golden, GoldenRow, as_text
 from safeguard_cli.labelled import Answers, Labels
 from safeguard_cli.outputs import output_format
@@ -37,11 +37,18 @@ from safeguard_cli.stress_figures import (
     stress_figures,
     trials,
 )
+from safeguard_cli.tables import Figures, facts, interval, line_of, per_cent
 from safeguard_cli.terminal import cut, note, show
 from safeguard_cli.variants import Variant, all_variants, changed_texts
 from safeguard_cli.writable import Used, check_output, check_streams, is_stream, used_by
 
+# Options that say which rows a stress test has.
+OF_A_PLAN = (
+    *("family", "translation", "pair", "language_field", "seed", "gold_field", "map", "skip_rows", "limit"),
+    *("text_field", "template"),
+)
 OURS = (LANGUAGES, RATIONALE, REPEAT)  # families that change no text
+FLIPS = ("labels", "flips", "95 % interval", "violating → allowed", "allowed → violating")
 REPETITIONS = 2
 _MAX_FLIPS = re.compile(r"(\d+(?:\.\d+)?)\s*(%?)")
 
@@ -67,23 +74,25 @@ class Plan:
 def stress(settings: Settings, wanted: Wanted, plan: Plan, export: str | None, max_flips: str | None) -> int:
     """Run `safeguard stress`. Returns the exit code; raises SafeguardError with a sentence for the user."""
     most = _parse_max_flips(max_flips)
-    path = Path(settings.input)
+    path = golden_path(settings)
     read = used_by(settings)
     check_streams(read)
     for option, out in (("-o", settings.output), ("--export", export)):
         if out is not None:
             _check_kept(option, Path(out), read)
-    if settings.input == "-" or not path.is_file():
-        raise UsageError(f"{settings.input}: there is no such file; a golden set is read twice, so it cannot be a pipe")
     with metrics.sklearn():  # says which extra is missing before a model is loaded
         pass
     policies = load_policies(settings) if settings.policies else ()
     labels = existing_labels(path, settings)
-    if labels is None or not is_stress_test(labels):
+    if labels is not None and is_stress_test(labels):
+        wanted.refuse((*OF_A_RUN, *OF_A_PLAN, "output", "overwrite", "export"), f"on {path}, which is labelled already")
+    else:
         if len(policies) != 1:
             raise UsageError("a stress test is of one policy: name it with --policy")
         rows = planned(settings, wanted, plan, policies[0])
         if export:
+            unused = (*OF_A_RUN, "output", "overwrite", "max_flips", "worst", "json")
+            wanted.refuse(unused, "with --export, which labels nothing")
             rows = [row for row in rows if row["family"] != REPEAT]  # label would give them the same verdict again
             _write(rows, Path(export))
             note(f"{len(rows):,} rows are in {export}; safeguard label {export} labels them, safeguard stress measures")
@@ -130,11 +139,13 @@ def measured(labels: Labels, policies: Sequence[Policy]) -> dict[str, Any]:
     chosen = [answers for answers in labels.answers if not policies or answers.name == policies[0].name]
     if len(chosen) != 1:
         raise UsageError(f"{labels.path} is labelled under {', '.join(names)}: name one of them with --policy")
-    answers, manifest = chosen[0], labels.manifest
+    answers = chosen[0]
     return {
         "policy": answers.name,
-        "model": Path(str((manifest.result or {}).get("model", ""))).name if manifest else "",
-        "effort": str(manifest.decides.get("answer", {}).get("effort", "")) if manifest else "",
+        "model": labels.model,
+        "effort": labels.effort,
+        "doubts": list(labels.doubts),
+        "intervals": metrics.METHODS["shares"],
         **stress_figures(trials(labels, answers), answers, policy_of(labels, answers.name, policies)),
     }
 
@@ -219,7 +230,7 @@ def _label(settings: Settings, plan: Plan, rows: Sequence[Mapping[str, Any]]) ->
     if settings.output:
         return label_rows(settings, rows, Path(settings.output))
     with tempfile.TemporaryDirectory(prefix="safeguard-") as folder:
-        return label_rows(settings, rows, Path(folder) / "stress.jsonl")
+        return label_rows(replace(settings, scratch=True), rows, Path(folder) / "stress.jsonl")
 
 
 def _check_kept(option: str, out: Path, read: Sequence[Used]) -> None:
@@ -259,25 +270,32 @@ def _beyond(result: Mapping[str, Any], most: float, percent: bool) -> list[str]:
 
 def _shown(result: Mapping[str, Any], most: int) -> Iterator[RenderableType]:
     """The result as a person reads it at a terminal."""
-    head = [f"{result['rows']:,} golden rows", f"{result['labelled']:,} labelled with their variants"]
-    head += [f"policy {result['policy']}"]
-    head += [f"{name} {result[name]}" for name in ("model", "effort") if result[name]]
-    yield line_of(" · ".join(head))
-    if result["rows_in_error"]:
-        yield line_of(f"{result['rows_in_error']:,} rows in error, not counted", "red")
-    families = make_table(
-        "family", "labels", "flips", "95 % interval", "violating → allowed", "allowed → violating", "rows"
+    yield facts(
+        f"{result['rows']:,} golden rows",
+        f"{result['labelled']:,} labelled with their variants",
+        f"policy {result['policy']}",
+        f"model {result['model'] or 'not on record'}",
+        result["effort"] and f"effort {result['effort']}",
     )
+    for doubt in result["doubts"]:
+        yield facts(doubt, style="yellow")
+    if result["rows_in_error"]:
+        yield facts(f"{result['rows_in_error']:,} rows in error, not counted", style="red")
+    families = Figures("family", *FLIPS, "rows")
     for name, family in result["families"].items():
-        families.add_row(cut(name, 20), *_cells(family), _share(family["rows_flipped"]))
+        families.add_row(cut(name, 20), *_cells(family), per_cent(family["rows_flipped"]["share"]))
     yield families
-    yield line_of("flips: another label than the original got; rows: golden rows that any variant flips", "dim")
+    yield facts(
+        "flips: another label than the original got; rows: golden rows that any variant flips; 95 % intervals by"
+        " Clopper-Pearson",
+        style="dim",
+    )
     for name, family in result["families"].items():
         yield from _shown_family(name, family, most)
     if LANGUAGES not in result["families"]:
-        yield line_of("no other languages: --translation and --pair say where they are", "dim")
+        yield facts("no other languages: --translation and --pair say where they are", style="dim")
     if spread := result["spread"]:
-        yield line_of(f"the same row's scores lie {spread['mean']:.4f} apart, at most {spread['most']:.4f}")
+        yield facts(f"the same row's scores lie {spread['mean']:.4f} apart, at most {spread['most']:.4f}")
     if found := result["rationales"]:
         yield from _shown_rationales(found, most)
 
@@ -286,27 +304,27 @@ def _shown_family(name: str, family: Mapping[str, Any], most: int) -> Iterator[R
     yield Text.assemble("\n", (cut(name, 60), "bold"))
     worst = sorted(family["variants"], key=lambda part: -(part["flips"]["share"] or 0.0))
     if len(worst) > 1:
-        variants = make_table(
-            "variant", "labels", "flips", "95 % interval", "violating → allowed", "allowed → violating"
-        )
+        variants = Figures("variant", *FLIPS)
         for part in worst[: most or len(worst)]:
             variants.add_row(cut(part["name"], 30), *_cells(part))
         yield variants
         if 0 < most < len(worst):
-            yield line_of(f"… {len(worst) - most:,} more variants flip less", "dim")
+            yield facts(f"{len(worst) - most:,} more variants flip no more often", style="dim")
     compared = family["groups_compared"]
     for groups in compared:
         of = "violating" if name != LANGUAGES else "recall"
         p = "" if groups["p"] is None else f", p {groups['p']:.3g} on {groups['rows']:,} rows"
-        shown = make_table(f"{groups['variant']}{p}", of, "95 % interval", "flips")
+        shown = Figures(f"{groups['variant']}{p}", of, "95 % interval", "flips")
         for group in groups["groups"]:
             said = group["violating"]
-            shown.add_row(cut(group["name"], 30), _share(said), share_range(said), _share(group["flips"]))
+            shown.add_row(
+                cut(group["name"], 30), per_cent(said["share"]), interval(said, True), per_cent(group["flips"]["share"])
+            )
         yield shown
     if compared:
-        yield line_of("p: how likely groups differ so much if the group made no difference", "dim")
+        yield facts("p: how likely groups differ so much if the group made no difference", style="dim")
     elif len(family["groups"]) > 1:
-        shown = make_table("where", "labels", "flips", "95 % interval", "violating → allowed", "allowed → violating")
+        shown = Figures("where", *FLIPS)
         for group in family["groups"]:
             shown.add_row(cut(group["name"], 30), *_cells(group))
         yield shown
@@ -320,26 +338,16 @@ def _shown_family(name: str, family: Mapping[str, Any], most: int) -> Iterator[R
 def _shown_rationales(found: Mapping[str, Any], most: int) -> Iterator[RenderableType]:
     yield Text.assemble("\n", ("rationales", "bold"))
     inventing = found["inventing"]
-    yield line_of(
-        f"{_share(inventing)} invent ({share_range(inventing)}; {inventing['count']:,} of {inventing['of']:,})"
-    )
-    yield line_of(f"{found['codes']:,} rules cited, {found['unknown_codes']:,} of them not in the policy")
+    share, bounds = per_cent(inventing["share"]), interval(inventing, True)
+    yield facts(f"{share} invent ({bounds}; {inventing['count']:,} of {inventing['of']:,})")
+    yield facts(f"{found['codes']:,} rules cited, {found['unknown_codes']:,} of them not in the policy")
     elsewhere = f"{found['policy_quotes']:,} of them from the policy, {found['unknown_quotes']:,} from nowhere"
-    yield line_of(f"{found['quotes']:,} quotes, {elsewhere}; {found['without_reference']:,} rationales have neither")
+    yield facts(f"{found['quotes']:,} quotes, {elsewhere}; {found['without_reference']:,} rationales have neither")
     for row in found["worst"][:most]:
         yield line_of(f"  row {row['row']}: {cut(', '.join(row['invented']), 60)}: {cut(row['rationale'], 100)}")
 
 
 def _cells(part: Mapping[str, Any]) -> tuple[str, ...]:
     flips = part["flips"]
-    sides = (_share(part[side]) for side in ("to_allowed", "to_violating"))
-    return f"{flips['of']:,}", _share(flips), share_range(flips), *sides
-
-
-def _share(rate: Mapping[str, Any]) -> str:
-    return "–" if rate["share"] is None else f"{100 * rate['share']:.1f} %"
-
-
-def share_range(rate: Mapping[str, Any]) -> str:
-    """A rate's interval in per cent."""
-    return "–" if rate["low"] is None else f"{100 * rate['low']:.1f} to {100 * rate['high']:.1f} %"
+    sides = (per_cent(part[side]["share"]) for side in ("to_allowed", "to_violating"))
+    return f"{flips['of']:,}", per_cent(flips["share"]), interval(flips, True), *sides

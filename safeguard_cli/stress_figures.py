@@ -1,4 +1,4 @@
-"""What a labelled stress test says: flips by family with Wilson intervals, groups tested for difference, rationales.
+"""What a labelled stress test says: flips by family with exact intervals, groups tested for difference, rationales.
 
 A flip is another label than the original got. A family holds the same rows many times, so that its rows are not
 independent: `rows_flipped`, the share of rows that at least one variant flips, has an interval that can be trusted.
@@ -91,7 +91,7 @@ def stress_figures(found: Sequence[Trial], answers: Answers, policy: Policy | No
 
 
 def rate(count: int, of: int) -> dict[str, Any]:
-    """A share with its 95 % Wilson interval; null where there is nothing to count."""
+    """A share with its 95 % Clopper-Pearson interval; null where there is nothing to count."""
     low, high = metrics.share_interval(count, of) if of else (None, None)
     return {"count": count, "of": of, "share": count / of if of else None, "low": low, "high": high}
 

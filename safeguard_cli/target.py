@@ -27,7 +27,7 @@ def open_target(settings: Settings, source: Source, read: Sequence[Used], stack:
     if is_stream(path):
         return stack.enter_context(open_stream(path, read))
     check_output(path, read, beside(path, "jsonl"))
-    if settings.output is None and not settings.quiet:
+    if settings.output is None and not settings.quiet and not settings.dry_run:
         note(f"writing to {path}")
     return path
 

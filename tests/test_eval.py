@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import Result
+from fake_engine import FakeEngine
 from test_cli import ROOT, safeguard, write
 
 pytest.importorskip("sklearn")
 
+from typer.testing import CliRunner
+
 from safeguard_cli import compare as compare_module
-from safeguard_cli.errors import UsageError
+from safeguard_cli.cli import app
+from safeguard_cli.errors import Interrupted, UsageError
 from safeguard_cli.evaluate import Wanted, evaluate
 from safeguard_cli.golden import gold_fields, parse_map, read_golden
 from safeguard_cli.labelled import Answers, read_labels
@@ -166,7 +172,8 @@ def test_an_output_in_csv_reads_as_one_in_jsonl(tmp_path, tiny) -> None:
         safeguard("label", source, "-p", "spam", "--model", tiny, *TINY, "--rationale", "-o", tmp_path / name)
         labels = read_labels(tmp_path / name)
         assert labels.answers == (SPAM,)
-        found.append([row.verdicts["spam"].as_dict() for row in labels.rows])
+        verdicts = [replace(row.verdicts["spam"], cut=False) for row in labels.rows]  # a CSV does not say what is cut
+        found.append([verdict.as_dict() for verdict in verdicts])
     assert found[0] == found[1]
     assert len(found[0]) == 6
 
@@ -215,9 +222,9 @@ def test_what_is_missing_is_said(tmp_path, labelled) -> None:
 
 def test_without_scikit_learn_the_extra_is_named(tmp_path, labelled) -> None:
     write(tmp_path / "sklearn.py", "raise ImportError")
-    done = safeguard("eval", labelled, PYTHONPATH=str(tmp_path))
+    done = safeguard("eval", labelled, PYTHONPATH=f"{tmp_path}:{ROOT}")
     assert done.returncode == 1
-    assert b"safeguard-cli[eval]" in done.stderr
+    assert b"pip install '.[eval]'" in done.stderr
 
 
 def run_compare(capsys, a: Path, b: Path | None, max_flips: int | None = None, **settings: object) -> tuple[int, list]:
@@ -260,3 +267,204 @@ def test_compare_labels_a_golden_set_twice(tiny) -> None:
     wrong = safeguard("compare", golden, "-p", "spam", "--model", tiny)
     assert wrong.returncode == 2
     assert b"exactly one of" in wrong.stderr
+
+
+# Options, names and numbers that are true
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> tuple[Path, Path]:
+    """Three rows labelled twice, with gold labels of several kinds beside them."""
+    rows = [
+        {"id": i, "text": f"row {i}", "label": gold, "flag": gold == "spam", "code": {"spam": "SP1", "ham": "OK"}[gold]}
+        for i, gold in enumerate(("spam", "ham", "spam"))
+    ]
+    said = (("spam", "ham", "ham"), ("spam", "ham", "spam"))
+    return tuple(  # type: ignore[return-value]
+        output(
+            tmp_path / f"{name}.jsonl",
+            [
+                row | {"spam": verdict(label, 0.9 if label == "spam" else 0.1)}
+                for row, label in zip(rows, labels, strict=True)
+            ],
+        )
+        for name, labels in zip("ab", said, strict=True)
+    )
+
+
+def called(*args: object) -> Result:
+    """The command in this process, which is quicker than a child."""
+    return CliRunner().invoke(app, [str(arg) for arg in args])
+
+
+def compared(*args: object) -> list[dict]:
+    done = called("compare", *args, "--json")
+    assert done.exit_code == 0, done.stderr
+    found: list[dict] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        (),
+        ("--gold-field", "spam=label"),
+        ("--gold-field", "code", "--map", "SP1=spam;OK=ham"),
+        ("--gold-field", "flag", "--map", "true=spam;false=ham"),
+        ("--policy", "spam"),
+    ],
+)
+def test_compare_of_two_outputs_uses_gold_as_eval_does(two, how) -> None:
+    (result,) = compared(*two, *how)
+    gold = result["gold"]
+    assert (gold["rows"], gold["only_a_right"], gold["only_b_right"]) == (3, 0, 1)
+    assert (gold["accuracy_a"], gold["accuracy_b"]) == (pytest.approx(2 / 3), 1)
+    assert (gold["low_b"], gold["high_b"]) == (pytest.approx(0.025 ** (1 / 3)), 1)
+    measured = json.loads(called("eval", two[0], *how, "--json").stdout)["policies"]["spam"]
+    assert measured["figures"]["accuracy"]["value"] == gold["accuracy_a"]
+    assert [(row["row"], row["line"]) for row in measured["wrong"]] == [
+        (flip["row"], flip["line"]) for flip in result["flips"]
+    ]
+
+
+@pytest.mark.parametrize("command", ["eval", "compare"])
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        (("--gold-field", "lable"), "no field 'lable' for --gold-field"),
+        (("--gold-field", "code"), "Its gold says 'SP1', 'OK'; the labels are spam: ham, spam"),
+        (("--map", "SP1=spam", "--gold-field", "nothere"), "no field 'nothere'"),
+        (("--policy", "nothere.md"), "nothere.md"),
+        (("--effort", "high"), "--effort has no effect on "),
+        (("--model", "demo"), "--model has no effect on "),
+        (("--max-reasoning", "5"), "--max-reasoning has no effect on "),
+        (("--threads", "1"), "--threads has no effect on "),
+        (("--skip-rows", "1"), "--skip-rows has no effect on "),
+        (("--format", "csv"), "this is JSON lines, not CSV"),
+        (("--wrong", "5", "--json"), "--wrong has no effect with --json"),
+        (("--text-field", "body"), "'body'"),
+    ],
+)
+def test_an_option_without_effect_on_outputs_is_refused(two, command, how, told) -> None:
+    files = two if command == "compare" else two[:1]
+    done = called(command, *files, *how)
+    assert done.exit_code == 2, done.stdout
+    assert told in done.stderr
+
+
+def test_compare_takes_as_many_rows_as_limit_says_and_counts_what_it_leaves_out(two, tmp_path) -> None:
+    assert compared(*two, "--limit", 1)[0]["rows"] == 1
+    more = output(
+        tmp_path / "c.jsonl",
+        [*map(json.loads, two[1].read_text().splitlines()[1:]), {"id": 9, "text": "x", "spam": verdict("ham", 0.2)}],
+    )
+    (result,) = compared(two[0], more, "--id-field", "id")
+    assert (result["rows"], result["rows_only_in"]) == (2, {"a": 1, "b": 1})
+    done = called("compare", *two, "--id-field", "di")
+    assert (done.exit_code, "no field 'di' for --id-field" in done.stderr) == (2, True)
+
+
+def test_a_gold_field_that_is_none_is_said_and_not_ignored(two, tmp_path) -> None:
+    rows = [json.loads(line) | {"label": "whatever"} for line in two[0].read_text().splitlines()]
+    done = called("compare", output(tmp_path / "a.jsonl", rows), output(tmp_path / "b.jsonl", rows))
+    assert done.exit_code == 0
+    assert "no figures" in done.stderr
+    assert "its gold says 'whatever'" in done.stderr.lower()
+
+
+def test_other_measures_refuse_what_they_ignore(two, tmp_path) -> None:
+    golden = write(tmp_path / "g.jsonl", '{"text":"a","label":"spam"}')
+    for call, told in (
+        (("report", two[0], "--map", "a=b", "--gold-field", "x"), "no field 'x'"),
+        (("report", two[0], "-p", "hate"), "--policy hate"),
+        (("stress", golden, "-p", "spam", "--overwrite"), "--overwrite has no effect without -o"),
+        (
+            ("stress", golden, "-p", "spam", "--language-field", "x"),
+            "--language-field has no effect without --translation",
+        ),
+        (
+            ("stress", golden, "-p", "spam", "--family", "repeat", "--pair", "x"),
+            "--pair has no effect without --family",
+        ),
+        (
+            ("stress", golden, "-p", "spam", "--export", tmp_path / "e", "--model", "demo"),
+            "--model has no effect with --export",
+        ),
+        (("stress", golden, "-p", "spam", "--worst", 3, "--json"), "--worst has no effect with --json"),
+        (("bench", golden, "-p", "spam", "--content", 5), "--content has no effect with INPUT"),
+        (("bench", "-p", "spam", "--text-field", "x"), "--text-field has no effect without INPUT"),
+        (
+            ("compare", golden, "-p", "spam", "--effort", "low", "--effort", "none", "--id-field", "id"),
+            "--id-field has no effect",
+        ),
+        (("eval", golden, "-p", "spam", "--tokenizer", "x"), "--tokenizer has no effect without --server"),
+    ):
+        done = called(*call)
+        assert (done.exit_code, told in done.stderr) == (2, True), (call, done.stderr)
+
+
+def test_by_a_field_that_not_every_row_has_is_taken(tmp_path, capsys) -> None:
+    rows = [
+        {"text": "a", "label": "spam", "spam": verdict("spam", 0.9)},
+        {"text": "b", "label": "ham", "language": "de", "spam": verdict("ham", 0.1)},
+    ]
+    result = run_json(capsys, output(tmp_path / "out.jsonl", rows), by=("language",))
+    assert [part["value"] for part in result["policies"]["spam"]["slices"]["language"]] == ["", "de"]
+
+
+def test_what_is_not_defined_is_null_and_a_dash(tmp_path, capsys) -> None:
+    rows = [{"text": f"row {i}", "label": "ham", "spam": verdict("ham", 0.1)} for i in range(7)]
+    path = output(tmp_path / "out.jsonl", rows)
+    figures = run_json(capsys, path)["policies"]["spam"]["figures"]
+    for name in ("precision", "recall", "f1", "kappa", "mcc", "auroc", "average_precision", "f1:spam"):
+        assert figures[name] == {"value": None, "low": None, "high": None}
+    assert figures["accuracy"] == {"value": 1.0, "low": pytest.approx(0.025 ** (1 / 7)), "high": 1.0}
+    evaluate(Settings(str(path), ()), Wanted())
+    shown = capsys.readouterr().out
+    assert "recall of violating             –               –" in shown
+    assert "0.590 to 1.000" in shown
+    assert "1.000 to 1.000" not in shown
+
+
+def test_eval_names_the_model_and_compare_both(tiny) -> None:
+    golden = ROOT / "samples/golden/spam.jsonl"
+    done = safeguard("eval", golden, "-p", "spam", *TINY, "--limit", 2, SAFEGUARD_MODEL=str(tiny))
+    assert f"model {tiny.name}".encode() in done.stdout, done.stderr
+    both = ("--effort", "none", "--effort", "low")
+    done = safeguard("compare", golden, "-p", "spam", *TINY, "--limit", 2, *both, SAFEGUARD_MODEL=str(tiny))
+    assert done.stdout.count(f"model {tiny.name}".encode()) == 2, done.stderr
+
+
+def test_an_interrupted_run_whose_rows_are_not_kept_says_so(bench, capsys) -> None:
+    def stop(prompts: int):
+        asked = iter(range(prompts))
+
+        def before(_: object) -> None:
+            if next(asked, None) is None:
+                raise Interrupted(2)
+
+        return lambda *given: FakeEngine(*given, before=before)
+
+    bench.fill(20)
+    with pytest.raises(Interrupted):
+        bench(stop(9), scratch=True)
+    told = capsys.readouterr().err
+    assert "none is kept: run the command again" in " ".join(told.split())
+    assert "to go on" not in told
+
+
+def test_the_lines_of_a_csv_are_the_same_in_eval_and_compare(two, tmp_path) -> None:
+    files = []
+    for path in two:
+        lines = ["id,text,label,spam_label,spam_violates,spam_p_violates,spam_scores,spam_error"]
+        for row in map(json.loads, path.read_text().splitlines()):
+            said = row["spam"]
+            scores = json.dumps(said["scores"]).replace('"', '""')
+            text = '"two\nlines"' if not row["id"] else row["text"]
+            lines.append(
+                f'{row["id"]},{text},{row["label"]},{said["label"]},{said["violates"]},{said["p_violates"]},"{scores}",'
+            )
+        files.append(write(path.with_suffix(".csv"), *lines))
+    (flip,) = compared(*files)[0]["flips"]
+    (wrong,) = json.loads(called("eval", files[0], "--json").stdout)["policies"]["spam"]["wrong"]
+    assert (flip["row"], flip["line"]) == (wrong["row"], wrong["line"]) == (3, 5)

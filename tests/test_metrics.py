@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from math import nan
 
 import numpy as np
 import pytest
@@ -51,13 +52,19 @@ def test_figures_equal_scikit_learn(rows) -> None:
     found = figures(outcomes(rows))
     assert found["accuracy"] == pytest.approx(sk.accuracy_score(gold, said))
     assert found["kappa"] == pytest.approx(sk.cohen_kappa_score(gold, said, labels=LABELS), nan_ok=True)
-    assert found["mcc"] == pytest.approx(sk.matthews_corrcoef(gold, said))
+    both = len(set(gold)) > 1 and len(set(said)) > 1  # scikit-learn gives 0 where it divides by 0
+    assert found["mcc"] == (
+        pytest.approx(sk.matthews_corrcoef(gold, said)) if both else pytest.approx(nan, nan_ok=True)
+    )
     assert found["brier"] == pytest.approx(np.mean((np.array(p) - truth) ** 2))
-    assert found["precision"] == pytest.approx(sk.precision_score(truth, told, zero_division=0))
-    assert found["recall"] == pytest.approx(sk.recall_score(truth, told, zero_division=0))
-    assert found["f1"] == pytest.approx(sk.f1_score(truth, told, zero_division=0))
-    each = sk.f1_score(gold, said, labels=LABELS, average=None, zero_division=0)
-    assert [found[f"f1:{label}"] for label in LABELS] == pytest.approx(list(each))
+    safe, called_safe = ([not value for value in side] for side in (truth, told))
+    assert found["precision"] == pytest.approx(sk.precision_score(truth, told, zero_division=nan), nan_ok=True)
+    assert found["recall"] == pytest.approx(sk.recall_score(truth, told, zero_division=nan), nan_ok=True)
+    assert found["specificity"] == pytest.approx(sk.recall_score(safe, called_safe, zero_division=nan), nan_ok=True)
+    assert found["f1"] == pytest.approx(sk.f1_score(truth, told, zero_division=nan), nan_ok=True)
+    for name, score in (("precision", sk.precision_score), ("recall", sk.recall_score), ("f1", sk.f1_score)):
+        each = score(gold, said, labels=LABELS, average=None, zero_division=nan)
+        assert [found[f"{name}:{label}"] for label in LABELS] == pytest.approx(list(each), nan_ok=True)
     if 0 < sum(truth) < len(truth):
         assert found["auroc"] == pytest.approx(sk.roc_auc_score(truth, p))
         assert found["average_precision"] == pytest.approx(sk.average_precision_score(truth, p))
@@ -89,10 +96,60 @@ def test_intervals_hold_the_figure_and_repeat() -> None:
     assert bounds == intervals(whole, 200)
 
 
-def test_a_share_of_all_rows_has_an_interval_below_one() -> None:
-    low, high = share_interval(5, 5)
-    assert 0.5 < low < 0.6
-    assert high == pytest.approx(1)
+@settings(max_examples=60)
+@given(st.integers(1, 300).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total))))
+def test_a_share_s_interval_is_that_of_clopper_and_pearson(share) -> None:
+    """By its definition: at each end, a count at least this far off has a probability of 2.5 %."""
+    from scipy.stats import binom
+
+    count, total = share
+    low, high = share_interval(count, total)
+    assert low == 0 if count == 0 else binom.sf(count - 1, total, low) == pytest.approx(0.025)
+    assert high == 1 if count == total else binom.cdf(count, total, high) == pytest.approx(0.025)
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "low", "high"),
+    [
+        (1, 1, 0.025, 1),
+        (7, 7, 0.025 ** (1 / 7), 1),
+        (0, 300, 0, 1 - 0.025 ** (1 / 300)),
+        (4, 20, 0.05733, 0.43661),  # published, as in Clopper and Pearson's charts and R's binom.test(4, 20)
+        (81, 263, 0.2527, 0.3676),  # Newcombe (1998), table I, method 5
+    ],
+)
+def test_share_intervals_known_from_elsewhere(count, total, low, high) -> None:
+    assert share_interval(count, total) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
+
+
+def test_what_rows_cannot_tell_is_not_defined() -> None:
+    safe = outcomes([("ham", "ham", 0.1)] * 7, ("ham", "spam"))
+    found, bounds = figures(safe), intervals(safe)
+    undefined = ("precision", "recall", "f1", "kappa", "mcc", "auroc", "average_precision")
+    assert all(math.isnan(found[name]) for name in undefined)
+    assert all(math.isnan(end) for name in undefined for end in bounds[name])
+    assert [found[f"{name}:spam"] for name in ("precision", "recall", "f1")] == pytest.approx([nan] * 3, nan_ok=True)
+    assert (found["accuracy"], found["specificity"], found["recall:ham"]) == (1, 1, 1)
+    for name in ("accuracy", "specificity", "recall:ham", "precision:ham"):
+        assert bounds[name] == (pytest.approx(0.025 ** (1 / 7)), 1)
+
+
+def test_a_violating_row_that_is_missed_makes_recall_0_and_leaves_precision_open() -> None:
+    found = figures(outcomes([("spam", "ham", 0.1), ("ham", "ham", 0.2)], ("ham", "spam")))
+    assert (found["recall"], found["f1"]) == (0, 0)
+    assert math.isnan(found["precision"])
+
+
+def test_resampling_takes_ten_rows_on_either_side_and_figures_that_move() -> None:
+    few = [("spam", "spam", 0.9)] * 8 + [("spam", "ham", 0.4)] + [("ham", "spam", 0.6)] * 3 + [("ham", "ham", 0.2)] * 9
+    resampled = ("f1", "f1:spam", "kappa", "mcc", "auroc", "average_precision")
+    bounds = intervals(outcomes(few, ("ham", "spam")), 200)
+    assert all(math.isnan(bounds[name][0]) for name in resampled)
+    bounds = intervals(outcomes([*few, ("spam", "ham", 0.3)], ("ham", "spam")), 200)
+    assert all(bounds[name][0] < bounds[name][1] for name in resampled)
+    perfect = intervals(outcomes([("spam", "spam", 1.0)] * 20 + [("ham", "ham", 0.0)] * 20, ("ham", "spam")), 200)
+    assert all(math.isnan(perfect[name][0]) for name in (*resampled, "brier", "calibration_error"))
+    assert perfect["recall"] == (pytest.approx(0.025 ** (1 / 20)), 1)
 
 
 def test_multi_policy_accuracy_counts_rows_that_are_right_on_every_policy() -> None:
@@ -115,6 +172,7 @@ def test_threshold_reaches_what_is_wanted_with_the_most_of_the_other() -> None:
     every = find_threshold(whole, "recall", 1.0)
     assert every is not None
     assert (every.threshold, every.precision) == (0.4, 0.75)
+    assert find_threshold(outcomes([("ham", "ham", 0.9)] * 3, ("ham", "spam")), "recall", 0.9) is None
     hopeless = outcomes([("ham", "ham", 0.9), ("spam", "ham", 0.1)], ("ham", "spam"))
     assert find_threshold(hopeless, "precision", 0.9) is None
 

@@ -139,3 +139,125 @@ def test_a_browser_runs_no_script_of_the_content_and_filters_with_ours(page) -> 
         check=True,
     )
     assert "<title>broken" not in again.stdout.decode()
+
+
+# What stands at the top, and which text is shown
+
+
+SHA = "0" * 64
+RESULT = {
+    "finished": "2026-01-01T00:01:00+00:00",
+    "exit_code": 0,
+    "rows": 1,
+    "rows_in_error": 0,
+    "errors": {},
+    "labels": {"spam": {"ham": 1, "spam": 0}},
+    "violating": {"spam": 0},
+    "input_exhausted": True,
+    "engine_deaths": 0,
+    "command": ["safeguard", "label"],
+    "input": "in.jsonl",
+    "model": "/models/my.gguf",
+    "model_sha256": SHA,
+    "output_sha256": SHA,
+}
+
+
+def manifest(path: Path, *, finished: bool = True, size: int | None = None, **chosen: object) -> None:
+    """A manifest beside an output, whose run labelled the text that is `chosen`."""
+    fields = {
+        "decides": {
+            "policies": {"spam": {"labels": ["ham", "spam"], "violates": ["spam"], "sha256": SHA}},
+            "model": {"bytes": 7, "sampled_sha256": SHA},
+            "prompt_layout": SHA,
+            "input": {
+                "format": "jsonl",
+                "encoding": "utf-8",
+                "text_fields": [],
+                "template": None,
+                "max_row_bytes": 1 << 20,
+                "shard": None,
+                **chosen,
+            },
+            "answer": {"effort": "low", "ctx": 8192, "long": "split"},
+            "output": {"format": "jsonl", "columns": [], "keep": None, "only": None, "csv_safe": False},
+            "deterministic": None,
+        },
+        "machine": {"versions": {}},
+        "started": "2026-01-01T00:00:00+00:00",
+        "process": 1,
+        "rows": 1,
+        "output_bytes": path.stat().st_size if size is None else size,
+        "input_sha256": SHA,
+        "seconds": 1.0,
+        "repeated_rows": 0,
+        "policy_tokens": 0,
+        "prompt_tokens": 0,
+        "generated_tokens": 0,
+        "counts": None,
+        "result": RESULT if finished else None,
+        "version": 1,
+    }
+    path.with_name(f"{path.name}.{'manifest' if finished else 'run'}.json").write_text(json.dumps(fields))
+
+
+def said(source: Path, **options: object) -> str:
+    assert report(Settings(str(source), (), quiet=True, **options), Wanted(), None, 25) == 0  # type: ignore[arg-type]
+    return "".join(parsed(source.with_suffix(".html")).words)
+
+
+def test_a_run_that_is_not_finished_is_said_at_the_top(tmp_path) -> None:
+    rows = [{"text": f"row {i}", "spam": verdict("ham", i / 10)} for i in range(4)]
+    source = output(tmp_path / "out.jsonl", rows)
+    manifest(source, finished=False)
+    with source.open("a") as file:
+        file.write('{"text": "row 4", "spam": {"la')  # it is being written
+    words = said(source)
+    assert 0 < words.index("this run is not finished: 4 rows are labelled so far") < words.index("4 rows labelled, 0")
+
+
+def test_a_file_that_was_changed_after_its_run_is_said_too(tmp_path) -> None:
+    source = output(tmp_path / "out.jsonl", [{"text": "row", "spam": verdict("ham", 0.1)}])
+    manifest(source, size=7)
+    assert "the file was changed after its run had finished" in said(source)
+    manifest(source)
+    words = said(source)
+    assert "changed" not in words
+    assert "my.gguf" in words
+
+
+@pytest.mark.parametrize(
+    ("chosen", "options", "expected"),
+    [
+        ({"text_fields": ["body"]}, {}, "the body"),
+        ({"text_fields": ["title", "body"]}, {}, "the title\n\nthe body"),
+        ({"template": "{title}: {body}"}, {}, "the title: the body"),
+        ({"text_fields": ["body"]}, {"text_fields": ("title",)}, "the title"),
+        ({}, {"template": "<{title}>"}, "<the title>"),
+    ],
+)
+def test_the_text_that_is_shown_is_the_one_that_was_labelled(tmp_path, chosen, options, expected) -> None:
+    rows = [{"id": 1, "title": "the title", "body": "the body", "spam": verdict("ham", 0.1)}]
+    source = output(tmp_path / "out.jsonl", rows)
+    manifest(source, **chosen)
+    page = tmp_path / "out.html"
+    said(source, **options)
+    assert f'<p class="text" dir="auto">{expected.replace("<", "&lt;").replace(">", "&gt;")}</p>' in page.read_text()
+
+
+def test_a_text_that_the_output_does_not_have_is_not_asked_for(tmp_path) -> None:
+    source = output(tmp_path / "out.jsonl", [{"id": 7, "spam": verdict("ham", 0.1)}])
+    manifest(source, text_fields=["body"])
+    assert '{"id":7}' in said(source)
+    with pytest.raises(UsageError, match="body"):
+        said(source, text_fields=("body",))
+
+
+def test_figures_that_are_not_defined_are_dashes(tmp_path) -> None:
+    rows = [{"text": f"row {i}", "label": "ham", "spam": verdict("ham", 0.1)} for i in range(7)]
+    words = said(output(tmp_path / "out.jsonl", rows))
+    table = words[words.index("Against the gold labels") : words.index("Confusion")]
+    assert re.search(r"recall of violating\s*–\s*–", table)
+    assert "0.590 to 1.000" in table  # accuracy, 7 of 7 by Clopper-Pearson
+    assert "1.000 to 1.000" not in words
+    assert "0.000 to 0.000" not in words

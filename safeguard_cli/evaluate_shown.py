@@ -1,0 +1,114 @@
+"""What `safeguard eval` prints at a terminal: figures, confusion, slices and wrong rows, in its result's order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from safeguard_cli.tables import Figures, facts, figure, interval, line_of
+from safeguard_cli.terminal import cut
+
+FIGURES = {
+    "accuracy": "accuracy",
+    "precision": "precision of violating",
+    "recall": "recall of violating",
+    "specificity": "specificity",
+    "f1": "F1 of violating",
+    "kappa": "Cohen's kappa",
+    "mcc": "MCC",
+    "auroc": "AUROC of p_violates",
+    "average_precision": "average precision",
+    "brier": "Brier score",
+    "calibration_error": "expected calibration error",
+}
+INTERVALS = "95 % intervals: shares by Clopper-Pearson, the others by bootstrap; – where it is not defined"
+
+
+def shown(result: Mapping[str, Any], wrong: int) -> Iterator[RenderableType]:
+    """Yield the result of `eval` as a person reads it at a terminal, with so many of each policy's wrong rows."""
+    yield facts(
+        f"{result['rows']:,} golden rows",
+        f"model {result['model'] or 'not on record'}",
+        result["prompting"],
+        result["effort"] and f"effort {result['effort']}",
+    )
+    for doubt in result["doubts"]:
+        yield facts(doubt, style="yellow")
+    if unused := not_used(result["rows_not_used"]):
+        yield facts(unused, style="yellow")
+    for name, policy in result["policies"].items():
+        yield from _shown_policy(name, policy, wrong)
+    if found := result.get("multi_policy_accuracy"):
+        value = f"{figure(found['value'])}  ({interval(found)}, {found['rows']:,} rows)"
+        yield Text.assemble("\n", ("multi-policy accuracy", "bold"), f"  {value}: every policy's label is right")
+    yield facts(INTERVALS, style="dim")
+
+
+def not_used(unused: Mapping[str, int]) -> str:
+    """How many rows have no part in the figures, and why; empty where all have."""
+    reasons = "; ".join(f"{n:,} {reason}" for reason, n in unused.items() if n)
+    return f"{sum(unused.values()):,} rows not used: {reasons}" if reasons else ""
+
+
+def _shown_policy(name: str, policy: Mapping[str, Any], most: int) -> Iterator[RenderableType]:
+    yield Text.assemble("\n", (cut(name, 60), "bold"), f"  {policy['rows']:,} rows labelled")
+    if policy["rows_in_error"]:
+        yield facts(f"{policy['rows_in_error']:,} rows in error, not counted", style="red")
+    table = Figures("", "", "95 % interval")
+    for key, title in FIGURES.items():
+        found = policy["figures"][key]
+        table.add_row(title, figure(found["value"]), interval(found))
+    yield table
+    titles = [Text(cut(label, 24), "red" if label in policy["violates"] else "") for label in policy["labels"]]
+    table = Figures("label", "precision", "recall", "F1", "95 % interval of F1")
+    for label, styled in zip(policy["labels"], titles, strict=True):
+        each = [policy["figures"][f"{key}:{label}"] for key in ("precision", "recall", "f1")]
+        table.add_row(styled, *(figure(found["value"]) for found in each), interval(each[2]))
+    yield table
+    table = Figures("gold ↓  said →", *(title.plain for title in titles))
+    for i, counts in enumerate(policy["confusion"]):
+        table.add_row(titles[i], *(Text(f"{n:,}", "bold" if i == j else "") for j, n in enumerate(counts)))
+    yield table
+    for column, slices in policy["slices"].items():
+        table = Figures(f"by {column}", "rows", "accuracy", "95 % interval", "F1")
+        for part in slices:
+            table.add_row(
+                cut(part["value"] or "(empty)", 30),
+                f"{part['rows']:,}",
+                figure(part["accuracy"]),
+                interval(part),
+                figure(part["f1"]),
+            )
+        yield table
+    yield from _shown_choices(policy)
+    wrong = policy["wrong"]
+    if wrong and most:
+        yield line_of(f"wrong, {min(len(wrong), most)} of {len(wrong):,}:")
+        for row in wrong[:most]:
+            place = f"  row {row['row']}, line {row['line']}, p {row['p_violates']:.2f}"
+            said = f"gold {cut(row['gold'], 24)}, said {cut(row['label'], 24)}"
+            yield line_of(f"{place}: {said}: {cut(row['text'], 100)}")
+            if row.get("rationale"):
+                yield line_of(f"    {cut(row['rationale'], 140)}", "dim")
+
+
+def _shown_choices(policy: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """What was found for --threshold and --sure."""
+    threshold = policy.get("threshold") or {}
+    if "wanted" in threshold:
+        wanted = "{} at least {}".format(*threshold["wanted"])
+        if "threshold" in threshold:
+            gives = f"precision {figure(threshold['precision'])}, recall {figure(threshold['recall'])}"
+            yield facts(f"for {wanted}: --threshold {threshold['threshold']:g} gives {gives} on these rows")
+        else:
+            yield facts(f"no threshold gives {wanted} on these rows", style="yellow")
+    elif threshold:
+        yield facts(f"violating means p_violates ≥ {threshold['threshold']:g} here")
+    if lines := policy.get("sure"):
+        table = Figures("--sure", "decided at once", "accuracy", "as with full reasoning")
+        for line in lines:
+            table.add_row(f"{line['sure']:g}", *(figure(line[key]) for key in ("at_once", "accuracy", "agreement")))
+        yield table
