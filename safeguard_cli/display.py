@@ -186,9 +186,10 @@ def _numbers(progress: Progress, report: Report) -> Iterator[tuple[str, str]]:
         yield f"{_number(pace.tokens)} tokens/s", ""
         yield f"{span(progress.seconds_open)} so far", ""
         return
-    if report.stage == "rows":
+    if report.stage == "rows" and pace.rows:
         yield f"{_number(pace.rows)} rows/s", ""
-    yield f"{_number(pace.tokens)} tokens/s", ""
+    if pace.tokens:
+        yield f"{_number(pace.tokens)} tokens/s", ""
     yield _when(progress, pace), ""
     yield _errors(done.rows_in_error), "red" if done.rows_in_error else "dim"
     yield f"{progress.read:,} tokens read", "dim"
