@@ -106,6 +106,19 @@ def test_a_run_with_only_is_continued_from_its_manifest(bench, no_fsync, monkeyp
         assert bench.manifest()["result"]["rows"] == 300
 
 
+def test_a_run_with_only_counts_the_rows_of_a_finished_one_that_it_goes_on_with(bench, no_fsync) -> None:
+    """Its output does not have them all, so its manifest alone can tell."""
+    bench.fill(60)
+    whole = bench.whole(only="violates", deterministic=True)
+    for limit in (32, None):  # 32 rows are where its two slots are drained
+        bench(only="violates", deterministic=True, limit=limit)
+    assert bench.out.read_bytes() == whole
+    result = bench.manifest()["result"]
+    expected = json.loads((bench.folder / "whole.jsonl.manifest.json").read_bytes())["result"]
+    for name in ("rows", "rows_in_error", "errors", "labels", "violating"):
+        assert result[name] == expected[name]
+
+
 def test_a_csv_made_from_jsonl_is_continued(bench, no_fsync) -> None:
     """Its columns are those of the input's first row, also where the run goes on with a later one."""
     bench.fill(100)
