@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from safeguard_cli.chats import chat_text, text_parts
-from safeguard_cli.choice import choose_field
+from safeguard_cli.choice import DEFAULT_FIELD, choose_field
 from safeguard_cli.errors import UsageError
 from safeguard_cli.records import Record, Source, json_text, no_field
 from safeguard_cli.terminal import note
@@ -107,6 +107,18 @@ def make_selector(
         _check_doubled_braces(template, source)
     kept = before and not source.lacks(before, _has) and not {*gold, *others}.intersection(before)
     return Selector(fields or (tuple(before) if kept else (choose_field(source, {*gold, *others}),)), parts)
+
+
+def first_choice(source: Source) -> tuple[str, ...]:
+    """Return the fields that version 0.1.0 chose, whose manifests do not name them; none where it chose none.
+
+    It was the field `text`, else the only one that held a string in the first row.
+    """
+    first = source.first()
+    found = dict.fromkeys(source.names, "") if source.format == "csv" else first and first.fields
+    fields: Mapping[str, Any] = found or {}
+    strings = tuple(name for name, value in fields.items() if isinstance(value, str))
+    return (DEFAULT_FIELD,) if DEFAULT_FIELD in fields else strings if len(strings) == 1 else ()
 
 
 def say_text(selector: Selector, source: Source) -> None:

@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import orjson
 
 from safeguard_cli import errors
-from safeguard_cli.content import make_selector, say_text
+from safeguard_cli.content import Selector, first_choice, make_selector, say_text
 from safeguard_cli.dryrun import dry_run
 from safeguard_cli.engine.address import key, shown_command
 from safeguard_cli.engine.process import Engine
@@ -26,7 +26,7 @@ from safeguard_cli.errors import SafeguardError, UsageError, sentences
 from safeguard_cli.files import Draft, draft, sha256
 from safeguard_cli.inflight import InFlight
 from safeguard_cli.journal import Journal, open_journal
-from safeguard_cli.manifest import Refused, model_sha256
+from safeguard_cli.manifest import Manifest, Refused, model_sha256
 from safeguard_cli.outputs import Sink, make_layout, open_sink, output_delimiter
 from safeguard_cli.parquet_output import label_to_parquet, parquet_target
 from safeguard_cli.policy import Policy
@@ -66,13 +66,7 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
             check_beside(target)
         output = describe_output(settings, source, target, policies)
         previous = find_manifest(target) if isinstance(target, Path) and not settings.overwrite else None
-        selector = make_selector(
-            source,
-            text_fields=settings.text_fields,
-            template=settings.template,
-            others=() if settings.id_field is None else (settings.id_field,),
-            before=previous.decides["input"]["text_fields"] if previous else (),
-        )
+        selector, text_fields = _select(settings, source, previous)
         total = _total(settings, source)
         progress = make_progress(settings.progress, policies, total, quiet=settings.quiet or settings.dry_run)
         stack.callback(progress.close)
@@ -98,7 +92,7 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
                 output["columns"],
                 every_row=not output["only_violating"],
             )
-            held = decides(settings, prepared, source.format, selector.chosen, output), machine(prepared)
+            held = decides(settings, prepared, source.format, text_fields, output), machine(prepared)
             journal = run.journal = stack.enter_context(
                 open_journal(
                     target,
@@ -159,6 +153,20 @@ def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Prepar
     if run.truncated:
         warn(f"{run.truncated:,} rows were longer than --ctx allows and were labelled by their beginning")
     return errors.ROWS_IN_ERROR if progress.written.rows_in_error else errors.OK
+
+
+def _select(settings: Settings, source: Source, previous: Manifest | None) -> tuple[Selector, Sequence[str]]:
+    """Return what of a row is labelled, as before where the run goes on, and its fields as the manifest has them."""
+    recorded = tuple(previous.decides["input"]["text_fields"]) if previous else ()
+    before = recorded or (first_choice(source) if previous else ())
+    selector = make_selector(
+        source,
+        text_fields=settings.text_fields,
+        template=settings.template,
+        others=() if settings.id_field is None else (settings.id_field,),
+        before=before,
+    )
+    return selector, recorded if selector.chosen == before else selector.chosen
 
 
 def _rows_and_messages_share_a_file(settings: Settings) -> bool:
