@@ -243,7 +243,7 @@ def test_every_command_that_labels_says_what_once_and_not_when_quiet(tmp_path, t
         (("eval", path, *policy, *run), "body"),
         (("eval", path, *policy, *run, "--json"), "body"),
         (("compare", path, *policy, *run, "--effort", "none", "--effort", "low"), "body"),
-        (("stress", path, *policy, "--model", tiny, "--export", tmp_path / "variants.jsonl"), "body"),
+        (("stress", path, *policy, "--export", tmp_path / "variants.jsonl"), "body"),
     ]
     for args, name in calls:
         done = safeguard(*args)
