@@ -221,11 +221,22 @@ def utf8_chunks(file: File, encoding: str) -> Iterator[bytes]:
 
 
 def _starting(chunks: Iterable[bytes], enough: Callable[[bytes], bool]) -> Iterator[bytes]:
-    """The same bytes; the first chunk, even of an empty input, comes and is enough or all that there is."""
+    """The same bytes; the first chunk, even of an empty input, comes and is enough or all that there is.
+
+    Where reading fails meanwhile, what was read before comes first.
+    """
     chunks, start = iter(chunks), b""
-    while not enough(start) and (chunk := next(chunks, None)) is not None:
-        start += chunk
+    failure: Exception | None = None
+    try:
+        while not enough(start) and (chunk := next(chunks, None)) is not None:
+            start += chunk
+    except READ_ERRORS as problem:
+        if not start:
+            raise
+        failure = problem
     yield start
+    if failure:
+        raise failure
     yield from chunks
 
 

@@ -378,6 +378,17 @@ def test_a_row_that_breaks_off_with_its_gzip_is_none(data):
 PIECES = [b'{"id":1}', b'"', b"\n", b"\r\n", b"a,b", b'"x\ny",z', b"\xff", b"x" * 30, b" ", b"[1]", b",", b'""']
 
 
+@pytest.mark.parametrize("row", [b"\xff", b'{"text":"a"}', b"a"])
+def test_a_row_that_is_whole_comes_out_however_soon_reading_fails(row) -> None:
+    pack = zlib.compressobj(wbits=31)
+    packed = pack.compress(row + b"\n") + pack.flush(zlib.Z_SYNC_FLUSH)
+    found = []
+    with pytest.raises(SafeguardError, match="cut short"), open_source(io.BytesIO(packed), format="jsonl") as source:
+        for record in source:
+            found.append(record.raw)
+    assert found == [row]
+
+
 @given(st.lists(st.sampled_from(PIECES), max_size=30).map(b"".join), st.data(), st.sampled_from(["jsonl", "csv"]))
 def test_where_reading_fails_the_rows_are_the_first_of_the_whole_input(data, drawn, format):
     """Also those over the limit, and whatever quotes are open: so a run goes on when the file is whole again."""
