@@ -103,7 +103,7 @@ def root(
         "safeguard label data.jsonl --policy spam --server http://gpu1:8000 --server http://gpu2:8000\n\n"
         "safeguard label data.jsonl --policy spam --dry-run\n\n"
         "[bold]Exit codes[/bold]  0 every row labelled, 1 failed, 2 wrong usage, 3 finished with rows in error,"
-        " 4 output cannot be continued, 130 interrupted, 143 terminated"
+        " 4 the output cannot be continued, 130 interrupted, 141 the reader of a pipe went away, 143 terminated"
     ),
 )
 def label(
@@ -125,7 +125,7 @@ def label(
         str | None,
         typer.Option(
             metavar="K/N",
-            help="Label every N-th row only, from the K-th on; safeguard merge joins the outputs.",
+            help="Label every N-th row only, from the K-th on; K counts from 1. safeguard merge joins the outputs.",
             rich_help_panel=INPUT,
         ),
     ] = None,
@@ -262,7 +262,9 @@ def label(
     retry_errors: Annotated[
         bool,
         typer.Option(
-            "--retry-errors", help="Label the error rows of a finished output again, in place.", rich_help_panel=OUTPUT
+            "--retry-errors",
+            help="Label the error rows of a finished output again, in place, from the same input.",
+            rich_help_panel=OUTPUT,
         ),
     ] = False,
     on_error: Annotated[
@@ -446,13 +448,19 @@ def show(
 )
 def pull(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A name that `safeguard models` lists, or hf:OWNER/REPO[:FILE].")
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="A name that `safeguard models` lists, or hf:OWNER/REPO[:FILE or quantization].",
+        ),
     ] = "gpt-oss-safeguard-20b",
     debug: options.Debug = False,
 ) -> None:
     """Fetch a model into the Hugging Face cache: goes on where it was cut off, and checks what arrived.
 
-    This is the one command that uses the network. HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are honoured.
+    Only pull, --server and --ray use the network.
+
+    HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are honoured.
     """
     from safeguard_cli.catalog import pull_model
 

@@ -78,8 +78,9 @@ def bench(
 ) -> None:
     """Measure how fast this machine labels, and with which options; say how long a file will take.
 
-    All slots are tried with the first of the threads and batch sizes, the others with the best slots. Ctrl-C shows
-    what is measured so far. Other work on the machine falsifies the figures.
+    All slots are tried with the first of the threads and batch sizes, the others with the best slots.
+
+    Ctrl-C shows what is measured so far. Other work on the machine falsifies the figures.
     """
 
     def command() -> int:

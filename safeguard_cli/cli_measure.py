@@ -88,7 +88,8 @@ Wrong = Annotated[
         "safeguard eval golden.csv --policy rules.md --gold-field verdict --map 'SP2,SP3,SP4=spam;SP0=ham'\n\n"
         "safeguard eval golden.jsonl -p spam -p fraud --gold-field spam=is_spam --gold-field fraud=is_fraud\n\n"
         "safeguard eval golden.jsonl -p spam --threshold precision=0.95 --by language --by channel\n\n"
-        "safeguard eval golden.labels.jsonl --json | jq .policies.spam.figures.f1"
+        "safeguard eval golden.labels.jsonl --json | jq .policies.spam.figures.f1\n\n"
+        "[bold]Exit codes[/bold]  0 done, 3 some rows in error"
     ),
 )
 def evaluate(
@@ -192,7 +193,8 @@ def evaluate(
     epilog=(
         EXAMPLES + "safeguard compare monday.labels.jsonl tuesday.labels.jsonl\n\n"
         "safeguard compare golden.jsonl --policy old.md --policy new.md --model demo\n\n"
-        "safeguard compare golden.jsonl --policy spam --model demo --effort none --effort low --max-flips 3"
+        "safeguard compare golden.jsonl --policy spam --model demo --effort none --effort low --max-flips 3\n\n"
+        "[bold]Exit codes[/bold]  0 done, 5 more rows flipped than --max-flips allows"
     ),
 )
 def compare(
@@ -204,7 +206,7 @@ def compare(
         list[str] | None, typer.Option(metavar="NAME", help="A model; or two of them.", rich_help_panel=MODEL)
     ] = None,
     effort: Annotated[
-        list[EffortName] | None, typer.Option(help="An effort; or two of them.", rich_help_panel=POLICY)
+        list[EffortName] | None, typer.Option(help="An effort; or two of them. Default: low.", rich_help_panel=POLICY)
     ] = None,
     gold_field: GoldField = None,
     map: Map = None,

@@ -40,9 +40,11 @@ def check(
 ) -> None:
     """Find what weakens a policy, each as FILE:LINE: MESSAGE. Exit code 5 when there is anything.
 
-    What a run refuses, missing sections, rules without codes, vague words, too few examples, labels that are never
-    mentioned or stand inside each other, a length far from 400 to 600 tokens, spellings of control tokens, unfinished
-    places.
+    It finds what a run refuses, missing sections, rules without codes, vague words and too few examples.
+
+    It finds labels that are never mentioned or stand inside each other, and a length far from 400 to 600 tokens.
+
+    It finds spellings of control tokens and unfinished places.
     """
     from safeguard_cli.policy_check import check_command
 
@@ -59,7 +61,7 @@ def new(
     labels: Annotated[str | None, typer.Option(metavar="A,B", help="Its labels; default: allowed,violating.")] = None,
     violates: Annotated[str | None, typer.Option(metavar="B", help="Which violate; default: the last.")] = None,
     output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FILE", help="Where to; default: NAME.md.")
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="The policy's file; default: NAME.md.")
     ] = None,
     debug: Debug = False,
 ) -> None:

@@ -95,7 +95,7 @@ Sure = Annotated[
         min=0.5,
         max=1.0,
         metavar="P",
-        help="With --effort auto: the probability from which on a row is decided without reasoning.",
+        help="With --effort auto: the greater of p_violates and 1 - p_violates from which on a row is decided at once.",
         rich_help_panel=POLICY,
     ),
 ]
@@ -123,16 +123,14 @@ Model = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="A name that `safeguard models` lists, hf:OWNER/REPO[:FILE], a GGUF file, or demo."
-        " Default: SAFEGUARD_MODEL, safeguard.toml, else gpt-oss-safeguard-20b.",
+        help="A name that `safeguard models` lists, hf:OWNER/REPO[:FILE or quantization], a GGUF file, or"
+        " demo. Default: SAFEGUARD_MODEL, safeguard.toml, else gpt-oss-safeguard-20b.",
         rich_help_panel=MODEL,
     ),
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(
-        min=1, max=512, metavar="N", help="CPU threads; default: the cores that may be used.", rich_help_panel=MODEL
-    ),
+    typer.Option(min=1, max=512, metavar="N", help="CPU threads; default: the idle cores.", rich_help_panel=MODEL),
 ]
 Slots = Annotated[
     int | None,
