@@ -29,7 +29,8 @@ def measure(model: Path, slots: int, *options: str, rows: int | None = None) -> 
         texts = (json.dumps({"id": i, "text": f"message number {i}"}) for i in range(rows or slots))
         (folder / "in.jsonl").write_text("\n".join(texts) + "\n")
         command = [str(Path(sys.executable).parent / "safeguard"), "label", "in.jsonl", "-p", "p.md", "-v"]
-        command += ["--model", str(model.resolve()), "--slots", str(slots), "--effort", "none", *options]
+        named = str(model.resolve() if model.exists() else model)
+        command += ["--model", named, "--slots", str(slots), "--effort", "none", *options]
         command += ["--progress", "none"]
         with (folder / "err").open("w+") as err:
             process = subprocess.Popen(command, cwd=folder, stderr=err, stdout=subprocess.DEVNULL)
@@ -58,7 +59,7 @@ def _watch(parent: psutil.Process) -> float:
             held.setdefault(pid, own)
             peaks[pid] = max(peaks.get(pid, 0), own + sum(sizes.values()) - held[pid])
         time.sleep(0.05)
-    return max(peaks.values())
+    return max(peaks.values(), default=0)
 
 
 def within(planned: float, measured: float) -> bool:
