@@ -108,8 +108,8 @@ def _lines(output: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield "policies", f"{decoded} decoded"
     if manifest.repeated_rows:
         yield "repeated", f"{manifest.repeated_rows:,} rows had the content of an earlier one, and got its labels"
-    for part in ("answer", "input", "output"):
-        yield f"{part} settings", _pairs(decides[part])
+    for part, name in (("answer", "answering"), ("input", "reading"), ("output", "writing")):
+        yield name, _pairs(decides[part])
     yield (
         "deterministic",
         f"slots drained every {decides['deterministic']:,} rows" if decides["deterministic"] else "no",
