@@ -190,6 +190,8 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") ->
 
 
 def _short(value: Any) -> str:
+    if value is None:
+        return "nothing"
     text = json_bytes(value).decode()
     return text if len(text) <= 60 else text[:20] + "…"
 

@@ -63,7 +63,8 @@ class Policy:
         if unknown := [v for v in self.violates if v not in self.labels]:
             raise PolicyFault(
                 "violates",
-                f"policy {self.name}: violates names {unknown[0]!r}, not one of {', '.join(self.labels)}",
+                f"policy {self.name}: violates names {unknown[0]!r}, not one of {', '.join(self.labels)}"
+                " (violates: or --violates)",
             )
         if not self.violates:
             raise PolicyFault(
@@ -78,7 +79,7 @@ class Policy:
     def warnings(self) -> list[str]:
         """What looks like a mistake but does not stop a run."""
         silent = [label for label in self.labels if not mentions(self.text, label)]
-        return [f"policy {self.name} never mentions its label {label!r}" for label in silent]
+        return [f"policy {self.name} never mentions its label {label!r}, spelled like this" for label in silent]
 
 
 def mentions(text: str, label: str) -> bool:

@@ -116,7 +116,7 @@ def _labels(policy: Policy, line: int, violates: int) -> Iterator[Finding]:
         yield Finding(violates, "every label violates; one must be left for what is safe")
     for label in policy.labels:
         if not mentions(policy.text, label):
-            yield Finding(line, f"the label {label!r} is never mentioned in the text")
+            yield Finding(line, f"the label {label!r} is never mentioned in the text, spelled like this")
         for other in policy.labels:
             if label != other and label.lower() in other.lower():
                 yield Finding(

@@ -381,7 +381,8 @@ def _unknown_extension(name: str, lines: Lines) -> UsageError:
     refuse_json_values(name, line, lambda: following)
     if line.lstrip().startswith(b"{"):
         return UsageError(f"{name}: unknown extension; it looks like JSON lines: say --format jsonl")
-    return UsageError(f"{name}: unknown extension; --format says what it is: {', '.join(FORMATS)}")
+    plain = "plain lines become rows with jq -cR '{text: .}'"
+    return UsageError(f"{name}: unknown extension; --format says what it is: {', '.join(FORMATS)}; {plain}")
 
 
 def first_lines(path: Path, count: int, *, encoding: str = "utf-8") -> list[str]:

@@ -73,7 +73,9 @@ def refuse_other_kinds(name: str, head: bytes) -> None:
     if _BZIP2.match(head):
         raise UsageError(f"{name}: this is packed with bzip2; unpack it: {_through(name, 'bzip2 -dc')}")
     if head.startswith(b"PAR1"):
-        raise UsageError(f"{name}: this is Parquet: save it to a file, if it is none, and say --format parquet")
+        raise UsageError(
+            f"{name}: this is Parquet: say --format parquet; from standard input it must first be saved to a file"
+        )
     for magic, kind in _FILES.items():
         if head.removeprefix(codecs.BOM_UTF8).startswith(magic):
             raise UsageError(f"{name}: this is {kind}")

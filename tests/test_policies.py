@@ -143,7 +143,7 @@ def test_check_names_each_file_once_and_goes_on_past_one_that_is_not_there(tmp_p
     assert done.returncode == 2
     assert done.stdout.startswith(b"open.md:1: the front matter that begins here is not closed")
     assert all(line.count(b".md") == 1 for line in done.stdout.splitlines())
-    assert b"cr.md:2: the label 'a' is never mentioned in the text\n" in done.stdout
+    assert b"cr.md:2: the label 'a' is never mentioned in the text, spelled like this\n" in done.stdout
     assert b"cr.md:5: about 1 token; 400 to 600 read best\n" in done.stdout
     assert b"error: no policy 'nowhere.md'" in done.stderr
     assert b"spam.md: nothing found" in done.stderr

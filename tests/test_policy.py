@@ -389,12 +389,12 @@ def test_what_is_wrong_with_the_file_names_it_and_what_is_wrong_with_the_call_do
 
 def test_a_label_that_is_never_mentioned_warns() -> None:
     warned = Policy("p", "Answer ham.", ("ham", "spam"), ("spam",)).warnings()
-    assert warned == ["policy p never mentions its label 'spam'"]
+    assert warned == ["policy p never mentions its label 'spam', spelled like this"]
 
 
 def test_a_label_inside_another_word_is_not_mentioned() -> None:
     policy = Policy("p", "Answer INVALID for that, else `NO`.", ("VALID", "INVALID", "NO"), ("INVALID",))
-    assert policy.warnings() == ["policy p never mentions its label 'VALID'"]
+    assert policy.warnings() == ["policy p never mentions its label 'VALID', spelled like this"]
 
 
 @pytest.mark.parametrize("label", ["INVALID + ESCALATE", "спам", "+1", "垃圾", '"quoted"', "SP0."])
