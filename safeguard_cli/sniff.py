@@ -105,7 +105,7 @@ def _wide_without_mark(head: bytes) -> str | None:
         ("utf-16-le", (False, True, False, True)),
         ("utf-16-be", (True, False, True, False)),
     ):
-        if zeros == pattern:
+        if zeros == pattern and head[:4].strip(b"\0\r\n"):  # lines of zeros alone are just damaged
             return encoding
     # Letters of other alphabets have the number of their block there, which is a control character otherwise.
     odd, even = (sum(byte < 32 and byte not in b"\t\r\n" for byte in head[at::2]) for at in (1, 0))

@@ -14,7 +14,7 @@ import tracemalloc
 import zlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from safeguard_cli.cells import unique_names
@@ -73,6 +73,7 @@ JSON_LINES = st.one_of(
 
 
 @given(st.lists(JSON_LINES | st.sampled_from([(b"", ""), (b"  \t", "")])), st.booleans(), st.booleans(), st.booleans())
+@example([(b"\0", "bad_json"), (b"\0", "bad_json"), (b"{}", None)], False, False, True)
 def test_jsonl_gives_one_record_for_every_line_that_is_not_blank(lines, bom, crlf, last_ends):
     end = b"\r\n" if crlf else b"\n"
     data = b"\xef\xbb\xbf" * bom + end.join(line for line, _ in lines) + end * last_ends
