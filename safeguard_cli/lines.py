@@ -181,6 +181,10 @@ class Lines:
         self.push(seen)
         return found
 
+    def peek_any(self) -> bool:
+        """Whether anything is left to read, without waiting for more than that."""
+        return bool(self._pushed or self._stream.peek(1))
+
     def _readline(self, size: int) -> bytes:
         line = b""
         while self._pushed and len(line) < size and not line.endswith(b"\n"):

@@ -116,6 +116,8 @@ class Source:
         for _ in range(above):
             self._lines.next()
         first = next(iter(self._lines.peek()), b"").removeprefix(codecs.BOM_UTF8)
+        if self._lines.broke_off(first):  # half a line tells nothing
+            first = b""
         sniffed = format is None
         if format is None:
             start = first.lstrip()
@@ -293,7 +295,7 @@ class Source:
                 cells: list[str] | None = [chomp(text)]
             else:
                 cells = split_cells(text, self.delimiter, partial(self._next_line, taken))
-            if len(taken) <= self._limit and self._lines.broke_off(taken):
+            if len(taken) <= self._limit and (self._lines.broke_off(taken) or (cells is None and self._no_more())):
                 return self._break_off(line)
             if cells is None:
                 # Only this line is in error: the lines that the quote took in are read again, as rows of their own.
@@ -324,6 +326,10 @@ class Source:
         piece = self._lines.read(self._limit - len(taken))
         taken += piece
         return piece.decode("utf-8", "replace") if len(taken) <= self._limit else ""
+
+    def _no_more(self) -> bool:
+        """Whether reading has failed, and nothing is left of what was read before: an open quote may go on there."""
+        return bool(self._stream.failure) and not self._lines.peek_any()
 
     def _break_off(self, line: int) -> None:
         """Reading failed in the row that begins there: it is none, and comes whole when the input is whole again."""

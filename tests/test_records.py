@@ -390,6 +390,14 @@ def test_a_row_that_is_whole_comes_out_however_soon_reading_fails(row) -> None:
     assert found == [row]
 
 
+@pytest.mark.parametrize(("format", "data"), [("csv", b'id,text\n"x\n'), ("jsonl", b"["), ("csv", b"id,te")])
+def test_what_may_go_on_where_reading_fails_is_no_row(format, data) -> None:
+    pack = zlib.compressobj(wbits=31)
+    packed = pack.compress(data) + pack.flush(zlib.Z_SYNC_FLUSH)
+    with pytest.raises(SafeguardError, match="cut short"), open_source(io.BytesIO(packed), format=format) as source:
+        assert next(iter(source), None) is None
+
+
 @given(st.lists(st.sampled_from(PIECES), max_size=30).map(b"".join), st.data(), st.sampled_from(["jsonl", "csv"]))
 def test_where_reading_fails_the_rows_are_the_first_of_the_whole_input(data, drawn, format):
     """Also those over the limit, and whatever quotes are open: so a run goes on when the file is whole again."""
