@@ -22,6 +22,7 @@ from safeguard_cli.records import (
 )
 from safeguard_cli.sniff import DELIMITERS, sep_delimiter
 from safeguard_cli.spelled import one_of
+from safeguard_cli.terminal import note
 from safeguard_cli.verdict import RowError
 
 DEFAULT_FIELD = "label"
@@ -108,15 +109,17 @@ def read_golden(
     mapping = mapping or {}
     golden = Golden()
     values: Counter[str] = Counter()
+    mapped: set[str] = set()
     with _open(path, fields, golden, skip_rows, format, encoding) as source:
         check_fields(source, "--gold-field", fields.values())
         selector = make_selector(
             source, text_fields=text_fields, template=template, gold=set(fields.values()), others=others
         )
         golden.text = selector.described
+        _check_map(mapping, answers)
         for number, record in enumerate(source, 1):
             text = selector.select(record)
-            gold, reason = _gold(record, answers, fields, mapping, values)
+            gold, reason = _gold(record, answers, fields, mapping, values, mapped)
             if record.blank:
                 golden.unused["blank"] += 1
             elif record.fields is None and isinstance(text, RowError):
@@ -127,13 +130,24 @@ def read_golden(
                 golden.leave_out("no text" if text.code == "no_text" else f"cannot be read ({text.code})")
             else:
                 golden.rows.append(GoldenRow(number, record.line, record.fields or {}, text, gold))
+    said = ", ".join(f"{value!r}" for value, _ in values.most_common(8)) or "nothing"
+    absent = [value for value in mapping if value not in mapped]
+    if absent and golden.rows and not mapped:
+        raise UsageError(f"{path}: --map names {absent[0]!r}, which no row's gold says; it says {said}")
+    if absent and golden.rows:
+        note(f"--map: no row's gold says {', '.join(map(repr, absent))}")
     if not golden.rows:
-        said = ", ".join(f"{value!r}" for value, _ in values.most_common(8)) or "nothing"
         labels = "; ".join(f"{answer.name}: {', '.join(answer.labels)}" for answer in answers)
         raise UsageError(
             f"{path}: no row can be used. Its gold says {said}; the labels are {labels} (--map translates)"
         )
     return golden
+
+
+def _check_map(mapping: Mapping[str, str], answers: Sequence[Answers]) -> None:
+    known = dict.fromkeys(label for answer in answers for label in answer.labels)
+    if unknown := [label for label in mapping.values() if label not in known]:
+        raise UsageError(f"--map gives {unknown[0]!r}, which is no label: {', '.join(known)}")
 
 
 def _gold(
@@ -142,6 +156,7 @@ def _gold(
     fields: Mapping[str, str],
     mapping: Mapping[str, str],
     values: Counter[str],
+    mapped: set[str],
 ) -> tuple[dict[str, str], str | None]:
     """The row's right labels, or why it has none."""
     gold: dict[str, str] = {}
@@ -151,6 +166,7 @@ def _gold(
             return {}, "no gold label"
         values[value] += 1
         meant = one_of((record.fields or {}).get(fields[answer.name]), mapping)
+        mapped.update({meant or value}.intersection(mapping))
         label = mapping.get(meant or value) or one_of(value, answer.labels)
         if label not in answer.labels:
             return {}, f"gold {value[:40]!r} is no label of {answer.name}"
