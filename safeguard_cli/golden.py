@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ class GoldenRow:
 class Golden:
     """A golden set, and the account of what in it was not used: how many rows for each reason.
 
-    `in_error` of these could not be read or have no text; `text` says which field holds the texts.
+    `in_error` of these could not be read or have no text; `text` says which field holds the texts, where one does.
     """
 
     rows: list[GoldenRow] = field(default_factory=list)
@@ -100,10 +100,12 @@ def read_golden(
     text_fields: Sequence[str] = (),
     template: str | None = None,
     others: Collection[str] = (),
+    needs_text: bool = True,
 ) -> Golden:
     """Read a golden set. Raises UsageError when a field is not there or no row can be used, saying what the file has.
 
     The text is never a field with a right label, and one of `others`, named for another purpose, only when asked for.
+    Where none is needed, as in an output that kept no text, the rows' texts are empty.
     `skip_rows` lines stand above the header; by default a CSV's header is the first line that has the gold fields.
     """
     mapping = mapping or {}
@@ -112,13 +114,19 @@ def read_golden(
     mapped: set[str] = set()
     with _open(path, fields, golden, skip_rows, format, encoding) as source:
         check_fields(source, "--gold-field", fields.values())
-        selector = make_selector(
-            source, text_fields=text_fields, template=template, gold=set(fields.values()), others=others
-        )
-        golden.text = selector.described
+        select: Callable[[Record], str | RowError]
+        try:
+            selector = make_selector(
+                source, text_fields=text_fields, template=template, gold=set(fields.values()), others=others
+            )
+            golden.text, select = selector.described, selector.select
+        except UsageError:
+            if needs_text:
+                raise
+            select = _no_text
         _check_map(mapping, answers)
         for number, record in enumerate(source, 1):
-            text = selector.select(record)
+            text = select(record)
             gold, reason = _gold(record, answers, fields, mapping, values, mapped)
             if record.blank:
                 golden.unused["blank"] += 1
@@ -142,6 +150,10 @@ def read_golden(
             f"{path}: no row can be used. Its gold says {said}; the labels are {labels} (--map translates)"
         )
     return golden
+
+
+def _no_text(record: Record) -> str | RowError:
+    return record.error or ""
 
 
 def _check_map(mapping: Mapping[str, str], answers: Sequence[Answers]) -> None:

@@ -122,6 +122,23 @@ def test_csv_header_is_found_below_title_rows_or_where_skip_rows_says(tmp_path) 
     assert len(read_golden(packed, [SPAM], {"spam": "label"}).rows) == 2
 
 
+@pytest.mark.parametrize("lost", [{}, {"spam": None}])
+def test_an_output_that_kept_no_text_or_lost_a_verdict_is_measured_all_the_same(tmp_path, capsys, lost) -> None:
+    said = {"label": "ham", "violates": False, "p_violates": 0.25, "scores": {"ham": 0.75, "spam": 0.25}}
+    rows = [
+        {"id": 1, "label": "ham", **lost},
+        *({"id": n, "label": gold, "spam": said} for n, gold in ((2, "ham"), (3, "spam"))),
+    ]
+    path = write(tmp_path / "kept.jsonl", *map(json.dumps, rows))
+    assert evaluate(Settings(str(path), ()), Wanted()) == 3
+    shown = capsys.readouterr()
+    assert "line 3, p 0.25: gold spam, said ham\n" in shown.out and shown.err == ""
+    found = run_json(capsys, path)["policies"]["spam"]["figures"]
+    assert found["accuracy"]["value"] == 0.5
+    with pytest.raises(UsageError, match="no field 'text' for --text-field"):
+        evaluate(Settings(str(path), (), text_fields=("text",)), Wanted())
+
+
 def test_a_map_of_what_is_not_there_is_refused_or_told(tmp_path, capsys) -> None:
     path = write(tmp_path / "g.jsonl", '{"text":"a","label":"ok"}', '{"text":"b","label":"spam"}')
 
