@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from safeguard_cli.chats import is_chat, text_parts
@@ -21,6 +21,7 @@ CHAT_FIELDS = ("messages", "conversation", "conversations")
 
 _SHOWN, _SHOWN_WIDTH = 12, 40  # fields that are listed, and how much of a value
 _LETTERS = 8  # that a value without white space must have: Chinese and Thai have none
+_MANY = 6  # values, from which on it tells something that few of them differ
 _LOOKED_AT = 4000  # characters of a value
 _ADDRESS_SIZE = 320  # characters of an address, the most that a mail address has
 _DEPTH = 6
@@ -45,11 +46,13 @@ class Seen:
     values: int = 0
     texts: int = 0
     size: int = 0
+    different: set[str] = field(default_factory=set)
     example: Any = None
     certain: bool = False  # one of them is more than a word, which could be the name of something
 
     def add(self, value: Any) -> None:
         self.values += 1
+        self.different.add(value[:_LOOKED_AT] if isinstance(value, str) else f"value {self.values}")
         if reads_like_text(value):
             self.example = value if not self.texts else self.example
             self.texts += 1
@@ -60,8 +63,9 @@ class Seen:
 
     @property
     def convincing(self) -> bool:
-        """Whether enough values read like texts; short messages do not."""
-        return self.certain and 4 * self.texts >= self.values
+        """Whether enough values read like texts, which short messages do not, and they are no few that come again."""
+        few = self.values >= _MANY and 3 * len(self.different) <= self.values  # such as `not spam` and `spam`
+        return self.certain and 4 * self.texts >= self.values and not few
 
 
 def choose_field(source: Source, taken: Collection[str]) -> str:
@@ -76,17 +80,27 @@ def choose_field(source: Source, taken: Collection[str]) -> str:
     if not any(rows) and DEFAULT_FIELD not in taken:
         return DEFAULT_FIELD  # nothing can be told, nor will be labelled
     chats = [name for name in CHAT_FIELDS if name not in taken and any(is_chat(row.get(name)) for row in rows)]
-    if len(chats) == 1:
+    unread = [
+        name for name in CHAT_FIELDS if name not in {*taken, *chats} and any(_objects(row.get(name)) for row in rows)
+    ]
+    if len(chats) == 1 and not unread:
         return chats[0]
     ours = _verdicts(rows)
     fields = _seen(rows, {*taken, *ours})
-    likely = {name: seen for name, seen in fields.items() if seen.texts and not never_text(name)}
+    likely = {name: seen for name, seen in fields.items() if name in unread or (seen.texts and not never_text(name))}
     if len(likely) == 1:
         ((name, seen),) = likely.items()
         if seen.convincing and seen.size >= _most_elsewhere(rows, {name, *taken, *ours}):
             _check_header(source, name, rows)
             return name
+    if likely:
+        _check_is_header(source, max(likely, key=lambda name: likely[name].size), rows)
     raise UsageError(f"{source.name}: " + _question(rows, likely, fields))
+
+
+def _objects(value: Any) -> bool:
+    """Whether a value is a list of objects: under a chat's name, messages of a shape that is not known here."""
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
 
 def reads_like_text(value: Any) -> bool:
@@ -147,7 +161,12 @@ def _check_header(source: Source, name: str, rows: Sequence[Mapping[str, Any]]) 
             f"{source.name}: the column with the text has no name; is there a title above the header? Remove it, or say"
             f" --text-field {name!r}"
         )
-    if _is_a_row(source.names, name, rows):
+    _check_is_header(source, name, rows)
+
+
+def _check_is_header(source: Source, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    named = [name for name, cell in zip(source.names, source.header, strict=True) if cell.strip()]
+    if _is_a_row(named, name, rows):
         raise UsageError(
             f"{source.name}: is the first line a header? Then name the field with the text, with --text-field"
             f" {cut(name, _SHOWN_WIDTH)!r}; else put a line with names above"
@@ -161,13 +180,12 @@ def _is_a_row(header: Sequence[str], name: str, rows: Sequence[Mapping[str, Any]
     """
     if any(map(is_common, header)):
         return False
-    names = [cell for cell in header if cell.strip()]
-    others = [row for row in rows if any(row.get(cell) != cell for cell in names)]
+    others = [row for row in rows if any(row.get(cell) != cell for cell in header)]
     return bool(header) and (
         len(name.split()) > 3
         or (not name.isascii() and len(name) > 9 and reads_like_text(name))
-        or any(not any(map(str.isalpha, cell)) for cell in names)
-        or any(row.get(cell) == cell for row in others for cell in names)
+        or any(not any(map(str.isalpha, cell)) for cell in header)
+        or any(row.get(cell) == cell for row in others for cell in header)
     )
 
 

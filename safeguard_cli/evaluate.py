@@ -174,7 +174,13 @@ def existing_labels(path: Path, settings: Settings, known: Sequence[Answers] = (
     return read_labels(path, **how, known=known)
 
 
-def usable_rows(settings: Settings, wanted: Wanted, answers: Sequence[Answers], others: Collection[str] = ()) -> Golden:
+def usable_rows(
+    settings: Settings,
+    wanted: Wanted,
+    answers: Sequence[Answers],
+    others: Collection[str] = (),
+    needs_text: bool = True,
+) -> Golden:
     """The golden set that is asked for, as far as --limit goes. Raises UsageError as `read_golden` does.
 
     Which field holds the texts is said; it is none of `others`, which were named for another purpose.
@@ -190,8 +196,9 @@ def usable_rows(settings: Settings, wanted: Wanted, answers: Sequence[Answers], 
         text_fields=settings.text_fields,
         template=settings.template,
         others=(*wanted.by, *others),
+        needs_text=needs_text,
     )
-    if settings.says_its_text:
+    if settings.says_its_text and golden.text:
         note(f"text: {golden.text}")
     if settings.limit is not None and len(golden.rows) > settings.limit:
         golden.unused["beyond --limit"] = len(golden.rows) - settings.limit
@@ -215,7 +222,7 @@ def gold_of(labels: Labels, names: Sequence[str], settings: Settings, wanted: Wa
         return None
     wanted.refuse(("skip_rows",), f"on {labels.path}: an output has no lines above its header")
     try:
-        return usable_rows(_with_its_text(labels, settings, wanted), wanted, answers)
+        return _labelled_rows(labels, settings, wanted, answers)
     except UsageError as problem:
         if asked:
             raise
@@ -228,7 +235,7 @@ def from_output(labels: Labels, policies: Sequence[Policy], settings: Settings, 
     given = [policy.name for policy in policies]
     answers = tuple(a for a in labels.answers if not given or a.name in given)
     wanted.refuse(("skip_rows",), f"on {labels.path}: an output has no lines above its header")
-    return beside_gold(labels, usable_rows(_with_its_text(labels, settings, wanted), wanted, answers), answers)
+    return beside_gold(labels, _labelled_rows(labels, settings, wanted, answers), answers)
 
 
 def beside_gold(labels: Labels, golden: Golden, answers: tuple[Answers, ...]) -> Measured:
@@ -241,12 +248,14 @@ def beside_gold(labels: Labels, golden: Golden, answers: tuple[Answers, ...]) ->
     return Measured(golden, answers, verdicts, labels.prompting, labels.model, labels.effort, labels.doubts)
 
 
-def _with_its_text(labels: Labels, settings: Settings, wanted: Wanted) -> Settings:
-    """The settings with the text that the run labelled, where no other was asked for."""
+def _labelled_rows(labels: Labels, settings: Settings, wanted: Wanted, answers: Sequence[Answers]) -> Golden:
+    """The usable rows of an output, with the text that is asked for, else what the run labelled, where it is there."""
     if settings.text_fields or settings.template is not None:
-        return settings
+        return usable_rows(settings, wanted, answers)
     chosen = labels.chosen_text(gold_fields(wanted.gold_fields, [a.name for a in labels.answers]).values())
-    return settings if chosen is None else replace(settings, text_fields=chosen[0], template=chosen[1])
+    if chosen is not None:
+        settings = replace(settings, text_fields=chosen[0], template=chosen[1])
+    return usable_rows(settings, wanted, answers, needs_text=False)
 
 
 def outcomes(measured: Measured, answers: Answers, threshold: float | None = None) -> tuple[Outcomes, list[int]]:

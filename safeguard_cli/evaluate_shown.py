@@ -90,7 +90,8 @@ def _shown_policy(name: str, policy: Mapping[str, Any], most: int) -> Iterator[R
         for row in wrong[:most]:
             place = f"  row {row['row']}, line {row['line']}, p {row['p_violates']:.2f}"
             said = f"gold {cut(row['gold'], 24)}, said {cut(row['label'], 24)}"
-            yield line_of(f"{place}: {said}: {cut(row['text'], 100)}")
+            text = f": {cut(row['text'], 100)}" if row["text"] else ""  # an output may have kept none
+            yield line_of(f"{place}: {said}{text}")
             if row.get("rationale"):
                 yield line_of(f"    {cut(row['rationale'], 140)}", "dim")
 

@@ -6,13 +6,16 @@ import re
 
 _NEVER = {
     "gold": "label labels gold golden class classes category categories target targets expected verdict truth y"
-    " ground_truth annotation annotations annotator annotators rating score severity sentiment tag tags",
+    " ground_truth annotation annotations annotator annotators rating score severity sentiment tag tags"
+    " judgment judgement decision klass kategorie klasse bewertung etikett catégorie étiquette classe categoría"
+    " etiqueta clase categoria etichetta etykieta kategoria",
     "id": "id ids uid uuid guid pk key idx index row number no nr url uri link href permalink hash md5 sha1 sha256"
-    " checksum ip email e_mail phone",
-    "date": "date dates time datetime timestamp ts created updated modified published posted year month day",
+    " checksum ip email e_mail phone nr kundennummer identifiant numéro numero",
+    "date": "date dates time datetime timestamp ts created updated modified published posted year month day"
+    " datum fecha zeitstempel horodateur",
     "author": "author authors user users username screen_name nickname nick handle sender recipient from to owner"
-    " creator poster speaker",
-    "language": "lang language languages locale",
+    " creator poster speaker autor auteur autore verfasser absender benutzer utilisateur usuario",
+    "language": "lang language languages locale country sprache langue idioma lingua",
     "origin": "source dataset split model channel platform version",
 }
 _EXACT = frozenset(name for names in _NEVER.values() for name in names.split())
@@ -32,6 +35,8 @@ _COMMON = frozenset(_HEADERS.split())
 def never_text(name: str) -> bool:
     """Return whether a field of this name holds a label, an id, a date, an author, a language or the like."""
     plain = _plain(name)
+    if name == "_source":
+        return False  # what Elasticsearch calls the document itself
     return plain in _EXACT or bool(_ENDS.fullmatch(plain) or _BEGINS.fullmatch(plain))
 
 

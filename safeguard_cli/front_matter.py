@@ -32,6 +32,8 @@ _LOOKED_AT = 2000  # characters of a line
 _BLANK = " \t\v\f\u00a0\u200b\ufeff"
 # What people draw around front matter, other than as it must be: `----`, ` ---`, `+++`, a code fence, Word's dashes.
 _DRAWN = re.compile(r"[\s>]*(?:[-–—―−]{2,}|—|\+{3,}|={3,}|\*{3,}|\.{3}|…|`{3,}|~{3,})[\s\w{}.#]*$")
+_MARKS = r"[\s>]*(?:[-*+]\s+)?(?:\*\*|__|`)?"  # of a list, of bold type, of code
+_MARKED_KEY = re.compile(rf"""{_MARKS}(labels|violates)(?:\*\*|__|`)?\s*[:=：](?:\*\*|__|`)?\s+()""", re.IGNORECASE)
 _KEY_LINE = re.compile(r"""[\s>]*["']?([^\W\d][\w-]*)["']?\s*(?:[:=](?=\s|$|["'\[])|：)\s*(.*)$""")
 _IS_LIST = r"""["']?\s*[:=：]\s*[\["']"""
 _IN_LINE = re.compile(  # JSON, a comment, lines that end at what is no line end here; or an item of a list
@@ -39,6 +41,13 @@ _IN_LINE = re.compile(  # JSON, a comment, lines that end at what is no line end
     re.DOTALL,
 )
 _BESIDE = re.compile(r"\s{2,}|[\s>]*(?:#|//|<!--|-\s|\]|\}|$)")  # between such lines: comments, items, values, nothing
+_KINDS = {  # what other files begin with
+    rb"version https://git-lfs\.github\.com/spec/": "a Git LFS pointer, not the policy itself: git lfs pull fetches it",
+    rb"\s*<(?:!doctype|html)\b": "a page of HTML, perhaps an error page instead of the download",
+    rb"PK\x03\x04": "a zip file, as .docx and .odt are: save it as plain text",
+    rb"\{\\rtf": "a rich text document (RTF): save it as plain text",
+    rb"%PDF-": "a PDF: save it as plain text",
+}
 _MISPLACED = (
     "this looks like front matter, which is read only at the top of the file, between two lines ---. Move it there; or,"
     " if it is text for the model, name the labels in front matter at the top"
@@ -158,6 +167,9 @@ def _pieces(path: Path, descriptor: int, pipe: bool) -> Iterator[bytes]:
 
 
 def _decode(path: Path, data: bytes) -> str:
+    for pattern, kind in _KINDS.items():
+        if re.match(pattern, data.removeprefix(codecs.BOM_UTF8), re.IGNORECASE):
+            raise PolicyError(path, None, f"this is {kind}")
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or data[:64].count(0) * 3 > len(data[:64]):
         raise PolicyError(path, None, "this is UTF-16 or UTF-32; save it as UTF-8")
     try:
@@ -342,7 +354,7 @@ def _groups(lines: Sequence[str]) -> Iterator[_Group]:
             group, top = _Group(top=top, below_drawn=True), top and not group.keys
         elif _IN_LINE.search(line[:_LOOKED_AT]):
             group.written.append(number)
-        elif found := _KEY_LINE.match(line):
+        elif found := _KEY_LINE.match(line) or _MARKED_KEY.match(line):
             key = _known(found[1])
             bare = found[1].islower() and not line.lstrip("> \t").startswith(("'", '"'))
             group.keys.append((key, number))

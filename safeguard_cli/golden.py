@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from safeguard_cli.records import (
 )
 from safeguard_cli.sniff import DELIMITERS, sep_delimiter
 from safeguard_cli.spelled import one_of
+from safeguard_cli.terminal import note
 from safeguard_cli.verdict import RowError
 
 DEFAULT_FIELD = "label"
@@ -43,7 +44,7 @@ class GoldenRow:
 class Golden:
     """A golden set, and the account of what in it was not used: how many rows for each reason.
 
-    `in_error` of these could not be read or have no text; `text` says which field holds the texts.
+    `in_error` of these could not be read or have no text; `text` says which field holds the texts, where one does.
     """
 
     rows: list[GoldenRow] = field(default_factory=list)
@@ -99,24 +100,34 @@ def read_golden(
     text_fields: Sequence[str] = (),
     template: str | None = None,
     others: Collection[str] = (),
+    needs_text: bool = True,
 ) -> Golden:
     """Read a golden set. Raises UsageError when a field is not there or no row can be used, saying what the file has.
 
     The text is never a field with a right label, and one of `others`, named for another purpose, only when asked for.
+    Where none is needed, as in an output that kept no text, the rows' texts are empty.
     `skip_rows` lines stand above the header; by default a CSV's header is the first line that has the gold fields.
     """
     mapping = mapping or {}
     golden = Golden()
     values: Counter[str] = Counter()
+    mapped: set[str] = set()
     with _open(path, fields, golden, skip_rows, format, encoding) as source:
         check_fields(source, "--gold-field", fields.values())
-        selector = make_selector(
-            source, text_fields=text_fields, template=template, gold=set(fields.values()), others=others
-        )
-        golden.text = selector.described
+        select: Callable[[Record], str | RowError]
+        try:
+            selector = make_selector(
+                source, text_fields=text_fields, template=template, gold=set(fields.values()), others=others
+            )
+            golden.text, select = selector.described, selector.select
+        except UsageError:
+            if needs_text:
+                raise
+            select = _no_text
+        _check_map(mapping, answers)
         for number, record in enumerate(source, 1):
-            text = selector.select(record)
-            gold, reason = _gold(record, answers, fields, mapping, values)
+            text = select(record)
+            gold, reason = _gold(record, answers, fields, mapping, values, mapped)
             if record.blank:
                 golden.unused["blank"] += 1
             elif record.fields is None and isinstance(text, RowError):
@@ -127,13 +138,28 @@ def read_golden(
                 golden.leave_out("no text" if text.code == "no_text" else f"cannot be read ({text.code})")
             else:
                 golden.rows.append(GoldenRow(number, record.line, record.fields or {}, text, gold))
+    said = ", ".join(f"{value!r}" for value, _ in values.most_common(8)) or "nothing"
+    absent = [value for value in mapping if value not in mapped]
+    if absent and golden.rows and not mapped:
+        raise UsageError(f"{path}: --map names {absent[0]!r}, which no row's gold says; it says {said}")
+    if absent and golden.rows:
+        note(f"--map: no row's gold says {', '.join(map(repr, absent))}")
     if not golden.rows:
-        said = ", ".join(f"{value!r}" for value, _ in values.most_common(8)) or "nothing"
         labels = "; ".join(f"{answer.name}: {', '.join(answer.labels)}" for answer in answers)
         raise UsageError(
             f"{path}: no row can be used. Its gold says {said}; the labels are {labels} (--map translates)"
         )
     return golden
+
+
+def _no_text(record: Record) -> str | RowError:
+    return record.error or ""
+
+
+def _check_map(mapping: Mapping[str, str], answers: Sequence[Answers]) -> None:
+    known = dict.fromkeys(label for answer in answers for label in answer.labels)
+    if unknown := [label for label in mapping.values() if label not in known]:
+        raise UsageError(f"--map gives {unknown[0]!r}, which is no label: {', '.join(known)}")
 
 
 def _gold(
@@ -142,6 +168,7 @@ def _gold(
     fields: Mapping[str, str],
     mapping: Mapping[str, str],
     values: Counter[str],
+    mapped: set[str],
 ) -> tuple[dict[str, str], str | None]:
     """The row's right labels, or why it has none."""
     gold: dict[str, str] = {}
@@ -151,6 +178,7 @@ def _gold(
             return {}, "no gold label"
         values[value] += 1
         meant = one_of((record.fields or {}).get(fields[answer.name]), mapping)
+        mapped.update({meant or value}.intersection(mapping))
         label = mapping.get(meant or value) or one_of(value, answer.labels)
         if label not in answer.labels:
             return {}, f"gold {value[:40]!r} is no label of {answer.name}"

@@ -213,8 +213,7 @@ def holds_verdicts(path: Path, *, format: str | None = None, encoding: str = "ut
     """Return the names under which verdicts stand in a file, none when it is no output of ours."""
     try:
         with open_source(path, format=format, encoding=encoding) as source:
-            first = source.first()
-            return tuple(_readers([first] if first else [], source.names))
+            return tuple(_readers([*source.sample()], source.names))
     except SafeguardError:  # a title row can look like anything; reading it as a golden set says what is wrong
         return ()
 

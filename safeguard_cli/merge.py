@@ -213,8 +213,9 @@ def _check_input(made: Manifest) -> None:
             for record in source:
                 digest.add(record)
                 rows += 1
-    except SafeguardError as problem:
-        warn(f"the merged output cannot be checked against its input, nor continued: {problem}")
+    except (SafeguardError, OSError) as problem:  # a name that no file can have raises OSError
+        reason = getattr(problem, "strerror", None) or problem
+        warn(f"the merged output cannot be checked against its input, nor continued: {reason}")
         return
     if rows != made.rows:
         raise UsageError(f"{made.result['input']} has {rows:,} rows, and the shards {made.rows:,}: it has changed")

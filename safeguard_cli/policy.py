@@ -17,6 +17,7 @@ from safeguard_cli.front_matter import PolicyFile, UnreadableError, read_policy_
 DEFAULT_LABELS = ("0", "1")
 DEFAULT_VIOLATES = ("1",)
 MAX_LABEL_BYTES = 200
+_CURLY = "“”„‟«»‘’‚‹›「」"  # quotes that word processors write
 _NAME = re.compile(r"[a-z0-9_-]+")
 
 
@@ -59,6 +60,10 @@ class Policy:
             if not label or len(label.encode("utf-8", "surrogatepass")) > MAX_LABEL_BYTES or not label.isprintable():
                 raise PolicyFault(
                     "labels", f"policy {self.name}: label {label[:40]!r} is empty, too long or not printable"
+                )
+            if label[0] in _CURLY and label[-1] in _CURLY:
+                raise PolicyFault(
+                    "labels", f"policy {self.name}: write the label {label} in straight quotes, or in none"
                 )
         if unknown := [v for v in self.violates if v not in self.labels]:
             raise PolicyFault(

@@ -29,6 +29,8 @@ from safeguard_cli.sniff import (
     refuse_json_in_csv,
     refuse_json_values,
     refuse_lines_without_header,
+    refuse_printed_table,
+    refuse_title,
     sep_delimiter,
 )
 from safeguard_cli.verdict import ErrorCode, RowError
@@ -272,6 +274,8 @@ class Source:
         if any(_CONTROL.search(name) for name in header.cells):
             hint = "is there another --encoding, such as utf-16-le or utf-16-be?"
             raise UsageError(f"{self.name}: the header holds control characters; {hint}")
+        refuse_printed_table(self.name, [line, *self._lines.peek()])
+        refuse_title(self.name, header.cells, lambda: self._lines.peek(2))
         if sniffed and not hint:
             refuse_lines_without_header(self.name, header.cells, line, lambda: self._lines.peek(_SEEN_LINES))
         self.header, self.names = header.cells, unique_names(header.cells)

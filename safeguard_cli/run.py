@@ -303,6 +303,8 @@ def _remark(settings: Settings, prepared: Prepared, progress: Progress) -> str:
     budget, counts = prepared.options.budget, progress.written
     for name in prepared.untrained:
         progress.remarks[f"under {name}"] = untrained_text(name)
+    if counts.errors["bad_encoding"]:
+        progress.remarks["encoding"] = "some bytes are not valid in it: is there another --encoding, such as cp1252?"
     if counts.cut:
         progress.remarks["cut"] = cut_text(counts.cut, budget)
     return cut_advice(counts, budget, settings.effort)

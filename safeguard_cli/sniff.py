@@ -53,6 +53,7 @@ _SEP_LINE = re.compile(rb"\"?sep=(.)\"?[,;\t|]*[\r\n]*", re.IGNORECASE | re.DOTA
 _NAME = re.compile(r"[^\W\d][^\t\"'.!?…:]{0,39}")
 _QUOTED = re.compile(rb'"[^"]*"[,;\t|]')
 _MEMBER = re.compile(rb'\s*"(?:[^"\\]|\\.)*"\s*:')
+_RULE = re.compile(rb"[|+\s]*:?[-=]{2,}:?(?:[|+,;\s]+:?[-=]{2,}:?)+[|+\s]*|[|+]+[-=]{2,}[|+]+")
 _AGREEING = 10  # lines that are compared with a header
 
 
@@ -145,6 +146,27 @@ def refuse_json_in_csv(name: str, line: bytes, following: Callable[[], bytes]) -
         except orjson.JSONDecodeError:
             return
         raise UsageError(f"{name}: this is JSON lines, not CSV; say --format jsonl")
+
+
+def refuse_printed_table(name: str, lines: Sequence[bytes]) -> None:
+    """Raise UsageError when one of a CSV's first lines is a rule of dashes, as tables printed for people have it."""
+    if any(_RULE.fullmatch(line.strip()) for line in lines):
+        raise UsageError(
+            f"{name}: this is a table printed for people, with a rule of dashes at its header: export the rows as CSV"
+            " (psql --csv, mysql --batch), or take that line out (sed 2d)"
+        )
+
+
+def refuse_title(name: str, header: Sequence[str], following: Callable[[], Sequence[bytes]]) -> None:
+    """Raise UsageError when a CSV's header is one cell, and the lines below show that it is a title above a table."""
+    if len(header) != 1 or is_common(header[0]) or not (below := following()[:_AGREEING]):
+        return
+    counts = _counts(below[0])
+    mark = max(counts, key=counts.__getitem__)
+    if sum(is_common(cell.strip(' "')) for cell in below[0].decode("utf-8", "replace").split(mark)) > 1:
+        raise UsageError(
+            f"{name}: the first line is a title, and the header stands below it: take out what is above (tail -n +2)"
+        )
 
 
 def sep_delimiter(line: bytes) -> str | None:

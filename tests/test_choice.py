@@ -183,9 +183,48 @@ def test_a_title_above_the_header_is_not_taken_for_it() -> None:
         make_selector(source)
 
 
+def test_few_values_that_come_again_are_asked_about() -> None:
+    answers = ["not spam", "spam", "not spam", "clearly spam", "not spam", "spam"] * 3
+    with pytest.raises(UsageError, match=r"could be 'answer' \(not spam\)"):
+        chosen(*[{"post": "12", "answer": answer} for answer in answers])
+    assert chosen(*[{"body": f"see you at {n % 9}"} for n in range(18)]) == "body"
+    assert chosen({"body": "see you"}, {"body": "see you"}) == "body"
+
+
+def test_messages_of_a_shape_that_is_not_known_are_not_passed_over() -> None:
+    picture = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://a.example"}}]}]
+    with pytest.raises(UsageError, match=r"could be 'messages' .*'system_prompt' \(You are"):
+        chosen({"messages": picture, "system_prompt": "You are a bot that helps people, whatever they ask. " * 9})
+    with pytest.raises(UsageError, match="could be 'messages'"):
+        chosen({"messages": picture, "conversation": CHAT})
+
+
+def test_texts_within_the_document_of_a_search_engine_are_named() -> None:
+    with pytest.raises(UsageError, match=r"could be '_source\.body' \(see you"):
+        chosen({"_index": "posts", "_source": {"body": "see you at lunch"}})
+
+
+def test_columns_without_a_name_do_not_speak_against_a_header() -> None:
+    with open_source(
+        io.BytesIO(b"v1,v2,,,\nham,see you at lunch,,,\nspam,WIN a prize now,,,\n"), format="csv"
+    ) as source:
+        assert make_selector(source).described == "v2"
+
+
+def test_a_table_without_a_header_is_told_where_several_columns_could_be_the_text() -> None:
+    table = b"0,1467,Mon Apr 06,bob_smith,Awww that's a bummer\n0,1468,Tue Apr 07,anna brown,is upset that he cannot\n"
+    with (
+        open_source(io.BytesIO(table), format="csv") as source,
+        pytest.raises(UsageError, match=r"is the first line a header\?.*\"Awww that"),
+    ):
+        make_selector(source)
+
+
 @pytest.mark.parametrize(
     "table",
     [
+        "Nr;Kommentar;Kategorie\n1;Das ist doch Unsinn;Beschwerde\n",
+        "Identifiant;Commentaire;Catégorie\n1;C'est un peu cher;indésirable\n",
         "Timestamp,How do you feel about our product today?\n2024-01-01,very well indeed\n",
         ",tweet,class\n0,see you at lunch,1\n",
         "Nachricht;Kanal\nsee you at lunch;sms\n",

@@ -20,7 +20,7 @@ from safeguard_cli import compare as compare_module
 from safeguard_cli.cli import app
 from safeguard_cli.errors import Interrupted, UsageError
 from safeguard_cli.evaluate import Wanted, evaluate
-from safeguard_cli.golden import gold_fields, parse_map, read_golden
+from safeguard_cli.golden import Golden, gold_fields, parse_map, read_golden
 from safeguard_cli.labelled import Answers, read_labels
 from safeguard_cli.setup import Settings
 
@@ -120,6 +120,39 @@ def test_csv_header_is_found_below_title_rows_or_where_skip_rows_says(tmp_path) 
     packed = tmp_path / "g.csv.gz"
     packed.write_bytes(gzip.compress(text.encode()))
     assert len(read_golden(packed, [SPAM], {"spam": "label"}).rows) == 2
+
+
+@pytest.mark.parametrize("lost", [{}, {"spam": None}])
+def test_an_output_that_kept_no_text_or_lost_a_verdict_is_measured_all_the_same(tmp_path, capsys, lost) -> None:
+    said = {"label": "ham", "violates": False, "p_violates": 0.25, "scores": {"ham": 0.75, "spam": 0.25}}
+    rows = [
+        {"id": 1, "label": "ham", **lost},
+        *({"id": n, "label": gold, "spam": said} for n, gold in ((2, "ham"), (3, "spam"))),
+    ]
+    path = write(tmp_path / "kept.jsonl", *map(json.dumps, rows))
+    assert evaluate(Settings(str(path), ()), Wanted()) == 3
+    shown = capsys.readouterr()
+    assert "line 3, p 0.25: gold spam, said ham\n" in shown.out and shown.err == ""
+    found = run_json(capsys, path)["policies"]["spam"]["figures"]
+    assert found["accuracy"]["value"] == 0.5
+    with pytest.raises(UsageError, match="no field 'text' for --text-field"):
+        evaluate(Settings(str(path), (), text_fields=("text",)), Wanted())
+
+
+def test_a_map_of_what_is_not_there_is_refused_or_told(tmp_path, capsys) -> None:
+    path = write(tmp_path / "g.jsonl", '{"text":"a","label":"ok"}', '{"text":"b","label":"spam"}')
+
+    def golden(mapping: dict[str, str]) -> Golden:
+        return read_golden(path, [SPAM], {"spam": "label"}, mapping=mapping)
+
+    assert [row.gold["spam"] for row in golden({"ok": "ham"}).rows] == ["ham", "spam"]
+    assert capsys.readouterr().err == ""
+    assert len(golden({"ok": "ham", "fine": "ham"}).rows) == 2
+    assert capsys.readouterr().err == "--map: no row's gold says 'fine'\n"
+    with pytest.raises(UsageError, match="--map names 'win', which no row's gold says; it says 'ok', 'spam'"):
+        golden({"win": "spam"})
+    with pytest.raises(UsageError, match="--map gives 'Ham', which is no label: ham, spam"):
+        golden({"ok": "Ham"})
 
 
 def test_gold_values_that_are_no_text_are_labels_all_the_same(tmp_path) -> None:

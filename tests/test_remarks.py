@@ -162,3 +162,23 @@ def test_what_the_demo_model_is_comes_once_a_day(tmp_path) -> None:
     assert said()
     write(tmp_path / "file")
     assert said(XDG_CACHE_HOME=str(tmp_path / "file"))  # where nothing can be kept
+
+
+def test_a_summary_asks_for_the_encoding_where_bytes_are_not_valid_in_it(tmp_path) -> None:
+    (tmp_path / "in.csv").write_bytes(b"id,text\n1,caf\xe9 at noon\n2,see you\n")
+    run = (
+        "label",
+        tmp_path / "in.csv",
+        "-p",
+        "spam",
+        "--model",
+        "demo",
+        "--effort",
+        "none",
+        "-o",
+        tmp_path / "out.csv",
+    )
+    done = safeguard(*run)
+    assert done.returncode == 3 and b"is there another --encoding, such as" in done.stderr
+    done = safeguard(*run, "--overwrite", "--encoding", "cp1252")
+    assert done.returncode == 0 and b"--encoding" not in done.stderr

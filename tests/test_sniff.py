@@ -35,6 +35,39 @@ def texts(source: object, **options: object) -> list[str]:
         return [row.fields["text"] for row in rows]
 
 
+PRINTED = [
+    " id |     msg      \n----+--------------\n  1 | see you soon\n(1 row)\n",
+    "| id | text |\n|:---|-----:|\n| 1 | see you soon |\n",
+    "+----+------+\n| id | text |\n+----+------+\n| 1 | see you |\n+----+------+\n",
+    "id,text\n--,----\n1,see you soon\n",
+]
+
+
+@pytest.mark.parametrize("table", PRINTED)
+def test_a_table_printed_for_people_is_refused(table) -> None:
+    with pytest.raises(UsageError, match=r"a table printed for people"):
+        open_source(io.BytesIO(table.encode()), format="csv")
+
+
+@pytest.mark.parametrize(
+    "table", ["text\n----\nsee you\n", "id,text\n1,--\n", "id,text\n-,--\n", "a,text\n--,see -- you\n"]
+)
+def test_dashes_may_be_values(table) -> None:
+    assert len(texts(io.BytesIO(table.encode()), format="csv")) == table.count("\n") - 1
+
+
+@pytest.mark.parametrize(
+    "table",
+    ["Export of comments\n\nid, comment\n1, see you soon\n", "# exported 2024\nid,comment,score\n1,see you,3\n"],
+)
+def test_a_title_of_one_cell_above_a_table_is_refused(table) -> None:
+    with pytest.raises(UsageError, match=r"the first line is a title.*tail -n \+2"):
+        open_source(io.BytesIO(table.encode()), format="csv")
+    below = table.partition("\n")[2]
+    with open_source(io.BytesIO(below.encode()), format="csv") as source:
+        assert source.names[0] == "id"
+
+
 OTHER_KINDS = {
     "a spreadsheet": (zipped("xl/workbook.xml"), "save the sheet as CSV"),
     "an old spreadsheet": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\0\0", "save the sheet as CSV"),
