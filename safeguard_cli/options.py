@@ -263,11 +263,11 @@ def _told(error: Exception) -> int:
     except (OSError, errors.SafeguardError):
         streams.give_up_output()
     if isinstance(error, OSError):
-        fail(f"{error.filename or 'the system'}: {error.strerror or error}")
+        fail(errors.told(error))
         return errors.FATAL
     if not isinstance(error, errors.SafeguardError):
         fail(f"internal error: {type(error).__name__}: {error}; run again with --debug for the traceback")
         return errors.FATAL
-    for line in str(error).splitlines():
+    for line in error.args:
         fail(line)
     return error.exit_code
