@@ -52,7 +52,7 @@ def clean(dry_run: bool) -> int:
     total = sum(left.size for left in found)
     print(f"{total:>15,} bytes  {'would be' if dry_run else 'were'} removed; the cache folder is {safe(str(cache))}")
     if failed:
-        raise SafeguardError("not all could be removed:\n" + "\n".join(failed))
+        raise SafeguardError("not all could be removed:", *failed)
     return errors.OK
 
 

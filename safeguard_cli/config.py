@@ -45,7 +45,7 @@ def configured_model(folder: Path | None = None) -> str | None:
         if not isinstance(name, str) or not name or "\0" in name:
             raise UsageError(f"{path}: model must be a name or a path in quotes")
         if path == own:
-            return str(Path(name).expanduser()) if name.startswith("~") else name
+            return os.path.expanduser(name)  # noqa: PTH111 Path's raises where there is no such user
         return _inside(name, path)
     return None
 

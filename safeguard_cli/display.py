@@ -269,8 +269,10 @@ def _tallies(progress: Progress, done: Counts, width: int, most: int | None) -> 
     longest = max(cell_len(cut(label, width)) for policy in policies for label in policy.labels)
     if any(len(policy.labels) > MOST_LABELS for policy in policies):
         longest = max(longest, len("… 999 more"))
-    count_width, bar_width = max(7, len(f"{done.rows:,}")), max(width // 6, 1)
-    name_width = max(1, min(longest, width - bar_width - count_width - 25))
+    count_width = max(7, len(f"{done.rows:,}"))
+    room = width - count_width - 25  # for names and bars, which are the first to become shorter
+    bar_width = max(1, min(width // 6, room - longest))
+    name_width = max(1, min(longest, room - bar_width))
     for policy in policies:
         counts = done.labels[policy.name].copy()  # in one step: the run goes on counting in its own thread
         labelled = sum(counts.values())
@@ -294,8 +296,8 @@ def _tallies(progress: Progress, done: Counts, width: int, most: int | None) -> 
             more = Text(cut(f"… {rest} more", name_width), "dim")
             table.add_row(Text("  ") + more, "", f"{count:,}", _share(count, labelled))
         violating = f"{done.violating[policy.name]:,} of {labelled:,} violate"
-        room = max(width - len(violating) - 4, 1)
-        yield Text.assemble((cut(policy.name, room), "bold"), "  ", (violating, "dim"))
+        name = cut(policy.name, max(width - len(violating) - 4, 1))
+        yield Text.assemble((name, "bold"), "  ", (violating, "dim"))
         yield table
 
 

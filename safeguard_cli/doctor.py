@@ -15,6 +15,7 @@ import psutil
 
 from safeguard_cli import errors, hardware
 from safeguard_cli.config import configured_model
+from safeguard_cli.engine.address import without_passwords
 from safeguard_cli.engine.decoding import Options
 from safeguard_cli.engine.plan import Loading, Plan
 from safeguard_cli.engine.probe import Probe
@@ -53,7 +54,7 @@ def doctor(as_json: bool) -> int:
     for finding in examine():
         findings.append(finding)
         if not as_json:
-            print(f"{_MARK[finding.state]} {finding.topic:10} {safe(finding.text)}", flush=True)
+            print(f"{_MARK[finding.state]} {finding.topic:10} {safe(without_passwords(finding.text))}", flush=True)
             if finding.advice:
                 print(f"{'':18} → {safe(finding.advice)}")
     states = {finding.state for finding in findings}

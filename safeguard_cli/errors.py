@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 OK = 0
 FATAL = 1
@@ -18,9 +19,18 @@ TERMINATED = 143
 
 
 class SafeguardError(Exception):
-    """A failure with a sentence for the user: what happened, where, what to do. Ends the command with `exit_code`."""
+    """A failure in sentences for the user: what happened, where, what to do. Ends the command with `exit_code`.
+
+    Each sentence is shown on a line of its own; a line end within one, of a file's name perhaps, as an escape.
+    """
 
     exit_code = FATAL
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__(*lines)
+
+    def __str__(self) -> str:
+        return "\n".join(self.args)
 
 
 class UsageError(SafeguardError):
@@ -42,14 +52,21 @@ class Interrupted(BaseException):
 
 
 @contextmanager
-def sentences(what: object = "the disk") -> Iterator[None]:
+def sentences(what: object = "the system") -> Iterator[None]:
     """Raise what the system refuses as a SafeguardError that names the file, or else `what`."""
     try:
         yield
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise SafeguardError(f"{error.filename or what}: {error.strerror or error}") from error
+        raise SafeguardError(told(error, what)) from error
+
+
+def told(error: OSError, what: object = "the system") -> str:
+    """Say what the system refuses: of the file that is named, or else of `what`."""
+    if isinstance(error, FileNotFoundError) and not error.filename and not Path().stat().st_nlink:
+        return "the working folder was deleted: start in another one, or give whole paths"
+    return f"{error.filename or what}: {error.strerror or error}"
 
 
 def missing_extra(what: str, extra: str) -> SafeguardError:

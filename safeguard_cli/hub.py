@@ -122,6 +122,11 @@ def remove(model: HubName) -> int:
 
 
 def _cache() -> Path:
+    """The hub's cache. Raises SafeguardError for a user without a home, as in containers that run under a number."""
+    if constants.HF_HUB_CACHE.startswith("~"):  # huggingface_hub makes a folder of that name in the working folder
+        raise SafeguardError(
+            "there is no folder for models, for this user has no home: set HF_HOME to a folder, or name a GGUF file"
+        )
     return Path(constants.HF_HUB_CACHE)
 
 
@@ -131,8 +136,8 @@ def _repo_folder(repo: str) -> Path:
 
 def _repos() -> list[huggingface_hub.CachedRepoInfo]:
     try:
-        found = huggingface_hub.scan_cache_dir()
-    except (errors.CacheNotFound, OSError, ValueError):
+        found = huggingface_hub.scan_cache_dir(_cache())
+    except (errors.CacheNotFound, OSError, ValueError, SafeguardError):
         return []
     return sorted((repo for repo in found.repos if repo.repo_type == "model"), key=lambda repo: repo.repo_id)
 

@@ -205,7 +205,7 @@ def locked(path: Path, holder: Path, output: Path | None = None) -> Iterator[IO[
     try:
         file = path.open("ab")
     except OSError as error:
-        raise SafeguardError(f"{path}: cannot be written: {error.strerror}") from None
+        raise SafeguardError(f"{output or path}: cannot be written: {error.strerror}") from None
     with file:
         try:
             import fcntl

@@ -99,7 +99,7 @@ def _in_order(outputs: Sequence[Path]) -> dict[Path, Manifest]:
             raise UsageError(f"{path}: labelled with --limit; run the same command without it first")
         first = first or made
         if different := changes(_common(first), _common(made)):
-            raise UsageError(f"{path} was labelled differently from {outputs[0]}:\n" + "\n".join(different))
+            raise UsageError(f"{path} was labelled differently from {outputs[0]}:", *different)
         part, parts = _shard(made)
         if part in found:
             raise UsageError(f"{path} and {found[part][0]} are both shard {part}/{parts}")

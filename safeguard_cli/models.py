@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from contextlib import suppress
@@ -141,9 +140,9 @@ def find_model(name: str | None) -> Path:
             return found[0].absolute()
     if name is None:
         raise SafeguardError(
-            f"no model: none was chosen, and {DEFAULT} is not here\n"
-            f"to fetch it (about {KNOWN[DEFAULT].gigabytes:.0f} GB): safeguard pull {DEFAULT}\n"
-            "to try without it: --model demo"
+            f"no model: none was chosen, and {DEFAULT} is not here",
+            f"to fetch it (about {KNOWN[DEFAULT].gigabytes:.0f} GB): safeguard pull {DEFAULT}",
+            "to try without it: --model demo",
         )
     if hub:
         raise SafeguardError(f"the model {name} is not here; to fetch it: safeguard pull {name}")
@@ -156,7 +155,7 @@ def find_model(name: str | None) -> Path:
             f"no model {shown!r}: not a file, and not one of {', '.join((DEMO, *KNOWN))} or hf:OWNER/REPO;"
             f" to fetch the default one: safeguard pull {DEFAULT}"
         )
-    return Path(os.path.abspath(path))  # noqa: PTH100 the engine starts in another folder; links stay as they are
+    return path.absolute()  # the engine starts in another folder; links stay, `..` behind one of them too
 
 
 def open_model(path: Path) -> Header:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable
 from enum import Enum
 from typing import Annotated
@@ -249,25 +250,26 @@ def guarded(command: Callable[[], int], debug: bool) -> int:
     except errors.Interrupted as stop:
         return stop.exit_code
     except Exception as error:
-        if debug:
-            raise
-        return _told(error)
+        return _told(error, debug)
 
 
-def _told(error: Exception) -> int:
-    """Print a failure as a sentence and return its exit code."""
-    from safeguard_cli.terminal import fail
+def _told(error: Exception, debug: bool) -> int:
+    """Print a failure as a sentence, with `debug` after its traceback, and return its exit code."""
+    from safeguard_cli.terminal import fail, note
 
     try:
         sys.stdout.flush()
     except (OSError, errors.SafeguardError):
         streams.give_up_output()
+    if debug:
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            note(line)
     if isinstance(error, OSError):
-        fail(f"{error.filename or 'the system'}: {error.strerror or error}")
+        fail(errors.told(error))
         return errors.FATAL
     if not isinstance(error, errors.SafeguardError):
         fail(f"internal error: {type(error).__name__}: {error}; run again with --debug for the traceback")
         return errors.FATAL
-    for line in str(error).splitlines():
+    for line in error.args:
         fail(line)
     return error.exit_code

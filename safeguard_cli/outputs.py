@@ -104,6 +104,10 @@ def check_names(
     check_fields(source, "--keep", keep or ())
 
 
+class Disturbed(SafeguardError):
+    """The output is not what was written to it any more."""
+
+
 class Sink:
     """An open output: `write` each row in input order, in a `with` block. Made by `open_sink`.
 
@@ -120,7 +124,7 @@ class Sink:
         self._layout = layout
         self._only_violating = only_violating
         try:
-            self._stream = target.open("ab" if append else "wb", buffering=0) if isinstance(target, Path) else target
+            self._stream = _open(target, append) if isinstance(target, Path) else target
         except OSError as problem:
             raise SafeguardError(f"{self.name}: cannot be written: {problem.strerror}") from problem
         self._descriptor: int | None = None
@@ -167,7 +171,7 @@ class Sink:
         self._put(row)
 
     def sync(self) -> None:
-        """Has the system put everything on disk, if the output is a file. SafeguardError when it is not there then."""
+        """Has the system put everything on disk, if the output is a file. Disturbed when it is not there then."""
         if self._path is None or self._descriptor is None:
             return
         try:
@@ -175,12 +179,18 @@ class Sink:
         except OSError as problem:
             if problem.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):  # a file system that has no fsync
                 raise SafeguardError(f"{self.name}: writing failed: {problem.strerror}") from problem
+        state = os.fstat(self._descriptor)
         try:
-            there = os.path.samestat(os.fstat(self._descriptor), self._path.stat())
+            there = os.path.samestat(state, self._path.stat())
         except OSError:
             there = False
         if not there:
-            raise SafeguardError(f"{self.name} was moved, replaced or deleted while it was being written")
+            raise Disturbed(f"{self.name} was moved, replaced or deleted while it was being written")
+        if state.st_size != self.size:
+            raise Disturbed(
+                f"{self.name} was changed while it was being written: {self.size:,} bytes were, it has"
+                f" {state.st_size:,}"
+            )
 
     def close(self) -> None:
         """Puts everything on disk and closes the file; standard output stays open."""
@@ -216,6 +226,13 @@ class Sink:
                     os.ftruncate(self._descriptor, start)
             raise SafeguardError(f"{self.name}: writing failed: {problem.strerror or problem}") from problem
         self.size += len(data)
+
+
+def _open(path: Path, append: bool) -> BinaryIO:
+    """Open an output so that its size tells if another writes to it too: no row goes over another's, none leaves a
+    hole."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
+    return os.fdopen(os.open(path, flags if append else flags | os.O_TRUNC, 0o666), "ab", 0)
 
 
 def _wait_for_a_slow_reader(pipe: int) -> None:

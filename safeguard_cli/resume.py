@@ -106,12 +106,10 @@ def check_beside(output: Path) -> None:
 def check_same(old: Manifest, new: Manifest, output: Path) -> list[str]:
     """Refuse when anything differs that can change a label; returns what else differs, as warnings."""
     if different := changes(old.decides, new.decides):
-        raise Refused(
-            f"{output} was labelled differently; -o names another output, {START_OVER}:\n" + "\n".join(different)
-        )
+        raise Refused(f"{output} was labelled differently; -o names another output, {START_OVER}:", *different)
     different = changes(old.machine, new.machine)
     if different and old.decides["deterministic"]:
-        raise Refused(f"{output} is a --deterministic run on another footing, {START_OVER}:\n" + "\n".join(different))
+        raise Refused(f"{output} is a --deterministic run on another footing, {START_OVER}:", *different)
     return different
 
 

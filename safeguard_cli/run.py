@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +25,7 @@ from safeguard_cli.files import Draft, draft, sha256
 from safeguard_cli.inflight import InFlight
 from safeguard_cli.journal import Journal, open_journal
 from safeguard_cli.manifest import Manifest, Refused, model_sha256
-from safeguard_cli.outputs import Sink, make_layout, open_sink, output_delimiter
+from safeguard_cli.outputs import Disturbed, Sink, make_layout, open_sink, output_delimiter
 from safeguard_cli.parquet_output import label_to_parquet, parquet_target
 from safeguard_cli.policy import Policy
 from safeguard_cli.progress import Progress, make_progress
@@ -36,7 +34,7 @@ from safeguard_cli.remarks import cut_advice, cut_text, untrained_text, untraine
 from safeguard_cli.resume import START_OVER, InputHash, Shape, check_beside, check_input, find_manifest, read_output
 from safeguard_cli.setup import Prepared, Settings, decides, engine_spec, load_policies, machine, open_input, prepare
 from safeguard_cli.target import Output, describe_output, open_target
-from safeguard_cli.terminal import note, one_file, warn
+from safeguard_cli.terminal import note, one_file, shell_line, warn
 from safeguard_cli.unchanged import check_unchanged
 from safeguard_cli.writable import check_streams, real, used_by
 
@@ -220,9 +218,11 @@ def _stopped(run: InFlight, sink: Sink, stop: BaseException, target: Path | Bina
         return
     try:
         run.journal.save(sink.sync)
-    except SafeguardError:
+    except SafeguardError as problem:
         if not isinstance(stop, SafeguardError):
             raise
+        if isinstance(problem, Disturbed):
+            return
     if run.settings.scratch:
         note(f"{run.written:,} rows were labelled, and none is kept: run the command again")
     elif lasting:
@@ -235,9 +235,11 @@ def _same_command() -> str:
     """The command that goes on with this run: as it was called, but not over again from the start."""
     program, *arguments = sys.argv
     found = shutil.which(Path(program).name)
-    name = Path(program).name if found and Path(found).resolve() == Path(program).resolve() else program
+    name = [Path(program).name if found and Path(found).resolve() == Path(program).resolve() else program]
+    if Path(program).name == "__main__.py":
+        name = [sys.executable, "-m", "safeguard_cli"]
     shown = shown_command(arguments)
-    command = shlex.join([name, *(argument for argument in shown if argument != "--overwrite")])
+    command = shell_line([*name, *(argument for argument in shown if argument != "--overwrite")])
     return command if shown == arguments else f"{command} (with what is secret in its URLs put back)"
 
 
@@ -288,7 +290,7 @@ def _finish(
             "input_exhausted": before["input_exhausted"] if before else exhausted,
             "engine_deaths": engine.deaths,
             "command": shown_command(sys.argv),
-            "input": os.path.abspath(source.path) if source.path else source.name,  # noqa: PTH100 links stay
+            "input": str(Path(source.path).absolute()) if source.path else source.name,
             "input_format": settings.format,
             "model": str(prepared.header.path) if not prepared.remote else journal.manifest.decides["model"]["served"],
             "model_sha256": model_sha256(prepared.header.path, hashing) if not prepared.remote else None,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import codecs
 import re
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import orjson
 
 from safeguard_cli.errors import UsageError
 from safeguard_cli.field_names import is_common
+from safeguard_cli.terminal import shell_line
 
 STREAMS = ("standard input", "input")  # the names of inputs that are no files
 HEAD_BYTES = 512  # what is looked at of the first bytes, at most up to the end of the first line that is not blank
@@ -120,7 +120,7 @@ def _through(name: str, command: str, suffix: str = "") -> str:
     if name in STREAMS:
         return f"pipe it through {command}"
     out = Path(name).with_suffix(suffix).name if suffix or Path(name).suffix in _PACKED else "FILE"
-    return f"{command} {shlex.quote(name)} > {shlex.quote(out)}"
+    return f"{command} {shell_line([name])} > {shell_line([out])}"
 
 
 def refuse_json_values(name: str, line: bytes, following: Callable[[], bytes]) -> None:
@@ -131,7 +131,7 @@ def refuse_json_values(name: str, line: bytes, following: Callable[[], bytes]) -
         kind, jq = ("a JSON array", "jq -c '.[]'") if found else ("JSON spread over several lines", "jq -c .")
         way = _through(name, jq, ".rows.jsonl")
         if name.lower().endswith(".gz"):
-            way = f"gunzip -c {shlex.quote(name)} | {jq} > rows.jsonl"
+            way = f"gunzip -c {shell_line([name])} | {jq} > rows.jsonl"
         raise UsageError(f"{name}: this is {kind}, and one object on each line is read; convert it: {way}")
     if re.search(rb"\}\s*\r\s*\{", line):
         raise UsageError(f"{name}: {BARE_CR}")

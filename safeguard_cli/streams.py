@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
+import select
 import sys
 from contextlib import suppress
 from typing import Any, BinaryIO
 
 from safeguard_cli.errors import SafeguardError, UsageError
+
+PATIENCE = 5.0  # seconds in which a reader of standard error may make room
+_NARROW = "safeguard-narrow"
+_PLAIN = {"·": "-", "…": ".", "–": "-", "→": ">", "×": "x", "−": "-"}
+PIECE = 512  # bytes that a pipe which has room takes at once, says POSIX
 
 
 def prepare() -> None:
@@ -82,8 +89,16 @@ def _escaped(value: Any) -> Any:
 
 
 def _text(encoding: str, raw: io.FileIO, line_buffering: bool) -> io.TextIOWrapper:
-    """Return a text stream that shows a character which its encoding lacks as an escape."""
-    return io.TextIOWrapper(io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=line_buffering)
+    """Return a text stream that shows a character which its encoding lacks as another of its width or an escape."""
+    codecs.register_error(_NARROW, _narrow)
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding, _NARROW, line_buffering=line_buffering)
+
+
+def _narrow(problem: UnicodeError) -> tuple[str | bytes, int]:
+    """A codec's error handler: our own punctuation, for which a display has left one cell, in ASCII."""
+    if isinstance(problem, UnicodeEncodeError) and (plain := _PLAIN.get(problem.object[problem.start])):
+        return plain, problem.start + 1
+    return codecs.backslashreplace_errors(problem)
 
 
 class _Gone(io.RawIOBase):
@@ -128,9 +143,23 @@ class _Output(_Standard):
 
 
 class _Messages(_Standard):
-    """Standard error: what cannot be written is dropped."""
+    """Standard error: what cannot be written is dropped, also where a reader that is there does not read."""
+
+    _patience = PATIENCE
 
     def write(self, data: Any) -> int:
         with suppress(OSError):
-            return super().write(data)
+            for at in range(0, len(data), PIECE):
+                if not self._has_room():
+                    break
+                super().write(data[at : at + PIECE])
         return len(data)
+
+    def _has_room(self) -> bool:
+        """Wait for room in a full pipe, or a terminal that was stopped; once that was in vain, not again until then."""
+        try:
+            room = bool(select.select([], [self], [], self._patience)[1])
+        except (OSError, ValueError):  # more descriptors than select can count, or nothing that it can wait for
+            return True
+        self._patience = PATIENCE if room else 0.0
+        return room

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import shlex
 import unicodedata
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
+
+from safeguard_cli.engine.address import without_passwords
 
 PIPE_WIDTH = 200
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -32,6 +36,23 @@ def _shown(char: str, keep_newlines: bool) -> str:
         return _SHORT[char]
     code = ord(char)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def shell_line(words: Iterable[str]) -> str:
+    """A command as a shell takes it when it is copied from where it is shown."""
+    return " ".join(map(_quoted, words))
+
+
+def _quoted(word: str) -> str:
+    r"""A word for a shell; what of it is not seen stands there in bytes, as in `$'two\x0alines'`."""
+    if safe(word) == word:
+        return shlex.quote(word)
+    shown = (char if safe(char) == char and char not in "\\'" else _code(char) for char in word)
+    return f"$'{''.join(shown)}'"
+
+
+def _code(char: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(char))
 
 
 def cut(text: str, width: int) -> str:
@@ -70,17 +91,17 @@ def one_file() -> bool:
 
 def note(text: str) -> None:
     """Print a sentence on standard error."""
-    _say(Text(safe(text)))
+    _say(Text(), text)
 
 
 def warn(text: str) -> None:
     """Print a sentence on standard error as a warning."""
-    _say(Text.assemble(("warning: ", "bold yellow"), safe(text)))
+    _say(Text("warning: ", "bold yellow"), text)
 
 
 def fail(text: str) -> None:
     """Print a sentence on standard error as the error that ends the command."""
-    _say(Text.assemble(("error: ", "bold red"), safe(text)))
+    _say(Text("error: ", "bold red"), text)
 
 
 def show(*lines: RenderableType) -> None:
@@ -91,6 +112,6 @@ def show(*lines: RenderableType) -> None:
     shown.print(Group(*lines))
 
 
-def _say(text: Text) -> None:
+def _say(kind: Text, text: str) -> None:
     with suppress(OSError):  # a full disk or a reader gone on standard error is no reason to lose data
-        console().print(text, soft_wrap=True)
+        console().print(Text.assemble(kind, safe(without_passwords(text))), soft_wrap=True)

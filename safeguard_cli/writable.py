@@ -22,7 +22,7 @@ from safeguard_cli.policy import builtin_policies
 if TYPE_CHECKING:
     from safeguard_cli.setup import Settings
 
-_DESCRIPTOR = re.compile(r"/(?:dev|proc/(?:self|thread-self|\d+))/fd/(\d+)")
+_DESCRIPTOR = re.compile(r"/(?:dev|proc/(\d+)(?:/task/\d+)?)/fd/(\d+)")
 _STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 _MOST_LINKS = 40  # as many as Linux follows
 
@@ -146,11 +146,11 @@ def real(out: Path) -> Path:
 def descriptor(path: Path) -> int | None:
     """The number of the open file that a path such as /dev/stdout or /dev/fd/3 stands for."""
     for _ in range(_MOST_LINKS):
-        name = os.path.abspath(path)  # noqa: PTH100 resolving would lead to the file behind it
+        name = str(Path(os.path.realpath(path.parent)) / path.name)  # not of its own link, which leads to a file
         if name in _STREAMS:
             return _STREAMS[name]
-        if found := _DESCRIPTOR.fullmatch(name):
-            return int(found[1])
+        if (found := _DESCRIPTOR.fullmatch(name)) and found[1] in (None, str(os.getpid())):
+            return int(found[2])
         try:
             path = Path(name).parent / Path(name).readlink()
         except (OSError, ValueError):

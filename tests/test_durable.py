@@ -470,6 +470,25 @@ def test_an_output_that_vanishes_is_noticed(bench, monkeypatch) -> None:
     assert ids(bench.out.read_bytes()) == list(range(30))
 
 
+@pytest.mark.parametrize("cut", [0, 10, None])
+def test_an_output_that_another_program_changes_is_never_called_finished(bench, cut, capsys) -> None:
+    bench.fill(30)
+
+    def meddle(prompt: object) -> None:
+        if prompt.row == 19 and cut is None:
+            with bench.out.open("ab") as file:
+                file.write(b"mine\n")
+        elif prompt.row == 19:
+            os.truncate(bench.out, cut)
+
+    with pytest.raises(SafeguardError, match="changed while it was being written") as failure:
+        bench(lambda *given: FakeEngine(*given, before=meddle))
+    assert failure.value.exit_code == 1
+    assert "to go on" not in capsys.readouterr().err
+    assert not bench.out.with_name("out.jsonl.manifest.json").exists()
+    assert b"\0" not in bench.out.read_bytes()
+
+
 def test_a_full_device_is_exit_1_and_nothing_is_left_beside_it(bench) -> None:
     bench.fill(5)
     with pytest.raises(SafeguardError, match="/dev/full: writing failed: No space left"):
@@ -544,7 +563,7 @@ def test_a_signal_at_any_row_leaves_whole_rows_and_says_how_to_go_on(bench, hand
             bench(lambda *given, before=before: FakeEngine(*given, before=before), deterministic=True, overwrite=True)
         assert stop.value.exit_code == 143
         said = capsys.readouterr().err
-        assert "to go on: /elsewhere/safeguard label 'a b.jsonl' -o 'x\\x1b[1m'" in said
+        assert "to go on: /elsewhere/safeguard label 'a b.jsonl' -o $'x\\x1b[1m'" in said
         assert whole.startswith(bench.out.read_bytes())
         assert bench(deterministic=True) == errors.ROWS_IN_ERROR
         assert bench.out.read_bytes() == whole

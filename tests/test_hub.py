@@ -366,3 +366,23 @@ def test_hostile_settings_are_refused_in_one_sentence(tmp_path, monkeypatch, con
         configured_model(tmp_path)
     assert str(refused.value).startswith(str(file))
     assert len(str(refused.value)) < len(str(file)) + 120
+
+
+def test_a_user_without_a_home_has_no_models_and_is_told_of_hf_home(tmp_path) -> None:
+    script = "import os, pathlib; os.path.expanduser = lambda path: path\nfrom safeguard_cli.cli import main; main()"
+    (tmp_path / "in.jsonl").write_text('{"text":"a text"}\n')
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)}
+    for command, code in (("models", 0), ("label in.jsonl --policy spam", 1), ("models rm gpt-oss-20b", 1)):
+        ended = subprocess.run(
+            [sys.executable, "-c", script, *command.split()],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert ended.returncode == code, ended.stderr
+        assert "internal error" not in ended.stderr
+    assert "set HF_HOME" in ended.stderr
+    assert not list(tmp_path.glob("~*"))

@@ -134,6 +134,12 @@ def test_display_without_a_total_counts_up(unknown):
     assert unknown == 0 or "1:05 so far" in shown(progress)
 
 
+def test_labels_are_named_where_there_is_no_room_for_bars():
+    progress = Progress([SPAM], 2, Clock())
+    progress.row({"spam": HAM})
+    assert all(f"  {label} " in shown(progress, 40) for label in SPAM.labels)
+
+
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (60, 20), (40, 10), (20, 5)])
 @pytest.mark.parametrize(
     "policies", [[SPAM], [SPAM, TOPICS], [Policy("p" * 300, "x", ("漢" * 60, "[link=http://x]"), ("漢" * 60,))]]

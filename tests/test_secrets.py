@@ -84,9 +84,14 @@ def test_what_is_no_url_is_refused_without_a_word_of_it(tiny, tmp_path, capfd, m
     said = "".join(capfd.readouterr())
     assert said.startswith("error: the second --server ")
     assert said.count("\n") == 1
-    with pytest.raises(UsageError) as raised:
+    with pytest.raises(typer.Exit) as end:
         options.run(command, debug=True)
-    said += "".join(traceback.format_exception(raised.value))
+    assert end.value.exit_code == errors.USAGE
+    traced = "".join(capfd.readouterr())
+    assert "Traceback" in traced
+    with pytest.raises(UsageError) as raised:
+        command()
+    said += traced + "".join(traceback.format_exception(raised.value))
     assert SECRET not in said
     assert "cr3t" not in said
     assert not out.exists()
@@ -216,6 +221,37 @@ def test_what_is_called_wrongly_is_not_quoted_where_it_may_hold_a_password(tmp_p
     )
     for more in wrong:
         done = subprocess.run([*begin, *more], capture_output=True, text=True, timeout=60, cwd=tmp_path)
-        assert done.returncode == (errors.FATAL if "--debug" in more else errors.USAGE), done.stderr
+        assert done.returncode == errors.USAGE, done.stderr
         assert "cr3t" not in done.stdout + done.stderr.replace("\n", "")
         assert done.stderr
+
+
+@pytest.mark.parametrize(
+    "url",
+    [f"https://u:{SECRET}@h/x", f"http:/u:{SECRET}@h/x", f"https://u:a/{SECRET}@h/x", f"https://h/x?token={SECRET}"],
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        "label URL --policy spam",
+        "label in --policy URL",
+        "label in --policy spam --model URL",
+        "pull URL",
+        "report URL",
+    ],
+)
+def test_a_url_where_a_file_should_be_shows_no_password(url, command, tmp_path) -> None:
+    (tmp_path / "in").write_text('{"text":"a text"}\n')
+    words = [url if word == "URL" else word for word in command.split()]
+    if words[1] == "in":
+        words += ["--format", "jsonl", "--debug"]
+    ended = subprocess.run([SAFEGUARD, *words], cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    said = (ended.stdout + ended.stderr).decode()
+    assert ended.returncode in (errors.USAGE, errors.FATAL)
+    assert "error: " in said
+    assert SECRET not in said
+
+
+def test_a_message_without_a_password_stays_as_it_is() -> None:
+    for text in ("a@b/x.jsonl: not there", "ask a@b.org, or see https://b.org/x@1.", "x.jsonl:3: no {field}?"):
+        assert address.without_passwords(text) in (text, "ask a@b.org, or see https://…@1.")

@@ -561,3 +561,16 @@ def test_used_files_are_regular_ones(tmp_path) -> None:
     assert used("x", "/dev/null", str(tmp_path), str(tmp_path / "none"), "a\0b") == []
     (tmp_path / "a").write_text("")
     assert [each.what for each in used("x", tmp_path / "a", str(tmp_path / "a"))] == ["x", "x"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_only_open_files_of_this_process_are_taken_for_its_own(tmp_path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("a/b")
+    (tmp_path / "a" / "out").symlink_to("/dev/fd/7")
+    for path in ("/dev/fd/7", "/proc/self/fd/7", "/proc/thread-self/fd/7", f"/proc/{os.getpid()}/fd/7"):
+        assert descriptor(Path(path)) == 7
+    assert descriptor(tmp_path / "link" / ".." / "out") == 7
+    assert descriptor(Path("/dev/stderr")) == 2
+    assert descriptor(Path(f"/proc/{os.getppid()}/fd/7")) is None
+    assert descriptor(tmp_path / "out") is None

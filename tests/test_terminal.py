@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from safeguard_cli.terminal import console, cut, fail, note, safe, warn
+from safeguard_cli.terminal import console, cut, fail, note, safe, shell_line, warn
 
 ANY = st.text(st.characters() | st.characters(categories=["Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"]))
 DANGEROUS = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -102,3 +102,13 @@ for number in range(3):
     finally:
         os.close(writer)
     assert (done.returncode, done.stdout) == (0, b"row 0\nrow 1\nrow 2\n")
+
+
+@pytest.mark.parametrize(
+    "word", ["a b", "", "plain", "two\nlines", "\u00e9\u200dx\u202e'\\q", "\udce9\x1b[3m", "\\n\n"]
+)
+def test_a_word_of_a_command_comes_back_from_the_shell_that_it_was_copied_to(word) -> None:
+    shown = shell_line(["printf", "%s", word])
+    assert safe(shown) == shown
+    ended = subprocess.run(["bash", "-c", shown], capture_output=True, check=True)
+    assert ended.stdout == os.fsencode(word)

@@ -24,6 +24,9 @@ _AUTHORITY = re.compile(r"(?:(?P<user>[^@]*)@)?(?P<host>\[[^][@]*\]|[^][:@]*)(?:
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.IGNORECASE)
 _URL = re.compile(r"(https?://)(?:[^\s'\"<>/?#]*@)?([^\s'\"<>?#]*)([?#][^\s'\"<>]*)?", re.IGNORECASE)
 
+_USER = re.compile(r"\b([a-z][a-z0-9+.-]*:/{1,2})[^\s'\"<>]*@", re.IGNORECASE)
+_QUERY = re.compile(r"\b(https?:/{1,2}[^\s'\"<>?]*\?)[^\s'\"<>]*[^\s'\"<>:;,.]", re.IGNORECASE)
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -189,6 +192,11 @@ def without_arguments(text: str, arguments: Sequence[str]) -> str:
 def without_secrets(text: str) -> str:
     """What a library says, without the user info, query and fragment of the URLs in it; all of them are well-formed."""
     return _URL.sub(lambda found: found[1] + found[2], text)
+
+
+def without_passwords(text: str) -> str:
+    """A message without what is secret in the URLs in it, well-formed or not: one can stand where a file was to."""
+    return _QUERY.sub(r"\1…", _USER.sub(r"\1…@", text))
 
 
 def key() -> str | None:

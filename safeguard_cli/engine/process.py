@@ -208,7 +208,7 @@ class Engine:
         try:
             # The child is a `python -c`, which imports from its working directory first: that may be a folder of
             # somebody else's data.
-            with _held_back(), _elsewhere(Path(__file__).parent), no_secrets_for_children():
+            with no_secrets_for_children(), _held_back(), _elsewhere(Path(__file__).parent):
                 self._process.start()
             theirs.close()
             last_words.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def ids(path: Path) -> list[int]:
         (f"{LABEL} -o out.jsonl", {"SAFEGUARD_MODEL": "my.gguf"}),
         (f"echo 'model = \"my.gguf\"' > safeguard.toml; {LABEL} -o out.jsonl", {}),
         (f"ln -s my.gguf link.gguf; {LABEL} --model link.gguf -o out.jsonl", {}),
+        (f"mkdir -p a/b && mv my.gguf a && ln -s a/b link; {LABEL} --model link/../my.gguf -o out.jsonl", {}),
         (f"{LABEL} --model demo -o out.jsonl", {"XDG_CACHE_HOME": "cache"}),
         (f"{BENCH} --model my.gguf && cp in.jsonl out.jsonl", {}),
         ("safeguard eval gold.jsonl --policy spam --model my.gguf --effort none --json && cp in.jsonl out.jsonl", {}),
@@ -134,6 +136,47 @@ def test_a_deleted_working_folder(shell: Shell, tmp_path) -> None:
     assert ended.returncode == 0, ended.stderr
     assert ids(tmp_path / "out.jsonl") == [1, 2]
     assert shell("mkdir gone && cd gone && rmdir ../gone && safeguard label in.jsonl --policy spam").returncode == 2
+    ended = shell(f"mkdir gone && cd gone && rmdir ../gone && {LABEL} --model demo -o out.jsonl")
+    assert ended.returncode == 1
+    assert ended.stderr == b"error: the working folder was deleted: start in another one, or give whole paths\n"
+
+
+def test_shards_of_an_input_behind_a_linked_folder_are_merged_and_checked(shell: Shell, tmp_path) -> None:
+    one = "--policy spam --effort none --model demo -q --shard"
+    ended = shell(
+        "mkdir -p a/b && mv in.jsonl a && ln -s a/b link && "
+        f"for n in 1 2; do safeguard label link/../in.jsonl {one} $n/2 -o part.$n.jsonl; done;"
+        "safeguard merge part.?.jsonl -o out.jsonl"
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert b"cannot be checked" not in ended.stderr
+    assert ids(tmp_path / "out.jsonl") == [1, 2]
+
+
+def test_the_command_that_goes_on_can_be_copied_whatever_the_names(shell: Shell, tmp_path) -> None:
+    long_input(tmp_path)
+    out = "a\nb \u200d\x1b[1m'\\o.jsonl"
+    (tmp_path / "out.jsonl").symlink_to(out)
+    (tmp_path / "name").write_text(out)
+    command = 'safeguard label in.jsonl --policy spam --model demo --effort none -o "$(cat name)"'
+    ended = shell(f"{command} & p=$!; {WAIT}; kill -TERM $p; wait $p")
+    assert ended.returncode == 143, ended.stderr
+    ended = shell(ended.stderr.decode().rpartition("to go on: ")[2])
+    assert ended.returncode == 0, ended.stderr
+    assert ids(tmp_path / out) == list(range(300))
+
+
+def test_a_file_name_makes_no_line_of_an_error(shell: Shell) -> None:
+    ended = shell("safeguard label $'x\\nerror: all is lost.jsonl' --policy spam")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(b"error: x\\nerror: all is lost.jsonl: ")
+    assert ended.stderr.count(b"\n") == 1
+
+
+def test_ctrl_c_while_the_command_is_imported_shows_no_traceback(shell: Shell, tmp_path) -> None:
+    (tmp_path / "typer.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(9)\n")
+    ended = shell(f"trap - INT; {sys.executable} -m safeguard_cli; echo $?")
+    assert (ended.stdout, ended.stderr) == (b"130\n", b"")
 
 
 def long_input(tmp_path: Path) -> None:

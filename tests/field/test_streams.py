@@ -10,6 +10,7 @@ import io
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -175,3 +176,32 @@ def _read(output: Path) -> tuple[list[str], int]:
         return [str(row["id"]) for row in rows], sum("error" in row["spam"] for row in rows)
     table = list(csv.DictReader(io.StringIO(data, newline="")))
     return [row["id"] for row in table], sum(bool(row["spam_error"]) for row in table)
+
+
+@pytest.mark.parametrize("kind", ["plain", "rich"])
+def test_a_reader_that_does_not_read_keeps_no_run_waiting(kind, tmp_path: Path) -> None:
+    _write(tmp_path / "in.jsonl", MORE)
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    with suppress(BlockingIOError):
+        while os.write(theirs, b"x" * 512):
+            pass
+    os.set_blocking(theirs, True)
+    try:
+        command = ["label", "in.jsonl", "--policy", "spam", "--model", "demo", "-o", "out.jsonl", "--progress", kind]
+        ended = subprocess.run([COMMAND, *command], cwd=tmp_path, stderr=theirs, timeout=100, check=False)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert ended.returncode == 3
+    assert len(_read(tmp_path / "out.jsonl")[0]) == MORE
+
+
+def test_a_display_in_ascii_keeps_to_its_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _write(tmp_path / "in.jsonl", ROWS)
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    command = ["label", "in.jsonl", "--policy", "spam", "--model", "demo", "-o", "out.jsonl"]
+    ended = _run(command, tmp_path, "terminal", "C", tmp_path / "out.jsonl", interrupt=False)
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", ended.said))
+    assert any(" tokens read - " in line for line in lines)
+    assert max(map(len, lines)) <= 80
