@@ -267,7 +267,7 @@ def _parse(
         key = name.value if isinstance(name, yaml.ScalarNode) else ""
         if key not in KEYS:
             near = get_close_matches(key.casefold(), KEYS, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else f" (known: {', '.join(sorted(KEYS))})"
+            hint = f"; did you mean {near[0]!r}?" if near else f" (known: {', '.join(sorted(KEYS))}); take it out"
             raise PolicyError(path, line, f"unknown key {key!r} in the front matter{hint}")
         if key in at:
             raise PolicyError(path, line, f"the key {key!r} is given twice, in line {at[key]} already")

@@ -82,6 +82,7 @@ def test_violating_labels_alone_can_be_overridden(load) -> None:
     ("source", "message"),
     [
         ("---\nlables: [a]\n---\nx", "unknown key 'lables'"),
+        ("---\nlayout: post\n---\nx", "unknown key 'layout' .*; take it out"),
         ("---\nname: s\nlabels: [a\n---\nx", r"my-policy\.md, line [34]: the front matter is not YAML"),
         ("---\na: b: c\n---\nx", r"my-policy\.md, line 2: the front matter is not YAML"),
         ("---\nname: \0\n---\nx", r"my-policy\.md, line 2: the front matter is not YAML"),
