@@ -7,6 +7,7 @@ import io
 import os
 import select
 import sys
+import time
 from contextlib import suppress
 from typing import Any, BinaryIO
 
@@ -41,9 +42,9 @@ def prepare() -> None:
     elif (stdout := sys.__stdout__) is sys.stdout and stdout:  # who calls us with streams of their own keeps them
         sys.stdout = _text(stdout.encoding, _Output(1, "stdout"), stdout.isatty())
     if sys.stderr is None:
-        sys.stderr = _text("utf-8", _Messages(2, "stderr"), True)
+        sys.stderr = _text("utf-8", _Messages(_message_descriptor(), "stderr"), True)
     elif (stderr := sys.__stderr__) is sys.stderr and stderr:
-        sys.stderr = _text(stderr.encoding, _Messages(2, "stderr"), True)
+        sys.stderr = _text(stderr.encoding, _Messages(_message_descriptor(), "stderr"), True)
 
 
 def data_output() -> BinaryIO:
@@ -148,18 +149,31 @@ class _Messages(_Standard):
     _patience = PATIENCE
 
     def write(self, data: Any) -> int:
+        rest, deadline = memoryview(data), time.monotonic() + self._patience
         with suppress(OSError):
-            for at in range(0, len(data), PIECE):
-                if not self._has_room():
+            while rest and self._has_room(deadline - time.monotonic()):
+                if taken := super().write(rest[:PIECE]):
+                    rest, self._patience = rest[taken:], PATIENCE
+                    deadline = time.monotonic() + PATIENCE
+                elif time.monotonic() >= deadline:
                     break
-                super().write(data[at : at + PIECE])
+                else:
+                    time.sleep(0.02)  # a terminal has room, but not enough
+        if rest:
+            self._patience = 0.0  # it was in vain: not again until something can be written
         return len(data)
 
-    def _has_room(self) -> bool:
-        """Wait for room in a full pipe, or a terminal that was stopped; once that was in vain, not again until then."""
+    def _has_room(self, seconds: float) -> bool:
+        """Wait for room in a full pipe, or a terminal that was stopped."""
         try:
-            room = bool(select.select([], [self], [], self._patience)[1])
+            return bool(select.select([], [self], [], max(0.0, seconds))[1])
         except (OSError, ValueError):  # more descriptors than select can count, or nothing that it can wait for
             return True
-        self._patience = PATIENCE if room else 0.0
-        return room
+
+
+def _message_descriptor() -> int:
+    """The descriptor for messages. A terminal is opened again, so that writing to one that was stopped never waits."""
+    with suppress(OSError, AttributeError):
+        if os.isatty(2):
+            return os.open(os.ttyname(2), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return 2

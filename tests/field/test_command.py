@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from safeguard_cli.models import find_model
 
+COMMAND = Path(sys.executable).with_name("safeguard")
 LABEL = "safeguard label in.jsonl --policy spam --effort none"
 BENCH = "safeguard bench --policy spam --effort none --slots 1 --threads 1 --batch 512 --seconds 0.1 --rows 2 -q"
 Shell = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -205,3 +209,21 @@ def test_a_signal_that_was_ignored_stays_ignored(name, shell: Shell, tmp_path) -
     ended = shell(f"{command} & p=$!; {WAIT}; kill -{name} $p; wait $p")
     assert ended.returncode == 0, ended.stderr
     assert ids(tmp_path / "out.jsonl") == list(range(300))
+
+
+@pytest.mark.parametrize("kind", ["rich", "plain"])
+def test_a_full_terminal_that_nobody_reads_keeps_no_run_waiting(kind, tmp_path) -> None:
+    ours, theirs = pty.openpty()
+    os.set_blocking(theirs, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(theirs, b"x" * 64)
+    os.set_blocking(theirs, True)
+    command = ["label", "in.jsonl", "--policy", "spam", "--model", "demo", "--effort", "none", "-o", "out.jsonl"]
+    ended = subprocess.run(
+        [COMMAND, *command, "--progress", kind], cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs, timeout=60
+    )
+    os.close(ours)
+    os.close(theirs)
+    assert ended.returncode == 0
+    assert ids(tmp_path / "out.jsonl") == [1, 2]
