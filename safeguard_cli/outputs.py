@@ -48,7 +48,8 @@ def output_format(out: Path | None, source_format: Written) -> Written:
         return source_format
     if format := _WRITTEN.get(ending):
         return format
-    why = "output is never compressed" if ending in _COMPRESSED else f".{ending} is not written"
+    kind = f".{ending}" if ending.isalnum() else "this extension"  # of a URL it can be what is secret
+    why = "output is never compressed" if ending in _COMPRESSED else f"{kind} is not written"
     raise UsageError(f"{out}: {why}; name the output {', '.join(f'*.{each}' for each in _WRITTEN)}")
 
 

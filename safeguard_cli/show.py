@@ -30,7 +30,7 @@ def show(output: Path, *, as_json: bool) -> int:
     manifest = load(path)
     if manifest is None:
         if not output.is_file() or not holds_verdicts(output):
-            raise UsageError(f"{output}: nothing is on record; there is neither {finished.name} nor {path.name}")
+            raise UsageError(f"{output}: nothing is on record: no .manifest.json and no .run.json stands beside it")
         return _show_rows(read_labels(output), as_json)
     if as_json:
         print_json(orjson.loads(path.read_bytes()))
