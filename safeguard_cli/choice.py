@@ -22,6 +22,7 @@ CHAT_FIELDS = ("messages", "conversation", "conversations")
 _SHOWN, _SHOWN_WIDTH = 12, 40  # fields that are listed, and how much of a value
 _LETTERS = 8  # that a value without white space must have: Chinese and Thai have none
 _MANY = 6  # values, from which on it tells something that few of them differ
+_LABEL_WORDS = 3  # that a label has at most
 _LOOKED_AT = 4000  # characters of a value
 _ADDRESS_SIZE = 320  # characters of an address, the most that a mail address has
 _DEPTH = 6
@@ -49,6 +50,7 @@ class Seen:
     different: set[str] = field(default_factory=set)
     example: Any = None
     certain: bool = False  # one of them is more than a word, which could be the name of something
+    long: bool = False  # one of them is longer than labels are
 
     def add(self, value: Any) -> None:
         self.values += 1
@@ -57,14 +59,16 @@ class Seen:
             self.example = value if not self.texts else self.example
             self.texts += 1
             self.size += _size(value)
-            self.certain = self.certain or not isinstance(value, str) or len(value.split()) > 1 or not value.isascii()
+            words = len(value.split()) if isinstance(value, str) else _LABEL_WORDS + 1
+            self.certain = self.certain or words > 1 or not value.isascii()
+            self.long = self.long or words > _LABEL_WORDS
         elif self.example is None:
             self.example = value
 
     @property
     def convincing(self) -> bool:
         """Whether enough values read like texts, which short messages do not, and they are no few that come again."""
-        few = self.values >= _MANY and 3 * len(self.different) <= self.values  # such as `not spam` and `spam`
+        few = self.values >= _MANY and 3 * len(self.different) <= self.values and not self.long  # `not spam`, `spam`
         return self.certain and 4 * self.texts >= self.values and not few
 
 

@@ -189,6 +189,7 @@ def test_few_values_that_come_again_are_asked_about() -> None:
         chosen(*[{"post": "12", "answer": answer} for answer in answers])
     assert chosen(*[{"body": f"see you at {n % 9}"} for n in range(18)]) == "body"
     assert chosen({"body": "see you"}, {"body": "see you"}) == "body"
+    assert chosen(*[{"body": "see you at lunch"}] * 20) == "body"  # no label is as long as that
 
 
 def test_messages_of_a_shape_that_is_not_known_are_not_passed_over() -> None:
