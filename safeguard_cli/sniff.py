@@ -207,8 +207,9 @@ def refuse_lines_without_header(
     names = all(_NAME.fullmatch(cell.strip()) and len(cell.split()) <= 3 for cell in cells)
     unsure = not names or (not common and (len(cells) == 1 or any(cell != cell.strip() for cell in cells)))
     if not (unsure or common) and (others := following()[:_AGREEING]):
-        own = _counts(line)
-        unsure = 2 * sum(_counts(other) == own for other in others) < len(others)
+        own = {mark: count for mark, count in _counts(line).items() if count}  # other marks may stand in texts
+        agreeing = sum(own.items() <= _counts(other).items() for other in others)
+        unsure = 2 * agreeing < len(others)
     if unsure:
         raise UsageError(
             f"{name}: is the first line a header or a text? Say --format csv if it is a header; plain lines become rows"

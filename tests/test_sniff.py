@@ -292,3 +292,9 @@ def test_the_name_of_a_file_is_quoted_in_the_command(tmp_path):
     path.write_text('[{"a":1}]')
     with pytest.raises(UsageError, match=r"'[^']*a; rm x\.json'"):
         open_source(path)
+
+
+def test_commas_within_texts_say_nothing_about_a_header_of_semicolons() -> None:
+    data = b"uuid;note to us\n1-2;WIN a prize now, call 5\n"
+    with open_source(io.BytesIO(data)) as source:
+        assert source.names == ("uuid", "note to us")
