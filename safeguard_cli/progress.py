@@ -294,7 +294,10 @@ class Progress:
         at_least = rows < running
         mean = tokens / max(rows + (running if at_least else running / 2), 1)
         begun = tokens - self.prompt_tokens - self.generated_tokens  # of rows under way
-        return max(mean * left - begun, 0.0) / tokens_rate, at_least
+        seconds = max(mean * left - begun, 0.0) / tokens_rate
+        if at_least and seconds < 1:  # of rows that are all under way: "more than nothing" tells nothing
+            return None, False
+        return seconds, at_least
 
     def close(self) -> None:
         """Take the display away; called twice without harm."""

@@ -473,6 +473,16 @@ def test_rows_of_one_text_are_decided_together(bench, monkeypatch):
     assert progress.decided.rows == progress.written.rows == 30
 
 
+def test_no_time_left_is_claimed_while_all_rows_are_under_way_and_none_is_decided():
+    clock = Clock()
+    progress = Progress([SPAM], 16, clock)
+    progress.start_rows()
+    for second in range(1, 41):
+        clock.now += 1
+        progress.report(Report(under_way=16, read=336, written=10 * second))
+        assert progress.pace().seconds_left is None
+
+
 def test_time_left_comes_from_tokens_and_says_where_it_is_a_lower_bound():
     clock = Clock()
     progress = Progress([SPAM], 100, clock)
