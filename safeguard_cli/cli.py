@@ -36,7 +36,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except _CalledWrongly as wrong:
-            from safeguard_cli.engine.address import without_arguments
+            from safeguard_cli.address import without_arguments
 
             wrong.message = without_arguments(wrong.message, sys.argv[1:])
             raise

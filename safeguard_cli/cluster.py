@@ -20,8 +20,8 @@ from types import TracebackType
 from typing import Any
 
 from safeguard_cli import errors, setup
+from safeguard_cli.address import no_secrets_for_children, read_addresses
 from safeguard_cli.config import configured_model
-from safeguard_cli.engine.address import no_secrets_for_children, read_addresses
 from safeguard_cli.engine.process import Engine, EngineSpec
 from safeguard_cli.engine.reports import Listen
 from safeguard_cli.errors import EngineError, SafeguardError, UsageError

@@ -21,9 +21,7 @@ from safeguard_cli.labelled import Answers, Labels, read_labels
 from safeguard_cli.records import no_field
 from safeguard_cli.setup import Settings, load_policies
 from safeguard_cli.spelled import normal, plain
-from safeguard_cli.streams import print_json
-from safeguard_cli.tables import Figures, facts, figure, interval, line_of
-from safeguard_cli.terminal import cut, show
+from safeguard_cli.terminal import Figures, cut, facts, figure, interval, line_of, print_json, show
 from safeguard_cli.verdict import Verdict
 
 

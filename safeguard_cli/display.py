@@ -16,8 +16,8 @@ from rich.text import Text
 from tqdm import tqdm
 
 from safeguard_cli.engine.reports import Report
-from safeguard_cli.progress import Counts, Display, Pace, Progress, span
-from safeguard_cli.terminal import console, cut
+from safeguard_cli.progress import Counts, Display, Pace, Progress
+from safeguard_cli.terminal import console, cut, span
 
 PLAIN_SECONDS = 10.0  # between two lines of a log; later a minute
 MOST_PLAIN_SECONDS = 60.0

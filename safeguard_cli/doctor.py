@@ -14,8 +14,8 @@ from typing import Any, Literal
 import psutil
 
 from safeguard_cli import errors, hardware
+from safeguard_cli.address import without_passwords
 from safeguard_cli.config import configured_model
-from safeguard_cli.engine.address import without_passwords
 from safeguard_cli.engine.decoding import Options
 from safeguard_cli.engine.plan import Loading, Plan
 from safeguard_cli.engine.probe import Probe

@@ -20,8 +20,7 @@ from safeguard_cli.metrics import Outcomes
 from safeguard_cli.policy import Policy
 from safeguard_cli.records import no_field, open_source
 from safeguard_cli.setup import Settings, load_policies
-from safeguard_cli.streams import print_json
-from safeguard_cli.terminal import note, show
+from safeguard_cli.terminal import note, print_json, show
 from safeguard_cli.verdict import Verdict
 
 # Options that only a run has: an output that is measured was labelled before.

@@ -8,8 +8,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from safeguard_cli.tables import Figures, facts, figure, interval, line_of
-from safeguard_cli.terminal import cut
+from safeguard_cli.terminal import Figures, cut, facts, figure, interval, line_of
 
 FIGURES = {
     "accuracy": "accuracy",

@@ -26,7 +26,7 @@ from huggingface_hub import constants, errors
 from huggingface_hub.file_download import http_get, repo_folder_name
 from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined]
 
-from safeguard_cli.engine.address import without_secrets
+from safeguard_cli.address import without_secrets
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.files import sha256
 from safeguard_cli.models import HubName, choose_files, size_text

@@ -6,8 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 
-from safeguard_cli.engine.address import check_key, read_address
-from safeguard_cli.engine.pace import seconds_of
+from safeguard_cli.address import check_key, read_address, seconds_of
 from safeguard_cli.errors import SafeguardError, UsageError
 
 # huggingface_hub reads its environment while it is imported, and quotes what it cannot read.

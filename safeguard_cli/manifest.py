@@ -27,7 +27,7 @@ from safeguard_cli.checks import sha256 as is_sha256
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.gguf_file import model_parts
 from safeguard_cli.manifest_shape import check_manifest
-from safeguard_cli.streams import json_bytes
+from safeguard_cli.terminal import json_bytes
 
 VERSION = 1
 MOST_BYTES = 16 << 20  # of a manifest

@@ -12,7 +12,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from safeguard_cli.engine.address import shown_command
+from safeguard_cli.address import shown_command
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.files import draft, sha256, sweep
 from safeguard_cli.lines import STANDARD_INPUT

@@ -342,10 +342,3 @@ class Progress:
             console.cache_clear()  # what it could not print must not stand before the next sentence
         finally:
             self._lock.release()
-
-
-def span(seconds: float) -> str:
-    """Return seconds as `1:02:03` or `2:03`."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

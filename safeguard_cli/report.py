@@ -38,8 +38,7 @@ from safeguard_cli.policy import Policy
 from safeguard_cli.setup import Settings, load_policies
 from safeguard_cli.stress import policy_of
 from safeguard_cli.stress_figures import is_stress_test, stress_figures, trials
-from safeguard_cli.tables import figure, interval, per_cent
-from safeguard_cli.terminal import note, safe
+from safeguard_cli.terminal import figure, interval, note, per_cent, safe
 from safeguard_cli.writable import check_folder, check_output, is_stream, open_stream, real, used_by
 
 BINS = 20

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, BinaryIO
 import orjson
 
 from safeguard_cli import errors
+from safeguard_cli.address import key, shown_command
 from safeguard_cli.content import Selector, first_choice, make_selector, say_text
 from safeguard_cli.dryrun import dry_run
-from safeguard_cli.engine.address import key, shown_command
 from safeguard_cli.engine.process import Engine
 from safeguard_cli.engine.reports import Listen, Report
 from safeguard_cli.errors import SafeguardError, UsageError, sentences

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from safeguard_cli.engine.address import Address, key
+from safeguard_cli.address import Address, key
 from safeguard_cli.errors import SafeguardError, UsageError, missing_extra
 from safeguard_cli.terminal import cut, note, warn
 from safeguard_cli.tokenizer import Tokenizer

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from safeguard_cli import hardware, kept
+from safeguard_cli.address import Address, read_addresses
 from safeguard_cli.config import configured_model
-from safeguard_cli.engine.address import Address, read_addresses
 from safeguard_cli.engine.decoding import Options, Trie, overhead, undivided
 from safeguard_cli.engine.prefix_store import STATES
 from safeguard_cli.engine.probe import Device, check_loadable, devices

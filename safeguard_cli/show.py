@@ -17,8 +17,7 @@ from safeguard_cli.labelled import Labels, holds_verdicts, read_labels
 from safeguard_cli.manifest import Manifest, load
 from safeguard_cli.remarks import cut_text, untrained_text
 from safeguard_cli.resume import journal_path, manifest_path, run_path
-from safeguard_cli.streams import print_json
-from safeguard_cli.terminal import safe
+from safeguard_cli.terminal import print_json, safe
 
 
 def show(output: Path, *, as_json: bool) -> int:

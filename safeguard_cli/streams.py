@@ -1,4 +1,4 @@
-"""The standard streams, made safe to use: always open, wide enough for every character, and JSON on them."""
+"""The standard streams, made safe to use: always open, and wide enough for every character."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import select
 import sys
 import time
 from contextlib import suppress
-from typing import Any, BinaryIO
+from typing import Any
 
-from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.errors import SafeguardError
+from safeguard_cli.terminal import ClosedStream
 
 PATIENCE = 5.0  # seconds in which a reader of standard error may make room
 _NARROW = "safeguard-narrow"
@@ -36,9 +37,9 @@ def prepare() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor, which is this one
             os.set_inheritable(descriptor, True)
     if sys.stdin is None:
-        sys.stdin = io.TextIOWrapper(io.BufferedReader(_Gone("standard input")))
+        sys.stdin = io.TextIOWrapper(io.BufferedReader(ClosedStream("standard input")))
     if sys.stdout is None:
-        sys.stdout = io.TextIOWrapper(io.BufferedWriter(_Gone("standard output")))
+        sys.stdout = io.TextIOWrapper(io.BufferedWriter(ClosedStream("standard output")))
     elif (stdout := sys.__stdout__) is sys.stdout and stdout:  # who calls us with streams of their own keeps them
         sys.stdout = _text(stdout.encoding, _Output(1, "stdout"), stdout.isatty())
     if sys.stderr is None:
@@ -47,46 +48,12 @@ def prepare() -> None:
         sys.stderr = _text(stderr.encoding, _Messages(_message_descriptor(), "stderr"), True)
 
 
-def data_output() -> BinaryIO:
-    """Return standard output for data. Raises UsageError when it was closed when the program began."""
-    raw = getattr(sys.stdout.buffer, "raw", None)
-    if isinstance(raw, _Gone):
-        raise raw.error()
-    return sys.stdout.buffer
-
-
 def give_up_output() -> None:
     """Send what is still buffered for standard output nowhere: it cannot be written, and Python would complain."""
     null = os.open(os.devnull, os.O_WRONLY)
     with suppress(OSError, ValueError):
         os.dup2(null, sys.stdout.fileno())
     sys.stdout = os.fdopen(null, "w")
-
-
-def print_json(value: Any) -> None:
-    """Print a value as indented JSON on standard output: UTF-8 whatever the terminal's encoding is."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(json_bytes(value, indent=True) + b"\n")
-    sys.stdout.buffer.flush()
-
-
-def json_bytes(value: Any, *, indent: bool = False) -> bytes:
-    r"""Return a value as JSON. Bytes of a file name that are not UTF-8 are written as their escapes (`\udce9`)."""
-    import orjson  # not at the top: --help does without it
-
-    option = orjson.OPT_INDENT_2 if indent else 0
-    try:
-        return orjson.dumps(value, str, option)
-    except TypeError:
-        return orjson.dumps(_escaped(value), str, option)
-
-
-def _escaped(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, dict):
-        return {_escaped(key): _escaped(item) for key, item in value.items()}
-    return [_escaped(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _text(encoding: str, raw: io.FileIO, line_buffering: bool) -> io.TextIOWrapper:
@@ -100,29 +67,6 @@ def _narrow(problem: UnicodeError) -> tuple[str | bytes, int]:
     if isinstance(problem, UnicodeEncodeError) and (plain := _PLAIN.get(problem.object[problem.start])):
         return plain, problem.start + 1
     return codecs.backslashreplace_errors(problem)
-
-
-class _Gone(io.RawIOBase):
-    """A standard stream that was closed when the program began."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def error(self) -> UsageError:
-        advice = "name a file" if self.readable() else "write to a file with -o OUT"
-        return UsageError(f"{self.name} is closed: {advice}")
-
-    def readable(self) -> bool:
-        return self.name == "standard input"
-
-    def writable(self) -> bool:
-        return not self.readable()
-
-    def readinto(self, _: Any) -> int:
-        raise self.error()
-
-    def write(self, _: Any) -> int:
-        raise self.error()
 
 
 class _Standard(io.FileIO):

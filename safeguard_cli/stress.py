@@ -27,7 +27,6 @@ from safeguard_cli.outputs import output_format
 from safeguard_cli.policy import Policy, builtin_policies, load_policy
 from safeguard_cli.resume import beside
 from safeguard_cli.setup import Settings, load_policies
-from safeguard_cli.streams import print_json
 from safeguard_cli.stress_figures import (
     LANGUAGES,
     ORIGINAL,
@@ -37,8 +36,7 @@ from safeguard_cli.stress_figures import (
     stress_figures,
     trials,
 )
-from safeguard_cli.tables import Figures, facts, interval, line_of, per_cent
-from safeguard_cli.terminal import cut, note, show
+from safeguard_cli.terminal import Figures, cut, facts, interval, line_of, note, per_cent, print_json, show
 from safeguard_cli.variants import Variant, all_variants, changed_texts
 from safeguard_cli.writable import Used, check_output, check_streams, is_stream, used_by
 

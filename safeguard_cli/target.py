@@ -14,8 +14,7 @@ from safeguard_cli.policy import Policy
 from safeguard_cli.records import Format, Source, check_fields
 from safeguard_cli.resume import beside
 from safeguard_cli.setup import Settings
-from safeguard_cli.streams import data_output
-from safeguard_cli.terminal import note
+from safeguard_cli.terminal import data_output, note
 from safeguard_cli.writable import Used, check_output, is_stream, open_stream
 
 

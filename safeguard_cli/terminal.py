@@ -1,22 +1,32 @@
-"""What reaches the terminal: one console on standard error, and every text made harmless before it is printed."""
+"""All that is printed: one console on standard error, on which every text is harmless, and results on standard output.
+
+Tables of figures fit a terminal of any width: headings wrap, columns move below, no figure is cut.
+"""
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
+import sys
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
+from typing import Any, BinaryIO
 
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.text import Text
 
-from safeguard_cli.engine.address import without_passwords
+from safeguard_cli.address import without_passwords
+from safeguard_cli.errors import UsageError
 
 PIPE_WIDTH = 200
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+GAP = "  "
+_TITLE = 30  # cells of a heading
+_NAME = 12  # cells that are left of a row's name before columns move below
 
 
 def safe(text: str, *, keep_newlines: bool = False) -> str:
@@ -115,3 +125,179 @@ def show(*lines: RenderableType) -> None:
 def _say(kind: Text, text: str) -> None:
     with suppress(OSError):  # a full disk or a reader gone on standard error is no reason to lose data
         console().print(Text.assemble(kind, safe(without_passwords(text))), soft_wrap=True)
+
+
+class Figures:
+    """A table without lines: rows' names on the left, their figures to the right; `left` of the columns are text.
+
+    Where the terminal is too narrow, headings wrap first, then names are cut, and then the columns that do not fit
+    stand below, with the names again.
+    """
+
+    def __init__(self, *titles: str, left: int = 1) -> None:
+        self._titles = [cut(title, _TITLE) if title else "" for title in titles]
+        self._left = left
+        self._rows: list[list[Text]] = []
+
+    def add_row(self, *cells: str | Text) -> None:
+        """Add a row, with a cell for every column."""
+        self._rows.append([cell if isinstance(cell, Text) else Text(cell) for cell in cells])
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        wide = [max(Text(title).cell_len, *self._lengths(at)) for at, title in enumerate(self._titles)]
+        if _total(wide) <= options.max_width:
+            yield from self._block(range(len(wide)), wide)
+            return
+        narrow = [
+            max([Text(word).cell_len for word in title.split()] + self._lengths(at))
+            for at, title in enumerate(self._titles)
+        ]
+        too_much = max(0, _total(narrow) - options.max_width)
+        name = max(min(narrow[0], _NAME), narrow[0] - too_much)
+        if _total([name, *narrow[1:]]) > options.max_width:  # columns move below: a third is for the names
+            name = min(narrow[0], max(_NAME, options.max_width // 3))
+        narrow[0] = name
+        columns = list(range(1, len(narrow)))
+        while True:
+            taken = columns[:1]
+            for at in columns[1:]:
+                if _total([narrow[0], *(narrow[i] for i in taken), narrow[at]]) > options.max_width:
+                    break
+                taken.append(at)
+            yield from self._block([0, *taken], narrow)
+            columns = columns[len(taken) :]
+            if not columns:
+                return
+
+    def _lengths(self, column: int) -> list[int]:
+        return [row[column].cell_len for row in self._rows] or [0]
+
+    def _block(self, columns: Sequence[int], widths: Sequence[int]) -> Iterator[Text]:
+        titles = [_wrapped(self._titles[at], widths[at]) for at in columns]
+        height = max(map(len, titles))
+        heads = [[""] * (height - len(lines)) + lines for lines in titles]
+        for line in range(height):
+            head = Text(style="dim")
+            self._line(head, columns, [Text(lines[line]) for lines in heads], widths)
+            if head.plain.strip():
+                yield head
+        for row in self._rows:
+            text = Text()
+            self._line(text, columns, [row[at] for at in columns], widths)
+            yield text
+
+    def _line(self, line: Text, columns: Sequence[int], cells: Sequence[Text], widths: Sequence[int]) -> None:
+        for place, (at, cell) in enumerate(zip(columns, cells, strict=True)):
+            if cell.cell_len > widths[at]:
+                cell = Text(cut(cell.plain, widths[at]), cell.style)
+            pad = " " * (widths[at] - cell.cell_len)
+            if place:
+                line.append(GAP)
+            line.append_text(Text.assemble(cell, pad) if at < self._left else Text.assemble(pad, cell))
+        line.rstrip()
+
+
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + len(GAP) * (len(widths) - 1)
+
+
+def _wrapped(title: str, width: int) -> list[str]:
+    lines: list[str] = []
+    for word in title.split():
+        if lines and Text(f"{lines[-1]} {word}").cell_len <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines or [""]
+
+
+def facts(*parts: str, style: str = "") -> Text:
+    """Return facts as text that wraps where the terminal ends, so that none is cut."""
+    return Text(safe(" · ".join(part for part in parts if part)), style)
+
+
+def line_of(text: str, style: str = "") -> Text:
+    """Return one line, made harmless, and cut where the terminal ends: for a row's text, which comes last."""
+    return Text(cut(text, 1000), style, no_wrap=True, overflow="ellipsis")
+
+
+def figure(value: float | None) -> str:
+    """Return a figure with three decimals, `–` for one that is not defined."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def interval(found: Mapping[str, Any], per_cent: bool = False) -> str:
+    """Return the interval of a figure or of a rate, `–` where there is none."""
+    low, high = found["low"], found["high"]
+    if low is None:
+        return "–"
+    return f"{100 * low:.1f} to {100 * high:.1f} %" if per_cent else f"{low:.3f} to {high:.3f}"
+
+
+def per_cent(share: float | None) -> str:
+    """Return a share in per cent, `–` for none."""
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def span(seconds: float) -> str:
+    """Return seconds as `1:02:03` or `2:03`."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def data_output() -> BinaryIO:
+    """Return standard output for data. Raises UsageError when it was closed when the program began."""
+    raw = getattr(sys.stdout.buffer, "raw", None)
+    if isinstance(raw, ClosedStream):
+        raise raw.error()
+    return sys.stdout.buffer
+
+
+def print_json(value: Any) -> None:
+    """Print a value as indented JSON on standard output: UTF-8 whatever the terminal's encoding is."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(json_bytes(value, indent=True) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def json_bytes(value: Any, *, indent: bool = False) -> bytes:
+    r"""Return a value as JSON. Bytes of a file name that are not UTF-8 are written as their escapes (`\udce9`)."""
+    import orjson  # not at the top: --help does without it
+
+    option = orjson.OPT_INDENT_2 if indent else 0
+    try:
+        return orjson.dumps(value, str, option)
+    except TypeError:
+        return orjson.dumps(_escaped(value), str, option)
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_escaped(key): _escaped(item) for key, item in value.items()}
+    return [_escaped(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+class ClosedStream(io.RawIOBase):
+    """A standard stream that was closed when the program began."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def error(self) -> UsageError:
+        advice = "name a file" if self.readable() else "write to a file with -o OUT"
+        return UsageError(f"{self.name} is closed: {advice}")
+
+    def readable(self) -> bool:
+        return self.name == "standard input"
+
+    def writable(self) -> bool:
+        return not self.readable()
+
+    def readinto(self, _: Any) -> int:
+        raise self.error()
+
+    def write(self, _: Any) -> int:
+        raise self.error()

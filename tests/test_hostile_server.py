@@ -20,10 +20,9 @@ from fault_server import FaultServer
 from hostile import BOMB, SECRET, spoil
 from server_runs import HURRIED, fill, run
 
-from safeguard_cli import errors, servers
-from safeguard_cli.engine import address, pool
-from safeguard_cli.engine.address import read_addresses
-from safeguard_cli.engine.pace import seconds_of
+from safeguard_cli import address, errors, servers
+from safeguard_cli.address import read_addresses, seconds_of
+from safeguard_cli.engine import pool
 from safeguard_cli.errors import SafeguardError
 
 SAFEGUARD = str(Path(sys.executable).parent / "safeguard")

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from server_runs import HURRIED, fill, run
 from test_engine import prefix_of
 
-from safeguard_cli import errors, options
-from safeguard_cli.engine import address, pool
-from safeguard_cli.engine.address import KEY, read_address, read_addresses, shown_command
+from safeguard_cli import address, errors, options
+from safeguard_cli.address import KEY, read_address, read_addresses, shown_command
+from safeguard_cli.engine import pool
 from safeguard_cli.engine.decoding import Options
 from safeguard_cli.engine.plan import Loading, Plan
 from safeguard_cli.engine.probe import Probe

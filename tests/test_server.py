@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from llama_server import llama_server
 from server_runs import HURRIED, fill, run
 
-from safeguard_cli import errors
-from safeguard_cli.engine import address, pace, pool
+from safeguard_cli import address, errors
+from safeguard_cli.engine import pace, pool
 from safeguard_cli.engine.apis import MISSHAPEN, BadReply, Completions, LlamaServer, SGLang, checked
 from safeguard_cli.engine.chat import read_answer
 from safeguard_cli.engine.pace import Pace

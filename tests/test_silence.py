@@ -14,8 +14,8 @@ from fault_server import FaultServer
 from server_runs import fill, run
 
 from safeguard_cli import errors
+from safeguard_cli.address import Address
 from safeguard_cli.engine import pool
-from safeguard_cli.engine.address import Address
 from safeguard_cli.engine.pool import Patience, Pool, RowFailed, Served
 from safeguard_cli.errors import EngineError
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from safeguard_cli.tables import Figures, facts, figure, interval, per_cent
+from safeguard_cli.terminal import Figures, facts, figure, interval, per_cent
 
 NAMES = st.text(st.sampled_from("abc déł 漢"), min_size=1, max_size=40).map(str.strip).filter(bool)
 NUMBERS = st.integers(0, 10**7).map("{:,}".format) | st.just("0.123 to 0.987") | st.just("–")

@@ -19,9 +19,8 @@ from typing import Any, TypeVar
 import httpx
 import orjson
 
-from safeguard_cli.engine.address import Address
+from safeguard_cli.address import Address, seconds_of
 from safeguard_cli.engine.apis import BadReply, Body
-from safeguard_cli.engine.pace import seconds_of
 from safeguard_cli.errors import SafeguardError
 
 PLAIN_BYTES = 1 << 20  # of an answer, whatever was asked

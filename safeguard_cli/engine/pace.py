@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 MOST = 256  # rows at one server at once, whatever it promises
 START = 8
 GROWTH = 1.5  # from one limit to the next
 WORTH = 1.05  # what that must bring to go on rising
 FELL = 0.7  # of the best rate: then look anew
-LONGEST_WAIT = 60.0  # seconds that a server may ask for
 _ROWS = 3  # finished rows that a measurement takes, for each row at once
 
 
@@ -77,9 +74,3 @@ class Pace:
     def _change(self, limit: int) -> None:
         self.limit = self._passing = limit
         self._rows, self._work = 0, 0.0
-
-
-def seconds_of(text: str | None) -> float | None:
-    """Retry-After in seconds, at most a minute; a date, or anything but a plain number, counts as not given."""
-    found = re.fullmatch(r"\s*([0-9]{1,9}(?:\.[0-9]{0,9})?)\s*", text or "", re.ASCII)
-    return min(LONGEST_WAIT, float(found[1])) if found else None

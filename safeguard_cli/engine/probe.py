@@ -21,8 +21,8 @@ from typing import IO, Any
 import psutil
 
 from safeguard_cli import kept
+from safeguard_cli.address import no_secrets_for_children
 from safeguard_cli.checks import each, text
-from safeguard_cli.engine.address import no_secrets_for_children
 from safeguard_cli.engine.process import why_it_died
 from safeguard_cli.errors import EngineError, SafeguardError
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from safeguard_cli.engine.address import no_secrets_for_children
+from safeguard_cli.address import no_secrets_for_children
 from safeguard_cli.engine.decoding import Completion, Options
 from safeguard_cli.engine.plan import Loading, Plan
 from safeguard_cli.engine.reports import Listen, Report, Reporter

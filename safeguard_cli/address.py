@@ -23,9 +23,9 @@ _SECRET = re.compile(r"SAFEGUARD_SERVER_KEY|HF_TOKEN|HUGGING_FACE_HUB_TOKEN|.*_p
 _AUTHORITY = re.compile(r"(?:(?P<user>[^@]*)@)?(?P<host>\[[^][@]*\]|[^][:@]*)(?::(?P<port>[^@]*))?")
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.IGNORECASE)
 _URL = re.compile(r"(https?://)(?:[^\s'\"<>/?#]*@)?([^\s'\"<>?#]*)([?#][^\s'\"<>]*)?", re.IGNORECASE)
-
 _USER = re.compile(r"\b([a-z][a-z0-9+.-]*:/{1,2})[^\s'\"<>]*@", re.IGNORECASE)
 _QUERY = re.compile(r"\b(https?:/{1,2}[^\s'\"<>?]*\?)[^\s'\"<>]*[^\s'\"<>:;,.]", re.IGNORECASE)
+LONGEST_WAIT = 60.0  # seconds that a server may ask for
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,3 +225,9 @@ def no_secrets_for_children() -> Iterator[None]:
         yield
     finally:
         os.environ.update(kept)
+
+
+def seconds_of(text: str | None) -> float | None:
+    """Retry-After in seconds, at most a minute; a date, or anything but a plain number, counts as not given."""
+    found = re.fullmatch(r"\s*([0-9]{1,9}(?:\.[0-9]{0,9})?)\s*", text or "", re.ASCII)
+    return min(LONGEST_WAIT, float(found[1])) if found else None
