@@ -7,10 +7,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import real_vocabulary
-import tiny_model
+from helpers import ROOT, real_vocabulary, tiny_model
+from helpers.runs import Bench
 from hypothesis import settings
-from runs import Bench
 
 from safeguard_cli import setup
 from safeguard_cli.gguf_file import read_header
@@ -21,7 +20,7 @@ from safeguard_cli.tokenizer import Tokenizer
 settings.register_profile("any machine", deadline=None)  # a busy machine is no failure
 settings.load_profile("any machine")
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = ROOT.parent / "shared" / "data"
 
 
 @pytest.fixture(scope="session")

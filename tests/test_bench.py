@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
+from helpers.command import SAFEGUARD, rows, safeguard
 from hypothesis import given
 from hypothesis import strategies as st
-from test_cli import SAFEGUARD, rows, safeguard
 
 from safeguard_cli.bench import numbers
 from safeguard_cli.errors import UsageError
 from safeguard_cli.speed import Figure, Round, Setting, best, rounds, sweep, tokens_per_row
 
-ROOT = Path(__file__).parents[1]
 QUICK = ("--threads", "1", "--batch", "512", "--seconds", "0.3", "--max-reasoning", "8")
 
 

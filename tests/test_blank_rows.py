@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from runs import Bench
-from test_cli import safeguard
+from helpers.command import safeguard
+from helpers.runs import Bench
 
 from safeguard_cli import errors
 from safeguard_cli.errors import SafeguardError

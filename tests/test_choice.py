@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from fake_engine import FakeEngine
+from helpers.command import safeguard
+from helpers.fake_engine import FakeEngine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_cli import safeguard
 
 from safeguard_cli import setup
 from safeguard_cli.bench import read_work

@@ -18,18 +18,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[1]
-SAFEGUARD = str(Path(sys.executable).parent / "safeguard")
-
-
-def safeguard(
-    *args: object, stdin: bytes = b"", cwd: Path | None = None, **env: str
-) -> subprocess.CompletedProcess[bytes]:
-    command = [SAFEGUARD, *map(str, args)]
-    done = subprocess.run(command, input=stdin, capture_output=True, timeout=120, cwd=cwd, env={**os.environ, **env})
-    assert b"Traceback" not in done.stderr, done.stderr.decode()
-    return done
+from helpers import ROOT
+from helpers.command import SAFEGUARD, rows, safeguard, write
 
 
 @pytest.fixture
@@ -49,17 +39,8 @@ def label(tiny: Path):
     return call
 
 
-def rows(data: bytes) -> list[dict]:
-    return [json.loads(line) for line in data.splitlines()]
-
-
 def table(path: Path) -> list[list[str]]:
     return list(csv.reader(io.StringIO(path.read_bytes().decode(), newline="")))
-
-
-def write(path: Path, *lines: str | bytes) -> Path:
-    path.write_bytes(b"\n".join(line if isinstance(line, bytes) else line.encode() for line in lines) + b"\n")
-    return path
 
 
 def test_every_row_comes_out_labelled_in_order(label) -> None:

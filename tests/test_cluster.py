@@ -17,8 +17,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fake_engine import FakeEngine
-from fault_server import FaultServer
+from helpers.fake_engine import FakeEngine
+from helpers.fault_server import FaultServer
 
 from safeguard_cli import errors
 from safeguard_cli.cluster import find_blocks, label_on_ray

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import typer
-from runs import Bench
-from test_cli import safeguard
+from helpers.command import safeguard
+from helpers.runs import Bench
 
 from safeguard_cli import conflicts, setup
 from safeguard_cli.cli import app

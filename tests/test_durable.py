@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-import tiny_model
-from fake_engine import FakeEngine
-from runs import ids, row
+from helpers import tiny_model
+from helpers.fake_engine import FakeEngine
+from helpers.runs import ids, row
 
 from safeguard_cli import errors, setup, signals
 from safeguard_cli.errors import SafeguardError, UsageError

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_model
+from helpers import tiny_model
+from helpers.prompts import prefix_of, prompts_of
 
 from safeguard_cli.engine import llama
 from safeguard_cli.engine import scheduler as scheduling
@@ -18,8 +19,7 @@ from safeguard_cli.engine.llama import LOG, Model
 from safeguard_cli.engine.plan import ContextSize, Loading, Plan
 from safeguard_cli.engine.scheduler import Scheduler
 from safeguard_cli.errors import EngineError
-from safeguard_cli.policy import Policy
-from safeguard_cli.prompt import Feed, Harmony, Prefix, Prompt
+from safeguard_cli.prompt import Feed, Prompt
 
 # Logits of the tiny models spread over about 15. Batches of other make-up move them by rounding alone: by up to 0.04
 # with weights that are not quantized; with quantized ones, whose inputs are rounded to 8 bits, by up to 0.6.
@@ -59,19 +59,6 @@ def traces(monkeypatch: pytest.MonkeyPatch) -> dict[Prompt, Trace]:
 
     monkeypatch.setattr(scheduling, "decide", recording)
     return seen
-
-
-def prefix_of(harmony: Harmony, length: int, labels: Sequence[str] = ("ham", "spam"), seed: int = 0) -> Prefix:
-    """A prefix of exactly `length` tokens with a real contract."""
-    policy = Policy("p", "x", tuple(labels), (labels[-1],))
-    ids = np.random.default_rng(seed).integers(0, 300, length).tolist()
-    return replace(harmony.prefix(policy, "low"), ids=tuple(ids))
-
-
-def prompts_of(harmony: Harmony, lengths: Sequence[int], policies: int = 1) -> list[Prompt]:
-    rng = np.random.default_rng(1)
-    contents = [rng.integers(0, 300, n).tolist() for n in lengths]
-    return [Prompt(i, p, 0, harmony.content_ids(c)) for i, c in enumerate(contents) for p in range(policies)]
 
 
 def run(path: Path, prefixes, prompts, options=Options(12), slots=4, cells=None) -> list[Completion]:  # noqa: B008

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
-from fake_engine import FakeEngine
-from test_cli import ROOT, safeguard, write
+from helpers.command import safeguard, write
+from helpers.fake_engine import FakeEngine
+from test_cli import ROOT
 
 pytest.importorskip("sklearn")
 
+from helpers.outputs import output, run_json, verdict
 from typer.testing import CliRunner
 
 from safeguard_cli import compare as compare_module
@@ -29,23 +31,6 @@ FRAUD = Answers("fraud", ("honest", "fraud"), ("fraud",))
 TINY = ("--max-reasoning", 2, "--slots", 4, "--threads", 1, "-q")
 
 
-def verdict(label: str, p: float, *, labels: tuple[str, str] = ("ham", "spam"), **more: object) -> dict:
-    scores = {labels[0]: 1 - p, labels[1]: p}
-    return {
-        "label": label,
-        "violates": label == labels[1],
-        "p_violates": p,
-        "score": scores[label],
-        "scores": scores,
-        "effort": "low",
-        **more,
-    }
-
-
-def output(path: Path, rows: list[dict]) -> Path:
-    return write(path, *(json.dumps(row) for row in rows))
-
-
 @pytest.fixture
 def labelled(tmp_path: Path) -> Path:
     """Six rows: one missed, one false alarm, one in error."""
@@ -59,11 +44,6 @@ def labelled(tmp_path: Path) -> Path:
     return output(
         tmp_path / "out.jsonl", [*rows, {"id": 6, "text": "x", "language": "en", "label": "ham", "spam": error}]
     )
-
-
-def run_json(capsys, path: Path, **wanted: object) -> dict:
-    code = evaluate(Settings(str(path), ()), Wanted(json=True, **wanted))  # type: ignore[arg-type]
-    return {"exit": code, **json.loads(capsys.readouterr().out)}
 
 
 def openai_style(path: Path) -> Path:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fake_engine import FakeEngine
-from runs import Bench
+from helpers.fake_engine import FakeEngine
+from helpers.runs import plant
 
 from safeguard_cli import errors, files
 from safeguard_cli.errors import UsageError
@@ -119,24 +119,6 @@ def test_a_file_that_is_larger_or_no_file_is_not_read(tmp_path) -> None:
 
 
 # Files of others beside an output
-
-
-LIKELY = (".part", ".new", ".retry", ".tmp", ".run.json.new", ".manifest.json.new", ".retry.jsonl", ".rows.jsonl.part")
-
-
-def plant(bench: Bench) -> dict[Path, str]:
-    """Somebody's files under names that a run could want for itself, some of them links to others."""
-    planted = {}
-    for number, ending in enumerate((*LIKELY, ".rows.jsonl.new", ".rows.jsonl.run.json.new", ".lock")):
-        path = bench.folder / (bench.out.name + ending)
-        if number % 2:
-            path.write_text("precious")
-        else:
-            victim = bench.folder / f"victim{number}"
-            victim.write_text("precious")
-            path.symlink_to(victim)
-        planted[path] = "precious"
-    return planted
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])

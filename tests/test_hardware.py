@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers.tiny_model import GB, header
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,20 +15,7 @@ from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.gguf_file import Header
 from safeguard_cli.hardware import DEFAULT_SLOTS, Shape, cell_bytes, free_cores, free_memory, shape_run
 
-GB = 10**9
 PREFIX, OVERHEAD = 700, 320
-
-
-def header(
-    *, layers: int = 24, hidden: int = 2880, kv: int = 8, vocabulary: int = 201_088, size: int = 12 * GB
-) -> Header:
-    """The header of a model of gpt-oss's architecture; by default of the size of the 20b."""
-    numbers = {"block_count": layers, "embedding_length": hidden, "attention.head_count_kv": kv}
-    numbers |= {"attention.key_length": 64, "attention.value_length": 64, "context_length": 131_072}
-    numbers |= {"expert_used_count": 4, "expert_feed_forward_length": hidden}
-    metadata = {f"gpt-oss.{key}": value for key, value in numbers.items()}
-    metadata |= {"general.architecture": "gpt-oss", "tokenizer.ggml.tokens": range(vocabulary)}
-    return Header(Path("model.gguf"), size, metadata, ())
 
 
 LARGE = header()

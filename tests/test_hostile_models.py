@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tokenizer_file
-from test_models import split
+from helpers import tokenizer_file
+from helpers.tiny_model import split
 
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.gguf_file import BadModelFile, read_header

@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
-import manifests
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from runs import Bench
+from helpers import manifests
+from helpers.runs import Bench
 
 from safeguard_cli import errors, files, kept
 from safeguard_cli.engine import probe

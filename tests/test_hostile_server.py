@@ -16,9 +16,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from fault_server import FaultServer
-from hostile import BOMB, SECRET, spoil
-from server_runs import HURRIED, fill, run
+from helpers.fault_server import FaultServer
+from helpers.hostile import BOMB, SECRET, spoil
+from helpers.server_runs import HURRIED, fill, run
 
 from safeguard_cli import address, errors, servers
 from safeguard_cli.address import read_addresses, seconds_of

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
-import tiny_model
-from hub_server import Hub
+from helpers import tiny_model
+from helpers.hub_server import FILE, HASTY, REPO, Hub, Machine
 
 from safeguard_cli import config, files
 from safeguard_cli.config import configured_model
@@ -22,44 +22,12 @@ from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.models import choose_files, hub_name
 
 SAFEGUARD = str(Path(sys.executable).parent / "safeguard")
-# huggingface_hub waits a second after every cut; thirty of them need not be waited for here.
-HASTY = "import time; time.sleep = lambda s: None; from safeguard_cli.cli import main; main()"
-REPO, FILE = "some-body/tiny-GGUF", "tiny-Q8_0.gguf"
 
 
 @pytest.fixture(scope="module")
 def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A model of some megabytes."""
     return tiny_model.write(tmp_path_factory.mktemp("hub") / "model.gguf", layers=4, hidden=256).read_bytes()
-
-
-class Machine:
-    """Somebody's machine: a home, a cache, and a hub that it may reach."""
-
-    def __init__(self, home: Path, hub: Hub) -> None:
-        self.hub, self.cache = hub, home / "hf" / "hub"
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "XDG_", "SAFEGUARD"))}
-        self.env = {
-            **kept,
-            "HOME": str(home),
-            "HF_HOME": str(home / "hf"),
-            "HF_ENDPOINT": hub.address,
-            "NO_PROXY": "127.0.0.1,localhost",
-            "COLUMNS": "300",
-        }
-
-    def command(self, *args: object) -> list[str]:
-        return [sys.executable, "-c", HASTY, *map(str, args)]
-
-    def run(self, *args: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            self.command(*args), capture_output=True, text=True, timeout=60, env={**self.env, **env}, cwd=cwd
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        return done
-
-    def blobs(self) -> list[Path]:
-        return sorted(self.cache.glob("models--*/blobs/*"))
 
 
 @pytest.fixture

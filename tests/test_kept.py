@@ -7,13 +7,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from helpers import TESTS
 
 from safeguard_cli.labelled import read_labels
 from safeguard_cli.parquet import open_parquet
 from safeguard_cli.run import label
 from safeguard_cli.setup import Settings
 
-KEPT = Path(__file__).parent / "kept" / "0.1.0"
+KEPT = TESTS / "kept" / "0.1.0"
 ROWS = 40
 
 

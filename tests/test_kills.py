@@ -11,11 +11,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hub_server import Hub
-from kills import killed_at, steps_of
-from test_files import plant
-from test_hub import FILE, REPO, Machine
-from test_shards import Steady
+from helpers import TESTS
+from helpers.fake_engine import Steady
+from helpers.hub_server import FILE, REPO, Hub, Machine
+from helpers.kills import killed_at, steps_of
+from helpers.runs import plant
 
 from safeguard_cli import errors
 from safeguard_cli.merge import merge
@@ -128,7 +128,7 @@ PULLS = """
 import os, random, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import kills
+from helpers import kills
 from safeguard_cli import hub
 from safeguard_cli.models import HubName
 
@@ -174,7 +174,7 @@ def test_a_pull_is_killed_anywhere(tmp_path) -> None:
         machine = Machine(tmp_path, hub)
         sha = hashlib.sha256(content).hexdigest()
         done = subprocess.run(
-            [sys.executable, "-c", PULLS, str(Path(__file__).parent), REPO, FILE, sha, str(KILLS)],
+            [sys.executable, "-c", PULLS, str(TESTS), REPO, FILE, sha, str(KILLS)],
             env=machine.env,
             capture_output=True,
             text=True,

@@ -11,12 +11,12 @@ import threading
 import time
 from pathlib import Path
 
-import gguf
 import numpy as np
 import pytest
-from memory_plan import measure, within
-from test_engine import prefix_of, prompts_of
-from test_hardware import header as header_of
+from helpers.prompts import prefix_of, prompts_of
+from helpers.tiny_model import header as header_of
+from helpers.tiny_model import split
+from tools.memory_plan import measure, within
 
 from safeguard_cli import hardware
 from safeguard_cli.engine.decoding import Options
@@ -38,33 +38,6 @@ GB = 10**9
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-
-
-def split(path: Path, folder: Path, count: int) -> list[Path]:
-    """Write a GGUF again in parts, as llama.cpp's gguf-split does: all metadata in the first."""
-    source = gguf.GGUFReader(path)
-    size = -(-len(source.tensors) // count)
-    parts = []
-    for number in range(count):
-        part = folder / f"parts-{number + 1:05}-of-{count:05}.gguf"
-        out = gguf.GGUFWriter(str(part), "gpt-oss")
-        if number == 0:
-            for field in source.fields.values():
-                if not field.name.startswith(("GGUF.", "general.architecture")):
-                    kind = field.types[0]
-                    sub = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
-                    out.add_key_value(field.name, field.contents(), kind, sub)
-        out.add_uint16("split.no", number)
-        out.add_uint16("split.count", count)
-        out.add_int32("split.tensors.count", len(source.tensors))
-        for tensor in source.tensors[number * size : (number + 1) * size]:
-            out.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
-        out.write_header_to_file()
-        out.write_kv_data_to_file()
-        out.write_tensors_to_file()
-        out.close()
-        parts.append(part)
-    return parts
 
 
 def scores(path: Path, **options) -> list[float]:

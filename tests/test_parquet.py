@@ -16,10 +16,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fake_engine import FakeEngine
+from helpers.fake_engine import FakeEngine
+from helpers.runs import ids
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from runs import ids
 
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.labelled import read_labels

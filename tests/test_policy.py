@@ -11,14 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
 from safeguard_cli import front_matter
 from safeguard_cli.errors import UsageError
 from safeguard_cli.policy import DEFAULT_LABELS, DEFAULT_VIOLATES, Policy, builtin_policies, load_policy
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers.prompts import prefix_of
 from hypothesis import given
 from hypothesis import strategies as st
-from test_engine import prefix_of
 
 from safeguard_cli.engine.decoding import Completion, Options
 from safeguard_cli.engine.plan import Loading, Plan

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from test_engine import prefix_of, prompts_of
+from helpers.prompts import prefix_of, prompts_of
 
 from safeguard_cli.engine.decoding import Options
 from safeguard_cli.engine.plan import Loading, Plan

@@ -14,13 +14,13 @@ import timeit
 from pathlib import Path
 
 import pytest
-from display_svg import example, svg
-from fake_engine import FakeEngine
+from helpers.fake_engine import FakeEngine
+from helpers.runs import ids
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
-from runs import ids
+from tools.display_svg import example, svg
 
 from safeguard_cli.display import Plain, Rich, make_display, summary
 from safeguard_cli.engine.reports import Report

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from helpers.prompts import CONTENT_MARKERS, PREFIX_MARKERS, markers
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -36,15 +37,6 @@ SCRIPTS = [
 ]
 TEXTS = st.lists(st.one_of(st.text(max_size=12), st.sampled_from(SPELLINGS + PIECES)), max_size=12).map("".join)
 SPAM = Policy("spam", "Label spam or ham.", ("ham", "spam"), ("spam",))
-S, M, E = Marker.START, Marker.MESSAGE, Marker.END
-PREFIX_MARKERS = [S, M, E, S, M, E, S, M]
-CONTENT_MARKERS = [E, S]
-
-
-def markers(harmony: Harmony, ids: tuple[int, ...]) -> list[Marker]:
-    """The control tokens among the ids, in order."""
-    spelling = {i: text for text, i in harmony.tokenizer.control.items()}
-    return [Marker(spelling[i]) for i in ids if harmony.tokenizer.has_control([i])]
 
 
 @given(TEXTS)

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from fake_engine import FakeEngine
-from test_cli import ROOT, SAFEGUARD, rows, safeguard, write  # noqa: F401
+from helpers.command import safeguard, write
+from helpers.fake_engine import FakeEngine
 
 from safeguard_cli.engine.decoding import Completion
 from safeguard_cli.gguf_file import read_header

@@ -6,30 +6,23 @@ import json
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 
-import manifests
 import pytest
-from test_cli import write
-from test_eval import output, verdict
+from helpers import manifests
+from helpers.command import write
+from helpers.outputs import output, verdict
 
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
+
+from helpers.outputs import manifest
+from helpers.pages import HOSTILE, parsed
 
 from safeguard_cli.errors import UsageError
 from safeguard_cli.evaluate import Wanted
 from safeguard_cli.report import report
 from safeguard_cli.setup import Settings
-
-HOSTILE = (
-    "<script>document.title='broken'</script>",
-    "</p></article></body><img src=x onerror=\"document.title='broken'\">",
-    '" onmouseover="document.title=\'broken\'" x="',
-    "{{ 7 * 191 }} {% for x in y %} javascript:document.title='broken'",
-    "]]></svg><svg onload=\"document.title='broken'\">",
-    "right \u202eto left, \x1b[31mred\x00",
-)
 
 
 @pytest.fixture(scope="module")
@@ -45,25 +38,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = output(folder / "<img src=x>.jsonl", rows)
     assert report(Settings(str(source), (), quiet=True), Wanted(by=("source",)), str(folder / "page.html"), 25) == 0
     return folder / "page.html"
-
-
-class Tags(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-
-def parsed(page: Path) -> Tags:
-    tags = Tags()
-    tags.feed(page.read_text(encoding="utf-8"))
-    return tags
 
 
 def test_content_makes_no_tag_and_no_attribute(page) -> None:
@@ -140,63 +114,6 @@ def test_a_browser_runs_no_script_of_the_content_and_filters_with_ours(page) -> 
 
 
 # What stands at the top, and which text is shown
-
-
-SHA = "0" * 64
-RESULT = {
-    "finished": "2026-01-01T00:01:00+00:00",
-    "exit_code": 0,
-    "rows": 1,
-    "rows_in_error": 0,
-    "errors": {},
-    "labels": {"spam": {"ham": 1, "spam": 0}},
-    "violating": {"spam": 0},
-    "input_exhausted": True,
-    "engine_deaths": 0,
-    "command": ["safeguard", "label"],
-    "input": "in.jsonl",
-    "model": "/models/my.gguf",
-    "model_sha256": SHA,
-    "output_sha256": SHA,
-}
-
-
-def manifest(path: Path, *, finished: bool = True, size: int | None = None, **chosen: object) -> None:
-    """A manifest beside an output, whose run labelled the text that is `chosen`."""
-    fields = {
-        "decides": {
-            "policies": {"spam": {"labels": ["ham", "spam"], "violates": ["spam"], "sha256": SHA}},
-            "model": {"bytes": 7, "sampled_sha256": SHA},
-            "prompt_layout": SHA,
-            "input": {
-                "format": "jsonl",
-                "encoding": "utf-8",
-                "text_fields": [],
-                "template": None,
-                "max_row_bytes": 1 << 20,
-                "shard": None,
-                **chosen,
-            },
-            "answer": {"effort": "low", "ctx": 8192, "long": "split"},
-            "output": {"format": "jsonl", "columns": [], "keep": None, "only": None, "csv_safe": False},
-            "deterministic": None,
-        },
-        "machine": {"versions": {}},
-        "started": "2026-01-01T00:00:00+00:00",
-        "process": 1,
-        "rows": 1,
-        "output_bytes": path.stat().st_size if size is None else size,
-        "input_sha256": SHA,
-        "seconds": 1.0,
-        "repeated_rows": 0,
-        "policy_tokens": 0,
-        "prompt_tokens": 0,
-        "generated_tokens": 0,
-        "counts": None,
-        "result": RESULT if finished else None,
-        "version": 1,
-    }
-    path.with_name(f"{path.name}.{'manifest' if finished else 'run'}.json").write_text(json.dumps(fields))
 
 
 def said(source: Path, **options: object) -> str:

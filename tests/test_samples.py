@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from pathlib import Path
 
-SAMPLES = Path(__file__).parent.parent / "samples"
+from helpers import ROOT
+
+SAMPLES = ROOT / "samples"
 
 
 def test_samples_are_the_same_rows_in_both_formats():

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.outputs import manifest, output, verdict
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_eval import output, verdict
-from test_report import manifest
 
 pytest.importorskip("sklearn")
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import typer
-from fault_server import FaultServer
+from helpers.fault_server import FaultServer
+from helpers.prompts import prefix_of
+from helpers.server_runs import HURRIED, fill, run
 from hypothesis import example, given
 from hypothesis import strategies as st
-from server_runs import HURRIED, fill, run
-from test_engine import prefix_of
 
 from safeguard_cli import address, errors, options
 from safeguard_cli.address import KEY, read_address, read_addresses, shown_command

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import tokenizer_file
-from fault_server import FAULTS, FaultServer, share
+from helpers import ROOT, tokenizer_file
+from helpers.fault_server import FAULTS, FaultServer, share
+from helpers.llama_server import llama_server
+from helpers.server_runs import HURRIED, fill, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llama_server import llama_server
-from server_runs import HURRIED, fill, run
 
 from safeguard_cli import address, errors
 from safeguard_cli.engine import pace, pool
@@ -34,7 +34,6 @@ from safeguard_cli.models import find_model
 from safeguard_cli.policy import Policy
 from safeguard_cli.progress import Progress
 
-ROOT = Path(__file__).parents[1]
 SAFEGUARD = str(Path(sys.executable).parent / "safeguard")
 
 

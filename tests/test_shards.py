@@ -9,28 +9,19 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fake_engine import FakeEngine
+from helpers.fake_engine import Steady
+from helpers.runs import Bench, ids
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from runs import Bench, ids
 
-from safeguard_cli.engine.decoding import Completion
 from safeguard_cli.errors import UsageError
 from safeguard_cli.manifest import Refused
 from safeguard_cli.merge import merge
-from safeguard_cli.prompt import Prompt
 from safeguard_cli.records import count_rows, open_source
 from safeguard_cli.run import label
 from safeguard_cli.setup import Settings
 
 pytestmark = pytest.mark.usefixtures("own_cache", "no_fsync")
-
-
-class Steady(FakeEngine):
-    """Scores that do not move with what else is decoded: those of a shard are those of the whole."""
-
-    def answer(self, prompt: Prompt, history: int) -> Completion:
-        return super().answer(prompt, hash(prompt.ids))
 
 
 lines = st.sampled_from(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from fault_server import FaultServer
-from server_runs import fill, run
+from helpers.fault_server import FaultServer
+from helpers.server_runs import fill, run
 
 from safeguard_cli import errors
 from safeguard_cli.address import Address

@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+from helpers.command import rows, safeguard, write
+from helpers.jailbreaks import JAILBREAKS
+from helpers.outputs import output, run_json, verdict
+from helpers.pages import HOSTILE, parsed
+from helpers.prompts import CONTENT_MARKERS, PREFIX_MARKERS, markers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jailbreaks import JAILBREAKS
-from test_cli import ROOT, rows, safeguard, write
-from test_eval import output, run_json, verdict
-from test_prompt import CONTENT_MARKERS, PREFIX_MARKERS, markers
-from test_report import HOSTILE, parsed
+from test_cli import ROOT
 
 pytest.importorskip("sklearn")
 

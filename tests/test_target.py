@@ -15,8 +15,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fake_engine import FakeEngine
-from runs import Bench, ids, row
+from helpers import ROOT
+from helpers.fake_engine import FakeEngine
+from helpers.runs import Bench, ids, row
 
 from safeguard_cli import errors
 from safeguard_cli.errors import SafeguardError, UsageError
@@ -39,7 +40,7 @@ def everything(bench: Bench) -> dict[str, Path]:
     """A run that reads a file of each kind, by what it is called."""
     bench.fill(3)
     policy, tokenizer = bench.folder / "rules.md", bench.folder / "tokenizer.json"
-    shutil.copy(Path(__file__).parents[1] / "policies" / "spam.md", policy)
+    shutil.copy(ROOT / "policies" / "spam.md", policy)
     shutil.copy(bench.model, bench.folder / "m.gguf")
     bench.model = bench.folder / "m.gguf"
     tokenizer.write_text("{}")
@@ -144,7 +145,7 @@ def test_streams_are_compared_not_names(tmp_path, command) -> None:
     (tmp_path / "link.jsonl").symlink_to("in.jsonl")
     os.link(tmp_path / "in.jsonl", tmp_path / "hard.jsonl")
     os.link(tmp_path / "in.jsonl", tmp_path / "in.parquet")
-    shutil.copy(Path(__file__).parents[1] / "policies" / "spam.md", tmp_path / "rules.md")
+    shutil.copy(ROOT / "policies" / "spam.md", tmp_path / "rules.md")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     done = shell(tmp_path, command)
     assert done.returncode == errors.USAGE

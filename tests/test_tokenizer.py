@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tokenizer_file
+from helpers import tokenizer_file
 from hypothesis import given
 from hypothesis import strategies as st
 

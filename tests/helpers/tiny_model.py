@@ -9,8 +9,11 @@ import gguf
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from safeguard_cli.gguf_file import Header
+
 MARKERS = ["<|startoftext|>", "<|endoftext|>", "<|return|>", "<|constrain|>", "<|channel|>"]
 MARKERS += ["<|start|>", "<|end|>", "<|message|>", "<|call|>"]
+GB = 10**9
 HEADS, KV_HEADS, HEAD_DIM, EXPERTS = 4, 2, 32, 4
 
 
@@ -104,3 +107,42 @@ def write(
     out.write_tensors_to_file()
     out.close()
     return path
+
+
+def header(
+    *, layers: int = 24, hidden: int = 2880, kv: int = 8, vocabulary: int = 201_088, size: int = 12 * GB
+) -> Header:
+    """The header of a model of gpt-oss's architecture; by default of the size of the 20b."""
+    numbers = {"block_count": layers, "embedding_length": hidden, "attention.head_count_kv": kv}
+    numbers |= {"attention.key_length": 64, "attention.value_length": 64, "context_length": 131_072}
+    numbers |= {"expert_used_count": 4, "expert_feed_forward_length": hidden}
+    metadata = {f"gpt-oss.{key}": value for key, value in numbers.items()}
+    metadata |= {"general.architecture": "gpt-oss", "tokenizer.ggml.tokens": range(vocabulary)}
+    return Header(Path("model.gguf"), size, metadata, ())
+
+
+def split(path: Path, folder: Path, count: int) -> list[Path]:
+    """Write a GGUF again in parts, as llama.cpp's gguf-split does: all metadata in the first."""
+    source = gguf.GGUFReader(path)
+    size = -(-len(source.tensors) // count)
+    parts = []
+    for number in range(count):
+        part = folder / f"parts-{number + 1:05}-of-{count:05}.gguf"
+        out = gguf.GGUFWriter(str(part), "gpt-oss")
+        if number == 0:
+            for field in source.fields.values():
+                if not field.name.startswith(("GGUF.", "general.architecture")):
+                    kind = field.types[0]
+                    sub = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
+                    out.add_key_value(field.name, field.contents(), kind, sub)
+        out.add_uint16("split.no", number)
+        out.add_uint16("split.count", count)
+        out.add_int32("split.tensors.count", len(source.tensors))
+        for tensor in source.tensors[number * size : (number + 1) * size]:
+            out.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+        out.write_header_to_file()
+        out.write_kv_data_to_file()
+        out.write_tensors_to_file()
+        out.close()
+        parts.append(part)
+    return parts

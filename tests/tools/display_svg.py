@@ -1,4 +1,4 @@
-"""Draws the live display with fixed numbers, for the README: python tests/display_svg.py samples/display.svg."""
+"""Draws the live display with fixed numbers, for the README: python tests/tools/display_svg.py samples/display.svg."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compares the memory plan of a run with what it then takes: `python tests/memory_plan.py MODEL --slots 8 [OPTIONS]`.
+"""Compares the memory plan of a run with what it takes: `python tests/tools/memory_plan.py MODEL --slots 8 [OPTIONS]`.
 
 The rise is that of the resident memory of all processes of the command, the mapped model file included, above what
 the command held when it started its engine.

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+# huggingface_hub waits a second after every cut; thirty of them need not be waited for here.
+HASTY = "import time; time.sleep = lambda s: None; from safeguard_cli.cli import main; main()"
+REPO, FILE = "some-body/tiny-GGUF", "tiny-Q8_0.gguf"
 
 
 @dataclass
@@ -139,3 +147,32 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _lfs(content: bytes) -> dict[str, object]:
     return {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+
+
+class Machine:
+    """Somebody's machine: a home, a cache, and a hub that it may reach."""
+
+    def __init__(self, home: Path, hub: Hub) -> None:
+        self.hub, self.cache = hub, home / "hf" / "hub"
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "XDG_", "SAFEGUARD"))}
+        self.env = {
+            **kept,
+            "HOME": str(home),
+            "HF_HOME": str(home / "hf"),
+            "HF_ENDPOINT": hub.address,
+            "NO_PROXY": "127.0.0.1,localhost",
+            "COLUMNS": "300",
+        }
+
+    def command(self, *args: object) -> list[str]:
+        return [sys.executable, "-c", HASTY, *map(str, args)]
+
+    def run(self, *args: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            self.command(*args), capture_output=True, text=True, timeout=60, env={**self.env, **env}, cwd=cwd
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    def blobs(self) -> list[Path]:
+        return sorted(self.cache.glob("models--*/blobs/*"))

@@ -65,3 +65,10 @@ class FakeEngine:
         first = history % 1000 / 1000
         rest = [(1 - first) / (self.labels[prompt.policy] - 1)] * (self.labels[prompt.policy] - 1)
         return Completion(prompt, (first, *rest))
+
+
+class Steady(FakeEngine):
+    """Scores that do not move with what else is decoded: those of a shard are those of the whole."""
+
+    def answer(self, prompt: Prompt, history: int) -> Completion:
+        return super().answer(prompt, hash(prompt.ids))

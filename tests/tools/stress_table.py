@@ -1,4 +1,4 @@
-"""Measures the demo model under stress and writes the README's table of it: python tests/stress_table.py README.md."""
+"""Measures the demo model under stress for the README's table: python tests/tools/stress_table.py README.md."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 POLICIES = ("spam", "hate")
-BEGIN, END = "<!-- tests/stress_table.py writes this -->\n", "<!-- up to here -->\n"
+BEGIN, END = "<!-- tests/tools/stress_table.py writes this -->\n", "<!-- up to here -->\n"
 
 
 def measure(policy: str) -> dict:

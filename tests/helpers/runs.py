@@ -9,10 +9,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from fake_engine import FakeEngine
-
+from helpers.fake_engine import FakeEngine
 from safeguard_cli.run import label
 from safeguard_cli.setup import Settings
+
+LIKELY = (".part", ".new", ".retry", ".tmp", ".run.json.new", ".manifest.json.new", ".retry.jsonl", ".rows.jsonl.part")
 
 
 class Bench:
@@ -77,3 +78,18 @@ def ids(data: bytes, suffix: str = "jsonl") -> list[int]:
     if suffix == "csv":
         return [int(cells[0]) for cells in list(csv.reader(io.StringIO(data.decode(), newline="")))[1:]]
     return [json.loads(line)["id"] for line in data.splitlines()]
+
+
+def plant(bench: Bench) -> dict[Path, str]:
+    """Somebody's files under names that a run could want for itself, some of them links to others."""
+    planted = {}
+    for number, ending in enumerate((*LIKELY, ".rows.jsonl.new", ".rows.jsonl.run.json.new", ".lock")):
+        path = bench.folder / (bench.out.name + ending)
+        if number % 2:
+            path.write_text("precious")
+        else:
+            victim = bench.folder / f"victim{number}"
+            victim.write_text("precious")
+            path.symlink_to(victim)
+        planted[path] = "precious"
+    return planted
