@@ -61,7 +61,7 @@ class Policy:
                 raise PolicyFault(
                     "labels", f"policy {self.name}: label {label[:40]!r} is empty, too long or not printable"
                 )
-            if label[0] in _CURLY and label[-1] in _CURLY:
+            if len(label) > 1 and label[0] in _CURLY and label[-1] in _CURLY:
                 raise PolicyFault(
                     "labels", f"policy {self.name}: write the label {label} in straight quotes, or in none"
                 )

@@ -92,11 +92,13 @@ def test_efforts_have_different_prompts(harmony: Harmony) -> None:
     assert len({harmony.prefix(SPAM, effort).ids for effort in ("low", "medium", "high")}) == 3
 
 
-LABELS = st.text(min_size=1, max_size=20).filter(str.isprintable)
+QUOTED = re.compile("[“”„‟«»‘’‚‹›「」].*[“”„‟«»‘’‚‹›「」]")  # such labels are refused
+LABELS = st.text(min_size=1, max_size=20).filter(lambda label: label.isprintable() and not QUOTED.fullmatch(label))
 
 
 @given(st.lists(LABELS, min_size=2, max_size=5, unique=True), st.booleans())
 @example(['say "no"', "INVALID + ESCALATE", "спам", "a\\b", "</x>"], True)
+@example(["0", "»"], False)
 def test_the_schema_names_the_labels_whatever_they_hold(labels: list[str], rationale: bool) -> None:
     developer = prefix_parts(Policy("p", "x", tuple(labels), (labels[0],)), "low", rationale=rationale)[8]
     head, schema = str(developer).split("\n\n# Response Formats\n\n## verdict\n\n")
