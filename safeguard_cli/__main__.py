@@ -7,7 +7,7 @@ def main() -> None:
     """Run the command; until it can handle Ctrl-C itself, that just ends it."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from safeguard_cli.cli import main as command
+    from safeguard_cli.cli.app import main as command
 
     command()
 

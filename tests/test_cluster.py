@@ -190,7 +190,7 @@ def test_an_address_where_no_cluster_answers_is_said(tmp_path, tiny, address) ->
 
 @pytest.mark.parametrize("options", [["--ray"], ["--ray", "-q"], ["--ray="], ["--shard", "4/3"], ["--shard", "x"]])
 def test_the_address_may_be_left_out_and_a_shard_must_be_one(options, monkeypatch, capfd) -> None:
-    from safeguard_cli.cli import main
+    from safeguard_cli.cli.app import main
 
     monkeypatch.setattr(sys, "argv", ["safeguard", "label", "*.jsonl", "--policy", "spam", *options])
     with pytest.raises(SystemExit) as stop:

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 from helpers.command import safeguard
-from test_cli import ROOT
 
 from safeguard_cli.engine.build import amx_build
 from safeguard_cli.gguf_file import Header, read_header

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+from helpers import ROOT
 from helpers.command import safeguard, write
 from helpers.fake_engine import FakeEngine
-from test_cli import ROOT
 
 pytest.importorskip("sklearn")
 
@@ -19,7 +19,7 @@ from helpers.outputs import output, run_json, verdict
 from typer.testing import CliRunner
 
 from safeguard_cli import compare as compare_module
-from safeguard_cli.cli import app
+from safeguard_cli.cli.app import app
 from safeguard_cli.errors import Interrupted, UsageError
 from safeguard_cli.evaluate import Wanted, evaluate
 from safeguard_cli.golden import Golden, gold_fields, parse_map, read_golden

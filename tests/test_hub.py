@@ -337,7 +337,9 @@ def test_hostile_settings_are_refused_in_one_sentence(tmp_path, monkeypatch, con
 
 
 def test_a_user_without_a_home_has_no_models_and_is_told_of_hf_home(tmp_path) -> None:
-    script = "import os, pathlib; os.path.expanduser = lambda path: path\nfrom safeguard_cli.cli import main; main()"
+    script = (
+        "import os, pathlib; os.path.expanduser = lambda path: path\nfrom safeguard_cli.cli.app import main; main()"
+    )
     (tmp_path / "in.jsonl").write_text('{"text":"a text"}\n')
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)}
     for command, code in (("models", 0), ("label in.jsonl --policy spam", 1), ("models rm gpt-oss-20b", 1)):

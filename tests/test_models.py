@@ -269,7 +269,7 @@ def test_doctor_says_what_it_found_and_what_to_do(tmp_path: Path, monkeypatch: p
     instructions = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     slow = found.get("attention")  # a build for another CPU, or with these options, does without
     assert slow is None or ("avx512_fp16" in instructions and "-mno-avx512fp16" in slow["advice"])
-    without = "import sys; sys.executable = '/bin/false'; from safeguard_cli.cli import main; main()"
+    without = "import sys; sys.executable = '/bin/false'; from safeguard_cli.cli.app import main; main()"
     command = [sys.executable, "-c", without, "doctor"]
     broken = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert broken.returncode == 1

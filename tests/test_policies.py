@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 from helpers.command import safeguard
-from test_cli import ROOT
 
 from safeguard_cli.errors import UsageError
 from safeguard_cli.policy import builtin_policies, load_policy

@@ -16,8 +16,9 @@ from helpers.server_runs import HURRIED, fill, run
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from safeguard_cli import address, errors, options
+from safeguard_cli import address, errors
 from safeguard_cli.address import KEY, read_address, read_addresses, shown_command
+from safeguard_cli.cli import guard
 from safeguard_cli.engine import pool
 from safeguard_cli.engine.decoding import Options
 from safeguard_cli.engine.plan import Loading, Plan
@@ -79,13 +80,13 @@ def test_what_is_no_url_is_refused_without_a_word_of_it(tiny, tmp_path, capfd, m
         return run(source, out, "http://127.0.0.1:9", text, model=str(tiny))[0]
 
     with pytest.raises(typer.Exit) as end:
-        options.run(command)
+        guard.run(command)
     assert end.value.exit_code == errors.USAGE
     said = "".join(capfd.readouterr())
     assert said.startswith("error: the second --server ")
     assert said.count("\n") == 1
     with pytest.raises(typer.Exit) as end:
-        options.run(command, debug=True)
+        guard.run(command, debug=True)
     assert end.value.exit_code == errors.USAGE
     traced = "".join(capfd.readouterr())
     assert "Traceback" in traced

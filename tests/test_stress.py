@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 from helpers.command import rows, safeguard, write
 from helpers.jailbreaks import JAILBREAKS
 from helpers.outputs import output, run_json, verdict
@@ -13,7 +14,6 @@ from helpers.pages import HOSTILE, parsed
 from helpers.prompts import CONTENT_MARKERS, PREFIX_MARKERS, markers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_cli import ROOT
 
 pytest.importorskip("sklearn")
 

@@ -89,7 +89,7 @@ def test_no_color_is_honoured(monkeypatch):
 def test_a_reader_of_messages_who_leaves_takes_no_data_with_him():
     code = """
 import os, sys
-from safeguard_cli.streams import prepare
+from safeguard_cli.cli.streams import prepare
 from safeguard_cli.terminal import note
 os.dup2(int(sys.argv[1]), 2)
 prepare()

@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 import pytest
+from helpers import ROOT
 from helpers.command import safeguard
-from test_cli import ROOT
 
 from safeguard_cli.engine.decoding import Options, Trie, decide, overhead
 from safeguard_cli.policy import Policy, load_policy

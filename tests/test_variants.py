@@ -13,10 +13,10 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from helpers import ROOT
 from helpers.command import write
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from test_cli import ROOT
 
 from safeguard_cli import variants
 from safeguard_cli.errors import UsageError

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 # huggingface_hub waits a second after every cut; thirty of them need not be waited for here.
-HASTY = "import time; time.sleep = lambda s: None; from safeguard_cli.cli import main; main()"
+HASTY = "import time; time.sleep = lambda s: None; from safeguard_cli.cli.app import main; main()"
 REPO, FILE = "some-body/tiny-GGUF", "tiny-Q8_0.gguf"
 
 

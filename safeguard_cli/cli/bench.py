@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from safeguard_cli import options
-from safeguard_cli.options import EXAMPLES, MODEL, TEXT
+from safeguard_cli.cli import guard, options
+from safeguard_cli.cli.options import EXAMPLES, MODEL, TEXT
 
 app = typer.Typer()
 
@@ -84,9 +84,9 @@ def bench(
     """
 
     def command() -> int:
-        from safeguard_cli import conflicts
         from safeguard_cli.bench import Wanted, numbers
         from safeguard_cli.bench import bench as run
+        from safeguard_cli.cli import conflicts
         from safeguard_cli.setup import Settings
 
         conflicts.check(context, conflicts.BENCH)
@@ -119,4 +119,4 @@ def bench(
         )
         return run(settings, wanted)
 
-    options.run(command, debug)
+    guard.run(command, debug)

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from safeguard_cli.options import Debug, run
+from safeguard_cli.cli.guard import run
+from safeguard_cli.cli.options import Debug
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="List, read, check and begin policies.")
 
@@ -66,7 +67,7 @@ def new(
     debug: Debug = False,
 ) -> None:
     """Begin a policy from a template with all its sections."""
-    from safeguard_cli import conflicts
+    from safeguard_cli.cli import conflicts
     from safeguard_cli.policy_check import new_command
 
     def split(value: str | None) -> list[str]:

@@ -10,8 +10,9 @@ import typer
 from helpers.command import safeguard
 from helpers.runs import Bench
 
-from safeguard_cli import conflicts, setup
-from safeguard_cli.cli import app
+from safeguard_cli import setup
+from safeguard_cli.cli import conflicts
+from safeguard_cli.cli.app import app
 from safeguard_cli.errors import UsageError
 
 LABEL = typer.main.get_command(app).commands["label"]  # type: ignore[attr-defined]

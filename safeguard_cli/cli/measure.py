@@ -7,19 +7,24 @@ from typing import Annotated, Any
 
 import typer
 
-from safeguard_cli.options import (
+from safeguard_cli.cli.guard import run
+from safeguard_cli.cli.options import (
     EXAMPLES,
     FIGURES,
     INPUT,
     MODEL,
     POLICY,
+    By,
     Context,
     Debug,
     Effort,
     EffortName,
     Encoding,
     Format,
+    GoldField,
     Json,
+    Limit,
+    Map,
     MaxReasoning,
     Model,
     OptionalPolicies,
@@ -29,55 +34,17 @@ from safeguard_cli.options import (
     ServerApi,
     ServerApiName,
     ServerModel,
+    SkipRows,
     Slots,
     Template,
     TextField,
     Threads,
     Together,
     TokenizerFile,
-    run,
+    Wrong,
 )
 
 app = typer.Typer()
-
-GoldField = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="FIELD",
-        help="The field with the right label, default label; with several policies POLICY=FIELD, default POLICY_gold.",
-        rich_help_panel=INPUT,
-    ),
-]
-Map = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--map",
-        metavar="V,V=LABEL;…",
-        help="What the gold field's values mean: 'SP2,SP3,SP4=spam;SP0=ham'.",
-        rich_help_panel=INPUT,
-    ),
-]
-SkipRows = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        metavar="N",
-        help="Lines above a CSV's header; default: found by the gold field.",
-        rich_help_panel=INPUT,
-    ),
-]
-
-
-Limit = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Use the first N usable rows only.", rich_help_panel=INPUT)
-]
-By = Annotated[
-    list[str] | None,
-    typer.Option(metavar="FIELD", help="Figures for each value of a field. Repeatable.", rich_help_panel=FIGURES),
-]
-Wrong = Annotated[
-    int, typer.Option(min=0, metavar="N", help="Show so many of the wrong or flipped rows.", rich_help_panel=FIGURES)
-]
 
 
 @app.command(
@@ -144,7 +111,7 @@ def evaluate(
     """
 
     def command() -> int:
-        from safeguard_cli import conflicts
+        from safeguard_cli.cli import conflicts
         from safeguard_cli.evaluate import Wanted
         from safeguard_cli.evaluate import evaluate as run_eval
 
@@ -236,7 +203,7 @@ def compare(
     """What flipped between two labelings of the same rows, and whether one is better than chance would have it."""
 
     def command() -> int:
-        from safeguard_cli import conflicts
+        from safeguard_cli.cli import conflicts
         from safeguard_cli.compare import compare as run_compare
         from safeguard_cli.evaluate import Wanted
         from safeguard_cli.writable import check_streams, used
@@ -310,7 +277,7 @@ def report(
     """
 
     def command() -> int:
-        from safeguard_cli import conflicts
+        from safeguard_cli.cli import conflicts
         from safeguard_cli.evaluate import Wanted
         from safeguard_cli.report import report as run_report
 

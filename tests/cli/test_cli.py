@@ -353,11 +353,11 @@ def test_dry_run_shows_rows_tokens_memory_and_the_first_prompt(label) -> None:
 
 def test_help_is_instant_and_grouped() -> None:
     heavy = "[m for m in ('llama_cpp', 'numpy', 'orjson', 'rich.progress') if m in sys.modules]"
-    code = f"import sys; from safeguard_cli import cli; print({heavy})"
+    code = f"import sys; from safeguard_cli.cli import app; print({heavy})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert done.stdout.strip() == "[]", "nothing heavy may be imported for --help"
     code = (
-        "import sys; from safeguard_cli.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+        "import sys; from safeguard_cli.cli.app import main\ntry: main()\nexcept SystemExit: pass\n"
         "print([m for m in ('markdown_it', 'pygments') if m in sys.modules])\n"
         "from rich.markdown import Markdown; assert Markdown('x')"
     )
@@ -372,7 +372,7 @@ def test_help_is_instant_and_grouped() -> None:
 def test_every_option_stands_in_the_readme() -> None:
     import typer
 
-    from safeguard_cli.cli import app
+    from safeguard_cli.cli.app import app
 
     readme = (ROOT / "README.md").read_text()
     command = typer.main.get_command(app).commands["label"]

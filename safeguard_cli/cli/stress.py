@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from safeguard_cli.cli_measure import GoldField, Limit, Map, SkipRows
-from safeguard_cli.options import (
+from safeguard_cli.cli.guard import run
+from safeguard_cli.cli.options import (
     EXAMPLES,
     FIGURES,
     MODEL,
@@ -19,16 +19,19 @@ from safeguard_cli.options import (
     EffortName,
     Encoding,
     Format,
+    GoldField,
     Json,
+    Limit,
+    Map,
     MaxReasoning,
     Model,
     OptionalPolicies,
     Quiet,
+    SkipRows,
     Slots,
     Template,
     TextField,
     Threads,
-    run,
 )
 
 app = typer.Typer()
@@ -141,7 +144,7 @@ def stress(
     """
 
     def command() -> int:
-        from safeguard_cli import conflicts
+        from safeguard_cli.cli import conflicts
         from safeguard_cli.evaluate import Wanted
         from safeguard_cli.setup import Settings
         from safeguard_cli.stress import Plan

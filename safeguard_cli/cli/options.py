@@ -1,16 +1,11 @@
-"""Options that several commands share, the panels they stand in, and how a command's failure is told."""
+"""Options that several commands share, and the panels they stand in."""
 
 from __future__ import annotations
 
-import sys
-import traceback
-from collections.abc import Callable
 from enum import Enum
 from typing import Annotated
 
 import typer
-
-from safeguard_cli import errors, streams
 
 INPUT, TEXT, POLICY, MODEL, SERVER, OUTPUT, DISPLAY, FIGURES = (
     "Reading the input",
@@ -23,6 +18,43 @@ INPUT, TEXT, POLICY, MODEL, SERVER, OUTPUT, DISPLAY, FIGURES = (
     "What is shown",
 )
 EXAMPLES = "[bold]Examples[/bold]\n\n"
+
+GoldField = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FIELD",
+        help="The field with the right label, default label; with several policies POLICY=FIELD, default POLICY_gold.",
+        rich_help_panel=INPUT,
+    ),
+]
+Map = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        metavar="V,V=LABEL;…",
+        help="What the gold field's values mean: 'SP2,SP3,SP4=spam;SP0=ham'.",
+        rich_help_panel=INPUT,
+    ),
+]
+SkipRows = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help="Lines above a CSV's header; default: found by the gold field.",
+        rich_help_panel=INPUT,
+    ),
+]
+Limit = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Use the first N usable rows only.", rich_help_panel=INPUT)
+]
+By = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FIELD", help="Figures for each value of a field. Repeatable.", rich_help_panel=FIGURES),
+]
+Wrong = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Show so many of the wrong or flipped rows.", rich_help_panel=FIGURES)
+]
 
 
 class InputFormat(Enum):
@@ -231,45 +263,3 @@ Debug = Annotated[
 def repacking(choice: Repacking) -> bool | None:
     """As Settings has it: None where the program is to choose."""
     return None if choice is Repacking.auto else choice is Repacking.on
-
-
-def run(command: Callable[[], int], debug: bool = False) -> None:
-    """Run a command and exit with its code; its failures become one sentence on standard error and an exit code."""
-    raise typer.Exit(guarded(command, debug))
-
-
-def guarded(command: Callable[[], int], debug: bool) -> int:
-    """Run a command; its failures become one sentence on standard error and an exit code."""
-    try:
-        code = command()
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        streams.give_up_output()  # who reads us has seen enough
-        return errors.BROKEN_PIPE
-    except errors.Interrupted as stop:
-        return stop.exit_code
-    except Exception as error:
-        return _told(error, debug)
-
-
-def _told(error: Exception, debug: bool) -> int:
-    """Print a failure as a sentence, with `debug` after its traceback, and return its exit code."""
-    from safeguard_cli.terminal import fail, note
-
-    try:
-        sys.stdout.flush()
-    except (OSError, errors.SafeguardError):
-        streams.give_up_output()
-    if debug:
-        for line in "".join(traceback.format_exception(error)).splitlines():
-            note(line)
-    if isinstance(error, OSError):
-        fail(errors.told(error))
-        return errors.FATAL
-    if not isinstance(error, errors.SafeguardError):
-        fail(f"internal error: {type(error).__name__}: {error}; run again with --debug for the traceback")
-        return errors.FATAL
-    for line in error.args:
-        fail(line)
-    return error.exit_code

@@ -1,63 +1,16 @@
-"""The command line: options and their help. A command's code is imported only when it is called."""
+"""The command line of `safeguard label`: options and help, one call."""
 
 from __future__ import annotations
 
-import importlib
-import sys
-from contextlib import suppress
 from enum import Enum
-from pathlib import Path
-from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
-from safeguard_cli import (
-    __version__,
-    cli_bench,
-    cli_measure,
-    cli_policy,
-    cli_stress,
-    errors,
-    options,
-    signals,
-    streams,
-)
-from safeguard_cli.options import DISPLAY, EXAMPLES, INPUT, OUTPUT, POLICY, TEXT
+from safeguard_cli.cli import guard, options
+from safeguard_cli.cli.options import DISPLAY, EXAMPLES, INPUT, OUTPUT, POLICY, TEXT
 
-_CalledWrongly: Any = typer.BadParameter.__base__  # UsageError, which typer does not export
-
-
-class _Commands(TyperGroup):
-    """All commands; what one is called wrongly with is not quoted where it may be a URL with a password."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except _CalledWrongly as wrong:
-            from safeguard_cli.address import without_arguments
-
-            wrong.message = without_arguments(wrong.message, sys.argv[1:])
-            raise
-
-
-app = typer.Typer(
-    name="safeguard",
-    cls=_Commands,
-    help="Label JSONL, CSV and Parquet against a written policy with gpt-oss-safeguard, on your own machine.",
-    epilog="Try it: safeguard label samples/messages.jsonl --policy spam --model demo",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-app.add_typer(cli_bench.app)
-app.add_typer(cli_measure.app)
-app.add_typer(cli_stress.app)
-app.add_typer(cli_policy.app, name="policy")
+app = typer.Typer()
 
 
 class Long(Enum):
@@ -74,21 +27,6 @@ class OnError(Enum):
 
 class ProgressKind(Enum):
     auto, rich, plain, none = "auto", "rich", "plain", "none"
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(f"safeguard {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
-) -> None:
-    pass
 
 
 @app.command(
@@ -321,7 +259,7 @@ def label(
 
     One row in, one row out, in order: the row's own fields and, under the policy's name, its label and scores.
     """
-    from safeguard_cli import conflicts
+    from safeguard_cli.cli import conflicts
     from safeguard_cli.setup import Settings
 
     settings = Settings(
@@ -388,136 +326,7 @@ def label(
 
         return label(settings)
 
-    options.run(run, debug)
-
-
-@app.command(
-    no_args_is_help=True,
-    epilog=EXAMPLES + "safeguard merge labels.1.jsonl labels.2.jsonl labels.3.jsonl -o labels.jsonl",
-)
-def merge(
-    context: typer.Context,
-    outputs: Annotated[list[Path], typer.Argument(metavar="OUT...", help="The outputs of all shards, in any order.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The merged output.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists already.")] = False,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
-) -> None:
-    """Join the outputs of label's --shard 1/N to N/N: the rows of the whole input, in its order."""
-
-    def run() -> int:
-        from safeguard_cli import conflicts
-        from safeguard_cli.merge import merge
-
-        conflicts.check(context, ())
-        return merge(outputs, output, overwrite=overwrite, quiet=quiet)
-
-    options.run(run, debug)
-
-
-@app.command(
-    no_args_is_help=True,
-    epilog=(EXAMPLES + "safeguard show labels.csv\n\nsafeguard show out.jsonl --json | jq .result.labels"),
-)
-def show(
-    context: typer.Context,
-    output: Annotated[str, typer.Argument(metavar="OUT", help="An output of label's, finished or not.")],
-    json: Annotated[bool, typer.Option("--json", help="Print the manifest itself.")] = False,
-    debug: options.Debug = False,
-) -> None:
-    """Show how an output came about: counts, labels, settings, versions and hashes."""
-
-    def run() -> int:
-        from safeguard_cli import conflicts
-        from safeguard_cli.show import show
-        from safeguard_cli.writable import check_streams, used
-
-        conflicts.check(context, ())
-        check_streams(used("the output", output))
-        return show(Path(output), as_json=json)
-
-    options.run(run, debug)
-
-
-@app.command(
-    epilog=(
-        EXAMPLES + "safeguard pull\n\n"
-        "safeguard pull gpt-oss-safeguard-120b\n\n"
-        "safeguard pull hf:ggml-org/gpt-oss-20b-GGUF"
-    )
-)
-def pull(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME",
-            help="A name that `safeguard models` lists, or hf:OWNER/REPO[:FILE or quantization].",
-        ),
-    ] = "gpt-oss-safeguard-20b",
-    debug: options.Debug = False,
-) -> None:
-    """Fetch a model into the Hugging Face cache: goes on where it was cut off, and checks what arrived.
-
-    Only pull, --server and --ray use the network.
-
-    HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are honoured.
-    """
-    from safeguard_cli.catalog import pull_model
-
-    options.run(lambda: pull_model(name), debug)
-
-
-@app.command()
-def clean(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
-    debug: options.Debug = False,
-) -> None:
-    """Remove what is kept between runs, such as states of policies; models stay where they are."""
-
-    def run() -> int:
-        from safeguard_cli.clean import clean
-
-        return clean(dry_run)
-
-    options.run(run, debug)
-
-
-@app.command(epilog="[bold]Exit codes[/bold]  0 fine, 5 works with warnings, 1 broken")
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
-) -> None:
-    """Look at this machine: CPU, memory, disk, GPUs, llama.cpp's build, models; say what to do about each."""
-    from safeguard_cli.doctor import doctor as run
-
-    options.run(lambda: run(as_json))
-
-
-models_app = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]})
-app.add_typer(
-    models_app,
-    name="models",
-    invoke_without_command=True,
-    epilog=EXAMPLES + "safeguard models\n\nsafeguard models rm gpt-oss-safeguard-20b",
-)
-
-
-@models_app.callback()
-def models(context: typer.Context) -> None:
-    """List the models that are here and those that could be fetched."""
-    if context.invoked_subcommand is None:
-        from safeguard_cli.catalog import list_models
-
-        options.run(list_models)
-
-
-@models_app.command("rm", epilog=EXAMPLES + "safeguard models rm gpt-oss-safeguard-20b")
-def models_rm(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A name that `safeguard models` lists.")],
-) -> None:
-    """Remove a model that was pulled; nothing outside the Hugging Face cache is touched."""
-    from safeguard_cli.catalog import remove_model
-
-    options.run(lambda: remove_model(name))
+    guard.run(run, debug)
 
 
 def _list(value: str | None) -> tuple[str, ...]:
@@ -531,39 +340,3 @@ def _shard(value: str | None) -> tuple[int, int]:
     if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
         raise typer.BadParameter(f"{value!r} is no K/N with K from 1 to N", param_hint="--shard")
     return int(part), int(parts)
-
-
-def main() -> None:
-    """Entry point of the `safeguard` command."""
-    streams.prepare()
-    signals.install()
-    sys.exit(options.guarded(_called, "--debug" in sys.argv))
-
-
-def _called() -> int:
-    """Parse the command line and run its command. Returns the exit code."""
-    arguments = sys.argv[1:]
-    for at, argument in enumerate(arguments):
-        if argument == "--ray" and (arguments[at + 1 : at + 2] or ["-"])[0].startswith("-"):
-            arguments[at] = "--ray="  # typer has no option whose value may be left out
-    if not arguments or not {"-h", "--help"}.isdisjoint(arguments):
-        _import_help()
-    try:
-        app(arguments)
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else errors.FATAL
-    return errors.OK
-
-
-def _import_help() -> None:
-    """Import what shows help, but not what that imports for modes that are off here, a quarter of the time."""
-    unused = {"rich.markdown": "Markdown", "rich.traceback": "Traceback"}
-    if not unused.keys().isdisjoint(sys.modules):
-        return
-    for name, member in unused.items():
-        sys.modules[name] = ModuleType(name)
-        setattr(sys.modules[name], member, object)
-    with suppress(ImportError):  # of another typer; it is then imported as ever
-        importlib.import_module("typer.rich_utils")
-    for name in unused:  # whoever wants them now gets them
-        del sys.modules[name]

@@ -1,0 +1,105 @@
+"""The `safeguard` command: all commands put together. A command's code is imported only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from contextlib import suppress
+from types import ModuleType
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from safeguard_cli import __version__, errors, signals
+from safeguard_cli.cli import bench, guard, label, measure, models, outputs, policy, streams, stress
+from safeguard_cli.cli.options import EXAMPLES
+
+_CalledWrongly: Any = typer.BadParameter.__base__  # UsageError, which typer does not export
+
+
+class _Commands(TyperGroup):
+    """All commands; what one is called wrongly with is not quoted where it may be a URL with a password."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except _CalledWrongly as wrong:
+            from safeguard_cli.address import without_arguments
+
+            wrong.message = without_arguments(wrong.message, sys.argv[1:])
+            raise
+
+
+app = typer.Typer(
+    name="safeguard",
+    cls=_Commands,
+    help="Label JSONL, CSV and Parquet against a written policy with gpt-oss-safeguard, on your own machine.",
+    epilog="Try it: safeguard label samples/messages.jsonl --policy spam --model demo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for module in (label, outputs, models, bench, measure, stress):
+    app.add_typer(module.app)
+app.add_typer(policy.app, name="policy")
+app.add_typer(
+    models.models_app,
+    name="models",
+    invoke_without_command=True,
+    epilog=EXAMPLES + "safeguard models\n\nsafeguard models rm gpt-oss-safeguard-20b",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"safeguard {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point of the `safeguard` command."""
+    streams.prepare()
+    signals.install()
+    sys.exit(guard.guarded(_called, "--debug" in sys.argv))
+
+
+def _called() -> int:
+    """Parse the command line and run its command. Returns the exit code."""
+    arguments = sys.argv[1:]
+    for at, argument in enumerate(arguments):
+        if argument == "--ray" and (arguments[at + 1 : at + 2] or ["-"])[0].startswith("-"):
+            arguments[at] = "--ray="  # typer has no option whose value may be left out
+    if not arguments or not {"-h", "--help"}.isdisjoint(arguments):
+        _import_help()
+    try:
+        app(arguments)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else errors.FATAL
+    return errors.OK
+
+
+def _import_help() -> None:
+    """Import what shows help, but not what that imports for modes that are off here, a quarter of the time."""
+    unused = {"rich.markdown": "Markdown", "rich.traceback": "Traceback"}
+    if not unused.keys().isdisjoint(sys.modules):
+        return
+    for name, member in unused.items():
+        sys.modules[name] = ModuleType(name)
+        setattr(sys.modules[name], member, object)
+    with suppress(ImportError):  # of another typer; it is then imported as ever
+        importlib.import_module("typer.rich_utils")
+    for name in unused:  # whoever wants them now gets them
+        del sys.modules[name]

@@ -1,0 +1,86 @@
+"""The command line of this machine and its models, `safeguard pull`, `models`, `clean` and `doctor`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from safeguard_cli.cli import guard, options
+from safeguard_cli.cli.options import EXAMPLES
+
+app = typer.Typer()
+
+models_app = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]})
+
+
+@app.command(
+    epilog=(
+        EXAMPLES + "safeguard pull\n\n"
+        "safeguard pull gpt-oss-safeguard-120b\n\n"
+        "safeguard pull hf:ggml-org/gpt-oss-20b-GGUF"
+    )
+)
+def pull(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="A name that `safeguard models` lists, or hf:OWNER/REPO[:FILE or quantization].",
+        ),
+    ] = "gpt-oss-safeguard-20b",
+    debug: options.Debug = False,
+) -> None:
+    """Fetch a model into the Hugging Face cache: goes on where it was cut off, and checks what arrived.
+
+    Only pull, --server and --ray use the network.
+
+    HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are honoured.
+    """
+    from safeguard_cli.catalog import pull_model
+
+    guard.run(lambda: pull_model(name), debug)
+
+
+@app.command()
+def clean(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
+    debug: options.Debug = False,
+) -> None:
+    """Remove what is kept between runs, such as states of policies; models stay where they are."""
+
+    def run() -> int:
+        from safeguard_cli.clean import clean
+
+        return clean(dry_run)
+
+    guard.run(run, debug)
+
+
+@app.command(epilog="[bold]Exit codes[/bold]  0 fine, 5 works with warnings, 1 broken")
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Look at this machine: CPU, memory, disk, GPUs, llama.cpp's build, models; say what to do about each."""
+    from safeguard_cli.doctor import doctor as run
+
+    guard.run(lambda: run(as_json))
+
+
+@models_app.callback()
+def models(context: typer.Context) -> None:
+    """List the models that are here and those that could be fetched."""
+    if context.invoked_subcommand is None:
+        from safeguard_cli.catalog import list_models
+
+        guard.run(list_models)
+
+
+@models_app.command("rm", epilog=EXAMPLES + "safeguard models rm gpt-oss-safeguard-20b")
+def models_rm(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name that `safeguard models` lists.")],
+) -> None:
+    """Remove a model that was pulled; nothing outside the Hugging Face cache is touched."""
+    from safeguard_cli.catalog import remove_model
+
+    guard.run(lambda: remove_model(name))

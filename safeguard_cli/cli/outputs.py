@@ -1,0 +1,61 @@
+"""The command line of what works on outputs, `safeguard merge` and `show`: options and help, one call each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from safeguard_cli.cli import guard, options
+from safeguard_cli.cli.options import EXAMPLES
+
+app = typer.Typer()
+
+
+@app.command(
+    no_args_is_help=True,
+    epilog=EXAMPLES + "safeguard merge labels.1.jsonl labels.2.jsonl labels.3.jsonl -o labels.jsonl",
+)
+def merge(
+    context: typer.Context,
+    outputs: Annotated[list[Path], typer.Argument(metavar="OUT...", help="The outputs of all shards, in any order.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The merged output.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists already.")] = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Join the outputs of label's --shard 1/N to N/N: the rows of the whole input, in its order."""
+
+    def run() -> int:
+        from safeguard_cli.cli import conflicts
+        from safeguard_cli.merge import merge
+
+        conflicts.check(context, ())
+        return merge(outputs, output, overwrite=overwrite, quiet=quiet)
+
+    guard.run(run, debug)
+
+
+@app.command(
+    no_args_is_help=True,
+    epilog=(EXAMPLES + "safeguard show labels.csv\n\nsafeguard show out.jsonl --json | jq .result.labels"),
+)
+def show(
+    context: typer.Context,
+    output: Annotated[str, typer.Argument(metavar="OUT", help="An output of label's, finished or not.")],
+    json: Annotated[bool, typer.Option("--json", help="Print the manifest itself.")] = False,
+    debug: options.Debug = False,
+) -> None:
+    """Show how an output came about: counts, labels, settings, versions and hashes."""
+
+    def run() -> int:
+        from safeguard_cli.cli import conflicts
+        from safeguard_cli.show import show
+        from safeguard_cli.writable import check_streams, used
+
+        conflicts.check(context, ())
+        check_streams(used("the output", output))
+        return show(Path(output), as_json=json)
+
+    guard.run(run, debug)
