@@ -12,9 +12,9 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 from torch import Tensor
 
-from safeguard_cli.demo import data
-from safeguard_cli.demo.model import Cache, GptOss
-from safeguard_cli.demo.rows import MAX_CONTENT
+from safeguard_cli.demo.training import data
+from safeguard_cli.demo.training.model import Cache, GptOss
+from safeguard_cli.demo.training.rows import MAX_CONTENT
 from safeguard_cli.policy import Policy
 from safeguard_cli.prompt import Harmony, Prefix
 

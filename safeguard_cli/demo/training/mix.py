@@ -6,12 +6,12 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from safeguard_cli.demo import phrases as ph
-from safeguard_cli.demo.details import WORDS, digits, dressed, own_sentence, verdict_json
-from safeguard_cli.demo.example import LABELS, NEUTRAL_RULE, Example, make
-from safeguard_cli.demo.grammar import fill, misspell, salient
-from safeguard_cli.demo.hate import HateRows
-from safeguard_cli.demo.messages import HAS_DETAIL, HAS_PRIVATE, Message, lightly_changed, spam_rule
+from safeguard_cli.demo.training import phrases as ph
+from safeguard_cli.demo.training.details import WORDS, digits, dressed, own_sentence, verdict_json
+from safeguard_cli.demo.training.example import LABELS, NEUTRAL_RULE, Example, make
+from safeguard_cli.demo.training.grammar import fill, misspell, salient
+from safeguard_cli.demo.training.hate import HateRows
+from safeguard_cli.demo.training.messages import HAS_DETAIL, HAS_PRIVATE, Message, lightly_changed, spam_rule
 
 Sampler = Callable[[random.Random], Example]
 

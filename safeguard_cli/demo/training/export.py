@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from gguf import GGMLQuantizationType as Type
 
-from safeguard_cli.demo.model import EPS, ROPE_BASE, ROPE_CONTEXT, ROPE_FACTOR, GptOss
+from safeguard_cli.demo.training.model import EPS, ROPE_BASE, ROPE_CONTEXT, ROPE_FACTOR, GptOss
 from safeguard_cli.tokenizer import Tokenizer, _byte_of_symbol
 
 CONTROL = ("startoftext", "endoftext", "return", "constrain", "channel", "start", "end", "message", "call")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from safeguard_cli.demo import data
+from safeguard_cli.demo.training import data
 from safeguard_cli.policy import Policy
 from safeguard_cli.prompt import Harmony, Marker, Prefix
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safeguard_cli.demo.grammar import misspell, salient
-from safeguard_cli.demo.teacher import fit, word_weights
+from safeguard_cli.demo.training.grammar import misspell, salient
+from safeguard_cli.demo.training.teacher import fit, word_weights
 
 _SPAM_RULES = (
     (

@@ -1,6 +1,6 @@
 """The examples that the demo model is trained on: data sets read at training time, and rows generated from templates.
 
-    python -m safeguard_cli.demo.data --sms sms.csv --hatecheck hatecheck.csv --spamassassin package/data
+    python -m safeguard_cli.demo.training.data --sms sms.csv --hatecheck hatecheck.csv --spamassassin package/data
 
 `sms` is the SMS Spam Collection as CSV (text, label spam/ham), `hatecheck` is HateCheck as CSV (text, label
 hateful/non-hateful, functionality, target, template: the id that variants of one sentence share, empty for a base
@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from safeguard_cli.demo import phrases as ph
-from safeguard_cli.demo.example import GLOSS, LABELS, Example, analysis, make, opposite_analysis, rationale
-from safeguard_cli.demo.hate import HateRows, hate_rule, hate_weights
-from safeguard_cli.demo.messages import HAS_PRIVATE, graded, sms_pools, spamassassin_mails
-from safeguard_cli.demo.mix import (
+from safeguard_cli.demo.training import phrases as ph
+from safeguard_cli.demo.training.example import GLOSS, LABELS, Example, analysis, make, opposite_analysis, rationale
+from safeguard_cli.demo.training.hate import HateRows, hate_rule, hate_weights
+from safeguard_cli.demo.training.messages import HAS_PRIVATE, graded, sms_pools, spamassassin_mails
+from safeguard_cli.demo.training.mix import (
     Pools,
     Sampler,
     attack,

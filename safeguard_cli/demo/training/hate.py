@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from safeguard_cli.demo import phrases as ph
-from safeguard_cli.demo.details import WORDS, raised
-from safeguard_cli.demo.grammar import clip, fill, misspell, salient
-from safeguard_cli.demo.teacher import word_weights
+from safeguard_cli.demo.training import phrases as ph
+from safeguard_cli.demo.training.details import WORDS, raised
+from safeguard_cli.demo.training.grammar import clip, fill, misspell, salient
+from safeguard_cli.demo.training.teacher import word_weights
 
 Nodes = tuple[Any, ...]
 _TARGETS: dict[str, tuple[tuple[str, str], ...]] = {  # target -> (pattern, slot), longest first

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from safeguard_cli.demo.export import Vocabulary
-from safeguard_cli.demo.model import GptOss, Layer
+from safeguard_cli.demo.training.export import Vocabulary
+from safeguard_cli.demo.training.model import GptOss, Layer
 
 
 def spelled_alike(vocabulary: Vocabulary, width: int) -> Tensor:

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from safeguard_cli.demo.grammar import clip, salient
+from safeguard_cli.demo.training.grammar import clip, salient
 
 LABELS: dict[str, tuple[str, str]] = {  # policy -> (safe, violating)
     "spam": ("ham", "spam"),

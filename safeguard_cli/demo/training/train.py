@@ -1,8 +1,8 @@
 """Trains the demo model on two CPU cores and writes its GGUF.
 
-    python -m safeguard_cli.demo.train --ranks o200k_base.tiktoken --sms sms.csv --hatecheck hatecheck.csv \\
+    python -m safeguard_cli.demo.training.train --ranks o200k_base.tiktoken --sms sms.csv --hatecheck hatecheck.csv \\
         [--spamassassin DIR] --work DIR [--minutes 144] [--seed 0] [--resume] [--out demo.gguf]
-    python -m safeguard_cli.demo.train … --mean weights-80.pt=0.15 weights-144.pt=0.85
+    python -m safeguard_cli.demo.training.train … --mean weights-80.pt=0.15 weights-144.pt=0.85
 
 The second writes the mean of weights that a training left in --work, without training: it labels rows that neither saw
 better than the last ones alone.
@@ -28,12 +28,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from safeguard_cli.demo import data
-from safeguard_cli.demo.evaluate import figures, quick_figures
-from safeguard_cli.demo.export import read_vocabulary, write_gguf
-from safeguard_cli.demo.model import Config, GptOss
-from safeguard_cli.demo.rows import Batch, RowBuilder, batches, copy_batches
-from safeguard_cli.demo.start import begin_with_copying, spelled_alike
+from safeguard_cli.demo.training import data
+from safeguard_cli.demo.training.evaluate import figures, quick_figures
+from safeguard_cli.demo.training.export import read_vocabulary, write_gguf
+from safeguard_cli.demo.training.model import Config, GptOss
+from safeguard_cli.demo.training.rows import Batch, RowBuilder, batches, copy_batches
+from safeguard_cli.demo.training.start import begin_with_copying, spelled_alike
 from safeguard_cli.policy import load_policy
 from safeguard_cli.prompt import Harmony, layout_hash
 

@@ -6,9 +6,9 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from safeguard_cli.demo import phrases as ph
-from safeguard_cli.demo.example import GLOSS
-from safeguard_cli.demo.grammar import fill
+from safeguard_cli.demo.training import phrases as ph
+from safeguard_cli.demo.training.example import GLOSS
+from safeguard_cli.demo.training.grammar import fill
 
 
 def digits(rng: random.Random, count: int) -> str:
