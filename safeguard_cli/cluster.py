@@ -22,7 +22,8 @@ from typing import Any
 from safeguard_cli import errors, setup
 from safeguard_cli.address import no_secrets_for_children, read_addresses
 from safeguard_cli.config import configured_model
-from safeguard_cli.engine.process import Engine, EngineSpec
+from safeguard_cli.engine.engine import Engine
+from safeguard_cli.engine.process import EngineSpec, LocalEngine
 from safeguard_cli.engine.reports import Listen
 from safeguard_cli.errors import EngineError, SafeguardError, UsageError
 from safeguard_cli.manifest import Locked, Manifest, load
@@ -57,7 +58,7 @@ class Done:
     error: str = ""
 
 
-def label_on_ray(settings: Settings, address: str, make_engine: EngineMaker = Engine) -> int:
+def label_on_ray(settings: Settings, address: str, make_engine: EngineMaker = LocalEngine) -> int:
     """Label each file that matches `settings.input` into the folder `settings.output`. Returns the exit code.
 
     `address` is a cluster's, or empty for the one that RAY_ADDRESS names or that runs here, else a new one on this

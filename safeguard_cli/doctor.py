@@ -19,7 +19,7 @@ from safeguard_cli.config import configured_model
 from safeguard_cli.engine.decoding import Options
 from safeguard_cli.engine.plan import Loading, Plan
 from safeguard_cli.engine.probe import Probe
-from safeguard_cli.engine.process import Engine, EngineSpec
+from safeguard_cli.engine.process import EngineSpec, LocalEngine
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.models import DEFAULT, DEMO, DEMO_NOTICE, KNOWN, find_model, open_model
 from safeguard_cli.policy import Policy
@@ -144,7 +144,7 @@ def _self_test() -> Finding:
         prefix = harmony.prefix(Policy("test", "Say yes or no.", ("no", "yes"), ("yes",)), "low")
         prompt = Prompt(0, 0, 0, harmony.content_ids(harmony.text_ids("hello")))
         spec = EngineSpec(path, (prefix,), Options(8), Plan(1, 1024), Loading(1))
-        with Engine(spec) as engine:
+        with LocalEngine(spec) as engine:
             completion = next(iter(engine.complete(iter([prompt]))))
     except SafeguardError as error:
         return Finding("self-test", "broken", f"the demo model does not work: {error}", "install safeguard again")

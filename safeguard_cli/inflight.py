@@ -7,10 +7,10 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safeguard_cli.content import Selector
-from safeguard_cli.engine.process import Engine
+from safeguard_cli.engine.engine import Engine
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.journal import Journal
 from safeguard_cli.labeling import Answer
@@ -22,9 +22,6 @@ from safeguard_cli.resume import InputHash, Written
 from safeguard_cli.setup import Prepared, Settings
 from safeguard_cli.signals import UNBROKEN
 from safeguard_cli.verdict import RowError
-
-if TYPE_CHECKING:
-    from safeguard_cli.engine.remote import ServerEngine
 
 WAITING = 8  # rows that may wait, for each slot, for an earlier one to finish
 REMEMBERED = 8192  # contents whose Verdicts are kept for rows that repeat them
@@ -58,7 +55,7 @@ class InFlight:
         self._undecided: Counter[Answer] = Counter()  # rows that wait for each
         self._most = WAITING * prepared.shape.plan.slots
 
-    def label(self, records: Iterator[Record], engine: Engine | ServerEngine, sink: Sink) -> None:
+    def label(self, records: Iterator[Record], engine: Engine, sink: Sink) -> None:
         """Label all records, the first of which is number `written`. Raises SafeguardError when the input breaks off
         or the output cannot be written."""
         labeling = self.prepared.labeling

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import orjson
 
@@ -18,7 +18,8 @@ from safeguard_cli import errors
 from safeguard_cli.address import key, shown_command
 from safeguard_cli.content import Selector, first_choice, make_selector, say_text
 from safeguard_cli.dryrun import dry_run
-from safeguard_cli.engine.process import Engine
+from safeguard_cli.engine.engine import Engine
+from safeguard_cli.engine.process import LocalEngine
 from safeguard_cli.engine.reports import Listen, Report
 from safeguard_cli.errors import SafeguardError, UsageError, sentences
 from safeguard_cli.files import Draft, draft, sha256
@@ -38,9 +39,6 @@ from safeguard_cli.terminal import note, one_file, shell_line, warn
 from safeguard_cli.unchanged import check_unchanged
 from safeguard_cli.writable import check_streams, real, used_by
 
-if TYPE_CHECKING:
-    from safeguard_cli.engine.remote import ServerEngine
-
 COUNTABLE_BYTES = 256 << 20  # larger files are not read twice only to know their number of rows
 LONG_RUN = 1000  # rows from which on it is said that a pipe cannot be continued
 
@@ -48,7 +46,7 @@ EngineMaker = Callable[..., Engine]  # of an EngineSpec, a log and, where somebo
 Preparer = Callable[[Settings, tuple[Policy, ...], Mapping[str, object], int | None], Prepared]
 
 
-def label(settings: Settings, make_engine: EngineMaker = Engine, prepare: Preparer = prepare) -> int:
+def label(settings: Settings, make_engine: EngineMaker = LocalEngine, prepare: Preparer = prepare) -> int:
     """Run `safeguard label`. Returns the exit code; raises SafeguardError with a sentence for the user."""
     if _rows_and_messages_share_a_file(settings):
         settings = replace(settings, quiet=True)
@@ -267,7 +265,7 @@ def _finish(
     prepared: Prepared,
     journal: Journal,
     run: InFlight,
-    engine: Engine | ServerEngine,
+    engine: Engine,
     source: Source,
     retried: Draft | None,
 ) -> None:
@@ -312,9 +310,7 @@ def _remark(settings: Settings, prepared: Prepared, progress: Progress) -> str:
     return cut_advice(counts, budget, settings.effort)
 
 
-def _engine(
-    settings: Settings, prepared: Prepared, make_engine: EngineMaker, report: Listen | None
-) -> Engine | ServerEngine:
+def _engine(settings: Settings, prepared: Prepared, make_engine: EngineMaker, report: Listen | None) -> Engine:
     """The engine of this machine, or the one on servers."""
     if prepared.remote is None:
         return make_engine(engine_spec(settings, prepared), note, *([report] if report else []))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from safeguard_cli.engine.process import Engine, EngineSpec
+from safeguard_cli.engine.process import EngineSpec, LocalEngine
 from safeguard_cli.errors import EngineError
 from safeguard_cli.prompt import Prompt
 from safeguard_cli.terminal import note
@@ -132,7 +132,7 @@ def measure(spec: EngineSpec, rows: Sequence[Sequence[Prompt]], seconds: float) 
     def enough() -> bool:
         return len(marks) > slots and marks[-1][0] - start >= seconds
 
-    def prompts(engine: Engine) -> Iterator[Prompt]:
+    def prompts(engine: LocalEngine) -> Iterator[Prompt]:
         for number, row in enumerate(cycle(rows)):
             waiting[number] = len(row)
             for prompt in row:
@@ -144,7 +144,7 @@ def measure(spec: EngineSpec, rows: Sequence[Sequence[Prompt]], seconds: float) 
                 yield replace(prompt, row=number)
 
     begin = time.perf_counter()
-    with Engine(spec, note) as engine:
+    with LocalEngine(spec, note) as engine:
         loaded = time.perf_counter()
         for _ in engine.complete(iter(rows[-1])):
             pass

@@ -22,7 +22,7 @@ from safeguard_cli import hardware
 from safeguard_cli.engine.decoding import Options
 from safeguard_cli.engine.plan import Loading, Plan
 from safeguard_cli.engine.probe import Device, Probe, check_loadable, gpu_build
-from safeguard_cli.engine.process import Engine, EngineSpec
+from safeguard_cli.engine.process import EngineSpec, LocalEngine
 from safeguard_cli.errors import EngineError, SafeguardError
 from safeguard_cli.gguf_file import BadModelFile, Tensor, read_header, read_model
 from safeguard_cli.hardware import GPU_RESERVE, place
@@ -44,7 +44,7 @@ def scores(path: Path, **options) -> list[float]:
     """The scores that an engine gives a few prompts."""
     harmony = Harmony(Tokenizer.from_header(open_model(path)))
     spec = EngineSpec(path, (prefix_of(harmony, 60),), Options(2), Plan(2, 1024), Loading(1, **options))
-    with Engine(spec) as engine:
+    with LocalEngine(spec) as engine:
         done = sorted(engine.complete(prompts_of(harmony, [5, 30, 12])), key=lambda c: c.prompt.row)
     return [score for completion in done for score in completion.scores]
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safeguard_cli.engine.decoding import Completion, Options
 from safeguard_cli.engine.plan import Loading, Plan
 from safeguard_cli.engine.prefix_store import MAGIC, PrefixStore, _digest
-from safeguard_cli.engine.process import Engine, EngineSpec
+from safeguard_cli.engine.process import EngineSpec, LocalEngine
 from safeguard_cli.prompt import Harmony, Prompt
 
 IDS = (1, 2, 3)
@@ -31,7 +31,7 @@ def label(spec: EngineSpec, harmony: Harmony) -> tuple[list[Completion], int]:
     """Completions of a few contents, by row, and the policy tokens that were decoded for them."""
     texts = ("buy now", "see you at noon")
     prompts = [Prompt(i, 0, 0, harmony.content_ids(harmony.text_ids(text))) for i, text in enumerate(texts)]
-    with Engine(spec) as engine:
+    with LocalEngine(spec) as engine:
         found = sorted(engine.complete(prompts), key=lambda completion: completion.prompt.row)
         return found, engine.policy_tokens
 

@@ -18,7 +18,7 @@ from helpers.prompts import prefix_of, prompts_of
 
 from safeguard_cli.engine.decoding import Options
 from safeguard_cli.engine.plan import Loading, Plan
-from safeguard_cli.engine.process import MOST_DEATHS, Engine, EngineSpec
+from safeguard_cli.engine.process import MOST_DEATHS, EngineSpec, LocalEngine
 from safeguard_cli.engine.reports import Report
 from safeguard_cli.errors import EngineError
 from safeguard_cli.prompt import Feed, Prompt
@@ -29,7 +29,7 @@ def spec(tiny: Path, harmony) -> EngineSpec:
     return EngineSpec(tiny, (prefix_of(harmony, 60),), Options(6), Plan(4, 2048), Loading(1))
 
 
-class Deadly(Engine):
+class Deadly(LocalEngine):
     """An engine whose child dies while one of the rows `lethal` is in flight."""
 
     lethal: frozenset[int] = frozenset()
@@ -50,7 +50,7 @@ def by_row(completions):
 
 def test_the_child_gives_what_the_scheduler_gives(spec, harmony) -> None:
     prompts = prompts_of(harmony, [5, 30, 12, 80, 7, 9])
-    with Engine(spec) as first, Engine(spec) as second:
+    with LocalEngine(spec) as first, LocalEngine(spec) as second:
         ours, again = by_row(first.complete(prompts)), by_row(second.complete(prompts))
         assert first.decoded_tokens == second.decoded_tokens > sum(len(p.ids) for p in prompts)
     assert [c.scores for c in ours] == [c.scores for c in again]
@@ -61,13 +61,13 @@ def test_a_child_killed_once_costs_no_row(spec, harmony) -> None:
     prompts = prompts_of(harmony, [5, 30, 12, 80, 7, 9, 11, 3])
     said: list[str] = []
 
-    def source(engine: Engine) -> Iterator[Prompt]:
+    def source(engine: LocalEngine) -> Iterator[Prompt]:
         for prompt in prompts:
             if prompt.row == 5:
                 os.kill(engine._process.pid, signal.SIGKILL)
             yield prompt
 
-    with Engine(spec, said.append) as engine:
+    with LocalEngine(spec, said.append) as engine:
         done = by_row(engine.complete(source(engine)))
         assert engine.deaths == 1
     assert [c.prompt.row for c in done] == list(range(8))
@@ -95,7 +95,7 @@ def test_a_model_that_cannot_be_loaded_is_a_sentence(spec, tmp_path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(spec.path.read_bytes()[:5000])
     with pytest.raises(EngineError, match=r"broken\.gguf"):
-        Engine(EngineSpec(broken, spec.prefixes, spec.options, spec.plan, Loading(1)))
+        LocalEngine(EngineSpec(broken, spec.prefixes, spec.options, spec.plan, Loading(1)))
 
 
 def test_a_reset_makes_what_follows_as_if_nothing_had_been_before(spec, harmony) -> None:
@@ -110,7 +110,7 @@ def test_a_reset_makes_what_follows_as_if_nothing_had_been_before(spec, harmony)
 
     def run(first: list[Prompt]) -> list:
         done: list = []
-        with Engine(spec) as engine:
+        with LocalEngine(spec) as engine:
             for completion in engine.complete(drained(first, late, done)):
                 done.append(completion)
         return [(c.prompt.row, c.scores, c.analysis) for c in done[len(first) :]]
@@ -119,7 +119,7 @@ def test_a_reset_makes_what_follows_as_if_nothing_had_been_before(spec, harmony)
 
 
 def test_the_child_ends_with_its_parent(spec) -> None:
-    engine = Engine(spec)
+    engine = LocalEngine(spec)
     pid = engine._process.pid
     engine.close()
     time.sleep(0.1)
@@ -129,7 +129,7 @@ def test_the_child_ends_with_its_parent(spec) -> None:
 
 def reports_of(spec, prompts) -> tuple[list[Report], list]:
     reports: list[Report] = []
-    with Engine(spec, report=reports.append) as engine:
+    with LocalEngine(spec, report=reports.append) as engine:
         done = list(engine.complete(prompts))
         assert engine.policy_tokens in (0, len(spec.prefixes[0].ids))
     return reports, done
@@ -161,7 +161,7 @@ def test_a_policy_kept_from_an_earlier_run_is_reported(spec, harmony, tmp_path) 
 def test_who_listens_changes_no_score(spec, harmony) -> None:
     prompts = prompts_of(harmony, [5, 30, 12, 80, 7, 9])
     _, listened = reports_of(spec, prompts)
-    with Engine(spec) as engine:
+    with LocalEngine(spec) as engine:
         alone = list(engine.complete(prompts))
     assert [(c.prompt.row, c.scores, c.analysis) for c in listened] == [
         (c.prompt.row, c.scores, c.analysis) for c in alone

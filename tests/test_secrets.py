@@ -23,7 +23,7 @@ from safeguard_cli.engine import pool
 from safeguard_cli.engine.decoding import Options
 from safeguard_cli.engine.plan import Loading, Plan
 from safeguard_cli.engine.probe import Probe
-from safeguard_cli.engine.process import Engine, EngineSpec
+from safeguard_cli.engine.process import EngineSpec, LocalEngine
 from safeguard_cli.errors import SafeguardError, UsageError
 
 SAFEGUARD = str(Path(sys.executable).parent / "safeguard")
@@ -199,7 +199,7 @@ def test_children_that_need_no_secret_get_none(tiny, harmony, monkeypatch) -> No
     for name, value in secrets.items():
         monkeypatch.setenv(name, value)
     spec = EngineSpec(tiny, (prefix_of(harmony, 60),), Options(6), Plan(4, 2048), Loading(1))
-    with Engine(spec) as engine, Probe() as probe:
+    with LocalEngine(spec) as engine, Probe() as probe:
         child = probe._start()
         for number in (engine._process.pid, child.pid, *_children(os.getpid())):
             assert SECRET.encode() not in Path(f"/proc/{number}/environ").read_bytes()

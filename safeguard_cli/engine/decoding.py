@@ -13,11 +13,11 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from safeguard_cli.engine.plan import MOST_OUTPUTS
 from safeguard_cli.prompt import Contract, Prompt
 from safeguard_cli.verdict import ErrorCode
 
 MAX_RATIONALE = 96
+MOST_OUTPUTS = 32  # logits rows that one step of a row may ask for
 
 Logits: TypeAlias = npt.NDArray[np.float32]
 Choose: TypeAlias = Callable[[Logits], int]

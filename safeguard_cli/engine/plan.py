@@ -6,10 +6,10 @@ import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from safeguard_cli.engine.decoding import MOST_OUTPUTS
 from safeguard_cli.gguf_file import Tensor
 
 BATCH = 512  # tokens a decode where nothing else is asked for; larger ones are no faster on a CPU
-MOST_OUTPUTS = 32  # logits rows that one step of a row may ask for
 # Types that llama.cpp has repacking kernels for, see ggml/src/ggml-cpu/repack.cpp.
 _REPACKED = {2, 10, 12, 20, 39}  # Q4_0, Q2_K, Q4_K, IQ4_NL, MXFP4, for x86 with AVX2
 _REPACKED_ELSEWHERE = {8, 13, 14}  # Q8_0, Q5_K, Q6_K, with ARM's instructions

@@ -85,8 +85,8 @@ class _DiedError(Exception):
 _Flying = dict[tuple[int, int, int], Prompt]
 
 
-class Engine:
-    """Decodes prompts in a child process; use as a context manager.
+class LocalEngine:
+    """Decodes prompts in a child process; use as a context manager. An Engine.
 
     `decoded_tokens` counts what the model was fed, `policy_tokens` those of policies, `deaths` how often the child had
     to be started again. `report` is told a few times a second how far the engine is, while the model is loaded too.
@@ -104,7 +104,7 @@ class Engine:
         self._asked = False  # whether the child waits for an answer
         self._start()
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> LocalEngine:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -119,7 +119,7 @@ class Engine:
         self._last_words.close()
 
     def complete(self, prompts: Iterable[Prompt | Feed]) -> Iterator[Completion]:
-        """Yield completions as they finish, see Scheduler.complete. Raises EngineError when the engine cannot work."""
+        """Yield completions as they finish, see Engine.complete. Raises EngineError when the engine cannot work."""
         source, flying, deaths = iter(prompts), _Flying(), 0
         while True:
             try:

@@ -48,7 +48,7 @@ Decide = Callable[[Pool[Any], Lease[Any], Prompt], Awaitable[Completion]]
 
 
 class ServerEngine:
-    """Decides prompts on servers; use as a context manager. See process.Engine, whose place it takes.
+    """Decides prompts on servers; use as a context manager. An Engine.
 
     `log` is told when servers do not answer, and when they do again.
     """
@@ -84,7 +84,7 @@ class ServerEngine:
         self._network.close(*(server.client for server in self._pool.servers))
 
     def complete(self, prompts: Iterable[Prompt | Feed]) -> Iterator[Completion]:
-        """Yield completions as they finish, see Scheduler.complete. Raises EngineError when no server can work."""
+        """Yield completions as they finish, see Engine.complete. Raises EngineError when no server can work."""
         source, flying, ended = iter(prompts), 0, False
         while True:
             while not ended and flying < self._pool.most():

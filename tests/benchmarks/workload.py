@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from safeguard_cli.engine.decoding import Trie
-from safeguard_cli.engine.process import Engine
+from safeguard_cli.engine.process import LocalEngine
 from safeguard_cli.prompt import Prompt
 from safeguard_cli.setup import Prepared, Settings, engine_spec, load_policies, prepare
 from safeguard_cli.tokenizer import Tokenizer
@@ -94,7 +94,7 @@ def _reasoning(
                 return
             yield Prompt(number, 0, 0, ids)
 
-    with Engine(engine_spec(settings, prepared)) as engine:
+    with LocalEngine(engine_spec(settings, prepared)) as engine:
         for completion in engine.complete(prompts()):
             found[completion.prompt.row] = completion.generated
     return found

@@ -1,0 +1,37 @@
+"""What a run asks of an engine, on this machine or on servers: prompts in, completions out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Protocol
+
+from safeguard_cli.engine.decoding import Completion
+from safeguard_cli.prompt import Feed, Prompt
+
+
+class Engine(Protocol):
+    """Decides prompts; as a context manager it ends what it has started.
+
+    `deaths` counts how often it had to be started again, `policy_tokens` how many tokens of policies it decoded.
+    """
+
+    @property
+    def deaths(self) -> int: ...
+
+    @property
+    def policy_tokens(self) -> int: ...
+
+    def __enter__(self) -> Engine: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None: ...
+
+    def complete(self, prompts: Iterable[Prompt | Feed]) -> Iterator[Completion]:
+        """Yield a completion for every prompt, in any order; take further prompts as there is room for them.
+
+        HOLD starts nothing until something has finished, RESET begins anew, END ends the prompts. Raises EngineError
+        when the engine cannot work.
+        """
+        ...
