@@ -14,8 +14,8 @@ from rich.console import RenderableType
 
 from safeguard_cli import errors
 from safeguard_cli.content import make_selector, say_text
-from safeguard_cli.engine.plan import BATCH
-from safeguard_cli.engine.probe import Probe
+from safeguard_cli.engine.local.plan import BATCH
+from safeguard_cli.engine.local.probe import Probe
 from safeguard_cli.errors import Interrupted, SafeguardError, UsageError
 from safeguard_cli.manifest import versions
 from safeguard_cli.policy import Policy

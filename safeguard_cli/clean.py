@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safeguard_cli import errors, files
-from safeguard_cli.engine.prefix_store import NAME, STATES
-from safeguard_cli.engine.probe import LOADABLE
+from safeguard_cli.engine.local.prefix_store import NAME, STATES
+from safeguard_cli.engine.local.probe import LOADABLE
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.manifest import HASHES
 from safeguard_cli.remarks import STAMP

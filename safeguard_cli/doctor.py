@@ -13,13 +13,14 @@ from typing import Any, Literal
 
 import psutil
 
-from safeguard_cli import errors, hardware
+from safeguard_cli import errors
 from safeguard_cli.address import without_passwords
 from safeguard_cli.config import configured_model
 from safeguard_cli.engine.decoding import Options
-from safeguard_cli.engine.plan import Loading, Plan
-from safeguard_cli.engine.probe import Probe
-from safeguard_cli.engine.process import EngineSpec, LocalEngine
+from safeguard_cli.engine.local import hardware
+from safeguard_cli.engine.local.plan import Loading, Plan
+from safeguard_cli.engine.local.probe import Probe
+from safeguard_cli.engine.local.process import EngineSpec, LocalEngine
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.models import DEFAULT, DEMO, DEMO_NOTICE, KNOWN, find_model, open_model
 from safeguard_cli.policy import Policy

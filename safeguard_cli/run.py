@@ -19,7 +19,7 @@ from safeguard_cli.address import key, shown_command
 from safeguard_cli.content import Selector, first_choice, make_selector, say_text
 from safeguard_cli.dryrun import dry_run
 from safeguard_cli.engine.engine import Engine
-from safeguard_cli.engine.process import LocalEngine
+from safeguard_cli.engine.local.process import LocalEngine
 from safeguard_cli.engine.reports import Listen, Report
 from safeguard_cli.errors import SafeguardError, UsageError, sentences
 from safeguard_cli.files import Draft, draft, sha256

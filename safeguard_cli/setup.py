@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from safeguard_cli import hardware, kept
+from safeguard_cli import kept
 from safeguard_cli.address import Address, read_addresses
 from safeguard_cli.config import configured_model
 from safeguard_cli.engine.decoding import Options, Trie, overhead, undivided
-from safeguard_cli.engine.prefix_store import STATES
-from safeguard_cli.engine.probe import Device, check_loadable, devices
-from safeguard_cli.engine.process import EngineSpec
+from safeguard_cli.engine.local import fit
+from safeguard_cli.engine.local.plan import Device, Shape
+from safeguard_cli.engine.local.prefix_store import STATES
+from safeguard_cli.engine.local.probe import check_loadable, devices
+from safeguard_cli.engine.local.process import EngineSpec
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.gguf_file import Header
 from safeguard_cli.labeling import Labeling, Rules
@@ -111,7 +113,7 @@ class Prepared:
     local: Header | None
     labeling: Labeling
     options: Options
-    shape: hardware.Shape
+    shape: Shape
     overheads: tuple[int, ...]
     drain: int | None  # with --deterministic: the slots are drained whenever so many rows are done
     remote: Connected | None = None
@@ -198,7 +200,7 @@ def prepare(
     gpus = () if remote else _gpus(settings)
     try:
         if remote:
-            shape = hardware.shape_remote(sizes, overheads, settings.context, remote.context)
+            shape = fit.shape_remote(sizes, overheads, settings.context, remote.context)
         else:
             assert header
             shape = _shape(settings, header, sizes, overheads, before, rows, gpus)
@@ -279,9 +281,9 @@ def _shape(
     before: Mapping[str, Any],
     rows: int | None,
     gpus: Sequence[Device],
-) -> hardware.Shape:
+) -> Shape:
     """The shape that fits this machine."""
-    return hardware.shape_run(
+    return fit.shape_run(
         header,
         prefixes,
         overheads,
@@ -315,7 +317,7 @@ def engine_spec(settings: Settings, prepared: Prepared) -> EngineSpec:
     )
 
 
-def shape_text(shape: hardware.Shape) -> str:
+def shape_text(shape: Shape) -> str:
     if not shape.loading.threads:
         return f"on servers, at most {shape.context:,} tokens a row"
     memory = shape.memory

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from safeguard_cli.engine.process import EngineSpec, LocalEngine
+from safeguard_cli.engine.local.process import EngineSpec, LocalEngine
 from safeguard_cli.errors import EngineError
 from safeguard_cli.prompt import Prompt
 from safeguard_cli.terminal import note

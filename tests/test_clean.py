@@ -10,8 +10,8 @@ import pytest
 
 from safeguard_cli import errors, files, kept
 from safeguard_cli.clean import clean
-from safeguard_cli.engine.prefix_store import STATES, PrefixStore
-from safeguard_cli.engine.probe import LOADABLE
+from safeguard_cli.engine.local.prefix_store import STATES, PrefixStore
+from safeguard_cli.engine.local.probe import LOADABLE
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.manifest import HASHES
 

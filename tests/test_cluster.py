@@ -22,7 +22,7 @@ from helpers.fault_server import FaultServer
 
 from safeguard_cli import errors
 from safeguard_cli.cluster import find_blocks, label_on_ray
-from safeguard_cli.engine.process import EngineSpec
+from safeguard_cli.engine.local.process import EngineSpec
 from safeguard_cli.engine.reports import Listen
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.prompt import Prompt

@@ -10,7 +10,7 @@ import pytest
 from helpers import ROOT
 from helpers.command import safeguard
 
-from safeguard_cli.engine.build import amx_build
+from safeguard_cli.engine.local.build import amx_build
 from safeguard_cli.gguf_file import Header, read_header
 from safeguard_cli.models import DEMO_NOTICE, find_model
 from safeguard_cli.policy import load_policy

@@ -19,9 +19,9 @@ import pytest
 from helpers import tokenizer_file
 from helpers.tiny_model import split
 
+from safeguard_cli.engine.local.fit import shape_run
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.gguf_file import BadModelFile, read_header
-from safeguard_cli.hardware import shape_run
 from safeguard_cli.models import open_model
 from safeguard_cli.prompt import Harmony
 from safeguard_cli.tokenizer import Tokenizer

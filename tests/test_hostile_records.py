@@ -19,8 +19,8 @@ from helpers import manifests
 from helpers.runs import Bench
 
 from safeguard_cli import errors, files, kept
-from safeguard_cli.engine import probe
-from safeguard_cli.engine.probe import LOADABLE, check_loadable
+from safeguard_cli.engine.local import probe
+from safeguard_cli.engine.local.probe import LOADABLE, check_loadable
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.labelled import read_labels
 from safeguard_cli.manifest import HASHES, Refused, load, model_key, model_sha256

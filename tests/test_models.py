@@ -18,14 +18,14 @@ from helpers.tiny_model import header as header_of
 from helpers.tiny_model import split
 from tools.memory_plan import measure, within
 
-from safeguard_cli import hardware
 from safeguard_cli.engine.decoding import Options
-from safeguard_cli.engine.plan import Loading, Plan
-from safeguard_cli.engine.probe import Device, Probe, check_loadable, gpu_build
-from safeguard_cli.engine.process import EngineSpec, LocalEngine
+from safeguard_cli.engine.local import fit
+from safeguard_cli.engine.local.fit import GPU_RESERVE, place
+from safeguard_cli.engine.local.plan import Device, Loading, Plan
+from safeguard_cli.engine.local.probe import Probe, check_loadable, gpu_build
+from safeguard_cli.engine.local.process import EngineSpec, LocalEngine
 from safeguard_cli.errors import EngineError, SafeguardError
 from safeguard_cli.gguf_file import BadModelFile, Tensor, read_header, read_model
-from safeguard_cli.hardware import GPU_RESERVE, place
 from safeguard_cli.manifest import model_fingerprint, model_key, model_sha256
 from safeguard_cli.models import choose_files, find_model, open_model
 from safeguard_cli.prompt import Harmony
@@ -280,16 +280,16 @@ def test_doctor_says_what_it_found_and_what_to_do(tmp_path: Path, monkeypatch: p
 def test_layers_that_were_asked_for_and_do_not_fit_the_gpu_are_refused_with_figures(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(hardware, "free_memory", lambda: 64 * GB)
+    monkeypatch.setattr(fit, "free_memory", lambda: 64 * GB)
     given = {"context": None, "slots": 4, "threads": 1}
     with pytest.raises(SafeguardError, match=r"MB on the GPU \(room: 1,463\); 64,000 MB are free"):
-        hardware.shape_run(LARGE, [700], [300], **given, gpu_layers=20, cpu_moe=0, devices=[gpu(2)])
-    shape = hardware.shape_run(LARGE, [700], [300], **given, devices=[gpu(4)])
+        fit.shape_run(LARGE, [700], [300], **given, gpu_layers=20, cpu_moe=0, devices=[gpu(2)])
+    shape = fit.shape_run(LARGE, [700], [300], **given, devices=[gpu(4)])
     assert (shape.loading.gpu_layers, shape.loading.cpu_moe > 10) == (25, True)
 
 
 def test_a_probe_that_hangs_ends_with_a_sentence_and_one_that_reads_is_waited_for(tiny, monkeypatch) -> None:
-    monkeypatch.setattr("safeguard_cli.engine.probe.TIMEOUT", 1.0)
+    monkeypatch.setattr("safeguard_cli.engine.local.probe.TIMEOUT", 1.0)
     with Probe() as probe:
         os.kill(probe._start().pid, signal.SIGSTOP)
         began = time.monotonic()
@@ -299,6 +299,6 @@ def test_a_probe_that_hangs_ends_with_a_sentence_and_one_that_reads_is_waited_fo
         child = probe._start()
         os.kill(child.pid, signal.SIGSTOP)
         progress = iter(range(12))  # it reads something three times as long as it may read nothing
-        monkeypatch.setattr("safeguard_cli.engine.probe._bytes_read", lambda _: next(progress, 12))
+        monkeypatch.setattr("safeguard_cli.engine.local.probe._bytes_read", lambda _: next(progress, 12))
         threading.Timer(2.5, os.kill, (child.pid, signal.SIGCONT)).start()
         check_loadable(tiny, "key", probe)

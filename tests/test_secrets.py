@@ -21,9 +21,9 @@ from safeguard_cli.address import KEY, read_address, read_addresses, shown_comma
 from safeguard_cli.cli import guard
 from safeguard_cli.engine import pool
 from safeguard_cli.engine.decoding import Options
-from safeguard_cli.engine.plan import Loading, Plan
-from safeguard_cli.engine.probe import Probe
-from safeguard_cli.engine.process import EngineSpec, LocalEngine
+from safeguard_cli.engine.local.plan import Loading, Plan
+from safeguard_cli.engine.local.probe import Probe
+from safeguard_cli.engine.local.process import EngineSpec, LocalEngine
 from safeguard_cli.errors import SafeguardError, UsageError
 
 SAFEGUARD = str(Path(sys.executable).parent / "safeguard")

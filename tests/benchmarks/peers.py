@@ -41,7 +41,7 @@ from typing import Any
 
 from workload import Workload, make_workload
 
-from safeguard_cli.engine.probe import Probe
+from safeguard_cli.engine.local.probe import Probe
 from safeguard_cli.files import cache_folder
 from safeguard_cli.manifest import model_sha256, versions
 from safeguard_cli.setup import Settings

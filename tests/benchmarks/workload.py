@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from safeguard_cli.engine.decoding import Trie
-from safeguard_cli.engine.process import LocalEngine
+from safeguard_cli.engine.local.process import LocalEngine
 from safeguard_cli.prompt import Prompt
 from safeguard_cli.setup import Prepared, Settings, engine_spec, load_policies, prepare
 from safeguard_cli.tokenizer import Tokenizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from safeguard_cli.engine.decoding import Completion
-from safeguard_cli.engine.process import EngineSpec
+from safeguard_cli.engine.local.process import EngineSpec
 from safeguard_cli.engine.reports import Listen
 from safeguard_cli.prompt import Feed, Prompt
 

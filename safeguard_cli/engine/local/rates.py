@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from safeguard_cli.engine.llama import Model
-from safeguard_cli.engine.plan import ContextSize, Loading
+from safeguard_cli.engine.local.llama import Model
+from safeguard_cli.engine.local.plan import ContextSize, Loading
 
 PROMPT = 512  # tokens of the prompt whose rate is the bound
 WARM_UP = 64  # tokens, enough for every expert to be read from the file

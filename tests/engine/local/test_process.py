@@ -17,8 +17,8 @@ import pytest
 from helpers.prompts import prefix_of, prompts_of
 
 from safeguard_cli.engine.decoding import Options
-from safeguard_cli.engine.plan import Loading, Plan
-from safeguard_cli.engine.process import MOST_DEATHS, EngineSpec, LocalEngine
+from safeguard_cli.engine.local.plan import Loading, Plan
+from safeguard_cli.engine.local.process import MOST_DEATHS, EngineSpec, LocalEngine
 from safeguard_cli.engine.reports import Report
 from safeguard_cli.errors import EngineError
 from safeguard_cli.prompt import Feed, Prompt

@@ -12,12 +12,12 @@ import pytest
 from helpers import tiny_model
 from helpers.prompts import prefix_of, prompts_of
 
-from safeguard_cli.engine import llama
-from safeguard_cli.engine import scheduler as scheduling
 from safeguard_cli.engine.decoding import Completion, Options, Step, decide
-from safeguard_cli.engine.llama import LOG, Model
-from safeguard_cli.engine.plan import ContextSize, Loading, Plan
-from safeguard_cli.engine.scheduler import Scheduler
+from safeguard_cli.engine.local import llama
+from safeguard_cli.engine.local import scheduler as scheduling
+from safeguard_cli.engine.local.llama import LOG, Model
+from safeguard_cli.engine.local.plan import ContextSize, Loading, Plan
+from safeguard_cli.engine.local.scheduler import Scheduler
 from safeguard_cli.errors import EngineError
 from safeguard_cli.prompt import Feed, Prompt
 

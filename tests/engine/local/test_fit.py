@@ -10,10 +10,12 @@ from helpers.tiny_model import GB, header
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safeguard_cli import hardware
+from safeguard_cli.engine.local import fit, hardware
+from safeguard_cli.engine.local.fit import DEFAULT_SLOTS, cell_bytes, shape_run
+from safeguard_cli.engine.local.hardware import free_cores, free_memory
+from safeguard_cli.engine.local.plan import Shape
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.gguf_file import Header
-from safeguard_cli.hardware import DEFAULT_SLOTS, Shape, cell_bytes, free_cores, free_memory, shape_run
 
 PREFIX, OVERHEAD = 700, 320
 
@@ -35,7 +37,7 @@ def shape(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Shape]:
         repack: bool | None = None,
         cells: int | None = None,
     ) -> Shape:
-        monkeypatch.setattr(hardware, "free_memory", lambda: int(free))
+        monkeypatch.setattr(fit, "free_memory", lambda: int(free))
         overheads = (OVERHEAD,) * len(prefixes)
         return shape_run(
             model, prefixes, overheads, context=context, slots=slots, threads=1, cells=cells, repack=repack
@@ -61,7 +63,7 @@ def test_a_row_of_the_largest_size_fits_beside_all_prefixes(shape) -> None:
 @given(st.floats(0, 100), st.sampled_from([None, 2_000, 30_000]), st.sampled_from([None, 1, 40]))
 def test_a_shape_never_takes_more_than_is_free(gigabytes: float, context, slots) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hardware, "free_memory", lambda: int(gigabytes * GB))
+        patch.setattr(fit, "free_memory", lambda: int(gigabytes * GB))
         try:
             found = shape_run(LARGE, [PREFIX], [OVERHEAD], context=context, slots=slots, threads=1)
         except SafeguardError:

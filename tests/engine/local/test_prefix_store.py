@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safeguard_cli.engine.decoding import Completion, Options
-from safeguard_cli.engine.plan import Loading, Plan
-from safeguard_cli.engine.prefix_store import MAGIC, PrefixStore, _digest
-from safeguard_cli.engine.process import EngineSpec, LocalEngine
+from safeguard_cli.engine.local.plan import Loading, Plan
+from safeguard_cli.engine.local.prefix_store import MAGIC, PrefixStore, _digest
+from safeguard_cli.engine.local.process import EngineSpec, LocalEngine
 from safeguard_cli.prompt import Harmony, Prompt
 
 IDS = (1, 2, 3)

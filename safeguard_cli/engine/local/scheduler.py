@@ -24,9 +24,9 @@ from safeguard_cli.engine.decoding import (
     decide,
     overhead,
 )
-from safeguard_cli.engine.llama import Model
-from safeguard_cli.engine.plan import Plan
-from safeguard_cli.engine.prefix_store import PrefixStore
+from safeguard_cli.engine.local.llama import Model
+from safeguard_cli.engine.local.plan import Plan
+from safeguard_cli.engine.local.prefix_store import PrefixStore
 from safeguard_cli.engine.reports import Listen, Report, Reporter
 from safeguard_cli.errors import EngineError
 from safeguard_cli.prompt import Feed, Prefix, Prompt

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from llama_cpp import llama_cpp as C  # noqa: N812 - the C API, named as such
 
-from safeguard_cli.engine.build import amx_build, ggml, repacking_buffer
-from safeguard_cli.engine.plan import ContextSize, Loading, repacked
+from safeguard_cli.engine.local.build import amx_build, ggml, repacking_buffer
+from safeguard_cli.engine.local.plan import ContextSize, Loading, repacked
 from safeguard_cli.errors import EngineError
 from safeguard_cli.gguf_file import BadModelFile, read_model
 

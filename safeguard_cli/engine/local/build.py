@@ -11,7 +11,7 @@ import llama_cpp
 import numpy as np
 from llama_cpp import llama_cpp as C  # noqa: N812 - the C API, named as such
 
-from safeguard_cli.engine.plan import X86
+from safeguard_cli.engine.local.plan import X86
 
 _GPU, _INTEGRATED_GPU = 1, 2  # ggml_backend_dev_type
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from safeguard_cli.address import no_secrets_for_children
 from safeguard_cli.engine.decoding import Completion, Options
-from safeguard_cli.engine.plan import Loading, Plan
+from safeguard_cli.engine.local.plan import Loading, Plan
 from safeguard_cli.engine.reports import Listen, Report, Reporter
 from safeguard_cli.errors import EngineError, SafeguardError
 from safeguard_cli.prompt import Feed, Prefix, Prompt
@@ -298,10 +298,10 @@ def _work(connection: Connection, spec: EngineSpec, last_words: Connection, repo
 
 
 def _serve(connection: Connection, spec: EngineSpec, reports: bool) -> None:
-    from safeguard_cli.engine.build import build_identity
-    from safeguard_cli.engine.llama import LOG, Model
-    from safeguard_cli.engine.prefix_store import PrefixStore
-    from safeguard_cli.engine.scheduler import Scheduler
+    from safeguard_cli.engine.local.build import build_identity
+    from safeguard_cli.engine.local.llama import LOG, Model
+    from safeguard_cli.engine.local.prefix_store import PrefixStore
+    from safeguard_cli.engine.local.scheduler import Scheduler
 
     if spec.verbose:
         LOG.sink = lambda line: connection.send(_Line(line))

@@ -14,6 +14,7 @@ BATCH = 512  # tokens a decode where nothing else is asked for; larger ones are 
 _REPACKED = {2, 10, 12, 20, 39}  # Q4_0, Q2_K, Q4_K, IQ4_NL, MXFP4, for x86 with AVX2
 _REPACKED_ELSEWHERE = {8, 13, 14}  # Q8_0, Q5_K, Q6_K, with ARM's instructions
 X86 = platform.machine() in ("x86_64", "AMD64")
+PROGRAM = 60 << 20  # the engine's process before it loads anything: Python, numpy, llama.cpp's code
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +60,40 @@ def repacked(tensors: Iterable[Tensor]) -> list[Tensor]:
     """The weights that llama.cpp repacks for this CPU, by their types; in the embedding rows are only looked up."""
     kinds = _REPACKED if X86 else _REPACKED | _REPACKED_ELSEWHERE
     return [tensor for tensor in tensors if tensor.type in kinds and not tensor.name.startswith("token_embd")]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes that a run takes beside what it had before loading, estimated from the header; `video` is on GPUs."""
+
+    weights: int
+    cache: int
+    compute: int
+    program: int = PROGRAM
+    video: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.cache + self.compute + self.program
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A run's shape: `plan` for the scheduler, `context` the most tokens that one row may take, policy included."""
+
+    plan: Plan
+    context: int
+    loading: Loading
+    memory: Memory
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device that llama.cpp can compute on; bytes of memory. On `unified` ones it is the machine's own memory."""
+
+    name: str
+    description: str
+    free: int
+    total: int
+    gpu: bool
+    unified: bool

@@ -1,18 +1,14 @@
-"""What this machine offers, and how a run is shaped to fit it: threads, memory, slots, cells and GPU layers."""
+"""How a run is shaped to fit this machine: threads, memory, slots, cells and GPU layers."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
-from pathlib import Path
 
-import psutil
-
-from safeguard_cli.engine.plan import BATCH, Loading, Plan, repacked
-from safeguard_cli.engine.probe import Device
+from safeguard_cli.engine.local.hardware import free_cores, free_memory
+from safeguard_cli.engine.local.plan import BATCH, Device, Loading, Memory, Plan, Shape, repacked
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.gguf_file import BadModelFile, Header
 
@@ -25,88 +21,8 @@ REPACK_ROWS = 12  # at 20b repacking takes as long as it saves in some 12 rows
 # matrix of scores for a batch, and prompts are read more slowly.
 PLAIN_ATTENTION_BYTES = 96 << 20
 TYPICAL_CONTENT = 384  # tokens; only shapes the cache, a longer row takes more cells and fewer rows run beside it
-PROGRAM = 60 << 20  # the engine's process before it loads anything: Python, numpy, llama.cpp's code
 GPU_RESERVE = 512 << 20  # of each GPU's free memory, for the driver and what the estimate does not see
 CACHE_TYPES = {"f16": 2.0, "q8_0": 34 / 32}  # bytes of a value
-_CGROUP, _OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
-
-
-def free_cores() -> int:
-    """Physical cores that this process may use and that are idle now, at least 1; affinity and cgroup quota count.
-
-    ggml's threads spin while they wait for each other: with both of two cores taken by others, two threads gave a
-    twentieth of one thread's speed.
-    """
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores = min(allowed, psutil.cpu_count(logical=False) or allowed)
-    for folder in _cgroups("cpu"):
-        quota, _, period = _read(folder / "cpu.max").partition(" ")
-        quota, period = quota or _read(folder / "cpu.cfs_quota_us"), period or _read(folder / "cpu.cfs_period_us")
-        if quota.isdigit() and period.isdigit():
-            cores = min(cores, int(quota) // max(1, int(period)))
-    busy = psutil.cpu_percent(interval=0.1) / 100 * (psutil.cpu_count() or 1)
-    return max(1, cores - round(busy))
-
-
-def free_memory() -> int:
-    """Bytes of memory that can still be taken: what the system calls available, within the cgroups' limits."""
-    free = int(psutil.virtual_memory().available)
-    for folder in _cgroups("memory"):
-        limit = _read(folder / "memory.max") or _read(folder / "memory.limit_in_bytes")
-        used = _read(folder / "memory.current") or _read(folder / "memory.usage_in_bytes")
-        if limit.isdigit() and used.isdigit():
-            # Files that the system keeps in memory count as used, and give way: a model file above all.
-            state = dict(line.split(" ", 1) for line in _read(folder / "memory.stat").splitlines())
-            idle = int(state.get("total_inactive_file") or state.get("inactive_file") or 0)
-            free = min(free, int(limit) - int(used) + idle)
-    return max(0, free)
-
-
-def _cgroups(controller: str) -> Iterator[Path]:
-    """Folders of the cgroups that hold this process, versions 1 and 2, inner ones first: each can set a limit.
-
-    In a container the path that the system tells may be one outside it: then the folders' root is the own one.
-    """
-    for line in _read(_OWN_CGROUPS).splitlines() or ["0::/"]:
-        _, controllers, path = line.split(":", 2)
-        if controllers and controller not in controllers.split(","):
-            continue
-        base = _CGROUP / controller if controllers else _CGROUP
-        own = base / path.lstrip("/")
-        inside = (folder for folder in (own, *own.parents) if folder.is_relative_to(base))
-        yield from (folder for folder in inside if folder.is_dir())
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Bytes that a run takes beside what it had before loading, estimated from the header; `video` is on GPUs."""
-
-    weights: int
-    cache: int
-    compute: int
-    program: int = PROGRAM
-    video: int = 0
-
-    @property
-    def total(self) -> int:
-        return self.weights + self.cache + self.compute + self.program
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """A run's shape: `plan` for the scheduler, `context` the most tokens that one row may take, policy included."""
-
-    plan: Plan
-    context: int
-    loading: Loading
-    memory: Memory
 
 
 def shape_run(

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -23,25 +22,14 @@ import psutil
 from safeguard_cli import kept
 from safeguard_cli.address import no_secrets_for_children
 from safeguard_cli.checks import each, text
-from safeguard_cli.engine.process import why_it_died
+from safeguard_cli.engine.local.plan import Device
+from safeguard_cli.engine.local.process import why_it_died
 from safeguard_cli.errors import EngineError, SafeguardError
 
 TIMEOUT = 120.0  # seconds in which a child must answer, or read something
 SLOW = {"rates"}  # questions that take as long as they take
 LOADABLE, MOST_LOADABLE = "loadable-models.json", 100  # kept keys of models that llama.cpp loaded
 _CPU_LIBRARIES = ("ggml", "ggml-base", "ggml-cpu", "llama", "mtmd", "ggml-blas")
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """A device that llama.cpp can compute on; bytes of memory. On `unified` ones it is the machine's own memory."""
-
-    name: str
-    description: str
-    free: int
-    total: int
-    gpu: bool
-    unified: bool
 
 
 class Probe:
@@ -161,7 +149,7 @@ def devices(probe: Probe | None = None) -> tuple[Device, ...]:
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    from safeguard_cli.engine import build, llama, rates
+    from safeguard_cli.engine.local import build, llama, rates
 
     question = request.pop("question")
     if question == "vocabulary":

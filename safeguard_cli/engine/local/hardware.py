@@ -1,0 +1,64 @@
+"""What this machine has free: cores and memory, also where control groups grant less of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+_CGROUP, _OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+
+def free_cores() -> int:
+    """Physical cores that this process may use and that are idle now, at least 1; affinity and cgroup quota count.
+
+    ggml's threads spin while they wait for each other: with both of two cores taken by others, two threads gave a
+    twentieth of one thread's speed.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = min(allowed, psutil.cpu_count(logical=False) or allowed)
+    for folder in _cgroups("cpu"):
+        quota, _, period = _read(folder / "cpu.max").partition(" ")
+        quota, period = quota or _read(folder / "cpu.cfs_quota_us"), period or _read(folder / "cpu.cfs_period_us")
+        if quota.isdigit() and period.isdigit():
+            cores = min(cores, int(quota) // max(1, int(period)))
+    busy = psutil.cpu_percent(interval=0.1) / 100 * (psutil.cpu_count() or 1)
+    return max(1, cores - round(busy))
+
+
+def free_memory() -> int:
+    """Bytes of memory that can still be taken: what the system calls available, within the cgroups' limits."""
+    free = int(psutil.virtual_memory().available)
+    for folder in _cgroups("memory"):
+        limit = _read(folder / "memory.max") or _read(folder / "memory.limit_in_bytes")
+        used = _read(folder / "memory.current") or _read(folder / "memory.usage_in_bytes")
+        if limit.isdigit() and used.isdigit():
+            # Files that the system keeps in memory count as used, and give way: a model file above all.
+            state = dict(line.split(" ", 1) for line in _read(folder / "memory.stat").splitlines())
+            idle = int(state.get("total_inactive_file") or state.get("inactive_file") or 0)
+            free = min(free, int(limit) - int(used) + idle)
+    return max(0, free)
+
+
+def _cgroups(controller: str) -> Iterator[Path]:
+    """Folders of the cgroups that hold this process, versions 1 and 2, inner ones first: each can set a limit.
+
+    In a container the path that the system tells may be one outside it: then the folders' root is the own one.
+    """
+    for line in _read(_OWN_CGROUPS).splitlines() or ["0::/"]:
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        base = _CGROUP / controller if controllers else _CGROUP
+        own = base / path.lstrip("/")
+        inside = (folder for folder in (own, *own.parents) if folder.is_relative_to(base))
+        yield from (folder for folder in inside if folder.is_dir())
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
