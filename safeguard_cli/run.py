@@ -314,8 +314,8 @@ def _engine(settings: Settings, prepared: Prepared, make_engine: EngineMaker, re
     """The engine of this machine, or the one on servers."""
     if prepared.remote is None:
         return make_engine(engine_spec(settings, prepared), note, *([report] if report else []))
-    from safeguard_cli.engine.chat import Chat
-    from safeguard_cli.engine.remote import ServerEngine, ServerSpec
+    from safeguard_cli.engine.servers.chat import Chat
+    from safeguard_cli.engine.servers.engine import ServerEngine, ServerSpec
 
     harmony, rules = prepared.labeling.harmony, prepared.labeling.rules
     spec = ServerSpec(
@@ -327,7 +327,9 @@ def _engine(settings: Settings, prepared: Prepared, make_engine: EngineMaker, re
         key(),
         settings.slots,
     )
-    chat = Chat(harmony, rules, prepared.options).decide if settings.server_api == "chat" else None
+    chat = None
+    if settings.server_api == "chat":
+        chat = Chat(harmony, rules.policies, rules.effort, prepared.options).decide
     return ServerEngine(spec, chat, warn, report)
 
 

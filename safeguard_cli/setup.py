@@ -19,6 +19,7 @@ from safeguard_cli.engine.local.plan import Device, Shape
 from safeguard_cli.engine.local.prefix_store import STATES
 from safeguard_cli.engine.local.probe import check_loadable, devices
 from safeguard_cli.engine.local.process import EngineSpec
+from safeguard_cli.engine.servers.connect import ApiName, Connected, connect
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.gguf_file import Header
 from safeguard_cli.labeling import Labeling, Rules
@@ -29,7 +30,6 @@ from safeguard_cli.progress import Kind
 from safeguard_cli.prompt import Harmony, Prefix, layout_hash
 from safeguard_cli.records import MAX_ROW_BYTES, Source, open_source
 from safeguard_cli.remarks import introduce_demo, untrained
-from safeguard_cli.servers import ApiName, Connected, connect
 from safeguard_cli.terminal import note, warn
 from safeguard_cli.tokenizer import Tokenizer
 

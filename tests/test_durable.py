@@ -716,7 +716,7 @@ def test_every_code_of_the_closed_list_is_reached(bench, monkeypatch) -> None:
     assert bench(failing(8), **options) == errors.ROWS_IN_ERROR
     found = [json.loads(line)["spam"].get("error", {}).get("code") for line in bench.out.read_bytes().splitlines()]
     assert found[-1] is None
-    codes = set(get_args(ErrorCode)) - {"server"}  # that one in tests/test_server.py
+    codes = set(get_args(ErrorCode)) - {"server"}  # that one in tests/engine/servers/test_server.py
     assert sorted(found[:-1]) == sorted(codes)
     assert sum(bench.manifest()["result"]["errors"].values()) == len(codes)
 

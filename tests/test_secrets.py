@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from safeguard_cli import address, errors
 from safeguard_cli.address import KEY, read_address, read_addresses, shown_command
 from safeguard_cli.cli import guard
-from safeguard_cli.engine import pool
 from safeguard_cli.engine.decoding import Options
 from safeguard_cli.engine.local.plan import Loading, Plan
 from safeguard_cli.engine.local.probe import Probe
 from safeguard_cli.engine.local.process import EngineSpec, LocalEngine
+from safeguard_cli.engine.servers import pool
 from safeguard_cli.errors import SafeguardError, UsageError
 
 SAFEGUARD = str(Path(sys.executable).parent / "safeguard")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from safeguard_cli.engine.pool import Patience
+from safeguard_cli.engine.servers.pool import Patience
 from safeguard_cli.run import label
 from safeguard_cli.setup import Settings
 

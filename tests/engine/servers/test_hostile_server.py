@@ -20,9 +20,9 @@ from helpers.fault_server import FaultServer
 from helpers.hostile import BOMB, SECRET, spoil
 from helpers.server_runs import HURRIED, fill, run
 
-from safeguard_cli import address, errors, servers
+from safeguard_cli import address, errors
 from safeguard_cli.address import read_addresses, seconds_of
-from safeguard_cli.engine import pool
+from safeguard_cli.engine.servers import connect, pool
 from safeguard_cli.errors import SafeguardError
 
 SAFEGUARD = str(Path(sys.executable).parent / "safeguard")
@@ -32,7 +32,7 @@ FATAL_STATUS = (b"HTTP/1.1 401", b"HTTP/1.1 403", b"HTTP/1.1 404", b"HTTP/1.1 40
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, own_cache: None) -> None:
     monkeypatch.setattr(pool, "PATIENCE", HURRIED)
-    monkeypatch.setattr(servers, "_WAIT", 1.0)
+    monkeypatch.setattr(connect, "_WAIT", 1.0)
     monkeypatch.delenv(address.KEY, raising=False)
 
 
@@ -78,7 +78,7 @@ def test_first_questions_that_are_answered_with_anything_end_in_a_sentence(tiny,
         with FaultServer(mangle=mangle, chat=chat) as server:
             began = time.monotonic()
             try:
-                found = servers.connect(read_addresses([server.address]), None, harmony.tokenizer, api)
+                found = connect.connect(read_addresses([server.address]), None, harmony.tokenizer, api)
                 assert 0 <= found.servers[0].slots <= 256
             except SafeguardError as error:
                 refused += 1
@@ -89,8 +89,8 @@ def test_first_questions_that_are_answered_with_anything_end_in_a_sentence(tiny,
     assert "Traceback" not in capfd.readouterr().err
 
 
-def connect(server: FaultServer, tokenizer: object) -> None:
-    servers.connect(read_addresses([server.address]), None, tokenizer, "completion")
+def connected(server: FaultServer, tokenizer: object) -> None:
+    connect.connect(read_addresses([server.address]), None, tokenizer, "completion")
 
 
 def test_a_packed_answer_is_refused_before_it_is_unpacked(harmony) -> None:
@@ -98,7 +98,7 @@ def test_a_packed_answer_is_refused_before_it_is_unpacked(harmony) -> None:
     with FaultServer(mangle=lambda *_: [head, BOMB]) as server:
         tracemalloc.start()
         with pytest.raises(SafeguardError, match="packed"):
-            connect(server, harmony.tokenizer)
+            connected(server, harmony.tokenizer)
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert most < 16 << 20
@@ -118,7 +118,7 @@ def test_an_answer_that_comes_byte_by_byte_or_never_ends_is_given_up(harmony) ->
     for mangle, why in ((dripping, "longer than 1 seconds"), (endless, "more than 1,048,576 bytes")):
         began = time.monotonic()
         with FaultServer(mangle=mangle) as server, pytest.raises(SafeguardError, match=why):
-            connect(server, harmony.tokenizer)
+            connected(server, harmony.tokenizer)
         assert time.monotonic() - began < 5
 
 
@@ -126,7 +126,7 @@ def test_a_redirect_is_not_followed(harmony) -> None:
     with FaultServer() as other:
         answer = f"HTTP/1.1 302 Found\r\nLocation: {other.address}/v1/models\r\nContent-Length: 0\r\n\r\n".encode()
         with FaultServer(mangle=lambda *_: [answer]) as server, pytest.raises(SafeguardError, match="not followed"):
-            connect(server, harmony.tokenizer)
+            connected(server, harmony.tokenizer)
         assert not other.requests
 
 
@@ -160,7 +160,7 @@ def test_why_there_is_no_connection_is_said(harmony, capfd, tmp_path) -> None:
                 cases[stack.enter_context(self_signed(openssl, tmp_path))] = "certificate is not trusted"
             for url, why in cases.items():
                 with pytest.raises(SafeguardError, match="no server can be reached"):
-                    servers.connect(read_addresses([url]), None, harmony.tokenizer, "completion")
+                    connect.connect(read_addresses([url]), None, harmony.tokenizer, "completion")
                 assert why in capfd.readouterr().err
 
 

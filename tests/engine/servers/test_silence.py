@@ -15,8 +15,8 @@ from helpers.server_runs import fill, run
 
 from safeguard_cli import errors
 from safeguard_cli.address import Address
-from safeguard_cli.engine import pool
-from safeguard_cli.engine.pool import Patience, Pool, RowFailed, Served
+from safeguard_cli.engine.servers import pool
+from safeguard_cli.engine.servers.pool import Patience, Pool, RowFailed, Served
 from safeguard_cli.errors import EngineError
 
 HOUR = 3600.0

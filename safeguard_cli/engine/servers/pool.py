@@ -16,9 +16,9 @@ from typing import Any, Generic, TypeVar
 import httpx
 
 from safeguard_cli.address import KEY, Address
-from safeguard_cli.engine.apis import MISSHAPEN, BadReply, Body
-from safeguard_cli.engine.exchange import Late, Silent, exchange, open_client, status_text
-from safeguard_cli.engine.pace import MOST, START, Pace
+from safeguard_cli.engine.servers.apis import MISSHAPEN, BadReply, Body
+from safeguard_cli.engine.servers.concurrency import MOST, START, Pace
+from safeguard_cli.engine.servers.exchange import Late, Silent, exchange, open_client, status_text
 from safeguard_cli.errors import EngineError
 
 MODELS = "/v1/models"

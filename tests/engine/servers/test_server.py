@@ -22,12 +22,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safeguard_cli import address, errors
-from safeguard_cli.engine import pace, pool
-from safeguard_cli.engine.apis import MISSHAPEN, BadReply, Completions, LlamaServer, SGLang, checked
-from safeguard_cli.engine.chat import read_answer
-from safeguard_cli.engine.pace import Pace
-from safeguard_cli.engine.pool import Patience
 from safeguard_cli.engine.reports import Report
+from safeguard_cli.engine.servers import concurrency, pool
+from safeguard_cli.engine.servers.apis import MISSHAPEN, BadReply, Completions, LlamaServer, SGLang, checked
+from safeguard_cli.engine.servers.chat import read_answer
+from safeguard_cli.engine.servers.concurrency import Pace
+from safeguard_cli.engine.servers.pool import Patience
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.manifest import Refused
 from safeguard_cli.models import find_model
@@ -307,7 +307,7 @@ def test_prompts_are_the_same_with_a_tokenizer_file(tiny, harmony, tmp_path) -> 
 
 def test_caches_brought_into_use_in_the_middle_of_a_run_give_the_same_scores(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(pool, "PATIENCE", Patience())
-    monkeypatch.setattr(pace, "WORTH", 0.0)  # it always rises
+    monkeypatch.setattr(concurrency, "WORTH", 0.0)  # it always rises
     warm, in_use = pool.Pool._warm, []
 
     async def counted(self: pool.Pool, server: pool.Server) -> None:

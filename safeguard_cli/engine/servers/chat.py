@@ -14,10 +14,9 @@ from typing import Any
 
 import orjson
 
-from safeguard_cli.engine.apis import BadReply, Body
 from safeguard_cli.engine.decoding import MAX_RATIONALE, Completion, Options
-from safeguard_cli.engine.pool import Lease, Pool
-from safeguard_cli.labeling import Rules
+from safeguard_cli.engine.servers.apis import BadReply, Body
+from safeguard_cli.engine.servers.pool import Lease, Pool
 from safeguard_cli.policy import Policy
 from safeguard_cli.prompt import Harmony, Prompt, answer_schema, developer_text
 
@@ -74,14 +73,13 @@ class Said:
 class Chat:
     """Decides prompts with one chat request each; texts are made of the prompt's tokens again, byte by byte."""
 
-    def __init__(self, harmony: Harmony, rules: Rules, options: Options) -> None:
+    def __init__(self, harmony: Harmony, policies: Sequence[Policy], effort: str, options: Options) -> None:
         self._harmony, self._options = harmony, options
-        self._effort = rules.effort
-        self._policies = rules.policies
+        self._policies, self._effort = policies, effort
         rationale = options.string_kinds is not None
         self._rationale = rationale
-        self._instructions = [developer_text(policy, rationale=rationale) for policy in rules.policies]
-        self._schemas = [answer_schema(policy, rationale=rationale) for policy in rules.policies]
+        self._instructions = [developer_text(policy, rationale=rationale) for policy in policies]
+        self._schemas = [answer_schema(policy, rationale=rationale) for policy in policies]
 
     async def decide(self, pool: Pool[ChatApi], lease: Lease[ChatApi], prompt: Prompt) -> Completion:
         """Decide one prompt. Raises RowFailed when no server gives a label of the policy's."""

@@ -20,7 +20,7 @@ import httpx
 import orjson
 
 from safeguard_cli.address import Address, seconds_of
-from safeguard_cli.engine.apis import BadReply, Body
+from safeguard_cli.engine.servers.apis import BadReply, Body
 from safeguard_cli.errors import SafeguardError
 
 PLAIN_BYTES = 1 << 20  # of an answer, whatever was asked

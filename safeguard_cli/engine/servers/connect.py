@@ -15,10 +15,10 @@ from safeguard_cli.tokenizer import Tokenizer
 if TYPE_CHECKING:
     import httpx
 
-    from safeguard_cli.engine.apis import Api, Body
-    from safeguard_cli.engine.chat import ChatApi
-    from safeguard_cli.engine.exchange import Network
-    from safeguard_cli.engine.pool import Served
+    from safeguard_cli.engine.servers.apis import Api, Body
+    from safeguard_cli.engine.servers.chat import ChatApi
+    from safeguard_cli.engine.servers.exchange import Network
+    from safeguard_cli.engine.servers.pool import Served
 
 ApiName = Literal["completion", "chat"]
 _CONNECT, _WAIT = 10.0, 30.0  # seconds for a connection, and for a whole answer, while nothing has begun
@@ -82,9 +82,9 @@ class Line:
 
         Raises Silent when it cannot be reached, SafeguardError for every other failure.
         """
-        from safeguard_cli.engine.apis import BadReply
-        from safeguard_cli.engine.exchange import exchange, status_text
-        from safeguard_cli.engine.pool import refusal
+        from safeguard_cli.engine.servers.apis import BadReply
+        from safeguard_cli.engine.servers.exchange import exchange, status_text
+        from safeguard_cli.engine.servers.pool import refusal
 
         address = self.address
         try:
@@ -108,7 +108,7 @@ class Line:
 @contextmanager
 def _asking(addresses: Sequence[Address]) -> Iterator[list[Line]]:
     """Lines to servers, for as long as they are asked before a run."""
-    from safeguard_cli.engine.exchange import Network, open_client
+    from safeguard_cli.engine.servers.exchange import Network, open_client
 
     secret = key()
     if secret and (both := next((address for address in addresses if address.user is not None), None)):
@@ -148,13 +148,13 @@ class _Probe:
         self.token_api: Api
 
     def served(self) -> Served[Any]:
-        from safeguard_cli.engine.pool import Served
+        from safeguard_cli.engine.servers.pool import Served
 
         return Served(self.address, self.api, self.slots)
 
     def usable(self, wanted: str | None) -> bool:
         """Ask all that must be known before rows are sent; False when nobody answers. Raises SafeguardError."""
-        from safeguard_cli.engine.exchange import Silent
+        from safeguard_cli.engine.servers.exchange import Silent
 
         try:
             self.identify(wanted)
@@ -167,8 +167,8 @@ class _Probe:
 
     def identify(self, wanted: str | None) -> None:
         """Ask what is served. Raises UsageError when a name must be chosen."""
-        from safeguard_cli.engine.apis import Completions, LlamaServer, SGLang
-        from safeguard_cli.engine.pace import MOST
+        from safeguard_cli.engine.servers.apis import Completions, LlamaServer, SGLang
+        from safeguard_cli.engine.servers.concurrency import MOST
 
         chosen = choose_model(self.address, self.ask("GET", "/v1/models"), wanted)
         self.served_name, self.owner = chosen["id"], str(chosen.get("owned_by"))
@@ -183,7 +183,7 @@ class _Probe:
 
     def check(self) -> None:
         """The vocabulary is ours, token ids come back, and log-probabilities of the tokens asked about."""
-        from safeguard_cli.engine.apis import MISSHAPEN, BadReply, Sampling, checked
+        from safeguard_cli.engine.servers.apis import MISSHAPEN, BadReply, Sampling, checked
 
         ids = self.tokenizer.encode(_SAMPLE)
         body = {"model": self.served_name, "tokens": ids}
@@ -223,7 +223,7 @@ class _ChatProbe(_Probe):
 
     def check(self) -> None:
         """Find out what the endpoint takes, and say what is weaker than with token ids."""
-        from safeguard_cli.engine.chat import FEATURES, PATH, ChatApi
+        from safeguard_cli.engine.servers.chat import FEATURES, PATH, ChatApi
 
         def takes(*features: str) -> Any:
             api = ChatApi(self.served_name, frozenset(features))
