@@ -84,9 +84,9 @@ def bench(
     """
 
     def command() -> int:
-        from safeguard_cli.bench import Wanted, numbers
-        from safeguard_cli.bench import bench as run
         from safeguard_cli.cli import conflicts
+        from safeguard_cli.machine.bench import Wanted, numbers
+        from safeguard_cli.machine.bench import bench as run
         from safeguard_cli.setup import Settings
 
         conflicts.check(context, conflicts.BENCH)

@@ -50,7 +50,7 @@ def clean(
     """Remove what is kept between runs, such as states of policies; models stay where they are."""
 
     def run() -> int:
-        from safeguard_cli.clean import clean
+        from safeguard_cli.machine.clean import clean
 
         return clean(dry_run)
 
@@ -62,7 +62,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Look at this machine: CPU, memory, disk, GPUs, llama.cpp's build, models; say what to do about each."""
-    from safeguard_cli.doctor import doctor as run
+    from safeguard_cli.machine.doctor import doctor as run
 
     guard.run(lambda: run(as_json))
 

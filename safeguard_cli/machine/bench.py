@@ -17,12 +17,12 @@ from safeguard_cli.content import make_selector, say_text
 from safeguard_cli.engine.local.plan import BATCH
 from safeguard_cli.engine.local.probe import Probe
 from safeguard_cli.errors import Interrupted, SafeguardError, UsageError
+from safeguard_cli.machine.speed import Figure, Setting, best, measure, sweep, tokens_per_row
 from safeguard_cli.manifest import versions
 from safeguard_cli.policy import Policy
 from safeguard_cli.prompt import Prompt
 from safeguard_cli.records import count_rows, open_source
 from safeguard_cli.setup import Prepared, Settings, engine_spec, load_policies, prepare
-from safeguard_cli.speed import Figure, Setting, best, measure, sweep, tokens_per_row
 from safeguard_cli.terminal import Figures, console, facts, note, print_json, show, span, warn
 
 SLOTS = (1, 2, 4, 8, 16, 32)

@@ -15,9 +15,9 @@ from helpers.command import SAFEGUARD, rows, safeguard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safeguard_cli.bench import numbers
 from safeguard_cli.errors import UsageError
-from safeguard_cli.speed import Figure, Round, Setting, best, rounds, sweep, tokens_per_row
+from safeguard_cli.machine.bench import numbers
+from safeguard_cli.machine.speed import Figure, Round, Setting, best, rounds, sweep, tokens_per_row
 
 QUICK = ("--threads", "1", "--batch", "512", "--seconds", "0.3", "--max-reasoning", "8")
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from safeguard_cli import errors, files, kept
-from safeguard_cli.clean import clean
 from safeguard_cli.engine.local.prefix_store import STATES, PrefixStore
 from safeguard_cli.engine.local.probe import LOADABLE
 from safeguard_cli.errors import SafeguardError
+from safeguard_cli.machine.clean import clean
 from safeguard_cli.manifest import HASHES
 
 
