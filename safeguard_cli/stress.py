@@ -17,12 +17,13 @@ import orjson
 from rich.console import RenderableType
 from rich.text import Text
 
-from safeguard_cli import errors, metrics
+from safeguard_cli import errors
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.evaluate import OF_A_RUN, Wanted, existing_labels, golden_path, label_rows, usable_rows
 from safeguard_cli.files import temporary_folder
-from safeguard_cli.golden import Golden, GoldenRow, as_text
 from safeguard_cli.labelled import Answers, Labels
+from safeguard_cli.measure import metrics
+from safeguard_cli.measure.golden import Golden, GoldenRow, as_text
+from safeguard_cli.measure.measured import OF_A_RUN, Wanted, existing_labels, golden_path, label_rows, usable_rows
 from safeguard_cli.outputs import output_format
 from safeguard_cli.policy import Policy, builtin_policies, load_policy
 from safeguard_cli.resume import beside

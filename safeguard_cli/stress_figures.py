@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from safeguard_cli import metrics
 from safeguard_cli.errors import UsageError
 from safeguard_cli.labelled import Answers, Labels
+from safeguard_cli.measure import metrics
 from safeguard_cli.policy import Policy
 from safeguard_cli.rationale import references
 from safeguard_cli.verdict import Verdict

@@ -11,8 +11,8 @@ from helpers.runs import Bench
 
 from safeguard_cli import errors
 from safeguard_cli.errors import SafeguardError
-from safeguard_cli.evaluate import Wanted, usable_rows
 from safeguard_cli.labelled import Answers
+from safeguard_cli.measure.measured import Wanted, usable_rows
 from safeguard_cli.merge import merge
 from safeguard_cli.setup import Settings
 from safeguard_cli.show import show

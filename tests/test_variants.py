@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from safeguard_cli import variants
 from safeguard_cli.errors import UsageError
-from safeguard_cli.evaluate import Wanted
 from safeguard_cli.identities import DIMENSIONS, swap
+from safeguard_cli.measure.measured import Wanted
 from safeguard_cli.policy import load_policy
 from safeguard_cli.setup import Settings
 from safeguard_cli.stress import Plan, planned

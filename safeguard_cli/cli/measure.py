@@ -112,8 +112,8 @@ def evaluate(
 
     def command() -> int:
         from safeguard_cli.cli import conflicts
-        from safeguard_cli.evaluate import Wanted
-        from safeguard_cli.evaluate import evaluate as run_eval
+        from safeguard_cli.measure.evaluate import evaluate as run_eval
+        from safeguard_cli.measure.measured import Wanted
 
         conflicts.check(context, conflicts.MEASURE)
         wanted = Wanted(
@@ -204,8 +204,8 @@ def compare(
 
     def command() -> int:
         from safeguard_cli.cli import conflicts
-        from safeguard_cli.compare import compare as run_compare
-        from safeguard_cli.evaluate import Wanted
+        from safeguard_cli.measure.compare import compare as run_compare
+        from safeguard_cli.measure.measured import Wanted
         from safeguard_cli.writable import check_streams, used
 
         conflicts.check(context, conflicts.MEASURE)
@@ -278,8 +278,8 @@ def report(
 
     def command() -> int:
         from safeguard_cli.cli import conflicts
-        from safeguard_cli.evaluate import Wanted
-        from safeguard_cli.report import report as run_report
+        from safeguard_cli.measure.measured import Wanted
+        from safeguard_cli.measure.report.report import report as run_report
 
         conflicts.check(context, conflicts.COMMON)
         refuse = partial(conflicts.refuse, context)

@@ -145,7 +145,7 @@ def stress(
 
     def command() -> int:
         from safeguard_cli.cli import conflicts
-        from safeguard_cli.evaluate import Wanted
+        from safeguard_cli.measure.measured import Wanted
         from safeguard_cli.setup import Settings
         from safeguard_cli.stress import Plan
         from safeguard_cli.stress import stress as run_stress

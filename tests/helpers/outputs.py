@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from helpers.command import write
-from safeguard_cli.evaluate import Wanted, evaluate
+from safeguard_cli.measure.evaluate import evaluate
+from safeguard_cli.measure.measured import Wanted
 from safeguard_cli.setup import Settings
 
 SHA = "0" * 64

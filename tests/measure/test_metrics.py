@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 pytest.importorskip("sklearn")
 from sklearn import metrics as sk
 
-from safeguard_cli.metrics import (
+from safeguard_cli.measure.metrics import (
     Outcomes,
     agreement,
     calibration_error,

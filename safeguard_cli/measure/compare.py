@@ -12,12 +12,14 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from safeguard_cli import errors, metrics
+from safeguard_cli import errors
 from safeguard_cli.errors import UsageError
-from safeguard_cli.evaluate import OF_A_RUN, Measured, Wanted, gold_of, measure, number
-from safeguard_cli.evaluate_shown import not_used
-from safeguard_cli.golden import gold_fields
 from safeguard_cli.labelled import Answers, Labels, read_labels
+from safeguard_cli.measure import metrics
+from safeguard_cli.measure.evaluate import number
+from safeguard_cli.measure.golden import gold_fields
+from safeguard_cli.measure.measured import OF_A_RUN, Measured, Wanted, gold_of, measure
+from safeguard_cli.measure.shown import not_used
 from safeguard_cli.records import no_field
 from safeguard_cli.setup import Settings, load_policies
 from safeguard_cli.spelled import normal, plain

@@ -20,8 +20,8 @@ from helpers.outputs import manifest
 from helpers.pages import HOSTILE, parsed
 
 from safeguard_cli.errors import UsageError
-from safeguard_cli.evaluate import Wanted
-from safeguard_cli.report import report
+from safeguard_cli.measure.measured import Wanted
+from safeguard_cli.measure.report.report import report
 from safeguard_cli.setup import Settings
 
 

@@ -18,22 +18,16 @@ from typing import Any
 
 import orjson
 
-from safeguard_cli import __version__, errors, metrics
+from safeguard_cli import __version__, errors
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.evaluate import (
-    Measured,
-    Wanted,
-    beside_gold,
-    gold_of,
-    multi_policy_result,
-    outcomes,
-    policy_result,
-)
-from safeguard_cli.evaluate_shown import FIGURES, INTERVALS
 from safeguard_cli.files import write
-from safeguard_cli.golden import gold_fields
 from safeguard_cli.labelled import Answers, Labelled, Labels, read_labels
 from safeguard_cli.manifest import Refused
+from safeguard_cli.measure import metrics
+from safeguard_cli.measure.evaluate import multi_policy_result, policy_result
+from safeguard_cli.measure.golden import gold_fields
+from safeguard_cli.measure.measured import Measured, Wanted, beside_gold, gold_of, outcomes
+from safeguard_cli.measure.shown import FIGURES, INTERVALS
 from safeguard_cli.policy import Policy
 from safeguard_cli.setup import Settings, load_policies
 from safeguard_cli.stress import policy_of
@@ -42,7 +36,7 @@ from safeguard_cli.terminal import figure, interval, note, per_cent, safe
 from safeguard_cli.writable import check_folder, check_output, is_stream, open_stream, real, used_by
 
 BINS = 20
-_TITLE_END = " · safeguard</title>"  # as templates/report.html has it
+_TITLE_END = " · safeguard</title>"  # as page.html has it
 SHOWN_CHARACTERS = 2000  # of a row's text
 WORST = 10  # rows of a stress test's family
 # Colours that the page's style sheet decides, so that charts follow its light and dark scheme. matplotlib knows only
@@ -79,7 +73,9 @@ def report(settings: Settings, wanted: Wanted, output: str | None, examples: int
     texts = labels.texts(settings.text_fields, settings.template, gold_fields(wanted.gold_fields, names).values())
     shown = {row.number: text for row, text in zip(labels.rows, texts, strict=True)} if texts else None
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("safeguard_cli"), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("safeguard_cli.measure.report", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {
         "safe_text": _safe_text,
@@ -89,9 +85,9 @@ def report(settings: Settings, wanted: Wanted, output: str | None, examples: int
         "interval": interval,
         "range": lambda rate: interval(rate, per_cent=True),
     }
-    script = resources.files("safeguard_cli").joinpath("templates").joinpath("report.js").read_text(encoding="utf-8")
+    script = resources.files("safeguard_cli.measure.report").joinpath("page.js").read_text(encoding="utf-8")
     matplotlib.use("svg")
-    page = environment.get_template("report.html").render(
+    page = environment.get_template("page.html").render(
         title=path.name,
         version=__version__,
         script=script,

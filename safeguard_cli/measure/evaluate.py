@@ -1,0 +1,180 @@
+"""`safeguard eval`: labels a golden set with the run that `label` uses, or reads an output, and says how good it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from safeguard_cli import errors
+from safeguard_cli.errors import UsageError
+from safeguard_cli.labelled import Answers
+from safeguard_cli.measure import metrics
+from safeguard_cli.measure.golden import GoldenRow, as_text
+from safeguard_cli.measure.measured import (
+    Measured,
+    Wanted,
+    _verdicts,
+    label_golden,
+    measure,
+    outcomes,
+    replace_verdicts,
+)
+from safeguard_cli.measure.metrics import Outcomes
+from safeguard_cli.measure.shown import shown
+from safeguard_cli.setup import Settings
+from safeguard_cli.terminal import print_json, show
+from safeguard_cli.verdict import Verdict
+
+
+def evaluate(settings: Settings, wanted: Wanted) -> int:
+    """Run `safeguard eval`. Returns the exit code; raises SafeguardError with a sentence for the user."""
+    search = _parse_threshold(wanted.threshold)
+    if isinstance(search, float):
+        settings = replace(settings, threshold=None)  # applied to the scores below, to outputs and new labels alike
+    with metrics.sklearn():  # says which extra is missing before a model is loaded
+        pass
+    measured = measure(settings, wanted)
+    quick = None
+    if wanted.sure:
+        if measured.effort == "none":
+            raise UsageError("--sure compares effort none with full reasoning: use --effort low, medium or high")
+        quick = label_golden(replace(settings, effort="none", rationale=False), measured.golden)
+    result = {
+        "golden": str(settings.input),
+        "prompting": measured.prompting,
+        "model": measured.model,
+        "effort": measured.effort,
+        "doubts": list(measured.doubts),
+        "rows": len(measured.golden.rows),
+        "rows_not_used": dict(measured.golden.unused),
+        "intervals": metrics.METHODS,
+        "policies": {
+            answers.name: policy_result(measured, answers, wanted, search, _verdicts(quick) if quick else None)
+            for answers in measured.answers
+        },
+    }
+    if len(measured.answers) > 1:
+        result["multi_policy_accuracy"] = multi_policy_result(measured)
+    failed = measured.golden.in_error + sum(any(v.error for v in one.values()) for one in measured.verdicts)
+    if wanted.json:
+        print_json(result)
+    else:
+        show(*shown(result, wanted.wrong))
+    return errors.ROWS_IN_ERROR if failed else errors.OK
+
+
+def policy_result(
+    measured: Measured,
+    answers: Answers,
+    wanted: Wanted,
+    search: float | tuple[str, float] | None,
+    quick: Sequence[Mapping[str, Verdict]] | None,
+) -> dict[str, Any]:
+    """All that is said about one policy."""
+    found, kept = outcomes(measured, answers, search if isinstance(search, float) else None)
+    bounds = metrics.intervals(found)
+    result: dict[str, Any] = {
+        "labels": list(answers.labels),
+        "violates": list(answers.violates),
+        "rows": len(found),
+        "rows_in_error": len(measured.verdicts) - len(found),
+        "figures": {
+            name: {"value": number(value), "low": number(bounds[name][0]), "high": number(bounds[name][1])}
+            for name, value in metrics.figures(found).items()
+        },
+        "confusion": metrics.confusion(found),
+        "slices": {column: list(_slices(measured.golden.rows, kept, found, column)) for column in wanted.by},
+        "wrong": [
+            _wrong(measured.golden.rows[kept[i]], measured.verdicts[kept[i]][answers.name], answers.name)
+            for i in (~found.right).nonzero()[0]
+        ],
+    }
+    if isinstance(search, float):
+        result["threshold"] = {"threshold": search}
+    elif search is not None:
+        point = metrics.find_threshold(found, *search)
+        result["threshold"] = {"wanted": list(search)} | (
+            {"threshold": point.threshold, "precision": point.precision, "recall": point.recall} if point else {}
+        )
+    if quick is not None:
+        other = replace_verdicts(measured, quick)
+        quick_found, quick_kept = outcomes(other, answers)
+        both = sorted(set(kept) & set(quick_kept))
+        table = metrics.sure_table(quick_found.take(_places(quick_kept, both)), found.take(_places(kept, both)))
+        result["sure"] = [
+            {"sure": t.sure, "at_once": t.at_once, "accuracy": t.accuracy, "agreement": t.agreement} for t in table
+        ]
+    return result
+
+
+def _places(kept: Sequence[int], wanted: Sequence[int]) -> Any:
+    import numpy as np
+
+    at = {row: place for place, row in enumerate(kept)}
+    return np.array([at[row] for row in wanted], np.int64)
+
+
+def multi_policy_result(measured: Measured) -> dict[str, Any]:
+    """The technical report's multi-policy accuracy: a row counts only if every policy's label is right."""
+    whole = [
+        (row, verdicts)
+        for row, verdicts in zip(measured.golden.rows, measured.verdicts, strict=True)
+        if not any(verdict.error for verdict in verdicts.values())
+    ]
+    right, total = metrics.multi_policy_accuracy(
+        [verdicts[a.name].label == row.gold[a.name] for a in measured.answers] for row, verdicts in whole
+    )
+    low, high = metrics.share_interval(right, total)
+    return {"value": right / total if total else None, "low": number(low), "high": number(high), "rows": total}
+
+
+def _slices(rows: Sequence[GoldenRow], kept: Sequence[int], found: Outcomes, column: str) -> Iterator[dict[str, Any]]:
+    import numpy as np
+
+    values = [as_text(rows[i].fields.get(column)) for i in kept]
+    for value in sorted(set(values)):
+        part = found.take(np.array([v == value for v in values]))
+        right = int(part.right.sum())
+        low, high = metrics.share_interval(right, len(part))
+        figures = metrics.figures(part)
+        yield {
+            "value": value,
+            "rows": len(part),
+            "accuracy": right / len(part),
+            "low": low,
+            "high": high,
+            "f1": number(figures["f1"]) if 0 < part.truth.sum() < len(part) else None,
+        }
+
+
+def _wrong(row: GoldenRow, verdict: Verdict, policy: str) -> dict[str, Any]:
+    return {
+        "row": row.number,
+        "line": row.line,
+        "gold": row.gold[policy],
+        "label": verdict.label,
+        "p_violates": verdict.p_violates,
+        "text": row.text,
+        **({"rationale": verdict.rationale} if verdict.rationale is not None else {}),
+    }
+
+
+def _parse_threshold(value: str | None) -> float | tuple[str, float] | None:
+    """`0.7`, `precision=0.95` or `recall=0.9`."""
+    if value is None:
+        return None
+    wanted, equals, number = value.rpartition("=")
+    try:
+        level = float(number)
+    except ValueError:
+        level = -1.0
+    if not 0 <= level <= 1 or wanted not in ("", "precision", "recall") or bool(equals) != bool(wanted):
+        raise UsageError(f"--threshold {value!r}: write 0.7, precision=0.95 or recall=0.9")
+    return (wanted, level) if wanted else level
+
+
+def number(value: float) -> float | None:
+    """Return a figure for JSON, null where it is not defined."""
+    return None if math.isnan(value) else value
