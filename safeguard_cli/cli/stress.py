@@ -146,9 +146,9 @@ def stress(
     def command() -> int:
         from safeguard_cli.cli import conflicts
         from safeguard_cli.measure.measured import Wanted
+        from safeguard_cli.measure.stress.stress import Plan
+        from safeguard_cli.measure.stress.stress import stress as run_stress
         from safeguard_cli.setup import Settings
-        from safeguard_cli.stress import Plan
-        from safeguard_cli.stress import stress as run_stress
 
         conflicts.check(context, conflicts.STRESS)
         refuse = partial(conflicts.refuse, context)

@@ -28,10 +28,9 @@ from safeguard_cli.measure.evaluate import multi_policy_result, policy_result
 from safeguard_cli.measure.golden import gold_fields
 from safeguard_cli.measure.measured import Measured, Wanted, beside_gold, gold_of, outcomes
 from safeguard_cli.measure.shown import FIGURES, INTERVALS
+from safeguard_cli.measure.stress.figures import is_stress_test, policy_of, stress_figures, trials
 from safeguard_cli.policy import Policy
 from safeguard_cli.setup import Settings, load_policies
-from safeguard_cli.stress import policy_of
-from safeguard_cli.stress_figures import is_stress_test, stress_figures, trials
 from safeguard_cli.terminal import figure, interval, note, per_cent, safe
 from safeguard_cli.writable import check_folder, check_output, is_stream, open_stream, real, used_by
 

@@ -14,7 +14,7 @@ from typing import Any
 from safeguard_cli.errors import UsageError
 from safeguard_cli.labelled import Answers, Labels
 from safeguard_cli.measure import metrics
-from safeguard_cli.policy import Policy
+from safeguard_cli.policy import Policy, builtin_policies, load_policy
 from safeguard_cli.rationale import references
 from safeguard_cli.verdict import Verdict
 
@@ -263,3 +263,16 @@ def _rationales(part: Sequence[Trial], policy: Policy) -> dict[str, Any]:
             if item.invents
         ],
     }
+
+
+def policy_of(labels: Labels, name: str, policies: Sequence[Policy]) -> Policy | None:
+    """The policy that an output was made under: a given one, else a built-in one, of this name and text.
+
+    Raises UsageError when the given one has changed since.
+    """
+    known = labels.manifest.decides.get("policies", {}).get(name, {}) if labels.manifest else {}
+    given = next((policy for policy in policies if policy.name == name), None)
+    if given and known and given.sha256 != known["sha256"]:
+        raise UsageError(f"the policy {name} is another one than {labels.path} was labelled under")
+    found = given or (load_policy(name) if name in builtin_policies() else None)
+    return found if found and (given or found.sha256 == known.get("sha256")) else None

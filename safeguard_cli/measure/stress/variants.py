@@ -17,7 +17,7 @@ from itertools import cycle
 from random import Random
 
 from safeguard_cli.errors import UsageError
-from safeguard_cli.identities import DIMENSIONS, Dimension, swap
+from safeguard_cli.measure.stress.identities import DIMENSIONS, Dimension, swap
 
 ENTRY_POINTS = "safeguard.variants"
 PLACES = ("append", "prepend", "weave")

@@ -21,13 +21,13 @@ from safeguard_cli.errors import UsageError
 from safeguard_cli.labelled import read_labels
 from safeguard_cli.measure.measured import Wanted
 from safeguard_cli.measure.report.report import report
+from safeguard_cli.measure.stress.figures import difference
+from safeguard_cli.measure.stress.stress import Plan, planned, stress
+from safeguard_cli.measure.stress.variants import all_variants, changed_texts
 from safeguard_cli.policy import load_policy
 from safeguard_cli.prompt import Harmony
 from safeguard_cli.rationale import references
 from safeguard_cli.setup import Settings
-from safeguard_cli.stress import Plan, planned, stress
-from safeguard_cli.stress_figures import difference
-from safeguard_cli.variants import all_variants, changed_texts
 
 GOLDEN = ROOT / "samples/golden"
 SPAM = load_policy("spam")

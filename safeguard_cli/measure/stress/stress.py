@@ -24,21 +24,22 @@ from safeguard_cli.labelled import Answers, Labels
 from safeguard_cli.measure import metrics
 from safeguard_cli.measure.golden import Golden, GoldenRow, as_text
 from safeguard_cli.measure.measured import OF_A_RUN, Wanted, existing_labels, golden_path, label_rows, usable_rows
-from safeguard_cli.outputs import output_format
-from safeguard_cli.policy import Policy, builtin_policies, load_policy
-from safeguard_cli.resume import beside
-from safeguard_cli.setup import Settings, load_policies
-from safeguard_cli.stress_figures import (
+from safeguard_cli.measure.stress.figures import (
     LANGUAGES,
     ORIGINAL,
     RATIONALE,
     REPEAT,
     is_stress_test,
+    policy_of,
     stress_figures,
     trials,
 )
+from safeguard_cli.measure.stress.variants import Variant, all_variants, changed_texts
+from safeguard_cli.outputs import output_format
+from safeguard_cli.policy import Policy
+from safeguard_cli.resume import beside
+from safeguard_cli.setup import Settings, load_policies
 from safeguard_cli.terminal import Figures, cut, facts, interval, line_of, note, per_cent, print_json, show
-from safeguard_cli.variants import Variant, all_variants, changed_texts
 from safeguard_cli.writable import Used, check_output, check_streams, is_stream, used_by
 
 # Options that say which rows a stress test has.
@@ -147,19 +148,6 @@ def measured(labels: Labels, policies: Sequence[Policy]) -> dict[str, Any]:
         "intervals": metrics.METHODS["shares"],
         **stress_figures(trials(labels, answers), answers, policy_of(labels, answers.name, policies)),
     }
-
-
-def policy_of(labels: Labels, name: str, policies: Sequence[Policy]) -> Policy | None:
-    """The policy that an output was made under: a given one, else a built-in one, of this name and text.
-
-    Raises UsageError when the given one has changed since.
-    """
-    known = labels.manifest.decides.get("policies", {}).get(name, {}) if labels.manifest else {}
-    given = next((policy for policy in policies if policy.name == name), None)
-    if given and known and given.sha256 != known["sha256"]:
-        raise UsageError(f"the policy {name} is another one than {labels.path} was labelled under")
-    found = given or (load_policy(name) if name in builtin_policies() else None)
-    return found if found and (given or found.sha256 == known.get("sha256")) else None
 
 
 def _row(

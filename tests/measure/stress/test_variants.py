@@ -18,14 +18,14 @@ from helpers.command import write
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from safeguard_cli import variants
 from safeguard_cli.errors import UsageError
-from safeguard_cli.identities import DIMENSIONS, swap
 from safeguard_cli.measure.measured import Wanted
+from safeguard_cli.measure.stress import variants
+from safeguard_cli.measure.stress.identities import DIMENSIONS, swap
+from safeguard_cli.measure.stress.stress import Plan, planned
+from safeguard_cli.measure.stress.variants import INJECTIONS, About, Variant, all_variants, changed_texts, inject
 from safeguard_cli.policy import load_policy
 from safeguard_cli.setup import Settings
-from safeguard_cli.stress import Plan, planned
-from safeguard_cli.variants import INJECTIONS, About, Variant, all_variants, changed_texts, inject
 
 ABOUT = {"policy": "spam", "allowed": "ham", "violating": "spam"}
 WORDS = ["Click", "here", "to", "claim", "your", "prize", "größer", "نص", "Ελληνικά", "漢字", "İstanbul", "ſ", "a", "I"]
@@ -293,7 +293,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         info.mkdir()
         write(info / "METADATA", "Metadata-Version: 2.1", "Name: theirs", "Version: 1.0")
         write(info / "entry_points.txt", "[safeguard.variants]", "theirs = theirs:MINE")
-        write(tmp_path / "theirs.py", "from safeguard_cli.variants import Variant", source)
+        write(tmp_path / "theirs.py", "from safeguard_cli.measure.stress.variants import Variant", source)
         monkeypatch.syspath_prepend(tmp_path)
         monkeypatch.delitem(sys.modules, "theirs", raising=False)
         settings = Settings(str(ROOT / "samples/golden/spam.jsonl"), ("spam",), limit=2)
