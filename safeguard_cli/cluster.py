@@ -21,12 +21,12 @@ from typing import Any
 
 from safeguard_cli import errors, setup
 from safeguard_cli.address import no_secrets_for_children, read_addresses
-from safeguard_cli.config import configured_model
 from safeguard_cli.engine.engine import Engine
 from safeguard_cli.engine.local.process import EngineSpec, LocalEngine
 from safeguard_cli.engine.reports import Listen
 from safeguard_cli.errors import EngineError, SafeguardError, UsageError
 from safeguard_cli.manifest import Locked, Manifest, load
+from safeguard_cli.model.config import configured_model
 from safeguard_cli.policy import Policy
 from safeguard_cli.records import FORMATS, extension
 from safeguard_cli.resume import manifest_path

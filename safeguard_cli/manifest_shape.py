@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from safeguard_cli.checks import (
+from safeguard_cli.model.checks import (
     Misshapen,
     by_name,
     each,

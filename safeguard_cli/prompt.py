@@ -18,8 +18,8 @@ import numpy.typing as npt
 import orjson
 
 from safeguard_cli.errors import SafeguardError
+from safeguard_cli.model.tokenizer import Tokenizer, string_text
 from safeguard_cli.policy import Policy
-from safeguard_cli.tokenizer import Tokenizer, string_text
 
 EFFORTS = ("none", "low", "medium", "high")
 

@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from safeguard_cli import kept
-from safeguard_cli.gguf_file import Header
-from safeguard_cli.models import DEFAULT, DEMO_NOTICE
+from safeguard_cli.model import kept
+from safeguard_cli.model.gguf import Header
+from safeguard_cli.model.names import DEFAULT, DEMO_NOTICE
 from safeguard_cli.policy import Policy, builtin_policies, load_policy
 from safeguard_cli.progress import Counts
 from safeguard_cli.terminal import note

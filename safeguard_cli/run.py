@@ -25,7 +25,8 @@ from safeguard_cli.errors import SafeguardError, UsageError, sentences
 from safeguard_cli.files import Draft, draft, sha256
 from safeguard_cli.inflight import InFlight
 from safeguard_cli.journal import Journal, open_journal
-from safeguard_cli.manifest import Manifest, Refused, model_sha256
+from safeguard_cli.manifest import Manifest, Refused
+from safeguard_cli.model.fingerprint import model_sha256
 from safeguard_cli.outputs import Disturbed, Sink, make_layout, open_sink, output_delimiter
 from safeguard_cli.parquet_output import label_to_parquet, parquet_target
 from safeguard_cli.policy import Policy

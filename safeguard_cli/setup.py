@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from safeguard_cli import kept
 from safeguard_cli.address import Address, read_addresses
-from safeguard_cli.config import configured_model
 from safeguard_cli.engine.decoding import Options, Trie, overhead, undivided
 from safeguard_cli.engine.local import fit
 from safeguard_cli.engine.local.plan import Device, Shape
@@ -21,17 +19,21 @@ from safeguard_cli.engine.local.probe import check_loadable, devices
 from safeguard_cli.engine.local.process import EngineSpec
 from safeguard_cli.engine.servers.connect import ApiName, Connected, connect
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.gguf_file import Header
 from safeguard_cli.labeling import Labeling, Rules
-from safeguard_cli.manifest import model_fingerprint, model_key, versions
-from safeguard_cli.models import DEMO, find_model, open_model
+from safeguard_cli.manifest import versions
+from safeguard_cli.model import kept
+from safeguard_cli.model.config import configured_model
+from safeguard_cli.model.find import find_model, open_model
+from safeguard_cli.model.fingerprint import model_fingerprint, model_key
+from safeguard_cli.model.gguf import Header
+from safeguard_cli.model.names import DEMO
+from safeguard_cli.model.tokenizer import Tokenizer
 from safeguard_cli.policy import Policy, load_policy
 from safeguard_cli.progress import Kind
 from safeguard_cli.prompt import Harmony, Prefix, layout_hash
 from safeguard_cli.records import MAX_ROW_BYTES, Source, open_source
 from safeguard_cli.remarks import introduce_demo, untrained
 from safeguard_cli.terminal import note, warn
-from safeguard_cli.tokenizer import Tokenizer
 
 DRAIN = 16  # with --deterministic: rows for each slot between two moments when all slots are empty
 BUDGETS = {"none": 0, "auto": 256, "low": 256, "medium": 1024, "high": 4096}  # the most reasoning tokens by effort

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from safeguard_cli.config import PROJECT_FILES, configured_model, user_file
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.files import draft
-from safeguard_cli.gguf_file import model_parts
-from safeguard_cli.models import find_model
+from safeguard_cli.model.config import PROJECT_FILES, configured_model, user_file
+from safeguard_cli.model.find import find_model
+from safeguard_cli.model.gguf import model_parts
 from safeguard_cli.policy import builtin_policies
 
 if TYPE_CHECKING:

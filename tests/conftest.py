@@ -12,10 +12,10 @@ from helpers.runs import Bench
 from hypothesis import settings
 
 from safeguard_cli import setup
-from safeguard_cli.gguf_file import read_header
-from safeguard_cli.models import find_model
+from safeguard_cli.model.find import find_model
+from safeguard_cli.model.gguf import read_header
+from safeguard_cli.model.tokenizer import Tokenizer
 from safeguard_cli.prompt import Harmony
-from safeguard_cli.tokenizer import Tokenizer
 
 settings.register_profile("any machine", deadline=None)  # a busy machine is no failure
 settings.load_profile("any machine")

@@ -11,11 +11,12 @@ from helpers import ROOT
 from helpers.command import safeguard
 
 from safeguard_cli.engine.local.build import amx_build
-from safeguard_cli.gguf_file import Header, read_header
-from safeguard_cli.models import DEMO_NOTICE, find_model
+from safeguard_cli.model.find import find_model
+from safeguard_cli.model.gguf import Header, read_header
+from safeguard_cli.model.names import DEMO_NOTICE
+from safeguard_cli.model.tokenizer import Tokenizer
 from safeguard_cli.policy import load_policy
 from safeguard_cli.prompt import Harmony, layout_hash
-from safeguard_cli.tokenizer import Tokenizer
 
 POLICIES = ("spam", "hate", "privacy", "prompt-injection")
 MXFP4 = 39

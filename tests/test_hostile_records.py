@@ -18,13 +18,15 @@ import pytest
 from helpers import manifests
 from helpers.runs import Bench
 
-from safeguard_cli import errors, files, kept
+from safeguard_cli import errors, files
 from safeguard_cli.engine.local import probe
 from safeguard_cli.engine.local.probe import LOADABLE, check_loadable
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.labelled import read_labels
-from safeguard_cli.manifest import HASHES, Refused, load, model_key, model_sha256
+from safeguard_cli.manifest import Refused, load
 from safeguard_cli.merge import merge
+from safeguard_cli.model import kept
+from safeguard_cli.model.fingerprint import HASHES, model_key, model_sha256
 from safeguard_cli.show import show
 
 SAFEGUARD = str(Path(sys.executable).parent / "safeguard")
@@ -219,7 +221,7 @@ def test_what_is_kept_is_for_the_users_eyes_only(cache, tiny) -> None:
 
 
 def test_kept_hashes_do_not_grow_without_end(cache, tiny, monkeypatch) -> None:
-    monkeypatch.setattr("safeguard_cli.manifest.MOST_HASHES", 3)
+    monkeypatch.setattr("safeguard_cli.model.fingerprint.MOST_HASHES", 3)
     kept.save(HASHES, {str(number): "0" * 64 for number in range(9)})
     model_sha256(tiny)
     assert list(json.loads((cache / HASHES).read_bytes())) == ["7", "8", model_key(tiny)]

@@ -129,8 +129,8 @@ import os, random, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from helpers import kills
-from safeguard_cli import hub
-from safeguard_cli.models import HubName
+from safeguard_cli.model import hub
+from safeguard_cli.model.names import HubName
 
 folder, model, sha = hub._repo_folder(sys.argv[2]), HubName(sys.argv[2], sys.argv[3]), sys.argv[4]
 fetch = hub.http_get

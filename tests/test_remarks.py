@@ -13,8 +13,9 @@ from helpers.command import safeguard, write
 from helpers.fake_engine import FakeEngine
 
 from safeguard_cli.engine.decoding import Completion
-from safeguard_cli.gguf_file import read_header
-from safeguard_cli.models import DEMO_NOTICE, find_model
+from safeguard_cli.model.find import find_model
+from safeguard_cli.model.gguf import read_header
+from safeguard_cli.model.names import DEMO_NOTICE
 from safeguard_cli.policy import builtin_policies, load_policy
 from safeguard_cli.progress import Counts
 from safeguard_cli.remarks import cut_advice, untrained

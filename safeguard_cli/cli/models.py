@@ -37,7 +37,7 @@ def pull(
 
     HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are honoured.
     """
-    from safeguard_cli.catalog import pull_model
+    from safeguard_cli.model.catalog import pull_model
 
     guard.run(lambda: pull_model(name), debug)
 
@@ -71,7 +71,7 @@ def doctor(
 def models(context: typer.Context) -> None:
     """List the models that are here and those that could be fetched."""
     if context.invoked_subcommand is None:
-        from safeguard_cli.catalog import list_models
+        from safeguard_cli.model.catalog import list_models
 
         guard.run(list_models)
 
@@ -81,6 +81,6 @@ def models_rm(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name that `safeguard models` lists.")],
 ) -> None:
     """Remove a model that was pulled; nothing outside the Hugging Face cache is touched."""
-    from safeguard_cli.catalog import remove_model
+    from safeguard_cli.model.catalog import remove_model
 
     guard.run(lambda: remove_model(name))

@@ -15,18 +15,19 @@ import psutil
 
 from safeguard_cli import errors
 from safeguard_cli.address import without_passwords
-from safeguard_cli.config import configured_model
 from safeguard_cli.engine.decoding import Options
 from safeguard_cli.engine.local import hardware
 from safeguard_cli.engine.local.plan import Loading, Plan
 from safeguard_cli.engine.local.probe import Probe
 from safeguard_cli.engine.local.process import EngineSpec, LocalEngine
 from safeguard_cli.errors import SafeguardError
-from safeguard_cli.models import DEFAULT, DEMO, DEMO_NOTICE, KNOWN, find_model, open_model
+from safeguard_cli.model.config import configured_model
+from safeguard_cli.model.find import find_model, open_model
+from safeguard_cli.model.names import DEFAULT, DEMO, DEMO_NOTICE, KNOWN
+from safeguard_cli.model.tokenizer import Tokenizer
 from safeguard_cli.policy import Policy
 from safeguard_cli.prompt import Harmony, Prompt
 from safeguard_cli.terminal import safe
-from safeguard_cli.tokenizer import Tokenizer
 
 State = Literal["ok", "warning", "broken"]
 BUILDS = {  # https://llama-cpp-python.readthedocs.io, "Supported Backends"

@@ -12,9 +12,9 @@ import orjson
 
 from safeguard_cli.engine.decoding import Trie
 from safeguard_cli.engine.local.process import LocalEngine
+from safeguard_cli.model.tokenizer import Tokenizer
 from safeguard_cli.prompt import Prompt
 from safeguard_cli.setup import Prepared, Settings, engine_spec, load_policies, prepare
-from safeguard_cli.tokenizer import Tokenizer
 
 MOST_TRIED = 4  # times the rows
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from safeguard_cli.models import find_model
+from safeguard_cli.model.find import find_model
 
 COMMAND = Path(sys.executable).with_name("safeguard")
 LABEL = "safeguard label in.jsonl --policy spam --effort none"

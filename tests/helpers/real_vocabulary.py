@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
-from safeguard_cli.tokenizer import NORMAL, Tokenizer
+from safeguard_cli.model.tokenizer import NORMAL, Tokenizer
 
 CONTROL = 3
 SIZE = 201_088

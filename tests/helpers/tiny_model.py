@@ -9,7 +9,7 @@ import gguf
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from safeguard_cli.gguf_file import Header
+from safeguard_cli.model.gguf import Header
 
 MARKERS = ["<|startoftext|>", "<|endoftext|>", "<|return|>", "<|constrain|>", "<|channel|>"]
 MARKERS += ["<|start|>", "<|end|>", "<|message|>", "<|call|>"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from safeguard_cli.tokenizer import Tokenizer
+from safeguard_cli.model.tokenizer import Tokenizer
 
 
 def write(path: Path, tokenizer: Tokenizer) -> Path:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from safeguard_cli import errors, files, kept
+from safeguard_cli import errors, files
 from safeguard_cli.engine.local.prefix_store import STATES, PrefixStore
 from safeguard_cli.engine.local.probe import LOADABLE
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.machine.clean import clean
-from safeguard_cli.manifest import HASHES
+from safeguard_cli.model import kept
+from safeguard_cli.model.fingerprint import HASHES
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import torch
 from gguf import GGMLQuantizationType as Type
 
 from safeguard_cli.demo.training.model import EPS, ROPE_BASE, ROPE_CONTEXT, ROPE_FACTOR, GptOss
-from safeguard_cli.tokenizer import Tokenizer, _byte_of_symbol
+from safeguard_cli.model.tokenizer import Tokenizer, _byte_of_symbol
 
 CONTROL = ("startoftext", "endoftext", "return", "constrain", "channel", "start", "end", "message", "call")
 CHAT_TEMPLATE = (

@@ -10,7 +10,7 @@ from itertools import product
 from safeguard_cli.engine.local.hardware import free_cores, free_memory
 from safeguard_cli.engine.local.plan import BATCH, Device, Loading, Memory, Plan, Shape, repacked
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.gguf_file import BadModelFile, Header
+from safeguard_cli.model.gguf import BadModelFile, Header
 
 DEFAULT_CONTEXT = 8192
 DEFAULT_SLOTS = 16

@@ -19,7 +19,7 @@ from llama_cpp import llama_cpp as C  # noqa: N812 - the C API, named as such
 from safeguard_cli.engine.local.build import amx_build, ggml, repacking_buffer
 from safeguard_cli.engine.local.plan import ContextSize, Loading, repacked
 from safeguard_cli.errors import EngineError
-from safeguard_cli.gguf_file import BadModelFile, read_model
+from safeguard_cli.model.gguf import BadModelFile, read_model
 
 SLOW_DECODE = 0.5  # seconds from which on one is told of while it works
 MAX_SEQUENCES: int = C.llama_max_parallel_sequences()

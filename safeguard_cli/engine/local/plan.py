@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from safeguard_cli.engine.decoding import MOST_OUTPUTS
-from safeguard_cli.gguf_file import Tensor
+from safeguard_cli.model.gguf import Tensor
 
 BATCH = 512  # tokens a decode where nothing else is asked for; larger ones are no faster on a CPU
 # Types that llama.cpp has repacking kernels for, see ggml/src/ggml-cpu/repack.cpp.

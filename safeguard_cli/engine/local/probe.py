@@ -19,12 +19,12 @@ from typing import IO, Any
 
 import psutil
 
-from safeguard_cli import kept
 from safeguard_cli.address import no_secrets_for_children
-from safeguard_cli.checks import each, text
 from safeguard_cli.engine.local.plan import Device
 from safeguard_cli.engine.local.process import why_it_died
 from safeguard_cli.errors import EngineError, SafeguardError
+from safeguard_cli.model import kept
+from safeguard_cli.model.checks import each, text
 
 TIMEOUT = 120.0  # seconds in which a child must answer, or read something
 SLOW = {"rates"}  # questions that take as long as they take

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from safeguard_cli.address import Address, key
 from safeguard_cli.errors import SafeguardError, UsageError, missing_extra
+from safeguard_cli.model.tokenizer import Tokenizer
 from safeguard_cli.terminal import cut, note, warn
-from safeguard_cli.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import httpx

@@ -15,7 +15,7 @@ from safeguard_cli.engine.local.fit import DEFAULT_SLOTS, cell_bytes, shape_run
 from safeguard_cli.engine.local.hardware import free_cores, free_memory
 from safeguard_cli.engine.local.plan import Shape
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.gguf_file import Header
+from safeguard_cli.model.gguf import Header
 
 PREFIX, OVERHEAD = 700, 320
 

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from safeguard_cli import files
-from safeguard_cli.checks import Check
+from safeguard_cli.model.checks import Check
 from safeguard_cli.terminal import warn
 
 MODE, FOLDER_MODE = 0o600, 0o700

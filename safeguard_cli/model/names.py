@@ -1,21 +1,17 @@
-"""Which model file a name stands for, and whether the program can use it."""
+"""The names of models: those that are known, and those of the Hugging Face hub."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
 
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.gguf_file import SPLIT_NAME, BadModelFile, Header, read_model
+from safeguard_cli.model.gguf import SPLIT_NAME
 
 LONG = 300  # characters of a name that are shown
 DEMO = "demo"
 DEFAULT = "gpt-oss-safeguard-20b"
-ARCHITECTURE = "gpt-oss"
 DEMO_NOTICE = (
     "demo is a small demonstration model for the shipped policies spam, hate, privacy and prompt-injection;"
     f" for real use: safeguard pull {DEFAULT}"
@@ -123,49 +119,3 @@ def choose_files(names: Iterable[str], wanted: str, where: str) -> tuple[str, ..
     if (split := SPLIT_NAME.search(parts[0])) and len(parts) != int(split[2]):
         raise SafeguardError(f"{where} has only {len(parts)} of the {int(split[2])} parts of {parts[0]}")
     return tuple(parts)
-
-
-def find_model(name: str | None) -> Path:
-    """Return the absolute path of the file that a name stands for, the first part of a split one.
-
-    A name is `demo`, a path, or a model that was pulled. Without a name it is the default model, if that was pulled.
-    Never uses the network. Raises SafeguardError saying what to do when there is none.
-    """
-    if name == DEMO:
-        return Path(str(resources.files("safeguard_cli"))) / "demo" / "demo.gguf"
-    if hub := hub_name(name or DEFAULT):
-        from safeguard_cli.hub import cached_model
-
-        if found := cached_model(hub):
-            return found[0].absolute()
-    if name is None:
-        raise SafeguardError(
-            f"no model: none was chosen, and {DEFAULT} is not here",
-            f"to fetch it (about {KNOWN[DEFAULT].gigabytes:.0f} GB): safeguard pull {DEFAULT}",
-            "to try without it: --model demo",
-        )
-    if hub:
-        raise SafeguardError(f"the model {name} is not here; to fetch it: safeguard pull {name}")
-    path, there = Path(name), False
-    with suppress(OSError, ValueError):  # too long a name, or one with a NUL
-        there = path.is_file()
-    if not there:
-        shown = name if len(name) <= LONG else name[:LONG] + "…"
-        raise SafeguardError(
-            f"no model {shown!r}: not a file, and not one of {', '.join((DEMO, *KNOWN))} or hf:OWNER/REPO;"
-            f" to fetch the default one: safeguard pull {DEFAULT}"
-        )
-    return path.absolute()  # the engine starts in another folder; links stay, `..` behind one of them too
-
-
-def open_model(path: Path) -> Header:
-    """Read and check a model's header, of all parts, before llama.cpp sees it. Raises BadModelFile with the reason."""
-    header = read_model(path)
-    if header.architecture != ARCHITECTURE:
-        found = header.architecture or "none"
-        raise BadModelFile(
-            f"{path.name} holds a model of architecture {found!r}; only {ARCHITECTURE} models can be used"
-        )
-    if not header.tensors:
-        raise BadModelFile(f"{path.name} holds no weights")
-    return header

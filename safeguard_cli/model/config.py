@@ -13,7 +13,7 @@ from typing import Any
 
 from safeguard_cli.errors import UsageError
 from safeguard_cli.files import config_folder, read_small
-from safeguard_cli.models import DEMO, hub_name
+from safeguard_cli.model.names import DEMO, hub_name
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -25,11 +25,12 @@ from safeguard_cli.engine.local.plan import Device, Loading, Plan
 from safeguard_cli.engine.local.probe import Probe, check_loadable, gpu_build
 from safeguard_cli.engine.local.process import EngineSpec, LocalEngine
 from safeguard_cli.errors import EngineError, SafeguardError
-from safeguard_cli.gguf_file import BadModelFile, Tensor, read_header, read_model
-from safeguard_cli.manifest import model_fingerprint, model_key, model_sha256
-from safeguard_cli.models import choose_files, find_model, open_model
+from safeguard_cli.model.find import find_model, open_model
+from safeguard_cli.model.fingerprint import model_fingerprint, model_key, model_sha256
+from safeguard_cli.model.gguf import BadModelFile, Tensor, read_header, read_model
+from safeguard_cli.model.names import choose_files
+from safeguard_cli.model.tokenizer import Tokenizer
 from safeguard_cli.prompt import Harmony
-from safeguard_cli.tokenizer import Tokenizer
 
 SAFEGUARD = str(Path(sys.executable).parent / "safeguard")
 GB = 10**9

@@ -21,11 +21,11 @@ import numpy.typing as npt
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
-from safeguard_cli import checks
-from safeguard_cli.checks import Misshapen
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.files import read_small
-from safeguard_cli.gguf_file import Header
+from safeguard_cli.model import checks
+from safeguard_cli.model.checks import Misshapen
+from safeguard_cli.model.gguf import Header
 
 NORMAL = 1  # llama.cpp's LLAMA_TOKEN_TYPE_NORMAL; every other type is kept out of ordinary text
 CONTROL = 3

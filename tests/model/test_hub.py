@@ -16,10 +16,11 @@ import pytest
 from helpers import tiny_model
 from helpers.hub_server import FILE, HASTY, REPO, Hub, Machine
 
-from safeguard_cli import config, files
-from safeguard_cli.config import configured_model
+from safeguard_cli import files
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.models import choose_files, hub_name
+from safeguard_cli.model import config
+from safeguard_cli.model.config import configured_model
+from safeguard_cli.model.names import choose_files, hub_name
 
 SAFEGUARD = str(Path(sys.executable).parent / "safeguard")
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safeguard_cli import hub_client
+from safeguard_cli.model import hub_client
 
 # isort: split
 import huggingface_hub
@@ -29,7 +29,7 @@ from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore
 from safeguard_cli.address import without_secrets
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.files import sha256
-from safeguard_cli.models import HubName, choose_files, size_text
+from safeguard_cli.model.names import HubName, choose_files, size_text
 from safeguard_cli.terminal import note, safe
 
 if TYPE_CHECKING:

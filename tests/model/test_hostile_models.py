@@ -21,10 +21,10 @@ from helpers.tiny_model import split
 
 from safeguard_cli.engine.local.fit import shape_run
 from safeguard_cli.errors import SafeguardError
-from safeguard_cli.gguf_file import BadModelFile, read_header
-from safeguard_cli.models import open_model
+from safeguard_cli.model.find import open_model
+from safeguard_cli.model.gguf import BadModelFile, read_header
+from safeguard_cli.model.tokenizer import Tokenizer
 from safeguard_cli.prompt import Harmony
-from safeguard_cli.tokenizer import Tokenizer
 
 SAFEGUARD = str(Path(sys.executable).parent / "safeguard")
 
@@ -176,7 +176,7 @@ def published(harmony: Harmony, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 @pytest.mark.parametrize("what", [*CHANGES, *FILES])
 def test_a_hostile_tokenizer_json_is_refused_in_one_sentence(published, tmp_path, monkeypatch, capfd, what) -> None:
-    monkeypatch.setattr("safeguard_cli.tokenizer.MOST_SECONDS", 3)
+    monkeypatch.setattr("safeguard_cli.model.tokenizer.MOST_SECONDS", 3)
     path = tmp_path / "theirs.json"
     if what in FILES:
         path.write_bytes(FILES[what])

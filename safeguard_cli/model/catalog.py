@@ -5,17 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from safeguard_cli import errors
-from safeguard_cli.config import configured_model
 from safeguard_cli.errors import UsageError
-from safeguard_cli.gguf_file import SPLIT_NAME, model_parts
-from safeguard_cli.models import DEFAULT, DEMO, KNOWN, HubName, find_model, hub_name, open_model, size_text
+from safeguard_cli.model.config import configured_model
+from safeguard_cli.model.find import find_model, open_model
+from safeguard_cli.model.gguf import SPLIT_NAME, model_parts
+from safeguard_cli.model.names import DEFAULT, DEMO, KNOWN, HubName, hub_name, size_text
 from safeguard_cli.terminal import note, safe
 
 
 def pull_model(name: str) -> int:
     """Fetch a model and check that it can be used."""
     model = _on_the_hub(name)
-    from safeguard_cli.hub import pull
+    from safeguard_cli.model.hub import pull
 
     path = pull(model)[0]
     open_model(path)
@@ -27,7 +28,7 @@ def pull_model(name: str) -> int:
 def remove_model(name: str) -> int:
     """Remove a model's files from the cache."""
     model = _on_the_hub(name)
-    from safeguard_cli.hub import remove
+    from safeguard_cli.model.hub import remove
 
     freed = remove(model)
     note(f"removed {name}: {size_text(freed)} are free again" if freed else f"{name} is not here; nothing removed")
@@ -36,7 +37,7 @@ def remove_model(name: str) -> int:
 
 def list_models() -> int:
     """Print the models that are here, and those that `pull` could fetch."""
-    from safeguard_cli.hub import cached_model, cached_repos
+    from safeguard_cli.model.hub import cached_model, cached_repos
 
     chosen = configured_model() or DEFAULT
     rows = [(DEMO, "here", size_text(_size(find_model(DEMO))), "comes with the program, Apache-2.0")]

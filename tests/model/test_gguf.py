@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from safeguard_cli.errors import SafeguardError
-from safeguard_cli.gguf_file import BadModelFile, Header, read_header
-from safeguard_cli.models import find_model, open_model
+from safeguard_cli.model.find import find_model, open_model
+from safeguard_cli.model.gguf import BadModelFile, Header, read_header
 
 U32, F32, STRING, ARRAY, U64 = 4, 6, 8, 9, 10
 
