@@ -25,25 +25,29 @@ from safeguard_cli.cells import unique_names
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.files import draft, sha256, sweep
 from safeguard_cli.layouts import as_object, members
-from safeguard_cli.manifest import Foreign, Manifest, Refused, load, locked_beside
-from safeguard_cli.outputs import open_sink, output_format
-from safeguard_cli.parquet import BATCH_BYTES, BATCH_ROWS, first_line, open_parquet, pick, pyarrow, read_batches
-from safeguard_cli.readback import verdict_of
-from safeguard_cli.records import extension
-from safeguard_cli.resume import (
+from safeguard_cli.output.manifest import (
     START_OVER,
+    Foreign,
+    Manifest,
+    Refused,
     beside,
     check_beside,
     journal_path,
+    load,
+    locked_beside,
     manifest_path,
     not_ours,
     run_path,
-    whole_lines,
 )
+from safeguard_cli.output.readback import verdict_of
+from safeguard_cli.output.unchanged import check_unchanged
+from safeguard_cli.output.written import whole_lines
+from safeguard_cli.outputs import open_sink, output_format
+from safeguard_cli.parquet import BATCH_BYTES, BATCH_ROWS, first_line, open_parquet, pick, pyarrow, read_batches
+from safeguard_cli.records import extension
 from safeguard_cli.setup import Settings, open_input
 from safeguard_cli.target import kept_fields
 from safeguard_cli.terminal import note
-from safeguard_cli.unchanged import check_unchanged
 from safeguard_cli.writable import Used, check_output, is_stream, real
 
 GROUP_ROWS, GROUP_BYTES = 1 << 16, 64 << 20  # a row group is the last of: so many rows, so many bytes

@@ -24,20 +24,21 @@ from safeguard_cli.engine.reports import Listen, Report
 from safeguard_cli.errors import SafeguardError, UsageError, sentences
 from safeguard_cli.files import Draft, draft, sha256
 from safeguard_cli.inflight import InFlight
-from safeguard_cli.journal import Journal, open_journal
-from safeguard_cli.manifest import Manifest, Refused
 from safeguard_cli.model.fingerprint import model_sha256
+from safeguard_cli.output.journal import Journal, open_journal
+from safeguard_cli.output.manifest import START_OVER, Manifest, Refused, check_beside, find_manifest
+from safeguard_cli.output.resume import InputHash, check_input
+from safeguard_cli.output.unchanged import check_unchanged
+from safeguard_cli.output.written import Shape, read_output
 from safeguard_cli.outputs import Disturbed, Sink, make_layout, open_sink, output_delimiter
 from safeguard_cli.parquet_output import label_to_parquet, parquet_target
 from safeguard_cli.policy import Policy
 from safeguard_cli.progress import Progress, make_progress
 from safeguard_cli.records import Record, Source, count_rows
 from safeguard_cli.remarks import cut_advice, cut_text, untrained_text, untrained_warning
-from safeguard_cli.resume import START_OVER, InputHash, Shape, check_beside, check_input, find_manifest, read_output
 from safeguard_cli.setup import Prepared, Settings, decides, engine_spec, load_policies, machine, open_input, prepare
 from safeguard_cli.target import Output, describe_output, open_target
 from safeguard_cli.terminal import note, one_file, shell_line, warn
-from safeguard_cli.unchanged import check_unchanged
 from safeguard_cli.writable import check_streams, real, used_by
 
 COUNTABLE_BYTES = 256 << 20  # larger files are not read twice only to know their number of rows

@@ -20,7 +20,6 @@ from safeguard_cli.engine.local.process import EngineSpec
 from safeguard_cli.engine.servers.connect import ApiName, Connected, connect
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.labeling import Labeling, Rules
-from safeguard_cli.manifest import versions
 from safeguard_cli.model import kept
 from safeguard_cli.model.config import configured_model
 from safeguard_cli.model.find import find_model, open_model
@@ -28,6 +27,7 @@ from safeguard_cli.model.fingerprint import model_fingerprint, model_key
 from safeguard_cli.model.gguf import Header
 from safeguard_cli.model.names import DEMO
 from safeguard_cli.model.tokenizer import Tokenizer
+from safeguard_cli.output.manifest import versions
 from safeguard_cli.policy import Policy, load_policy
 from safeguard_cli.progress import Kind
 from safeguard_cli.prompt import Harmony, Prefix, layout_hash

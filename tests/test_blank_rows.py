@@ -11,11 +11,11 @@ from helpers.runs import Bench
 
 from safeguard_cli import errors
 from safeguard_cli.errors import SafeguardError
-from safeguard_cli.labelled import Answers
 from safeguard_cli.measure.measured import Wanted, usable_rows
-from safeguard_cli.merge import merge
+from safeguard_cli.output.labelled import Answers
+from safeguard_cli.output.merge import merge
+from safeguard_cli.output.show import show
 from safeguard_cli.setup import Settings
-from safeguard_cli.show import show
 
 BLANK = {"jsonl": '{"id":null,"text":" "}\n', "csv": " , \n"}
 ROWS = {
@@ -71,7 +71,7 @@ def test_a_run_that_goes_on_counts_them_the_same(sheet, no_fsync, prompts) -> No
 
 
 def test_a_run_of_violating_rows_that_goes_on_counts_them_the_same(sheet, no_fsync, monkeypatch) -> None:
-    monkeypatch.setattr("safeguard_cli.journal.SYNC_SECONDS", 0.0)
+    monkeypatch.setattr("safeguard_cli.output.journal.SYNC_SECONDS", 0.0)
     sheet.killed_after(5, only="violates")
     assert sheet(only="violates") == errors.ROWS_IN_ERROR
     assert counts(sheet) == ALL

@@ -27,9 +27,9 @@ from helpers.runs import ids, row
 
 from safeguard_cli import errors, setup, signals
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.manifest import Refused
+from safeguard_cli.output.manifest import Refused
+from safeguard_cli.output.show import show
 from safeguard_cli.prompt import Prompt
-from safeguard_cli.show import show
 from safeguard_cli.verdict import ErrorCode
 
 SAFEGUARD = str(Path(sys.executable).parent / "safeguard")
@@ -97,7 +97,7 @@ def test_a_run_with_only_is_continued_from_its_manifest(bench, no_fsync, monkeyp
     options = {"only": "violates", "deterministic": True}
     whole = bench.whole(**options)
     counts = json.loads((bench.folder / "whole.jsonl.manifest.json").read_bytes())["result"]["labels"]
-    monkeypatch.setattr("safeguard_cli.journal.SYNC_SECONDS", 0)
+    monkeypatch.setattr("safeguard_cli.output.journal.SYNC_SECONDS", 0)
     for prompts in (3, 90, 200, 265):
         bench.killed_after(prompts, overwrite=True, **options)
         assert bench(**options) == errors.ROWS_IN_ERROR
@@ -406,7 +406,7 @@ def test_the_nth_write_failing_keeps_whole_rows_and_is_a_sentence(
     bench, at_once, number, for_good, suffix, monkeypatch
 ) -> None:
     bench.fill(6, suffix)
-    monkeypatch.setattr("safeguard_cli.journal.SYNC_SECONDS", 0)
+    monkeypatch.setattr("safeguard_cli.output.journal.SYNC_SECONDS", 0)
     for nth in range(1, 1000):
         for path in bench.folder.glob(f"out.{suffix}*"):
             path.unlink()

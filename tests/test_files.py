@@ -16,8 +16,8 @@ from helpers.runs import plant
 
 from safeguard_cli import errors, files
 from safeguard_cli.errors import UsageError
-from safeguard_cli.manifest import Foreign, Locked, locked_beside
-from safeguard_cli.merge import merge
+from safeguard_cli.output.manifest import Foreign, Locked, locked_beside
+from safeguard_cli.output.merge import merge
 
 pytestmark = pytest.mark.usefixtures("own_cache", "no_fsync")
 

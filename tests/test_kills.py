@@ -18,7 +18,7 @@ from helpers.kills import killed_at, steps_of
 from helpers.runs import plant
 
 from safeguard_cli import errors
-from safeguard_cli.merge import merge
+from safeguard_cli.output.merge import merge
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 KILLS = 12

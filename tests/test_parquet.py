@@ -22,11 +22,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.labelled import read_labels
-from safeguard_cli.manifest import Manifest, Refused
-from safeguard_cli.merge import merge
+from safeguard_cli.output.labelled import read_labels
+from safeguard_cli.output.manifest import Manifest, Refused
+from safeguard_cli.output.merge import merge
+from safeguard_cli.output.show import show
 from safeguard_cli.records import Record, count_rows, open_source
-from safeguard_cli.show import show
 
 
 def read(path: Path, **options: object) -> list[Record]:

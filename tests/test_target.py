@@ -21,8 +21,8 @@ from helpers.runs import Bench, ids, row
 
 from safeguard_cli import errors
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.manifest import Refused
-from safeguard_cli.merge import merge
+from safeguard_cli.output.manifest import Refused
+from safeguard_cli.output.merge import merge
 from safeguard_cli.outputs import default_output
 from safeguard_cli.records import open_source
 from safeguard_cli.writable import check_output, descriptor, is_stream, used

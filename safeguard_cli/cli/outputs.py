@@ -29,7 +29,7 @@ def merge(
 
     def run() -> int:
         from safeguard_cli.cli import conflicts
-        from safeguard_cli.merge import merge
+        from safeguard_cli.output.merge import merge
 
         conflicts.check(context, ())
         return merge(outputs, output, overwrite=overwrite, quiet=quiet)
@@ -51,7 +51,7 @@ def show(
 
     def run() -> int:
         from safeguard_cli.cli import conflicts
-        from safeguard_cli.show import show
+        from safeguard_cli.output.show import show
         from safeguard_cli.writable import check_streams, used
 
         conflicts.check(context, ())

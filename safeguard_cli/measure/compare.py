@@ -14,15 +14,15 @@ from rich.text import Text
 
 from safeguard_cli import errors
 from safeguard_cli.errors import UsageError
-from safeguard_cli.labelled import Answers, Labels, read_labels
 from safeguard_cli.measure import metrics
 from safeguard_cli.measure.evaluate import number
 from safeguard_cli.measure.golden import gold_fields
 from safeguard_cli.measure.measured import OF_A_RUN, Measured, Wanted, gold_of, measure
 from safeguard_cli.measure.shown import not_used
+from safeguard_cli.output.labelled import Answers, Labels, read_labels
+from safeguard_cli.output.spelled import normal, plain
 from safeguard_cli.records import no_field
 from safeguard_cli.setup import Settings, load_policies
-from safeguard_cli.spelled import normal, plain
 from safeguard_cli.terminal import Figures, cut, facts, figure, interval, line_of, print_json, show
 from safeguard_cli.verdict import Verdict
 

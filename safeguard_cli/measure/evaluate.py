@@ -9,7 +9,6 @@ from typing import Any
 
 from safeguard_cli import errors
 from safeguard_cli.errors import UsageError
-from safeguard_cli.labelled import Answers
 from safeguard_cli.measure import metrics
 from safeguard_cli.measure.golden import GoldenRow, as_text
 from safeguard_cli.measure.measured import (
@@ -23,6 +22,7 @@ from safeguard_cli.measure.measured import (
 )
 from safeguard_cli.measure.metrics import Outcomes
 from safeguard_cli.measure.shown import shown
+from safeguard_cli.output.labelled import Answers
 from safeguard_cli.setup import Settings
 from safeguard_cli.terminal import print_json, show
 from safeguard_cli.verdict import Verdict

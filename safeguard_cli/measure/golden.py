@@ -11,7 +11,8 @@ from typing import Any
 from safeguard_cli.cells import split_cells
 from safeguard_cli.content import make_selector
 from safeguard_cli.errors import UsageError
-from safeguard_cli.labelled import Answers
+from safeguard_cli.output.labelled import Answers
+from safeguard_cli.output.spelled import one_of
 from safeguard_cli.records import (
     Record,
     Source,
@@ -21,7 +22,6 @@ from safeguard_cli.records import (
     open_source,
 )
 from safeguard_cli.sniff import DELIMITERS, sep_delimiter
-from safeguard_cli.spelled import one_of
 from safeguard_cli.terminal import note
 from safeguard_cli.verdict import RowError
 

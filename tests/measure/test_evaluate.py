@@ -20,11 +20,11 @@ from typer.testing import CliRunner
 
 from safeguard_cli.cli.app import app
 from safeguard_cli.errors import Interrupted, UsageError
-from safeguard_cli.labelled import Answers, read_labels
 from safeguard_cli.measure import compare as compare_module
 from safeguard_cli.measure.evaluate import evaluate
 from safeguard_cli.measure.golden import Golden, gold_fields, parse_map, read_golden
 from safeguard_cli.measure.measured import Wanted
+from safeguard_cli.output.labelled import Answers, read_labels
 from safeguard_cli.setup import Settings
 
 SPAM = Answers("spam", ("ham", "spam"), ("spam",))

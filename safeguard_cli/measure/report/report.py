@@ -21,14 +21,14 @@ import orjson
 from safeguard_cli import __version__, errors
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.files import write
-from safeguard_cli.labelled import Answers, Labelled, Labels, read_labels
-from safeguard_cli.manifest import Refused
 from safeguard_cli.measure import metrics
 from safeguard_cli.measure.evaluate import multi_policy_result, policy_result
 from safeguard_cli.measure.golden import gold_fields
 from safeguard_cli.measure.measured import Measured, Wanted, beside_gold, gold_of, outcomes
 from safeguard_cli.measure.shown import FIGURES, INTERVALS
 from safeguard_cli.measure.stress.figures import is_stress_test, policy_of, stress_figures, trials
+from safeguard_cli.output.labelled import Answers, Labelled, Labels, read_labels
+from safeguard_cli.output.manifest import Refused
 from safeguard_cli.policy import Policy
 from safeguard_cli.setup import Settings, load_policies
 from safeguard_cli.terminal import figure, interval, note, per_cent, safe

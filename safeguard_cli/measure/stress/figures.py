@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from safeguard_cli.errors import UsageError
-from safeguard_cli.labelled import Answers, Labels
 from safeguard_cli.measure import metrics
+from safeguard_cli.output.labelled import Answers, Labels
 from safeguard_cli.policy import Policy, builtin_policies, load_policy
 from safeguard_cli.rationale import references
 from safeguard_cli.verdict import Verdict

@@ -20,7 +20,6 @@ from rich.text import Text
 from safeguard_cli import errors
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.files import temporary_folder
-from safeguard_cli.labelled import Answers, Labels
 from safeguard_cli.measure import metrics
 from safeguard_cli.measure.golden import Golden, GoldenRow, as_text
 from safeguard_cli.measure.measured import OF_A_RUN, Wanted, existing_labels, golden_path, label_rows, usable_rows
@@ -35,9 +34,10 @@ from safeguard_cli.measure.stress.figures import (
     trials,
 )
 from safeguard_cli.measure.stress.variants import Variant, all_variants, changed_texts
+from safeguard_cli.output.labelled import Answers, Labels
+from safeguard_cli.output.manifest import beside
 from safeguard_cli.outputs import output_format
 from safeguard_cli.policy import Policy
-from safeguard_cli.resume import beside
 from safeguard_cli.setup import Settings, load_policies
 from safeguard_cli.terminal import Figures, cut, facts, interval, line_of, note, per_cent, print_json, show
 from safeguard_cli.writable import Used, check_output, check_streams, is_stream, used_by

@@ -29,8 +29,8 @@ from safeguard_cli.engine.servers.chat import read_answer
 from safeguard_cli.engine.servers.concurrency import Pace
 from safeguard_cli.engine.servers.pool import Patience
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.manifest import Refused
 from safeguard_cli.model.find import find_model
+from safeguard_cli.output.manifest import Refused
 from safeguard_cli.policy import Policy
 from safeguard_cli.progress import Progress
 

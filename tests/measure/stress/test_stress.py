@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 pytest.importorskip("sklearn")
 
 from safeguard_cli.errors import UsageError
-from safeguard_cli.labelled import read_labels
 from safeguard_cli.measure.measured import Wanted
 from safeguard_cli.measure.report.report import report
 from safeguard_cli.measure.stress.figures import difference
 from safeguard_cli.measure.stress.stress import Plan, planned, stress
 from safeguard_cli.measure.stress.variants import all_variants, changed_texts
+from safeguard_cli.output.labelled import read_labels
 from safeguard_cli.policy import load_policy
 from safeguard_cli.prompt import Harmony
 from safeguard_cli.rationale import references

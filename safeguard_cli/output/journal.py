@@ -16,20 +16,20 @@ from typing import Any, Literal
 
 from safeguard_cli import files
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.manifest import Manifest, Refused, locked, now
-from safeguard_cli.manifest_shape import MORE_TALLIES, TALLIES
-from safeguard_cli.resume import (
+from safeguard_cli.output.manifest import (
     START_OVER,
-    InputHash,
-    Shape,
-    check_same,
+    Manifest,
+    Refused,
     find_manifest,
+    locked,
     manifest_path,
     not_ours,
+    now,
     run_path,
-    truncate,
-    whole_rows,
 )
+from safeguard_cli.output.manifest_shape import MORE_TALLIES, TALLIES
+from safeguard_cli.output.resume import InputHash, check_same, truncate
+from safeguard_cli.output.written import Shape, whole_rows
 from safeguard_cli.writable import check_folder, real
 
 SYNC_SECONDS = 10.0  # between two fsyncs of the output: the most work that a power cut can cost

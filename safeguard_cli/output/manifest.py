@@ -22,13 +22,16 @@ import psutil
 
 from safeguard_cli import errors, files
 from safeguard_cli.errors import SafeguardError
-from safeguard_cli.manifest_shape import check_manifest
+from safeguard_cli.files import sha256
 from safeguard_cli.model.checks import Misshapen
+from safeguard_cli.output.manifest_shape import check_manifest
 from safeguard_cli.terminal import json_bytes
 
 VERSION = 1
 MOST_BYTES = 16 << 20  # of a manifest
 PACKAGES = ("safeguard-cli", "llama-cpp-python", "tokenizers", "numpy", "orjson")
+
+START_OVER = "--overwrite starts over"
 
 
 class Refused(SafeguardError):
@@ -189,3 +192,61 @@ def locked_beside(output: Path, holder: Path) -> Iterator[None]:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+def run_path(output: Path) -> Path:
+    """The manifest of an unfinished output."""
+    return output.with_name(output.name + ".run.json")
+
+
+def manifest_path(output: Path) -> Path:
+    """The manifest of a finished output."""
+    return output.with_name(output.name + ".manifest.json")
+
+
+def journal_path(output: Path) -> Path:
+    """The JSONL output that a Parquet output is made from."""
+    return output.with_name(output.name + ".rows.jsonl")
+
+
+def beside(output: Path, format: str) -> tuple[Path, ...]:
+    """The files that stand beside an output of this format, while a run writes it or afterwards."""
+    if not output.name:
+        return ()
+    ours = (output, journal_path(output)) if format == "parquet" else (output,)
+    return (*ours[1:], *(path(each) for each in ours for path in (run_path, manifest_path)))
+
+
+def not_ours(output: Path) -> str:
+    """What is said of a file that no run of ours wrote."""
+    return (
+        f"{output} exists and is not an output of safeguard: name another file with -o"
+        " (--overwrite would delete what is in it)"
+    )
+
+
+def find_manifest(output: Path) -> Manifest | None:
+    """The manifest that belongs to an output; that of a finished run first.
+
+    Where --retry-errors was killed both can be of a finished one: that counts which fits the output.
+    """
+    finished, begun = load(manifest_path(output)), load(run_path(output))
+    if finished and begun and begun.result and output.is_file():
+        size, digest = output.stat().st_size, begun.result["output_sha256"]
+        if size == begun.output_bytes and sha256(output) == digest:
+            return begun
+    return finished or begun
+
+
+def check_beside(output: Path) -> None:
+    """Raise Foreign where a file that is none of ours has the name of a record of this output.
+
+    `--overwrite` is for the output and what is ours beside it.
+    """
+    for path in (run_path(output), manifest_path(output)):
+        try:
+            load(path)
+        except Foreign:
+            raise
+        except Refused:
+            pass  # ours, and damaged

@@ -13,10 +13,9 @@ from rich.text import Text
 
 from safeguard_cli import errors, terminal
 from safeguard_cli.errors import UsageError
-from safeguard_cli.labelled import Labels, holds_verdicts, read_labels
-from safeguard_cli.manifest import Manifest, load
+from safeguard_cli.output.labelled import Labels, holds_verdicts, read_labels
+from safeguard_cli.output.manifest import Manifest, journal_path, load, manifest_path, run_path
 from safeguard_cli.remarks import cut_text, untrained_text
-from safeguard_cli.resume import journal_path, manifest_path, run_path
 from safeguard_cli.terminal import print_json, safe
 
 

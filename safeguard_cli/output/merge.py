@@ -16,21 +16,25 @@ from safeguard_cli.address import shown_command
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.files import draft, sha256, sweep
 from safeguard_cli.lines import STANDARD_INPUT
-from safeguard_cli.manifest import Manifest, Refused, changes, load, now
+from safeguard_cli.output.manifest import (
+    Manifest,
+    Refused,
+    beside,
+    changes,
+    check_beside,
+    find_manifest,
+    load,
+    manifest_path,
+    not_ours,
+    now,
+    run_path,
+)
+from safeguard_cli.output.resume import InputHash
+from safeguard_cli.output.written import whole_lines
 from safeguard_cli.outputs import Written, output_format
 from safeguard_cli.parquet import BATCH_ROWS, join_rows, open_parquet, read_batches
 from safeguard_cli.parquet_output import write_parquet
 from safeguard_cli.records import Shard, extension, in_shard, open_source
-from safeguard_cli.resume import (
-    InputHash,
-    beside,
-    check_beside,
-    find_manifest,
-    manifest_path,
-    not_ours,
-    run_path,
-    whole_lines,
-)
 from safeguard_cli.terminal import note, warn
 from safeguard_cli.writable import check_output, check_streams, is_stream, real, used
 

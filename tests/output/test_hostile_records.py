@@ -22,12 +22,12 @@ from safeguard_cli import errors, files
 from safeguard_cli.engine.local import probe
 from safeguard_cli.engine.local.probe import LOADABLE, check_loadable
 from safeguard_cli.errors import SafeguardError
-from safeguard_cli.labelled import read_labels
-from safeguard_cli.manifest import Refused, load
-from safeguard_cli.merge import merge
 from safeguard_cli.model import kept
 from safeguard_cli.model.fingerprint import HASHES, model_key, model_sha256
-from safeguard_cli.show import show
+from safeguard_cli.output.labelled import read_labels
+from safeguard_cli.output.manifest import Refused, load
+from safeguard_cli.output.merge import merge
+from safeguard_cli.output.show import show
 
 SAFEGUARD = str(Path(sys.executable).parent / "safeguard")
 
@@ -90,7 +90,7 @@ def test_a_finished_runs_manifest_with_anything_wrong_is_used_or_refused(bench, 
 def test_an_unfinished_runs_record_with_anything_wrong_is_used_or_refused(
     bench, at_once, capsys, monkeypatch, options
 ) -> None:
-    monkeypatch.setattr("safeguard_cli.journal.SYNC_SECONDS", 0)
+    monkeypatch.setattr("safeguard_cli.output.journal.SYNC_SECONDS", 0)
     bench.fill(40)
     bench.killed_after(30, **options)
     begun = bench.out.read_bytes()

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from safeguard_cli.errors import UsageError
-from safeguard_cli.manifest import Refused
-from safeguard_cli.merge import merge
+from safeguard_cli.output.manifest import Refused
+from safeguard_cli.output.merge import merge
 from safeguard_cli.records import count_rows, open_source
 from safeguard_cli.run import label
 from safeguard_cli.setup import Settings

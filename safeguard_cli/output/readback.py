@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from safeguard_cli.layouts import unguard
-from safeguard_cli.spelled import boolean, is_missing, number, one_of, plain
+from safeguard_cli.output.spelled import boolean, is_missing, number, one_of, plain
 from safeguard_cli.verdict import COLUMNS, EFFORTS, ERROR_CODES, RowError, Verdict
 
 _JSON_CELLS = ("violates", "p_violates", "score", "scores", "windows", "truncated")

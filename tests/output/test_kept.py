@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from helpers import TESTS
 
-from safeguard_cli.labelled import read_labels
+from safeguard_cli.output.labelled import read_labels
 from safeguard_cli.parquet import open_parquet
 from safeguard_cli.run import label
 from safeguard_cli.setup import Settings

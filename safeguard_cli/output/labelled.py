@@ -18,14 +18,13 @@ import orjson
 
 from safeguard_cli.content import Selector, make_selector
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.manifest import Manifest
 from safeguard_cli.model.find import find_model
 from safeguard_cli.model.fingerprint import model_fingerprint
 from safeguard_cli.model.names import DEMO, size_text
-from safeguard_cli.readback import BadPart, verdict_of, verdict_of_cells
+from safeguard_cli.output.manifest import Manifest, find_manifest
+from safeguard_cli.output.readback import BadPart, verdict_of, verdict_of_cells
+from safeguard_cli.output.spelled import is_missing
 from safeguard_cli.records import Record, extension, open_source
-from safeguard_cli.resume import find_manifest
-from safeguard_cli.spelled import is_missing
 from safeguard_cli.verdict import COLUMNS, Verdict
 
 TOGETHER = "all policies in one prompt and one answer"

@@ -1,0 +1,125 @@
+"""The rows of an output that are whole, and what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from safeguard_cli.cells import split_cells
+from safeguard_cli.output.manifest import START_OVER, Manifest, Refused
+from safeguard_cli.output.readback import BadPart, verdict_as_written, verdict_of_cells_as_written
+from safeguard_cli.verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One whole row of an output: its bytes, and its verdicts by name as far as a tally needs them."""
+
+    raw: bytes
+    verdicts: dict[str, Verdict]
+
+    @property
+    def in_error(self) -> bool:
+        return any(verdict.error is not None for verdict in self.verdicts.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How an output is written: what it takes to read it again. `labels` are those of each policy, by its name."""
+
+    format: str
+    delimiter: str
+    labels: Mapping[str, Sequence[str]]
+    columns: Sequence[str]
+    every_row: bool  # one row out for every row in, so that the output itself says how many rows are done
+
+
+def read_output(path: Path, shape: Shape) -> Iterator[Written]:
+    """The whole rows of an output; a torn last one is left out. A CSV's header comes first, without verdicts.
+
+    Raises Refused when a row is not one of ours, or is not as we wrote it.
+    """
+    ours = [f"{name}_{column}" for name in shape.labels for column in shape.columns]
+    width = 0
+    for number, raw in enumerate(whole_lines(path, shape.format), 1):
+        where = f"{path}, row {number}"
+        try:
+            if shape.format == "jsonl":
+                row = orjson.loads(raw)
+                yield Written(raw, {name: _verdict(row[name], name, shape, where) for name in shape.labels})
+                continue
+            cells = split_cells(raw.decode(), shape.delimiter, str) or []
+            if not width:
+                width = len(cells)
+                yield Written(raw, {})
+                continue
+            if len(cells) != width:
+                raise ValueError
+            row = dict(zip(ours, cells[-len(ours) :], strict=True))
+            parts = {name: {column: row[f"{name}_{column}"] for column in shape.columns} for name in shape.labels}
+            yield Written(raw, {name: _verdict(parts[name], name, shape, where) for name in shape.labels})
+        except (ValueError, KeyError, TypeError):
+            raise Refused(f"{where}: not a row of such a run; {START_OVER}") from None
+
+
+def _verdict(parts: Any, name: str, shape: Shape, where: str) -> Verdict:
+    read = verdict_as_written if shape.format == "jsonl" else verdict_of_cells_as_written
+    try:
+        return read(parts, shape.labels[name])
+    except BadPart as problem:
+        part = f"{name}_{problem.part}" if shape.format == "csv" else f"{name}.{problem.part}"
+        raise Refused(f"{where}, {part.rstrip('.')}: {problem.sentence}; {START_OVER}") from None
+
+
+def whole_lines(path: Path, format: str) -> Iterator[bytes]:
+    """Rows with their line ends. In CSV one inside quotes is none: every quote is doubled, so their parity tells."""
+    pieces: list[bytes] = []
+    quotes = 0
+    with path.open("rb") as file:
+        for line in file:
+            pieces.append(line)
+            quotes += line.count(b'"')
+            if line.endswith(b"\n") and (format == "jsonl" or quotes % 2 == 0):
+                yield b"".join(pieces)
+                pieces, quotes = [], 0
+
+
+def whole_rows(path: Path, shape: Shape, manifest: Manifest) -> tuple[int, int]:
+    """How many input rows an output answers, and where these end in bytes; nothing is touched.
+
+    In a deterministic run only up to where the slots were last drained. Where not every row comes out, the manifest's
+    last word counts if the output is still that long.
+    """
+    if not shape.every_row:
+        if path.stat().st_size >= manifest.output_bytes:
+            if not _fits(path, shape, manifest):
+                raise Refused(f"{path} and what is on record about it do not fit each other; {START_OVER}")
+            return manifest.rows, manifest.output_bytes
+        return 0, len(next(whole_lines(path, shape.format), b"")) if shape.format == "csv" else 0
+    every = manifest.decides["deterministic"] or 1
+    rows, offset, end = 0, 0, 0
+    for written in read_output(path, shape):
+        end += len(written.raw)
+        rows += bool(written.verdicts)  # a CSV's header has none
+        if rows % every == 0:
+            offset = end
+    return rows - rows % every, offset
+
+
+def _fits(path: Path, shape: Shape, manifest: Manifest) -> bool:
+    """Whether an output without every row has, up to where its manifest knows of it, the rows that were counted."""
+    lines = end = 0
+    for line in whole_lines(path, shape.format):
+        if end >= manifest.output_bytes:
+            break
+        lines, end = lines + 1, end + len(line)
+    if end != manifest.output_bytes:
+        return False
+    counts = manifest.counts or dict.fromkeys(("rows", "rows_in_error"), 0)
+    kept = [counts["rows_in_error"], *counts.get("violating", {}).values()]  # a row can be among several of them
+    rows = max(0, lines - (shape.format == "csv"))  # without the header
+    return bool(counts["rows"] == manifest.rows and max(kept) <= rows <= sum(kept) + counts.get("blank", 0))
