@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from safeguard_cli.engine.decoding import Completion
-from safeguard_cli.policy import Policy
+from safeguard_cli.policy.policy import Policy
 from safeguard_cli.prompt import ControlTokenError, Harmony, Prefix, Prompt
 from safeguard_cli.verdict import RowError, Verdict
 

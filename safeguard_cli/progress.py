@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Literal, Protocol
 
 from safeguard_cli.engine.reports import Report, Stage
-from safeguard_cli.policy import Policy
+from safeguard_cli.policy.policy import Policy
 from safeguard_cli.terminal import console
 from safeguard_cli.verdict import Verdict
 

@@ -19,7 +19,7 @@ import orjson
 
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.model.tokenizer import Tokenizer, string_text
-from safeguard_cli.policy import Policy
+from safeguard_cli.policy.policy import Policy
 
 EFFORTS = ("none", "low", "medium", "high")
 

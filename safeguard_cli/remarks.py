@@ -9,7 +9,7 @@ from contextlib import suppress
 from safeguard_cli.model import kept
 from safeguard_cli.model.gguf import Header
 from safeguard_cli.model.names import DEFAULT, DEMO_NOTICE
-from safeguard_cli.policy import Policy, builtin_policies, load_policy
+from safeguard_cli.policy.policy import Policy, builtin_policies, load_policy
 from safeguard_cli.progress import Counts
 from safeguard_cli.terminal import note
 

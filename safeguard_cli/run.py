@@ -32,7 +32,7 @@ from safeguard_cli.output.unchanged import check_unchanged
 from safeguard_cli.output.written import Shape, read_output
 from safeguard_cli.outputs import Disturbed, Sink, make_layout, open_sink, output_delimiter
 from safeguard_cli.parquet_output import label_to_parquet, parquet_target
-from safeguard_cli.policy import Policy
+from safeguard_cli.policy.policy import Policy
 from safeguard_cli.progress import Progress, make_progress
 from safeguard_cli.records import Record, Source, count_rows
 from safeguard_cli.remarks import cut_advice, cut_text, untrained_text, untrained_warning

@@ -28,7 +28,7 @@ from safeguard_cli.model.gguf import Header
 from safeguard_cli.model.names import DEMO
 from safeguard_cli.model.tokenizer import Tokenizer
 from safeguard_cli.output.manifest import versions
-from safeguard_cli.policy import Policy, load_policy
+from safeguard_cli.policy.policy import Policy, load_policy
 from safeguard_cli.progress import Kind
 from safeguard_cli.prompt import Harmony, Prefix, layout_hash
 from safeguard_cli.records import MAX_ROW_BYTES, Source, open_source

@@ -11,7 +11,7 @@ from typing import BinaryIO, TypedDict
 from safeguard_cli.errors import UsageError
 from safeguard_cli.output.manifest import beside
 from safeguard_cli.outputs import check_names, default_output, name_of, output_format, stream_format, verdict_columns
-from safeguard_cli.policy import Policy
+from safeguard_cli.policy.policy import Policy
 from safeguard_cli.records import Format, Source, check_fields
 from safeguard_cli.setup import Settings
 from safeguard_cli.terminal import data_output, note

@@ -17,7 +17,7 @@ from safeguard_cli.files import draft
 from safeguard_cli.model.config import PROJECT_FILES, configured_model, user_file
 from safeguard_cli.model.find import find_model
 from safeguard_cli.model.gguf import model_parts
-from safeguard_cli.policy import builtin_policies
+from safeguard_cli.policy.policy import builtin_policies
 
 if TYPE_CHECKING:
     from safeguard_cli.setup import Settings

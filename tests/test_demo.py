@@ -15,7 +15,7 @@ from safeguard_cli.model.find import find_model
 from safeguard_cli.model.gguf import Header, read_header
 from safeguard_cli.model.names import DEMO_NOTICE
 from safeguard_cli.model.tokenizer import Tokenizer
-from safeguard_cli.policy import load_policy
+from safeguard_cli.policy.policy import load_policy
 from safeguard_cli.prompt import Harmony, layout_hash
 
 POLICIES = ("spam", "hate", "privacy", "prompt-injection")

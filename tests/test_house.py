@@ -34,9 +34,8 @@ def test_the_wheel_holds_the_whole_program_with_its_policies_and_no_training(sit
 
 
 def test_built_in_policies_are_found_in_a_wheel(site: Path) -> None:
-    code = (
-        "import safeguard_cli, safeguard_cli.policy as p; print(safeguard_cli.__file__, p.load_policy('spam').labels)"
-    )
-    run = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(site)!r}); {code}"]
+    code = "import safeguard_cli; from safeguard_cli.policy.policy import load_policy\n"
+    code += "print(safeguard_cli.__file__, load_policy('spam').labels)"
+    run = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(site)!r})\n{code}"]
     shown = subprocess.run(run, cwd=site.parent, capture_output=True, text=True, check=True).stdout
     assert shown.strip() == f"{site / 'safeguard_cli' / '__init__.py'} ('ham', 'spam')"

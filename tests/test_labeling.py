@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safeguard_cli.engine.decoding import Completion
 from safeguard_cli.labeling import OVERLAP, Answer, Labeling, Rules, split
 from safeguard_cli.output.labelled import verdict_of
-from safeguard_cli.policy import Policy
+from safeguard_cli.policy.policy import Policy
 from safeguard_cli.prompt import ControlTokenError, Harmony, Prompt
 from safeguard_cli.verdict import RowError, Verdict
 

@@ -24,7 +24,7 @@ from tools.display_svg import example, svg
 
 from safeguard_cli.display import Plain, Rich, make_display, summary
 from safeguard_cli.engine.reports import Report
-from safeguard_cli.policy import Policy
+from safeguard_cli.policy.policy import Policy
 from safeguard_cli.progress import Progress, make_progress
 from safeguard_cli.terminal import console, note
 from safeguard_cli.verdict import RowError, Verdict
@@ -35,7 +35,7 @@ HAM, BAD = Verdict("ham", False), Verdict(error=RowError("bad_json", "not JSON")
 
 RUN = """
 import sys, time
-from safeguard_cli.policy import Policy
+from safeguard_cli.policy.policy import Policy
 from safeguard_cli.progress import make_progress
 from safeguard_cli.terminal import warn
 from safeguard_cli.verdict import Verdict

@@ -10,7 +10,7 @@ from helpers import ROOT
 from helpers.command import safeguard
 
 from safeguard_cli.engine.decoding import Options, Trie, decide, overhead
-from safeguard_cli.policy import Policy, load_policy
+from safeguard_cli.policy.policy import Policy, load_policy
 from safeguard_cli.prompt import Prompt, prefix_parts, readable, together_parts
 
 POLICIES = (load_policy("spam"), load_policy("hate"), Policy("third", "text", ("no", "not sure", "yes"), ("yes",)))

@@ -15,7 +15,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="List, rea
 @app.command("list", epilog="[bold]Example[/bold]\n\nsafeguard policy list")
 def list_(debug: Debug = False) -> None:
     """The built-in policies with their labels and lengths."""
-    from safeguard_cli.policy_check import list_command
+    from safeguard_cli.policy.check import list_command
 
     run(list_command, debug)
 
@@ -26,7 +26,7 @@ def show(
     debug: Debug = False,
 ) -> None:
     """A policy's file, word for word: a beginning for one's own."""
-    from safeguard_cli.policy_check import show_command
+    from safeguard_cli.policy.check import show_command
 
     run(lambda: show_command(policy), debug)
 
@@ -47,7 +47,7 @@ def check(
 
     It finds spellings of control tokens and unfinished places.
     """
-    from safeguard_cli.policy_check import check_command
+    from safeguard_cli.policy.check import check_command
 
     run(lambda: check_command(policies), debug)
 
@@ -68,7 +68,7 @@ def new(
 ) -> None:
     """Begin a policy from a template with all its sections."""
     from safeguard_cli.cli import conflicts
-    from safeguard_cli.policy_check import new_command
+    from safeguard_cli.policy.check import new_command
 
     def split(value: str | None) -> list[str]:
         return [item.strip() for item in (value or "").split(",") if item.strip()]

@@ -19,7 +19,7 @@ from safeguard_cli.engine.local.probe import Probe
 from safeguard_cli.errors import Interrupted, SafeguardError, UsageError
 from safeguard_cli.machine.speed import Figure, Setting, best, measure, sweep, tokens_per_row
 from safeguard_cli.output.manifest import versions
-from safeguard_cli.policy import Policy
+from safeguard_cli.policy.policy import Policy
 from safeguard_cli.prompt import Prompt
 from safeguard_cli.records import count_rows, open_source
 from safeguard_cli.setup import Prepared, Settings, engine_spec, load_policies, prepare

@@ -14,7 +14,7 @@ from safeguard_cli.files import temporary_folder
 from safeguard_cli.measure.golden import Golden, gold_fields, parse_map, read_golden
 from safeguard_cli.measure.metrics import Outcomes
 from safeguard_cli.output.labelled import APART, TOGETHER, Answers, Labels, holds_verdicts, read_labels
-from safeguard_cli.policy import Policy
+from safeguard_cli.policy.policy import Policy
 from safeguard_cli.records import no_field, open_source
 from safeguard_cli.setup import Settings, load_policies
 from safeguard_cli.terminal import note

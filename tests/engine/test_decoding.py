@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from safeguard_cli.engine.decoding import MAX_RATIONALE, BadLogits, Completion, Options, Step, Trie, decide, overhead
-from safeguard_cli.policy import Policy
+from safeguard_cli.policy.policy import Policy
 from safeguard_cli.prompt import Contract, Harmony, Prompt
 
 LABELS = ("VALID", "INVALID", "INVALID + ESCALATE", 'say "no"', "нет", "V")

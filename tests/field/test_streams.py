@@ -25,7 +25,7 @@ from pathlib import Path
 import pytest
 
 from safeguard_cli.model.find import find_model
-from safeguard_cli.policy import builtin_policies
+from safeguard_cli.policy.policy import builtin_policies
 
 COMMAND = Path(sys.executable).with_name("safeguard")
 ROWS, MORE = 100, 10

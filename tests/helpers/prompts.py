@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from safeguard_cli.policy import Policy
+from safeguard_cli.policy.policy import Policy
 from safeguard_cli.prompt import Harmony, Marker, Prefix, Prompt
 
 S, M, E = Marker.START, Marker.MESSAGE, Marker.END

@@ -24,7 +24,7 @@ from safeguard_cli.measure.measured import Wanted
 from safeguard_cli.output.labelled import Answers, read_labels
 from safeguard_cli.output.manifest import Refused
 from safeguard_cli.output.spelled import boolean, is_missing, number, one_of
-from safeguard_cli.policy import load_policy
+from safeguard_cli.policy.policy import load_policy
 from safeguard_cli.setup import Settings
 from safeguard_cli.verdict import COLUMNS
 

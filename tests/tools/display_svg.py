@@ -12,7 +12,7 @@ from rich.text import Text
 
 from safeguard_cli.display import Rich
 from safeguard_cli.engine.reports import Report
-from safeguard_cli.policy import Policy
+from safeguard_cli.policy.policy import Policy
 from safeguard_cli.progress import Progress
 from safeguard_cli.verdict import Verdict
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from safeguard_cli.demo.training import data
 from safeguard_cli.demo.training.model import Cache, GptOss
 from safeguard_cli.demo.training.rows import MAX_CONTENT
-from safeguard_cli.policy import Policy
+from safeguard_cli.policy.policy import Policy
 from safeguard_cli.prompt import Harmony, Prefix
 
 BUDGET = 64  # tokens of analysis

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from safeguard_cli.demo.training import data
-from safeguard_cli.policy import Policy
+from safeguard_cli.policy.policy import Policy
 from safeguard_cli.prompt import Harmony, Marker, Prefix
 
 POOL = 192  # examples of one policy that are sorted by length together

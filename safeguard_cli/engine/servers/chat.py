@@ -17,7 +17,7 @@ import orjson
 from safeguard_cli.engine.decoding import MAX_RATIONALE, Completion, Options
 from safeguard_cli.engine.servers.apis import BadReply, Body
 from safeguard_cli.engine.servers.pool import Lease, Pool
-from safeguard_cli.policy import Policy
+from safeguard_cli.policy.policy import Policy
 from safeguard_cli.prompt import Harmony, Prompt, answer_schema, developer_text
 
 PATH = "/v1/chat/completions"

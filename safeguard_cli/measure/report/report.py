@@ -29,7 +29,7 @@ from safeguard_cli.measure.shown import FIGURES, INTERVALS
 from safeguard_cli.measure.stress.figures import is_stress_test, policy_of, stress_figures, trials
 from safeguard_cli.output.labelled import Answers, Labelled, Labels, read_labels
 from safeguard_cli.output.manifest import Refused
-from safeguard_cli.policy import Policy
+from safeguard_cli.policy.policy import Policy
 from safeguard_cli.setup import Settings, load_policies
 from safeguard_cli.terminal import figure, interval, note, per_cent, safe
 from safeguard_cli.writable import check_folder, check_output, is_stream, open_stream, real, used_by

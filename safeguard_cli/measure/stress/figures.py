@@ -14,8 +14,8 @@ from typing import Any
 from safeguard_cli.errors import UsageError
 from safeguard_cli.measure import metrics
 from safeguard_cli.output.labelled import Answers, Labels
-from safeguard_cli.policy import Policy, builtin_policies, load_policy
-from safeguard_cli.rationale import references
+from safeguard_cli.policy.policy import Policy, builtin_policies, load_policy
+from safeguard_cli.policy.rationale import references
 from safeguard_cli.verdict import Verdict
 
 ORIGINAL, LANGUAGES, RATIONALE, REPEAT = "original", "languages", "rationale", "repeat"

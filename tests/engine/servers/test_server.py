@@ -31,7 +31,7 @@ from safeguard_cli.engine.servers.pool import Patience
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.model.find import find_model
 from safeguard_cli.output.manifest import Refused
-from safeguard_cli.policy import Policy
+from safeguard_cli.policy.policy import Policy
 from safeguard_cli.progress import Progress
 
 SAFEGUARD = str(Path(sys.executable).parent / "safeguard")

@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 
 from safeguard_cli.errors import UsageError
-from safeguard_cli.front_matter import PolicyFile, UnreadableError, read_policy_file
+from safeguard_cli.policy.front_matter import PolicyFile, UnreadableError, read_policy_file
 
 DEFAULT_LABELS = ("0", "1")
 DEFAULT_VIOLATES = ("1",)

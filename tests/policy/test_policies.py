@@ -11,8 +11,8 @@ from helpers import ROOT
 from helpers.command import safeguard
 
 from safeguard_cli.errors import UsageError
-from safeguard_cli.policy import builtin_policies, load_policy
-from safeguard_cli.policy_check import check, list_command, new_command, tokens
+from safeguard_cli.policy.check import check, list_command, new_command, tokens
+from safeguard_cli.policy.policy import builtin_policies, load_policy
 
 NAMES = (
     *("child-safety", "dangerous-goods", "fraud", "harassment", "hate", "privacy", "prompt-injection", "self-harm"),

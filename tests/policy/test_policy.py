@@ -12,9 +12,9 @@ from helpers import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safeguard_cli import front_matter
 from safeguard_cli.errors import UsageError
-from safeguard_cli.policy import DEFAULT_LABELS, DEFAULT_VIOLATES, Policy, builtin_policies, load_policy
+from safeguard_cli.policy import front_matter
+from safeguard_cli.policy.policy import DEFAULT_LABELS, DEFAULT_VIOLATES, Policy, builtin_policies, load_policy
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from rich.text import Text
 
 from safeguard_cli import errors
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.front_matter import PolicyError, UnreadableError, split_lines
-from safeguard_cli.policy import Policy, builtin_policies, load_policy, make_policy, mentions, read_policy
-from safeguard_cli.rationale import CODE
+from safeguard_cli.policy.front_matter import PolicyError, UnreadableError, split_lines
+from safeguard_cli.policy.policy import Policy, builtin_policies, load_policy, make_policy, mentions, read_policy
+from safeguard_cli.policy.rationale import CODE
 from safeguard_cli.terminal import fail, note, safe, show
 
 BEST_TOKENS = (400, 600)  # what the model's makers say reads best
@@ -243,7 +243,7 @@ def new_command(name: str, labels: Sequence[str], violates: Sequence[str], outpu
     good = [label for label in labels if label not in violates]
     if not good:
         raise UsageError("every label violates; one must be left for what is safe")
-    template = resources.files("safeguard_cli").joinpath("templates").joinpath("policy.md").read_text(encoding="utf-8")
+    template = resources.files("safeguard_cli.policy").joinpath("template.md").read_text(encoding="utf-8")
     text = template.format(
         name=name,
         title=name.replace("-", " ").replace("_", " ").capitalize(),
