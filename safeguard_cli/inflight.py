@@ -12,13 +12,13 @@ from typing import Any
 from safeguard_cli.content import Selector
 from safeguard_cli.engine.engine import Engine
 from safeguard_cli.errors import SafeguardError
-from safeguard_cli.labeling import Answer
 from safeguard_cli.output.journal import Journal
 from safeguard_cli.output.resume import InputHash
 from safeguard_cli.output.written import Written
 from safeguard_cli.outputs import Sink
 from safeguard_cli.progress import Progress
-from safeguard_cli.prompt import Feed, Prompt
+from safeguard_cli.prompt.contract import Feed, Prompt
+from safeguard_cli.prompt.labeling import Answer
 from safeguard_cli.records import Record
 from safeguard_cli.setup import Prepared, Settings
 from safeguard_cli.signals import UNBROKEN

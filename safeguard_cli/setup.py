@@ -19,7 +19,6 @@ from safeguard_cli.engine.local.probe import check_loadable, devices
 from safeguard_cli.engine.local.process import EngineSpec
 from safeguard_cli.engine.servers.connect import ApiName, Connected, connect
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.labeling import Labeling, Rules
 from safeguard_cli.model import kept
 from safeguard_cli.model.config import configured_model
 from safeguard_cli.model.find import find_model, open_model
@@ -30,7 +29,9 @@ from safeguard_cli.model.tokenizer import Tokenizer
 from safeguard_cli.output.manifest import versions
 from safeguard_cli.policy.policy import Policy, load_policy
 from safeguard_cli.progress import Kind
-from safeguard_cli.prompt import Harmony, Prefix, layout_hash
+from safeguard_cli.prompt.contract import Prefix
+from safeguard_cli.prompt.harmony import Harmony, layout_hash
+from safeguard_cli.prompt.labeling import Labeling, Rules
 from safeguard_cli.records import MAX_ROW_BYTES, Source, open_source
 from safeguard_cli.remarks import introduce_demo, untrained
 from safeguard_cli.terminal import note, warn

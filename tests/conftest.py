@@ -15,7 +15,7 @@ from safeguard_cli import setup
 from safeguard_cli.model.find import find_model
 from safeguard_cli.model.gguf import read_header
 from safeguard_cli.model.tokenizer import Tokenizer
-from safeguard_cli.prompt import Harmony
+from safeguard_cli.prompt.harmony import Harmony
 
 settings.register_profile("any machine", deadline=None)  # a busy machine is no failure
 settings.load_profile("any machine")

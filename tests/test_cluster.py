@@ -25,7 +25,7 @@ from safeguard_cli.cluster import find_blocks, label_on_ray
 from safeguard_cli.engine.local.process import EngineSpec
 from safeguard_cli.engine.reports import Listen
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.prompt import Prompt
+from safeguard_cli.prompt.contract import Prompt
 from safeguard_cli.run import label
 from safeguard_cli.setup import Settings
 

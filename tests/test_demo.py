@@ -16,7 +16,7 @@ from safeguard_cli.model.gguf import Header, read_header
 from safeguard_cli.model.names import DEMO_NOTICE
 from safeguard_cli.model.tokenizer import Tokenizer
 from safeguard_cli.policy.policy import load_policy
-from safeguard_cli.prompt import Harmony, layout_hash
+from safeguard_cli.prompt.harmony import Harmony, layout_hash
 
 POLICIES = ("spam", "hate", "privacy", "prompt-injection")
 MXFP4 = 39

@@ -29,7 +29,7 @@ from safeguard_cli import errors, setup, signals
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.output.manifest import Refused
 from safeguard_cli.output.show import show
-from safeguard_cli.prompt import Prompt
+from safeguard_cli.prompt.contract import Prompt
 from safeguard_cli.verdict import ErrorCode
 
 SAFEGUARD = str(Path(sys.executable).parent / "safeguard")
@@ -690,7 +690,7 @@ def test_of_a_thousand_random_files_every_row_comes_out_once_and_in_order(bench,
 
 
 def test_every_code_of_the_closed_list_is_reached(bench, monkeypatch) -> None:
-    from safeguard_cli.prompt import ControlTokenError, Harmony
+    from safeguard_cli.prompt.harmony import ControlTokenError, Harmony
 
     lines = [
         *(

@@ -12,12 +12,12 @@ import pytest
 from helpers.command import safeguard, write
 from helpers.fake_engine import FakeEngine
 
-from safeguard_cli.engine.decoding import Completion
 from safeguard_cli.model.find import find_model
 from safeguard_cli.model.gguf import read_header
 from safeguard_cli.model.names import DEMO_NOTICE
 from safeguard_cli.policy.policy import builtin_policies, load_policy
 from safeguard_cli.progress import Counts
+from safeguard_cli.prompt.contract import Completion
 from safeguard_cli.remarks import cut_advice, untrained
 from safeguard_cli.verdict import Verdict
 

@@ -13,8 +13,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from safeguard_cli.prompt import Contract, Prompt
-from safeguard_cli.verdict import ErrorCode
+from safeguard_cli.prompt.contract import Completion, Contract, Prompt
 
 MAX_RATIONALE = 96
 MOST_OUTPUTS = 32  # logits rows that one step of a row may ask for
@@ -58,27 +57,6 @@ class Step:
     among: tuple[tuple[int, ...], ...] = ()
     most: int = 0
     until: str | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Completion:
-    """What the model said about one prompt.
-
-    `scores` are the labels' probabilities in the policy's order, summing to 1; where an answer holds labels of several
-    policies, one such list after the other. `analysis` are the reasoning messages'
-    ids, `at_once` whether none was needed, `ended` whether the model ended its reasoning itself, `generated` counts the
-    tokens that it chose freely. With `error`, there is nothing else, but its code.
-    """
-
-    prompt: Prompt
-    scores: tuple[float, ...]
-    analysis: tuple[tuple[int, ...], ...] = ()
-    at_once: bool = False
-    ended: bool = True
-    rationale: tuple[int, ...] | None = None
-    generated: int = 0
-    error: str | None = None
-    code: ErrorCode = "engine"
 
 
 Coroutine: TypeAlias = Generator[Step, Logits, Completion]

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Protocol
 
-from safeguard_cli.engine.decoding import Completion
-from safeguard_cli.prompt import Feed, Prompt
+from safeguard_cli.prompt.contract import Completion, Feed, Prompt
 
 
 class Engine(Protocol):

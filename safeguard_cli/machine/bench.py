@@ -20,7 +20,7 @@ from safeguard_cli.errors import Interrupted, SafeguardError, UsageError
 from safeguard_cli.machine.speed import Figure, Setting, best, measure, sweep, tokens_per_row
 from safeguard_cli.output.manifest import versions
 from safeguard_cli.policy.policy import Policy
-from safeguard_cli.prompt import Prompt
+from safeguard_cli.prompt.contract import Prompt
 from safeguard_cli.records import count_rows, open_source
 from safeguard_cli.setup import Prepared, Settings, engine_spec, load_policies, prepare
 from safeguard_cli.terminal import Figures, console, facts, note, print_json, show, span, warn

@@ -26,7 +26,8 @@ from safeguard_cli.model.find import find_model, open_model
 from safeguard_cli.model.names import DEFAULT, DEMO, DEMO_NOTICE, KNOWN
 from safeguard_cli.model.tokenizer import Tokenizer
 from safeguard_cli.policy.policy import Policy
-from safeguard_cli.prompt import Harmony, Prompt
+from safeguard_cli.prompt.contract import Prompt
+from safeguard_cli.prompt.harmony import Harmony
 from safeguard_cli.terminal import safe
 
 State = Literal["ok", "warning", "broken"]

@@ -15,7 +15,7 @@ import psutil
 
 from safeguard_cli.engine.local.process import EngineSpec, LocalEngine
 from safeguard_cli.errors import EngineError
-from safeguard_cli.prompt import Prompt
+from safeguard_cli.prompt.contract import Prompt
 from safeguard_cli.terminal import note
 
 ROUNDS = 5  # the most parts that a measurement is divided into for its median

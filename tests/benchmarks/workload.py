@@ -13,7 +13,7 @@ import orjson
 from safeguard_cli.engine.decoding import Trie
 from safeguard_cli.engine.local.process import LocalEngine
 from safeguard_cli.model.tokenizer import Tokenizer
-from safeguard_cli.prompt import Prompt
+from safeguard_cli.prompt.contract import Prompt
 from safeguard_cli.setup import Prepared, Settings, engine_spec, load_policies, prepare
 
 MOST_TRIED = 4  # times the rows

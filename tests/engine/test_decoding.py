@@ -11,9 +11,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from safeguard_cli.engine.decoding import MAX_RATIONALE, BadLogits, Completion, Options, Step, Trie, decide, overhead
+from safeguard_cli.engine.decoding import MAX_RATIONALE, BadLogits, Options, Step, Trie, decide, overhead
 from safeguard_cli.policy.policy import Policy
-from safeguard_cli.prompt import Contract, Harmony, Prompt
+from safeguard_cli.prompt.contract import Completion, Contract, Prompt
+from safeguard_cli.prompt.harmony import Harmony
 
 LABELS = ("VALID", "INVALID", "INVALID + ESCALATE", 'say "no"', "нет", "V")
 PROMPT = Prompt(0, 0, 0, (5, 6, 7))

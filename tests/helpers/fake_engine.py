@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from safeguard_cli.engine.decoding import Completion
 from safeguard_cli.engine.local.process import EngineSpec
 from safeguard_cli.engine.reports import Listen
-from safeguard_cli.prompt import Feed, Prompt
+from safeguard_cli.prompt.contract import Completion, Feed, Prompt
 
 
 class FakeEngine:

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from safeguard_cli.policy.policy import Policy
-from safeguard_cli.prompt import Harmony, Marker, Prefix, Prompt
+from safeguard_cli.prompt.contract import Prefix, Prompt
+from safeguard_cli.prompt.harmony import Harmony, Marker
 
 S, M, E = Marker.START, Marker.MESSAGE, Marker.END
 PREFIX_MARKERS = [S, M, E, S, M, E, S, M]

@@ -30,7 +30,7 @@ from safeguard_cli.model.fingerprint import model_fingerprint, model_key, model_
 from safeguard_cli.model.gguf import BadModelFile, Tensor, read_header, read_model
 from safeguard_cli.model.names import choose_files
 from safeguard_cli.model.tokenizer import Tokenizer
-from safeguard_cli.prompt import Harmony
+from safeguard_cli.prompt.harmony import Harmony
 
 SAFEGUARD = str(Path(sys.executable).parent / "safeguard")
 GB = 10**9

@@ -24,7 +24,7 @@ from safeguard_cli.errors import SafeguardError
 from safeguard_cli.model.find import open_model
 from safeguard_cli.model.gguf import BadModelFile, read_header
 from safeguard_cli.model.tokenizer import Tokenizer
-from safeguard_cli.prompt import Harmony
+from safeguard_cli.prompt.harmony import Harmony
 
 SAFEGUARD = str(Path(sys.executable).parent / "safeguard")
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.model.gguf import read_header
 from safeguard_cli.model.tokenizer import NORMAL, Tokenizer, string_text
-from safeguard_cli.prompt import Harmony, Marker
+from safeguard_cli.prompt.harmony import Harmony, Marker
 
 CONTROL = 3
 TEXTS = st.lists(st.one_of(st.text(), st.sampled_from([m.value for m in Marker] + ["\0", "\r\n", " " * 70]))).map(

@@ -16,7 +16,8 @@ from safeguard_cli.demo.training import data
 from safeguard_cli.demo.training.model import Cache, GptOss
 from safeguard_cli.demo.training.rows import MAX_CONTENT
 from safeguard_cli.policy.policy import Policy
-from safeguard_cli.prompt import Harmony, Prefix
+from safeguard_cli.prompt.contract import Prefix
+from safeguard_cli.prompt.harmony import Harmony
 
 BUDGET = 64  # tokens of analysis
 ROWS = 48

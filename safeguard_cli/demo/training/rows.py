@@ -13,7 +13,8 @@ import orjson
 
 from safeguard_cli.demo.training import data
 from safeguard_cli.policy.policy import Policy
-from safeguard_cli.prompt import Harmony, Marker, Prefix
+from safeguard_cli.prompt.contract import Prefix
+from safeguard_cli.prompt.harmony import Harmony, Marker
 
 POOL = 192  # examples of one policy that are sorted by length together
 BATCH_TOKENS = 4000  # padding included; a step has one batch for each core

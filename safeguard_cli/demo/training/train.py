@@ -35,7 +35,7 @@ from safeguard_cli.demo.training.model import Config, GptOss
 from safeguard_cli.demo.training.rows import Batch, RowBuilder, batches, copy_batches
 from safeguard_cli.demo.training.start import begin_with_copying, spelled_alike
 from safeguard_cli.policy.policy import load_policy
-from safeguard_cli.prompt import Harmony, layout_hash
+from safeguard_cli.prompt.harmony import Harmony, layout_hash
 
 POLICIES = ("spam", "hate", "privacy", "prompt-injection")
 RANKS = 8000

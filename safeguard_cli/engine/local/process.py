@@ -24,11 +24,11 @@ from types import TracebackType
 from typing import Any
 
 from safeguard_cli.address import no_secrets_for_children
-from safeguard_cli.engine.decoding import Completion, Options
+from safeguard_cli.engine.decoding import Options
 from safeguard_cli.engine.local.plan import Loading, Plan
 from safeguard_cli.engine.reports import Listen, Report, Reporter
 from safeguard_cli.errors import EngineError, SafeguardError
-from safeguard_cli.prompt import Feed, Prefix, Prompt
+from safeguard_cli.prompt.contract import Completion, Feed, Prefix, Prompt
 from safeguard_cli.signals import STOPPING, UNBROKEN
 
 MOST_DEATHS = 3  # without a completion in between: then it is not the rows

@@ -13,23 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from safeguard_cli.engine.decoding import (
-    BadLogits,
-    Completion,
-    Coroutine,
-    Logits,
-    Options,
-    Step,
-    Trie,
-    decide,
-    overhead,
-)
+from safeguard_cli.engine.decoding import BadLogits, Coroutine, Logits, Options, Step, Trie, decide, overhead
 from safeguard_cli.engine.local.llama import Model
 from safeguard_cli.engine.local.plan import Plan
 from safeguard_cli.engine.local.prefix_store import PrefixStore
 from safeguard_cli.engine.reports import Listen, Report, Reporter
 from safeguard_cli.errors import EngineError
-from safeguard_cli.prompt import Feed, Prefix, Prompt
+from safeguard_cli.prompt.contract import Completion, Feed, Prefix, Prompt
 
 
 @dataclass(slots=True, eq=False)

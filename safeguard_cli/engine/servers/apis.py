@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-from safeguard_cli.prompt import Marker
+from safeguard_cli.prompt.harmony import Marker
 
 MOST_MASS = 1.01  # that probabilities may sum to, rounding allowed for
 LISTED = 20  # log-probabilities that every server lists for a token; vLLM's default --max-logprobs

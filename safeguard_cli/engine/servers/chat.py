@@ -14,11 +14,12 @@ from typing import Any
 
 import orjson
 
-from safeguard_cli.engine.decoding import MAX_RATIONALE, Completion, Options
+from safeguard_cli.engine.decoding import MAX_RATIONALE, Options
 from safeguard_cli.engine.servers.apis import BadReply, Body
 from safeguard_cli.engine.servers.pool import Lease, Pool
 from safeguard_cli.policy.policy import Policy
-from safeguard_cli.prompt import Harmony, Prompt, answer_schema, developer_text
+from safeguard_cli.prompt.contract import Completion, Prompt
+from safeguard_cli.prompt.harmony import Harmony, answer_schema, developer_text
 
 PATH = "/v1/chat/completions"
 FEATURES = ("response_format", "logprobs", "reasoning_effort", "temperature")  # what some servers do not take

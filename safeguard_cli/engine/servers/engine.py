@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from safeguard_cli.engine.decoding import BadLogits, Completion, Coroutine, Logits, Options, Step, Trie, decide
+from safeguard_cli.engine.decoding import BadLogits, Coroutine, Logits, Options, Step, Trie, decide
 from safeguard_cli.engine.reports import Listen, Report
 from safeguard_cli.engine.servers import pool
 from safeguard_cli.engine.servers.apis import LISTED, MOST_MASS, Api, BadReply, Body, Sampling, checked
 from safeguard_cli.engine.servers.exchange import Network
 from safeguard_cli.engine.servers.pool import Lease, Patience, Pool, RowFailed, Served
 from safeguard_cli.errors import EngineError
-from safeguard_cli.prompt import Contract, Feed, Prefix, Prompt
+from safeguard_cli.prompt.contract import Completion, Contract, Feed, Prefix, Prompt
 
 _SURE = 1 - 1e-5  # of the probability: what is not listed beside it cannot matter
 

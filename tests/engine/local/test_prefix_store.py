@@ -12,11 +12,12 @@ from helpers.prompts import prefix_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safeguard_cli.engine.decoding import Completion, Options
+from safeguard_cli.engine.decoding import Options
 from safeguard_cli.engine.local.plan import Loading, Plan
 from safeguard_cli.engine.local.prefix_store import MAGIC, PrefixStore, _digest
 from safeguard_cli.engine.local.process import EngineSpec, LocalEngine
-from safeguard_cli.prompt import Harmony, Prompt
+from safeguard_cli.prompt.contract import Completion, Prompt
+from safeguard_cli.prompt.harmony import Harmony
 
 IDS = (1, 2, 3)
 

@@ -21,7 +21,7 @@ from safeguard_cli.engine.local.plan import Loading, Plan
 from safeguard_cli.engine.local.process import MOST_DEATHS, EngineSpec, LocalEngine
 from safeguard_cli.engine.reports import Report
 from safeguard_cli.errors import EngineError
-from safeguard_cli.prompt import Feed, Prompt
+from safeguard_cli.prompt.contract import Feed, Prompt
 
 
 @pytest.fixture

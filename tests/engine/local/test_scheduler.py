@@ -12,14 +12,14 @@ import pytest
 from helpers import tiny_model
 from helpers.prompts import prefix_of, prompts_of
 
-from safeguard_cli.engine.decoding import Completion, Options, Step, decide
+from safeguard_cli.engine.decoding import Options, Step, decide
 from safeguard_cli.engine.local import llama
 from safeguard_cli.engine.local import scheduler as scheduling
 from safeguard_cli.engine.local.llama import LOG, Model
 from safeguard_cli.engine.local.plan import ContextSize, Loading, Plan
 from safeguard_cli.engine.local.scheduler import Scheduler
 from safeguard_cli.errors import EngineError
-from safeguard_cli.prompt import Feed, Prompt
+from safeguard_cli.prompt.contract import Completion, Feed, Prompt
 
 # Logits of the tiny models spread over about 15. Batches of other make-up move them by rounding alone: by up to 0.04
 # with weights that are not quantized; with quantized ones, whose inputs are rounded to 8 bits, by up to 0.6.

@@ -26,7 +26,7 @@ from safeguard_cli.measure.stress.variants import all_variants, changed_texts
 from safeguard_cli.output.labelled import read_labels
 from safeguard_cli.policy.policy import load_policy
 from safeguard_cli.policy.rationale import references
-from safeguard_cli.prompt import Harmony
+from safeguard_cli.prompt.harmony import Harmony
 from safeguard_cli.setup import Settings
 
 GOLDEN = ROOT / "samples/golden"

@@ -11,7 +11,8 @@ from helpers.command import safeguard
 
 from safeguard_cli.engine.decoding import Options, Trie, decide, overhead
 from safeguard_cli.policy.policy import Policy, load_policy
-from safeguard_cli.prompt import Prompt, prefix_parts, readable, together_parts
+from safeguard_cli.prompt.contract import Prompt
+from safeguard_cli.prompt.harmony import prefix_parts, readable, together_parts
 
 POLICIES = (load_policy("spam"), load_policy("hate"), Policy("third", "text", ("no", "not sure", "yes"), ("yes",)))
 

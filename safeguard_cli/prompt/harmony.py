@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from typing import TypeAlias
 
-import numpy as np
-import numpy.typing as npt
 import orjson
 
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.model.tokenizer import Tokenizer, string_text
 from safeguard_cli.policy.policy import Policy
+from safeguard_cli.prompt.contract import Contract, Prefix, Question
 
 EFFORTS = ("none", "low", "medium", "high")
 
@@ -111,64 +110,6 @@ def layout_hash() -> str:
 def readable(part: Part) -> str:
     """A part as text, markers by their spelling; for people and hashes, never to be tokenized."""
     return part.value if isinstance(part, Marker) else part
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Question:
-    """A further label that the same answer gives: the ids that lead to it, and those of its labels."""
-
-    opening: tuple[int, ...]
-    labels: tuple[tuple[int, ...], ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Contract:
-    """The answer that the engine must produce, as token ids: what is forced, what is chosen, what ends a message.
-
-    `labels` are the JSON-escaped labels' ids in the policy's order, `violating` the indices of those that violate.
-    `quote_ids` are all tokens that begin with the
-    closing quote. `channels` maps the first token of a channel's name to the ids that open such a message, the final
-    one apart. `stops` are all control ids: in a reasoning message each of them ends it.
-    """
-
-    labels: tuple[tuple[int, ...], ...]
-    violating: tuple[int, ...]
-    open_analysis: tuple[int, ...]
-    next_message: tuple[int, ...]
-    channels: Mapping[int, tuple[int, ...]]
-    final_token: int
-    open_final: tuple[int, ...]
-    open_final_at_once: tuple[int, ...]
-    open_rationale: tuple[int, ...]
-    quote_ids: npt.NDArray[np.intp]
-    stops: frozenset[int]
-    more: tuple[Question, ...] = ()  # with several policies in one prompt: those after the first
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Prefix:
-    """The tokens shared by all rows under one policy, decoded once, with the contract of their answers."""
-
-    ids: tuple[int, ...]
-    contract: Contract
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Prompt:
-    """One content under one policy: `ids` follow the prefix. `row`, `policy` and `window` say whose content it is."""
-
-    row: int
-    policy: int
-    window: int
-    ids: tuple[int, ...]
-
-
-class Feed(Enum):
-    """What may stand among the prompts of a run: start nothing until something finished; begin anew; no more."""
-
-    HOLD = "hold"
-    RESET = "reset"
-    END = "end"
 
 
 class ControlTokenError(Exception):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from safeguard_cli.engine.decoding import Completion
 from safeguard_cli.policy.policy import Policy
-from safeguard_cli.prompt import ControlTokenError, Harmony, Prefix, Prompt
+from safeguard_cli.prompt.contract import Completion, Prefix, Prompt
+from safeguard_cli.prompt.harmony import ControlTokenError, Harmony
 from safeguard_cli.verdict import RowError, Verdict
 
 OVERLAP = 64  # tokens that two neighbouring windows of a long content share, at most an eighth of a window

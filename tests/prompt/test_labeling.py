@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safeguard_cli.engine.decoding import Completion
-from safeguard_cli.labeling import OVERLAP, Answer, Labeling, Rules, split
 from safeguard_cli.output.labelled import verdict_of
 from safeguard_cli.policy.policy import Policy
-from safeguard_cli.prompt import ControlTokenError, Harmony, Prompt
+from safeguard_cli.prompt.contract import Completion, Prompt
+from safeguard_cli.prompt.harmony import ControlTokenError, Harmony
+from safeguard_cli.prompt.labeling import OVERLAP, Answer, Labeling, Rules, split
 from safeguard_cli.verdict import RowError, Verdict
 
 TWO = (Policy("spam", "x", ("ham", "spam"), ("spam",)), Policy("hate", "y", ("no", "hint", "yes"), ("hint", "yes")))
