@@ -7,8 +7,8 @@ from collections import Counter
 from itertools import islice
 
 from safeguard_cli import errors
-from safeguard_cli.content import Selector
-from safeguard_cli.records import Source
+from safeguard_cli.rows.records import Source
+from safeguard_cli.rows.text import Selector
 from safeguard_cli.setup import Prepared, Settings, shape_text
 from safeguard_cli.terminal import safe
 

@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from safeguard_cli.content import Selector
 from safeguard_cli.engine.engine import Engine
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.output.journal import Journal
 from safeguard_cli.output.resume import InputHash
 from safeguard_cli.output.written import Written
-from safeguard_cli.outputs import Sink
 from safeguard_cli.progress import Progress
 from safeguard_cli.prompt.contract import Feed, Prompt
 from safeguard_cli.prompt.labeling import Answer
-from safeguard_cli.records import Record
+from safeguard_cli.rows.records import Record
+from safeguard_cli.rows.sink import Sink
+from safeguard_cli.rows.text import Selector
+from safeguard_cli.rows.verdict import RowError
 from safeguard_cli.setup import Prepared, Settings
 from safeguard_cli.signals import UNBROKEN
-from safeguard_cli.verdict import RowError
 
 WAITING = 8  # rows that may wait, for each slot, for an earlier one to finish
 REMEMBERED = 8192  # contents whose Verdicts are kept for rows that repeat them

@@ -21,10 +21,8 @@ from typing import Any
 
 import orjson
 
-from safeguard_cli.cells import unique_names
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.files import draft, sha256, sweep
-from safeguard_cli.layouts import as_object, members
 from safeguard_cli.output.manifest import (
     START_OVER,
     Foreign,
@@ -42,15 +40,25 @@ from safeguard_cli.output.manifest import (
 from safeguard_cli.output.readback import verdict_of
 from safeguard_cli.output.unchanged import check_unchanged
 from safeguard_cli.output.written import whole_lines
-from safeguard_cli.outputs import open_sink, output_format
-from safeguard_cli.parquet import BATCH_BYTES, BATCH_ROWS, first_line, open_parquet, pick, pyarrow, read_batches
-from safeguard_cli.records import extension
+from safeguard_cli.rows.cells import unique_names
+from safeguard_cli.rows.layouts import as_object, members
+from safeguard_cli.rows.parquet import (
+    BATCH_BYTES,
+    BATCH_ROWS,
+    first_line,
+    open_parquet,
+    pick,
+    pyarrow,
+    read_batches,
+    write_parquet,
+)
+from safeguard_cli.rows.records import extension
+from safeguard_cli.rows.sink import open_sink, output_format
+from safeguard_cli.rows.writable import Used, check_output, is_stream, real
 from safeguard_cli.setup import Settings, open_input
 from safeguard_cli.target import kept_fields
 from safeguard_cli.terminal import note
-from safeguard_cli.writable import Used, check_output, is_stream, real
 
-GROUP_ROWS, GROUP_BYTES = 1 << 16, 64 << 20  # a row group is the last of: so many rows, so many bytes
 EXTRA = "_extra"
 
 _Columns = tuple[int, list[Any]]  # so many rows of all columns; there may be no column
@@ -220,25 +228,6 @@ def _convert(settings: Settings, done: Manifest, journal: Path, part: Path) -> N
             yield pa.RecordBatch.from_arrays([*(column[: len(verdicts)] for column in columns), *labels], schema=whole)
 
     write_parquet(part, whole, batches())
-
-
-def write_parquet(path: Path, schema: Any, batches: Iterator[Any]) -> None:
-    """Record batches as a file on disk, in row groups of a bounded size."""
-    pa = pyarrow()
-    with path.open("wb") as file:
-        with pa.parquet.ParquetWriter(file, schema) as writer:
-            group: list[Any] = []
-            rows = size = 0
-            for batch in batches:
-                group.append(batch)
-                rows, size = rows + batch.num_rows, size + batch.nbytes
-                if rows >= GROUP_ROWS or size >= GROUP_BYTES:
-                    writer.write_table(pa.Table.from_batches(group, schema))
-                    group, rows, size = [], 0, 0
-            if group:
-                writer.write_table(pa.Table.from_batches(group, schema))
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _members(decides: Mapping[str, Any]) -> list[str]:

@@ -14,8 +14,8 @@ from typing import Any, Literal, Protocol
 
 from safeguard_cli.engine.reports import Report, Stage
 from safeguard_cli.policy.policy import Policy
+from safeguard_cli.rows.verdict import Verdict
 from safeguard_cli.terminal import console
-from safeguard_cli.verdict import Verdict
 
 Kind = Literal["auto", "rich", "plain", "none"]
 

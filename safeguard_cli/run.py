@@ -16,7 +16,6 @@ import orjson
 
 from safeguard_cli import errors
 from safeguard_cli.address import key, shown_command
-from safeguard_cli.content import Selector, first_choice, make_selector, say_text
 from safeguard_cli.dryrun import dry_run
 from safeguard_cli.engine.engine import Engine
 from safeguard_cli.engine.local.process import LocalEngine
@@ -30,16 +29,17 @@ from safeguard_cli.output.manifest import START_OVER, Manifest, Refused, check_b
 from safeguard_cli.output.resume import InputHash, check_input
 from safeguard_cli.output.unchanged import check_unchanged
 from safeguard_cli.output.written import Shape, read_output
-from safeguard_cli.outputs import Disturbed, Sink, make_layout, open_sink, output_delimiter
 from safeguard_cli.parquet_output import label_to_parquet, parquet_target
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.progress import Progress, make_progress
-from safeguard_cli.records import Record, Source, count_rows
 from safeguard_cli.remarks import cut_advice, cut_text, untrained_text, untrained_warning
+from safeguard_cli.rows.records import Record, Source, count_rows
+from safeguard_cli.rows.sink import Disturbed, Sink, make_layout, open_sink, output_delimiter
+from safeguard_cli.rows.text import Selector, first_choice, make_selector, say_text
+from safeguard_cli.rows.writable import check_streams, real
 from safeguard_cli.setup import Prepared, Settings, decides, engine_spec, load_policies, machine, open_input, prepare
-from safeguard_cli.target import Output, describe_output, open_target
+from safeguard_cli.target import Output, describe_output, open_target, used_by
 from safeguard_cli.terminal import note, one_file, shell_line, warn
-from safeguard_cli.writable import check_streams, real, used_by
 
 COUNTABLE_BYTES = 256 << 20  # larger files are not read twice only to know their number of rows
 LONG_RUN = 1000  # rows from which on it is said that a pipe cannot be continued

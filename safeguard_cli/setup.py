@@ -32,8 +32,8 @@ from safeguard_cli.progress import Kind
 from safeguard_cli.prompt.contract import Prefix
 from safeguard_cli.prompt.harmony import Harmony, layout_hash
 from safeguard_cli.prompt.labeling import Labeling, Rules
-from safeguard_cli.records import MAX_ROW_BYTES, Source, open_source
 from safeguard_cli.remarks import introduce_demo, untrained
+from safeguard_cli.rows.records import MAX_ROW_BYTES, Source, open_source
 from safeguard_cli.terminal import note, warn
 
 DRAIN = 16  # with --deterministic: rows for each slot between two moments when all slots are empty

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO, TypedDict
 
-from safeguard_cli.errors import UsageError
+from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.model.config import PROJECT_FILES, configured_model, user_file
+from safeguard_cli.model.find import find_model
+from safeguard_cli.model.gguf import model_parts
 from safeguard_cli.output.manifest import beside
-from safeguard_cli.outputs import check_names, default_output, name_of, output_format, stream_format, verdict_columns
-from safeguard_cli.policy.policy import Policy
-from safeguard_cli.records import Format, Source, check_fields
+from safeguard_cli.policy.policy import Policy, builtin_policies
+from safeguard_cli.rows.records import Format, Source, check_fields
+from safeguard_cli.rows.sink import check_names, default_output, name_of, output_format, stream_format, verdict_columns
+from safeguard_cli.rows.writable import Used, check_output, is_stream, open_stream, used
 from safeguard_cli.setup import Settings
 from safeguard_cli.terminal import data_output, note
-from safeguard_cli.writable import Used, check_output, is_stream, open_stream
 
 
 def open_target(settings: Settings, source: Source, read: Sequence[Used], stack: ExitStack) -> Path | BinaryIO:
@@ -76,3 +79,16 @@ def describe_output(settings: Settings, source: Source, target: Path | BinaryIO,
         only_violating=settings.only is not None,
         csv_safe=settings.csv_safe,
     )
+
+
+def used_by(settings: Settings) -> list[Used]:
+    """All files that a command with these settings reads; what is wrong with one of them is for its reader to say."""
+    builtin = builtin_policies()
+    found = used("the input", settings.input)
+    found += used("the policy", *(builtin.get(name, name) for name in settings.policies))
+    with suppress(SafeguardError):
+        found += used("the model", *model_parts(find_model(settings.model or configured_model())))
+    if settings.tokenizer is not None:
+        found += used("the tokenizer", settings.tokenizer)
+    settings_files = (*PROJECT_FILES, user_file())
+    return found + used("the file of settings", *(file for file in settings_files if file is not None))

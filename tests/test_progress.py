@@ -26,8 +26,8 @@ from safeguard_cli.display import Plain, Rich, make_display, summary
 from safeguard_cli.engine.reports import Report
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.progress import Progress, make_progress
+from safeguard_cli.rows.verdict import RowError, Verdict
 from safeguard_cli.terminal import console, note
-from safeguard_cli.verdict import RowError, Verdict
 
 SPAM = Policy("spam", "text", ("ham", "spam"), ("spam",))
 TOPICS = Policy("topics", "text", tuple(f"topic {n}" for n in range(20)), ("topic 3",))
@@ -38,7 +38,7 @@ import sys, time
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.progress import make_progress
 from safeguard_cli.terminal import warn
-from safeguard_cli.verdict import Verdict
+from safeguard_cli.rows.verdict import Verdict
 progress = make_progress(sys.argv[1], [Policy("spam", "x", ("ham", "spam"), ("spam",))], 40)
 try:
     with progress:

@@ -19,7 +19,7 @@ from safeguard_cli.policy.policy import builtin_policies, load_policy
 from safeguard_cli.progress import Counts
 from safeguard_cli.prompt.contract import Completion
 from safeguard_cli.remarks import cut_advice, untrained
-from safeguard_cli.verdict import Verdict
+from safeguard_cli.rows.verdict import Verdict
 
 CUT = (3, 4, 8, 17, 25)  # rows that hold their text in every format
 TRAINED = ("spam", "hate", "privacy", "prompt-injection")

@@ -23,9 +23,9 @@ from safeguard_cli import errors
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.output.manifest import Refused
 from safeguard_cli.output.merge import merge
-from safeguard_cli.outputs import default_output
-from safeguard_cli.records import open_source
-from safeguard_cli.writable import check_output, descriptor, is_stream, used
+from safeguard_cli.rows.records import open_source
+from safeguard_cli.rows.sink import default_output
+from safeguard_cli.rows.writable import check_output, descriptor, is_stream, used
 
 SAFEGUARD = str(Path(sys.executable).parent / "safeguard")
 
@@ -320,7 +320,7 @@ def test_a_folder_that_takes_no_files_is_noticed_before_the_model_loads(bench, m
     def refuse(_: Path) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("safeguard_cli.writable.draft", refuse)  # to root every folder is open
+    monkeypatch.setattr("safeguard_cli.rows.writable.draft", refuse)  # to root every folder is open
     before = bench.state()
     with pytest.raises(SafeguardError, match="no file can be made there: Permission denied") as failure:
         bench(lambda *_: pytest.fail("the engine was started"))

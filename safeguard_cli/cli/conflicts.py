@@ -127,7 +127,7 @@ def _to_stream(values: Values) -> bool:
     output = values.get("output")
     if output == "-" or output is None:
         return output == "-" or not (sys.stdout and sys.stdout.isatty())
-    from safeguard_cli.writable import is_stream  # not at the top: --help does without it
+    from safeguard_cli.rows.writable import is_stream  # not at the top: --help does without it
 
     return is_stream(Path(output))
 

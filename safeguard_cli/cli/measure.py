@@ -206,7 +206,7 @@ def compare(
         from safeguard_cli.cli import conflicts
         from safeguard_cli.measure.compare import compare as run_compare
         from safeguard_cli.measure.measured import Wanted
-        from safeguard_cli.writable import check_streams, used
+        from safeguard_cli.rows.writable import check_streams, used
 
         conflicts.check(context, conflicts.MEASURE)
         refuse = partial(conflicts.refuse, context)
@@ -299,8 +299,9 @@ def report(
 
 
 def _settings(input: str, policies: tuple[str, ...] = (), **given: Any) -> Any:
+    from safeguard_cli.rows.writable import check_streams
     from safeguard_cli.setup import Settings
-    from safeguard_cli.writable import check_streams, used_by
+    from safeguard_cli.target import used_by
 
     settings = Settings(input, policies, **given)
     check_streams(used_by(settings))

@@ -52,7 +52,7 @@ def show(
     def run() -> int:
         from safeguard_cli.cli import conflicts
         from safeguard_cli.output.show import show
-        from safeguard_cli.writable import check_streams, used
+        from safeguard_cli.rows.writable import check_streams, used
 
         conflicts.check(context, ())
         check_streams(used("the output", output))

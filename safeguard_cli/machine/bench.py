@@ -13,7 +13,6 @@ import psutil
 from rich.console import RenderableType
 
 from safeguard_cli import errors
-from safeguard_cli.content import make_selector, say_text
 from safeguard_cli.engine.local.plan import BATCH
 from safeguard_cli.engine.local.probe import Probe
 from safeguard_cli.errors import Interrupted, SafeguardError, UsageError
@@ -21,7 +20,8 @@ from safeguard_cli.machine.speed import Figure, Setting, best, measure, sweep, t
 from safeguard_cli.output.manifest import versions
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.prompt.contract import Prompt
-from safeguard_cli.records import count_rows, open_source
+from safeguard_cli.rows.records import count_rows, open_source
+from safeguard_cli.rows.text import make_selector, say_text
 from safeguard_cli.setup import Prepared, Settings, engine_spec, load_policies, prepare
 from safeguard_cli.terminal import Figures, console, facts, note, print_json, show, span, warn
 

@@ -23,9 +23,9 @@ from safeguard_cli.measure.measured import (
 from safeguard_cli.measure.metrics import Outcomes
 from safeguard_cli.measure.shown import shown
 from safeguard_cli.output.labelled import Answers
+from safeguard_cli.rows.verdict import Verdict
 from safeguard_cli.setup import Settings
 from safeguard_cli.terminal import print_json, show
-from safeguard_cli.verdict import Verdict
 
 
 def evaluate(settings: Settings, wanted: Wanted) -> int:

@@ -8,22 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safeguard_cli.cells import split_cells
-from safeguard_cli.content import make_selector
 from safeguard_cli.errors import UsageError
 from safeguard_cli.output.labelled import Answers
 from safeguard_cli.output.spelled import one_of
-from safeguard_cli.records import (
-    Record,
-    Source,
-    check_fields,
-    extension,
-    first_lines,
-    open_source,
-)
-from safeguard_cli.sniff import DELIMITERS, sep_delimiter
+from safeguard_cli.rows.cells import split_cells
+from safeguard_cli.rows.records import Record, Source, check_fields, extension, first_lines, open_source
+from safeguard_cli.rows.sniff import DELIMITERS, sep_delimiter
+from safeguard_cli.rows.text import make_selector
+from safeguard_cli.rows.verdict import RowError
 from safeguard_cli.terminal import note
-from safeguard_cli.verdict import RowError
 
 DEFAULT_FIELD = "label"
 _TITLE_ROWS = 20  # where a header is looked for

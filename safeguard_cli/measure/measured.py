@@ -15,10 +15,10 @@ from safeguard_cli.measure.golden import Golden, gold_fields, parse_map, read_go
 from safeguard_cli.measure.metrics import Outcomes
 from safeguard_cli.output.labelled import APART, TOGETHER, Answers, Labels, holds_verdicts, read_labels
 from safeguard_cli.policy.policy import Policy
-from safeguard_cli.records import no_field, open_source
+from safeguard_cli.rows.records import no_field, open_source
+from safeguard_cli.rows.verdict import Verdict
 from safeguard_cli.setup import Settings, load_policies
 from safeguard_cli.terminal import note
-from safeguard_cli.verdict import Verdict
 
 # Options that only a run has: an output that is measured was labelled before.
 OF_A_RUN = (

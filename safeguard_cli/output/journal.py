@@ -30,7 +30,7 @@ from safeguard_cli.output.manifest import (
 from safeguard_cli.output.manifest_shape import MORE_TALLIES, TALLIES
 from safeguard_cli.output.resume import InputHash, check_same, truncate
 from safeguard_cli.output.written import Shape, whole_rows
-from safeguard_cli.writable import check_folder, real
+from safeguard_cli.rows.writable import check_folder, real
 
 SYNC_SECONDS = 10.0  # between two fsyncs of the output: the most work that a power cut can cost
 

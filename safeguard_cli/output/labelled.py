@@ -16,7 +16,6 @@ from typing import Any
 
 import orjson
 
-from safeguard_cli.content import Selector, make_selector
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.model.find import find_model
 from safeguard_cli.model.fingerprint import model_fingerprint
@@ -24,8 +23,9 @@ from safeguard_cli.model.names import DEMO, size_text
 from safeguard_cli.output.manifest import Manifest, find_manifest
 from safeguard_cli.output.readback import BadPart, verdict_of, verdict_of_cells
 from safeguard_cli.output.spelled import is_missing
-from safeguard_cli.records import Record, extension, open_source
-from safeguard_cli.verdict import COLUMNS, Verdict
+from safeguard_cli.rows.records import Record, extension, open_source
+from safeguard_cli.rows.text import Selector, make_selector
+from safeguard_cli.rows.verdict import COLUMNS, Verdict
 
 TOGETHER = "all policies in one prompt and one answer"
 APART = "one prompt for each policy"

@@ -15,7 +15,6 @@ from typing import Any
 from safeguard_cli.address import shown_command
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.files import draft, sha256, sweep
-from safeguard_cli.lines import STANDARD_INPUT
 from safeguard_cli.output.manifest import (
     Manifest,
     Refused,
@@ -31,12 +30,12 @@ from safeguard_cli.output.manifest import (
 )
 from safeguard_cli.output.resume import InputHash
 from safeguard_cli.output.written import whole_lines
-from safeguard_cli.outputs import Written, output_format
-from safeguard_cli.parquet import BATCH_ROWS, join_rows, open_parquet, read_batches
-from safeguard_cli.parquet_output import write_parquet
-from safeguard_cli.records import Shard, extension, in_shard, open_source
+from safeguard_cli.rows.lines import STANDARD_INPUT
+from safeguard_cli.rows.parquet import BATCH_ROWS, join_rows, open_parquet, read_batches, write_parquet
+from safeguard_cli.rows.records import Shard, extension, in_shard, open_source
+from safeguard_cli.rows.sink import Written, output_format
+from safeguard_cli.rows.writable import check_output, check_streams, is_stream, real, used
 from safeguard_cli.terminal import note, warn
-from safeguard_cli.writable import check_output, check_streams, is_stream, real, used
 
 
 def merge(outputs: Sequence[Path], out: Path, *, overwrite: bool, quiet: bool) -> int:

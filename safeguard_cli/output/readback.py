@@ -11,9 +11,9 @@ from typing import Any
 
 import orjson
 
-from safeguard_cli.layouts import unguard
 from safeguard_cli.output.spelled import boolean, is_missing, number, one_of, plain
-from safeguard_cli.verdict import COLUMNS, EFFORTS, ERROR_CODES, RowError, Verdict
+from safeguard_cli.rows.layouts import unguard
+from safeguard_cli.rows.verdict import COLUMNS, EFFORTS, ERROR_CODES, RowError, Verdict
 
 _JSON_CELLS = ("violates", "p_violates", "score", "scores", "windows", "truncated")
 _PARTS = (*COLUMNS, "cut")  # what an object has; a CSV has no column for the last

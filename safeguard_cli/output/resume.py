@@ -11,8 +11,8 @@ from pathlib import Path
 
 from safeguard_cli.output.manifest import START_OVER, Manifest, Refused, changes
 from safeguard_cli.output.written import Written
-from safeguard_cli.records import Record
-from safeguard_cli.verdict import Verdict
+from safeguard_cli.rows.records import Record
+from safeguard_cli.rows.verdict import Verdict
 
 
 def check_same(old: Manifest, new: Manifest, output: Path) -> list[str]:

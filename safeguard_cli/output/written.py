@@ -9,10 +9,10 @@ from typing import Any
 
 import orjson
 
-from safeguard_cli.cells import split_cells
 from safeguard_cli.output.manifest import START_OVER, Manifest, Refused
 from safeguard_cli.output.readback import BadPart, verdict_as_written, verdict_of_cells_as_written
-from safeguard_cli.verdict import Verdict
+from safeguard_cli.rows.cells import split_cells
+from safeguard_cli.rows.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True)

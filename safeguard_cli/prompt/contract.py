@@ -9,7 +9,7 @@ from enum import Enum
 import numpy as np
 import numpy.typing as npt
 
-from safeguard_cli.verdict import ErrorCode
+from safeguard_cli.rows.verdict import ErrorCode
 
 
 @dataclass(frozen=True, slots=True, eq=False)

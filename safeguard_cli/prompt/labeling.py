@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.prompt.contract import Completion, Prefix, Prompt
 from safeguard_cli.prompt.harmony import ControlTokenError, Harmony
-from safeguard_cli.verdict import RowError, Verdict
+from safeguard_cli.rows.verdict import RowError, Verdict
 
 OVERLAP = 64  # tokens that two neighbouring windows of a long content share, at most an eighth of a window
 

@@ -10,7 +10,7 @@ import pytest
 from helpers import TESTS
 
 from safeguard_cli.output.labelled import read_labels
-from safeguard_cli.parquet import open_parquet
+from safeguard_cli.rows.parquet import open_parquet
 from safeguard_cli.run import label
 from safeguard_cli.setup import Settings
 

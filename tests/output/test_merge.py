@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safeguard_cli.errors import UsageError
 from safeguard_cli.output.manifest import Refused
 from safeguard_cli.output.merge import merge
-from safeguard_cli.records import count_rows, open_source
+from safeguard_cli.rows.records import count_rows, open_source
 from safeguard_cli.run import label
 from safeguard_cli.setup import Settings
 

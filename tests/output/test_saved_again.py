@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 pytest.importorskip("sklearn")
 
 from safeguard_cli.errors import UsageError
-from safeguard_cli.layouts import guard
 from safeguard_cli.measure import compare as compare_module
 from safeguard_cli.measure import evaluate as evaluate_module
 from safeguard_cli.measure.measured import Wanted
@@ -25,8 +24,9 @@ from safeguard_cli.output.labelled import Answers, read_labels
 from safeguard_cli.output.manifest import Refused
 from safeguard_cli.output.spelled import boolean, is_missing, number, one_of
 from safeguard_cli.policy.policy import load_policy
+from safeguard_cli.rows.layouts import guard
+from safeguard_cli.rows.verdict import COLUMNS
 from safeguard_cli.setup import Settings
-from safeguard_cli.verdict import COLUMNS
 
 Row = dict[str, Any]
 TRUTHS = {"en": ("TRUE", "FALSE"), "de": ("WAHR", "FALSCH"), "fr": ("VRAI", "FAUX"), "es": ("VERDADERO", "FALSO")}

@@ -14,7 +14,7 @@ from safeguard_cli.policy.policy import Policy
 from safeguard_cli.prompt.contract import Completion, Prompt
 from safeguard_cli.prompt.harmony import ControlTokenError, Harmony
 from safeguard_cli.prompt.labeling import OVERLAP, Answer, Labeling, Rules, split
-from safeguard_cli.verdict import RowError, Verdict
+from safeguard_cli.rows.verdict import RowError, Verdict
 
 TWO = (Policy("spam", "x", ("ham", "spam"), ("spam",)), Policy("hate", "y", ("no", "hint", "yes"), ("hint", "yes")))
 

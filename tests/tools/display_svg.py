@@ -14,7 +14,7 @@ from safeguard_cli.display import Rich
 from safeguard_cli.engine.reports import Report
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.progress import Progress
-from safeguard_cli.verdict import Verdict
+from safeguard_cli.rows.verdict import Verdict
 
 COMMAND = "safeguard label samples/messages.jsonl --policy spam --model demo"
 

@@ -30,9 +30,10 @@ from safeguard_cli.measure.stress.figures import is_stress_test, policy_of, stre
 from safeguard_cli.output.labelled import Answers, Labelled, Labels, read_labels
 from safeguard_cli.output.manifest import Refused
 from safeguard_cli.policy.policy import Policy
+from safeguard_cli.rows.writable import check_folder, check_output, is_stream, open_stream, real
 from safeguard_cli.setup import Settings, load_policies
+from safeguard_cli.target import used_by
 from safeguard_cli.terminal import figure, interval, note, per_cent, safe
-from safeguard_cli.writable import check_folder, check_output, is_stream, open_stream, real, used_by
 
 BINS = 20
 _TITLE_END = " · safeguard</title>"  # as page.html has it

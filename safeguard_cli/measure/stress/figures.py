@@ -16,7 +16,7 @@ from safeguard_cli.measure import metrics
 from safeguard_cli.output.labelled import Answers, Labels
 from safeguard_cli.policy.policy import Policy, builtin_policies, load_policy
 from safeguard_cli.policy.rationale import references
-from safeguard_cli.verdict import Verdict
+from safeguard_cli.rows.verdict import Verdict
 
 ORIGINAL, LANGUAGES, RATIONALE, REPEAT = "original", "languages", "rationale", "repeat"
 FIELDS = ("id", "row", "family", "variant", "group", "own_group", "label", "text")

@@ -36,11 +36,12 @@ from safeguard_cli.measure.stress.figures import (
 from safeguard_cli.measure.stress.variants import Variant, all_variants, changed_texts
 from safeguard_cli.output.labelled import Answers, Labels
 from safeguard_cli.output.manifest import beside
-from safeguard_cli.outputs import output_format
 from safeguard_cli.policy.policy import Policy
+from safeguard_cli.rows.sink import output_format
+from safeguard_cli.rows.writable import Used, check_output, check_streams, is_stream
 from safeguard_cli.setup import Settings, load_policies
+from safeguard_cli.target import used_by
 from safeguard_cli.terminal import Figures, cut, facts, interval, line_of, note, per_cent, print_json, show
-from safeguard_cli.writable import Used, check_output, check_streams, is_stream, used_by
 
 # Options that say which rows a stress test has.
 OF_A_PLAN = (

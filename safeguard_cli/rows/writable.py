@@ -10,17 +10,10 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.files import draft
-from safeguard_cli.model.config import PROJECT_FILES, configured_model, user_file
-from safeguard_cli.model.find import find_model
-from safeguard_cli.model.gguf import model_parts
-from safeguard_cli.policy.policy import builtin_policies
-
-if TYPE_CHECKING:
-    from safeguard_cli.setup import Settings
 
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/(\d+)(?:/task/\d+)?)/fd/(\d+)")
 _STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
@@ -48,19 +41,6 @@ def used(what: str, *files: str | Path) -> list[Used]:
             if stat.S_ISREG(state.st_mode) or stat.S_ISBLK(state.st_mode):
                 found.append(Used(what, state.st_dev, state.st_ino))
     return found
-
-
-def used_by(settings: Settings) -> list[Used]:
-    """All files that a command with these settings reads; what is wrong with one of them is for its reader to say."""
-    builtin = builtin_policies()
-    found = used("the input", settings.input)
-    found += used("the policy", *(builtin.get(name, name) for name in settings.policies))
-    with suppress(SafeguardError):
-        found += used("the model", *model_parts(find_model(settings.model or configured_model())))
-    if settings.tokenizer is not None:
-        found += used("the tokenizer", settings.tokenizer)
-    settings_files = (*PROJECT_FILES, user_file())
-    return found + used("the file of settings", *(file for file in settings_files if file is not None))
 
 
 def check_streams(read: Iterable[Used]) -> None:

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from safeguard_cli.cells import unique_names
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.lines import File, Lines, utf8_chunks
-from safeguard_cli.records import check_fields, count_rows, first_lines, open_source
+from safeguard_cli.rows.cells import unique_names
+from safeguard_cli.rows.lines import File, Lines, utf8_chunks
+from safeguard_cli.rows.records import check_fields, count_rows, first_lines, open_source
 
 
 class Pieces(io.RawIOBase):

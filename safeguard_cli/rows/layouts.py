@@ -18,9 +18,9 @@ from typing import Any
 
 import orjson
 
-from safeguard_cli.lines import SHOWN_BYTES
-from safeguard_cli.records import Record, Source
-from safeguard_cli.verdict import Verdict
+from safeguard_cli.rows.lines import SHOWN_BYTES
+from safeguard_cli.rows.records import Record, Source
+from safeguard_cli.rows.verdict import Verdict
 
 _MEMBER_GAP = re.compile(rb"[\s,:]*")
 _SCALAR = re.compile(rb"[^\s,}\]]+")

@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from safeguard_cli.content import make_selector
 from safeguard_cli.errors import UsageError
-from safeguard_cli.records import open_source
+from safeguard_cli.rows.records import open_source
+from safeguard_cli.rows.text import make_selector
 
 CHAT = [
     {"role": "user", "content": "hi\nthere"},

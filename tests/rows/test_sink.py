@@ -15,16 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.layouts import guard, unguard
-from safeguard_cli.outputs import (
-    check_names,
-    default_output,
-    open_sink,
-    output_format,
-    verdict_columns,
-)
-from safeguard_cli.records import open_source
-from safeguard_cli.verdict import RowError, Verdict
+from safeguard_cli.rows.layouts import guard, unguard
+from safeguard_cli.rows.records import open_source
+from safeguard_cli.rows.sink import check_names, default_output, open_sink, output_format, verdict_columns
+from safeguard_cli.rows.verdict import RowError, Verdict
 
 SPAM = Verdict("spam", True, 0.98, {"spam": 0.98, "ham": 0.02}, "low")
 HAM = Verdict("ham", False, 0.02, {"spam": 0.02, "ham": 0.98}, "low")

@@ -10,10 +10,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from safeguard_cli.chats import is_chat, text_parts
 from safeguard_cli.errors import UsageError
-from safeguard_cli.field_names import is_common, never_text
-from safeguard_cli.records import Source, is_blank, json_text
+from safeguard_cli.rows.chats import is_chat, text_parts
+from safeguard_cli.rows.field_names import is_common, never_text
+from safeguard_cli.rows.records import Source, is_blank, json_text
 from safeguard_cli.terminal import cut
 
 DEFAULT_FIELD = "text"

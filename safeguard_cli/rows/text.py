@@ -7,12 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from safeguard_cli.chats import chat_text, text_parts
-from safeguard_cli.choice import DEFAULT_FIELD, choose_field
 from safeguard_cli.errors import UsageError
-from safeguard_cli.records import Record, Source, json_text, no_field
+from safeguard_cli.rows.chats import chat_text, text_parts
+from safeguard_cli.rows.choice import DEFAULT_FIELD, choose_field
+from safeguard_cli.rows.records import Record, Source, json_text, no_field
+from safeguard_cli.rows.verdict import ErrorCode, RowError
 from safeguard_cli.terminal import note
-from safeguard_cli.verdict import ErrorCode, RowError
 
 _TEMPLATE_PART = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|[{}]|\\[nt\\]")
 _ESCAPES = {"{{": "{", "}}": "}", r"\n": "\n", r"\t": "\t", "\\\\": "\\"}

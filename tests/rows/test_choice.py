@@ -17,15 +17,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from safeguard_cli import setup
-from safeguard_cli.choice import reads_like_text
-from safeguard_cli.content import make_selector
 from safeguard_cli.errors import UsageError
-from safeguard_cli.field_names import never_text
 from safeguard_cli.machine.bench import read_work
 from safeguard_cli.measure.golden import read_golden
 from safeguard_cli.output.labelled import Answers
 from safeguard_cli.output.manifest import Refused
-from safeguard_cli.records import open_source
+from safeguard_cli.rows.choice import reads_like_text
+from safeguard_cli.rows.field_names import never_text
+from safeguard_cli.rows.records import open_source
+from safeguard_cli.rows.text import make_selector
 from safeguard_cli.run import label
 from safeguard_cli.setup import Settings
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import orjson
 
 from safeguard_cli.errors import UsageError
-from safeguard_cli.field_names import is_common
+from safeguard_cli.rows.field_names import is_common
 from safeguard_cli.terminal import shell_line
 
 STREAMS = ("standard input", "input")  # the names of inputs that are no files

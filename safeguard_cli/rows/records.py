@@ -18,11 +18,11 @@ from typing import Any, BinaryIO, Literal
 
 import orjson
 
-from safeguard_cli.cells import chomp, is_sentence, split_cells, unique_names
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.lines import READ_ERRORS, File, Lines, Stream, utf8_chunks
-from safeguard_cli.parquet import count_parquet, open_parquet, parquet_lines
-from safeguard_cli.sniff import (
+from safeguard_cli.rows.cells import chomp, is_sentence, split_cells, unique_names
+from safeguard_cli.rows.lines import READ_ERRORS, File, Lines, Stream, utf8_chunks
+from safeguard_cli.rows.parquet import count_parquet, open_parquet, parquet_lines
+from safeguard_cli.rows.sniff import (
     BARE_CR,
     delimiter_of,
     refuse_csv_in_tsv,
@@ -33,7 +33,7 @@ from safeguard_cli.sniff import (
     refuse_title,
     sep_delimiter,
 )
-from safeguard_cli.verdict import ErrorCode, RowError
+from safeguard_cli.rows.verdict import ErrorCode, RowError
 
 Format = Literal["jsonl", "csv"]
 Shard = tuple[int, int]  # (k, n): of every n rows the k-th, k from 1

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from safeguard_cli.errors import UsageError
-from safeguard_cli.sniff import head_of, refuse_other_encodings, refuse_other_kinds
+from safeguard_cli.rows.sniff import head_of, refuse_other_encodings, refuse_other_kinds
 
 SHOWN_BYTES = 4096  # how much of a line over the limit is kept, to show which one it was
 READ_ERRORS = (OSError, EOFError, zlib.error)

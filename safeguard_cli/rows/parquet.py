@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -17,9 +18,11 @@ from typing import Any
 import orjson
 
 from safeguard_cli.errors import UsageError, missing_extra
-from safeguard_cli.sniff import HEAD_BYTES, refuse_other_kinds
+from safeguard_cli.rows.sniff import HEAD_BYTES, refuse_other_kinds
 
 BATCH_ROWS, BATCH_BYTES = 64, 4 << 20  # what is decoded at once, whatever the size of a row group
+
+GROUP_ROWS, GROUP_BYTES = 1 << 16, 64 << 20  # a row group is the last of: so many rows, so many bytes
 
 
 def pyarrow() -> Any:
@@ -161,3 +164,22 @@ def _value(scalar: Any) -> Any:
 
 def first_line(problem: BaseException) -> str:
     return next(iter(str(problem).splitlines()), type(problem).__name__)
+
+
+def write_parquet(path: Path, schema: Any, batches: Iterator[Any]) -> None:
+    """Record batches as a file on disk, in row groups of a bounded size."""
+    pa = pyarrow()
+    with path.open("wb") as file:
+        with pa.parquet.ParquetWriter(file, schema) as writer:
+            group: list[Any] = []
+            rows = size = 0
+            for batch in batches:
+                group.append(batch)
+                rows, size = rows + batch.num_rows, size + batch.nbytes
+                if rows >= GROUP_ROWS or size >= GROUP_BYTES:
+                    writer.write_table(pa.Table.from_batches(group, schema))
+                    group, rows, size = [], 0, 0
+            if group:
+                writer.write_table(pa.Table.from_batches(group, schema))
+        file.flush()
+        os.fsync(file.fileno())

@@ -13,11 +13,11 @@ from types import TracebackType
 from typing import BinaryIO, Literal
 
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.layouts import CsvLayout, JsonlLayout, field_names
-from safeguard_cli.records import Format, Record, Source, check_fields
+from safeguard_cli.rows.layouts import CsvLayout, JsonlLayout, field_names
+from safeguard_cli.rows.records import Format, Record, Source, check_fields
+from safeguard_cli.rows.verdict import COLUMNS, Verdict
+from safeguard_cli.rows.writable import descriptor
 from safeguard_cli.signals import UNBROKEN
-from safeguard_cli.verdict import COLUMNS, Verdict
-from safeguard_cli.writable import descriptor
 
 _ATOMIC = 4096  # bytes that a pipe with room takes at once, so that writing them never waits
 _COMPRESSED = ("gz", "zst", "bz2", "xz", "zip")
