@@ -11,11 +11,11 @@ from helpers import ROOT, real_vocabulary, tiny_model
 from helpers.runs import Bench
 from hypothesis import settings
 
-from safeguard_cli import setup
 from safeguard_cli.model.find import find_model
 from safeguard_cli.model.gguf import read_header
 from safeguard_cli.model.tokenizer import Tokenizer
 from safeguard_cli.prompt.harmony import Harmony
+from safeguard_cli.run import prepare
 
 settings.register_profile("any machine", deadline=None)  # a busy machine is no failure
 settings.load_profile("any machine")
@@ -67,11 +67,11 @@ def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def at_once(no_fsync: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Thousands of runs: what each would load anew from the model's header is kept."""
-    monkeypatch.setattr("safeguard_cli.setup.open_model", cache(setup.open_model))
+    monkeypatch.setattr("safeguard_cli.run.prepare.open_model", cache(prepare.open_model))
     from_header = Tokenizer.from_header
-    kept = cache(lambda path: from_header(setup.open_model(path)))
-    monkeypatch.setattr("safeguard_cli.setup.Tokenizer.from_header", lambda header: kept(header.path))
-    monkeypatch.setattr("safeguard_cli.setup.load_policy", cache(setup.load_policy))
+    kept = cache(lambda path: from_header(prepare.open_model(path)))
+    monkeypatch.setattr("safeguard_cli.run.prepare.Tokenizer.from_header", lambda header: kept(header.path))
+    monkeypatch.setattr("safeguard_cli.run.prepare.load_policy", cache(prepare.load_policy))
 
 
 @pytest.fixture

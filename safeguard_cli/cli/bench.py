@@ -87,7 +87,7 @@ def bench(
         from safeguard_cli.cli import conflicts
         from safeguard_cli.machine.bench import Wanted, numbers
         from safeguard_cli.machine.bench import bench as run
-        from safeguard_cli.setup import Settings
+        from safeguard_cli.run.settings import Settings
 
         conflicts.check(context, conflicts.BENCH)
         wanted = Wanted(

@@ -260,7 +260,7 @@ def label(
     One row in, one row out, in order: the row's own fields and, under the policy's name, its label and scores.
     """
     from safeguard_cli.cli import conflicts
-    from safeguard_cli.setup import Settings
+    from safeguard_cli.run.settings import Settings
 
     settings = Settings(
         input=input,
@@ -319,10 +319,10 @@ def label(
     def run() -> int:
         conflicts.check(context, conflicts.LABEL)
         if ray is not None:
-            from safeguard_cli.cluster import label_on_ray
+            from safeguard_cli.run.ray import label_on_ray
 
             return label_on_ray(settings, ray)
-        from safeguard_cli.run import label
+        from safeguard_cli.run.label import label
 
         return label(settings)
 

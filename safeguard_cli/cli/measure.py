@@ -300,8 +300,8 @@ def report(
 
 def _settings(input: str, policies: tuple[str, ...] = (), **given: Any) -> Any:
     from safeguard_cli.rows.writable import check_streams
-    from safeguard_cli.setup import Settings
-    from safeguard_cli.target import used_by
+    from safeguard_cli.run.destination import used_by
+    from safeguard_cli.run.settings import Settings
 
     settings = Settings(input, policies, **given)
     check_streams(used_by(settings))

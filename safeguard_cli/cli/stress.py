@@ -148,7 +148,7 @@ def stress(
         from safeguard_cli.measure.measured import Wanted
         from safeguard_cli.measure.stress.stress import Plan
         from safeguard_cli.measure.stress.stress import stress as run_stress
-        from safeguard_cli.setup import Settings
+        from safeguard_cli.run.settings import Settings
 
         conflicts.check(context, conflicts.STRESS)
         refuse = partial(conflicts.refuse, context)

@@ -22,7 +22,8 @@ from safeguard_cli.policy.policy import Policy
 from safeguard_cli.prompt.contract import Prompt
 from safeguard_cli.rows.records import count_rows, open_source
 from safeguard_cli.rows.text import make_selector, say_text
-from safeguard_cli.setup import Prepared, Settings, engine_spec, load_policies, prepare
+from safeguard_cli.run.prepare import Prepared, engine_spec, load_policies, prepare
+from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import Figures, console, facts, note, print_json, show, span, warn
 
 SLOTS = (1, 2, 4, 8, 16, 32)

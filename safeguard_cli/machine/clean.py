@@ -15,7 +15,7 @@ from safeguard_cli.engine.local.prefix_store import NAME, STATES
 from safeguard_cli.engine.local.probe import LOADABLE
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.model.fingerprint import HASHES
-from safeguard_cli.remarks import STAMP
+from safeguard_cli.run.remarks import STAMP
 from safeguard_cli.terminal import safe
 
 # With a number it was being written by an older version.

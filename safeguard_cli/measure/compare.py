@@ -23,7 +23,8 @@ from safeguard_cli.output.labelled import Answers, Labels, read_labels
 from safeguard_cli.output.spelled import normal, plain
 from safeguard_cli.rows.records import no_field
 from safeguard_cli.rows.verdict import Verdict
-from safeguard_cli.setup import Settings, load_policies
+from safeguard_cli.run.prepare import load_policies
+from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import Figures, cut, facts, figure, interval, line_of, print_json, show
 
 

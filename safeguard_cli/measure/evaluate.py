@@ -24,7 +24,7 @@ from safeguard_cli.measure.metrics import Outcomes
 from safeguard_cli.measure.shown import shown
 from safeguard_cli.output.labelled import Answers
 from safeguard_cli.rows.verdict import Verdict
-from safeguard_cli.setup import Settings
+from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import print_json, show
 
 

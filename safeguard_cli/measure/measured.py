@@ -17,7 +17,8 @@ from safeguard_cli.output.labelled import APART, TOGETHER, Answers, Labels, hold
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.rows.records import no_field, open_source
 from safeguard_cli.rows.verdict import Verdict
-from safeguard_cli.setup import Settings, load_policies
+from safeguard_cli.run.prepare import load_policies
+from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import note
 
 # Options that only a run has: an output that is measured was labelled before.
@@ -103,7 +104,7 @@ def _verdicts(labels: Labels) -> tuple[Mapping[str, Verdict], ...]:
 
 def label_rows(settings: Settings, rows: Iterable[Mapping[str, Any]], output: Path) -> Labels:
     """Label rows with a `text` by `safeguard label`'s own run, which goes on with an unfinished output."""
-    from safeguard_cli.run import label
+    from safeguard_cli.run.label import label
 
     with temporary_folder() as folder:
         texts = folder / "rows.jsonl"

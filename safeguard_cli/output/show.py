@@ -15,7 +15,6 @@ from safeguard_cli import errors, terminal
 from safeguard_cli.errors import UsageError
 from safeguard_cli.output.labelled import Labels, holds_verdicts, read_labels
 from safeguard_cli.output.manifest import Manifest, journal_path, load, manifest_path, run_path
-from safeguard_cli.remarks import cut_text, untrained_text
 from safeguard_cli.terminal import print_json, safe
 
 
@@ -130,3 +129,13 @@ def _pairs(values: dict[str, Any]) -> str:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def cut_text(rows: int, budget: int) -> str:
+    """Say how many rows the budget cut."""
+    return f"{rows:,} {'row' if rows == 1 else 'rows'}: the reasoning was cut by the budget of {budget:,} tokens"
+
+
+def untrained_text(name: str) -> str:
+    """Say that the labels under a policy mean nothing."""
+    return f"the labels under {name} mean nothing: the demo model was not trained on this policy"

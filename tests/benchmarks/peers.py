@@ -45,7 +45,7 @@ from safeguard_cli.engine.local.probe import Probe
 from safeguard_cli.files import cache_folder
 from safeguard_cli.model.fingerprint import model_sha256
 from safeguard_cli.output.manifest import versions
-from safeguard_cli.setup import Settings
+from safeguard_cli.run.settings import Settings
 
 HERE = Path(__file__).parent
 SAFEGUARD = Path(sys.executable).parent / "safeguard"

@@ -14,7 +14,8 @@ from safeguard_cli.engine.decoding import Trie
 from safeguard_cli.engine.local.process import LocalEngine
 from safeguard_cli.model.tokenizer import Tokenizer
 from safeguard_cli.prompt.contract import Prompt
-from safeguard_cli.setup import Prepared, Settings, engine_spec, load_policies, prepare
+from safeguard_cli.run.prepare import Prepared, engine_spec, load_policies, prepare
+from safeguard_cli.run.settings import Settings
 
 MOST_TRIED = 4  # times the rows
 

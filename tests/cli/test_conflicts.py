@@ -10,10 +10,10 @@ import typer
 from helpers.command import safeguard
 from helpers.runs import Bench
 
-from safeguard_cli import setup
 from safeguard_cli.cli import conflicts
 from safeguard_cli.cli.app import app
 from safeguard_cli.errors import UsageError
+from safeguard_cli.run import prepare
 
 LABEL = typer.main.get_command(app).commands["label"]  # type: ignore[attr-defined]
 SERVER = "--server http://localhost:1"
@@ -129,7 +129,7 @@ def test_a_list_with_nothing_between_its_commas_is_refused(option: str, value: s
 
 @pytest.mark.parametrize(("given", "option"), [({"gpu_layers": 5}, "--gpu-layers"), ({"cpu_moe": 2}, "--cpu-moe")])
 def test_options_for_a_gpu_are_refused_where_there_is_none(tiny, tmp_path, monkeypatch, given, option) -> None:
-    monkeypatch.setattr(setup, "devices", lambda: ())
+    monkeypatch.setattr(prepare, "devices", lambda: ())
     (tmp_path / "in.jsonl").write_text('{"text":"hi"}\n')
     bench = Bench(tmp_path, tiny)
     with pytest.raises(UsageError, match=f"^{option} has no effect: .* no GPU"):

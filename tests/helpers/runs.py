@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from helpers.fake_engine import FakeEngine
-from safeguard_cli.run import label
-from safeguard_cli.setup import Settings
+from safeguard_cli.run.label import label
+from safeguard_cli.run.settings import Settings
 
 LIKELY = (".part", ".new", ".retry", ".tmp", ".run.json.new", ".manifest.json.new", ".retry.jsonl", ".rows.jsonl.part")
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from safeguard_cli.engine.servers.pool import Patience
-from safeguard_cli.run import label
-from safeguard_cli.setup import Settings
+from safeguard_cli.run.label import label
+from safeguard_cli.run.settings import Settings
 
 HURRIED = Patience(tries=5, first=0.001, longest=0.01, busy=2.0, down=1.0, connect=5.0, request=1.5)
 

@@ -25,7 +25,7 @@ from safeguard_cli.measure.evaluate import evaluate
 from safeguard_cli.measure.golden import Golden, gold_fields, parse_map, read_golden
 from safeguard_cli.measure.measured import Wanted
 from safeguard_cli.output.labelled import Answers, read_labels
-from safeguard_cli.setup import Settings
+from safeguard_cli.run.settings import Settings
 
 SPAM = Answers("spam", ("ham", "spam"), ("spam",))
 FRAUD = Answers("fraud", ("honest", "fraud"), ("fraud",))

@@ -11,8 +11,8 @@ from helpers import TESTS
 
 from safeguard_cli.output.labelled import read_labels
 from safeguard_cli.rows.parquet import open_parquet
-from safeguard_cli.run import label
-from safeguard_cli.setup import Settings
+from safeguard_cli.run.label import label
+from safeguard_cli.run.settings import Settings
 
 KEPT = TESTS / "kept" / "0.1.0"
 ROWS = 40

@@ -18,8 +18,8 @@ from safeguard_cli.errors import UsageError
 from safeguard_cli.output.manifest import Refused
 from safeguard_cli.output.merge import merge
 from safeguard_cli.rows.records import count_rows, open_source
-from safeguard_cli.run import label
-from safeguard_cli.setup import Settings
+from safeguard_cli.run.label import label
+from safeguard_cli.run.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("own_cache", "no_fsync")
 

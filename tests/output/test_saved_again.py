@@ -26,7 +26,7 @@ from safeguard_cli.output.spelled import boolean, is_missing, number, one_of
 from safeguard_cli.policy.policy import load_policy
 from safeguard_cli.rows.layouts import guard
 from safeguard_cli.rows.verdict import COLUMNS
-from safeguard_cli.setup import Settings
+from safeguard_cli.run.settings import Settings
 
 Row = dict[str, Any]
 TRUTHS = {"en": ("TRUE", "FALSE"), "de": ("WAHR", "FALSCH"), "fr": ("VRAI", "FAUX"), "es": ("VERDADERO", "FALSO")}

@@ -16,7 +16,6 @@ from helpers.fake_engine import FakeEngine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from safeguard_cli import setup
 from safeguard_cli.errors import UsageError
 from safeguard_cli.machine.bench import read_work
 from safeguard_cli.measure.golden import read_golden
@@ -26,8 +25,9 @@ from safeguard_cli.rows.choice import reads_like_text
 from safeguard_cli.rows.field_names import never_text
 from safeguard_cli.rows.records import open_source
 from safeguard_cli.rows.text import make_selector
-from safeguard_cli.run import label
-from safeguard_cli.setup import Settings
+from safeguard_cli.run import prepare
+from safeguard_cli.run.label import label
+from safeguard_cli.run.settings import Settings
 
 CHAT = [{"role": "user", "content": "WIN a prize"}, {"role": "assistant", "content": "ok"}]
 SHAREGPT = [{"from": "human", "value": "WIN a prize"}, {"from": "gpt", "value": "ok"}]
@@ -299,7 +299,7 @@ def test_bench_measures_the_same_text(tmp_path, tiny, capsys) -> None:
     path = tmp_path / "g.jsonl"
     path.write_text('{"id":"a b","body":"see you at lunch"}\n')
     settings = Settings(str(path), ("spam",), model=str(tiny), threads=1, slots=1)
-    prepared = setup.prepare(settings, setup.load_policies(settings), {})
+    prepared = prepare.prepare(settings, prepare.load_policies(settings), {})
     capsys.readouterr()
     assert len(read_work(settings, prepared).rows) == 1
     assert capsys.readouterr().err == "text: body\n"

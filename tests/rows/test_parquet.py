@@ -578,7 +578,7 @@ def test_a_disk_that_is_full_at_the_end_keeps_the_labels_and_the_same_command_go
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
 
     with monkeypatch.context() as patch:
-        patch.setattr("safeguard_cli.parquet_output.write_parquet", full)
+        patch.setattr("safeguard_cli.run.to_parquet.write_parquet", full)
         with pytest.raises(
             SafeguardError, match=r"out\.parquet: cannot be written: File too large; the labels are in"
         ) as it:

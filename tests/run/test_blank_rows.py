@@ -15,7 +15,7 @@ from safeguard_cli.measure.measured import Wanted, usable_rows
 from safeguard_cli.output.labelled import Answers
 from safeguard_cli.output.merge import merge
 from safeguard_cli.output.show import show
-from safeguard_cli.setup import Settings
+from safeguard_cli.run.settings import Settings
 
 BLANK = {"jsonl": '{"id":null,"text":" "}\n', "csv": " , \n"}
 ROWS = {

@@ -10,11 +10,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from safeguard_cli.display import Rich
 from safeguard_cli.engine.reports import Report
 from safeguard_cli.policy.policy import Policy
-from safeguard_cli.progress import Progress
 from safeguard_cli.rows.verdict import Verdict
+from safeguard_cli.run.display import Rich
+from safeguard_cli.run.progress import Progress
 
 COMMAND = "safeguard label samples/messages.jsonl --policy spam --model demo"
 

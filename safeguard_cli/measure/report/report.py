@@ -31,8 +31,9 @@ from safeguard_cli.output.labelled import Answers, Labelled, Labels, read_labels
 from safeguard_cli.output.manifest import Refused
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.rows.writable import check_folder, check_output, is_stream, open_stream, real
-from safeguard_cli.setup import Settings, load_policies
-from safeguard_cli.target import used_by
+from safeguard_cli.run.destination import used_by
+from safeguard_cli.run.prepare import load_policies
+from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import figure, interval, note, per_cent, safe
 
 BINS = 20

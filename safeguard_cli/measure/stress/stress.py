@@ -39,8 +39,9 @@ from safeguard_cli.output.manifest import beside
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.rows.sink import output_format
 from safeguard_cli.rows.writable import Used, check_output, check_streams, is_stream
-from safeguard_cli.setup import Settings, load_policies
-from safeguard_cli.target import used_by
+from safeguard_cli.run.destination import used_by
+from safeguard_cli.run.prepare import load_policies
+from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import Figures, cut, facts, interval, line_of, note, per_cent, print_json, show
 
 # Options that say which rows a stress test has.

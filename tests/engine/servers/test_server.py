@@ -32,7 +32,7 @@ from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.model.find import find_model
 from safeguard_cli.output.manifest import Refused
 from safeguard_cli.policy.policy import Policy
-from safeguard_cli.progress import Progress
+from safeguard_cli.run.progress import Progress
 
 SAFEGUARD = str(Path(sys.executable).parent / "safeguard")
 

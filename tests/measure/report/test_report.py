@@ -22,7 +22,7 @@ from helpers.pages import HOSTILE, parsed
 from safeguard_cli.errors import UsageError
 from safeguard_cli.measure.measured import Wanted
 from safeguard_cli.measure.report.report import report
-from safeguard_cli.setup import Settings
+from safeguard_cli.run.settings import Settings
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from safeguard_cli.output.labelled import read_labels
 from safeguard_cli.policy.policy import load_policy
 from safeguard_cli.policy.rationale import references
 from safeguard_cli.prompt.harmony import Harmony
-from safeguard_cli.setup import Settings
+from safeguard_cli.run.settings import Settings
 
 GOLDEN = ROOT / "samples/golden"
 SPAM = load_policy("spam")

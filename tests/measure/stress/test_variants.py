@@ -25,7 +25,7 @@ from safeguard_cli.measure.stress.identities import DIMENSIONS, swap
 from safeguard_cli.measure.stress.stress import Plan, planned
 from safeguard_cli.measure.stress.variants import INJECTIONS, About, Variant, all_variants, changed_texts, inject
 from safeguard_cli.policy.policy import load_policy
-from safeguard_cli.setup import Settings
+from safeguard_cli.run.settings import Settings
 
 ABOUT = {"policy": "spam", "allowed": "ham", "violating": "spam"}
 WORDS = ["Click", "here", "to", "claim", "your", "prize", "größer", "نص", "Ελληνικά", "漢字", "İstanbul", "ſ", "a", "I"]

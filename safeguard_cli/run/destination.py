@@ -17,7 +17,7 @@ from safeguard_cli.policy.policy import Policy, builtin_policies
 from safeguard_cli.rows.records import Format, Source, check_fields
 from safeguard_cli.rows.sink import check_names, default_output, name_of, output_format, stream_format, verdict_columns
 from safeguard_cli.rows.writable import Used, check_output, is_stream, open_stream, used
-from safeguard_cli.setup import Settings
+from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import data_output, note
 
 

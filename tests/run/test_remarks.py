@@ -16,10 +16,10 @@ from safeguard_cli.model.find import find_model
 from safeguard_cli.model.gguf import read_header
 from safeguard_cli.model.names import DEMO_NOTICE
 from safeguard_cli.policy.policy import builtin_policies, load_policy
-from safeguard_cli.progress import Counts
 from safeguard_cli.prompt.contract import Completion
-from safeguard_cli.remarks import cut_advice, untrained
 from safeguard_cli.rows.verdict import Verdict
+from safeguard_cli.run.progress import Counts
+from safeguard_cli.run.remarks import cut_advice, untrained
 
 CUT = (3, 4, 8, 17, 25)  # rows that hold their text in every format
 TRAINED = ("spam", "hate", "privacy", "prompt-injection")

@@ -55,8 +55,9 @@ from safeguard_cli.rows.parquet import (
 from safeguard_cli.rows.records import extension
 from safeguard_cli.rows.sink import open_sink, output_format
 from safeguard_cli.rows.writable import Used, check_output, is_stream, real
-from safeguard_cli.setup import Settings, open_input
-from safeguard_cli.target import kept_fields
+from safeguard_cli.run.destination import kept_fields
+from safeguard_cli.run.prepare import open_input
+from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import note
 
 EXTRA = "_extra"

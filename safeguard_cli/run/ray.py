@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from safeguard_cli import errors, setup
+from safeguard_cli import errors
 from safeguard_cli.address import no_secrets_for_children, read_addresses
 from safeguard_cli.engine.engine import Engine
 from safeguard_cli.engine.local.process import EngineSpec, LocalEngine
@@ -29,8 +29,10 @@ from safeguard_cli.model.config import configured_model
 from safeguard_cli.output.manifest import Locked, Manifest, load, manifest_path
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.rows.records import FORMATS, extension
-from safeguard_cli.run import EngineMaker, label
-from safeguard_cli.setup import Prepared, Settings, load_policies
+from safeguard_cli.run import prepare
+from safeguard_cli.run.label import EngineMaker, label
+from safeguard_cli.run.prepare import Prepared, load_policies
+from safeguard_cli.run.settings import Settings
 from safeguard_cli.signals import UNBROKEN
 from safeguard_cli.terminal import note, warn
 
@@ -186,11 +188,11 @@ class Worker:
     def _prepare(
         self, settings: Settings, policies: tuple[Policy, ...], before: Mapping[str, Any], _rows: int | None = None
     ) -> Prepared:
-        """As setup.prepare, but once: a loaded engine's memory would count as taken when it is planned again."""
+        """As prepare, but once: a loaded engine's memory would count as taken when it is planned again."""
         key = tuple(sorted((name, str(value)) for name, value in before.items())) if settings.deterministic else ()
         if key not in self._prepared:
             self._drop()
-            self._prepared = {key: setup.prepare(settings, policies, before if settings.deterministic else {})}
+            self._prepared = {key: prepare.prepare(settings, policies, before if settings.deterministic else {})}
         return self._prepared[key]
 
     def _engine_for(self, spec: EngineSpec, log: Callable[[str], None], _report: Listen | None = None) -> Any:

@@ -25,12 +25,13 @@ from helpers import tiny_model
 from helpers.fake_engine import FakeEngine
 from helpers.runs import ids, row
 
-from safeguard_cli import errors, setup, signals
+from safeguard_cli import errors, signals
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.output.manifest import Refused
 from safeguard_cli.output.show import show
 from safeguard_cli.prompt.contract import Prompt
 from safeguard_cli.rows.verdict import ErrorCode
+from safeguard_cli.run import prepare
 
 SAFEGUARD = str(Path(sys.executable).parent / "safeguard")
 
@@ -760,7 +761,7 @@ def test_rows_of_one_content_are_decoded_once_and_get_the_same_labels(bench, at_
         assert bench(engine, overwrite=True, deterministic=deterministic) == errors.OK
         out = [json.loads(line) for line in bench.out.read_bytes().splitlines()]
         assert [row["id"] for row in out] == list(range(len(numbers)))
-        drain = setup.DRAIN * 2 if deterministic else len(numbers)  # bench has two slots
+        drain = prepare.DRAIN * 2 if deterministic else len(numbers)  # bench has two slots
         seen: dict[tuple[int, int], dict] = {}
         for i, (number, made) in enumerate(zip(numbers, out, strict=True)):
             assert seen.setdefault((i // drain, number), made["spam"]) == made["spam"]
@@ -769,7 +770,7 @@ def test_rows_of_one_content_are_decoded_once_and_get_the_same_labels(bench, at_
 
 
 def test_contents_are_forgotten_after_so_many(bench, no_fsync, monkeypatch) -> None:
-    monkeypatch.setattr("safeguard_cli.inflight.REMEMBERED", 2)
+    monkeypatch.setattr("safeguard_cli.run.pipeline.REMEMBERED", 2)
     bench.source.write_text("".join(json.dumps({"text": text}) + "\n" for text in "abacadab"))
     assert bench() == errors.OK
     assert bench.manifest()["repeated_rows"] == 3  # a each time: it was met again before it was the oldest

@@ -14,14 +14,15 @@ from safeguard_cli.errors import SafeguardError
 from safeguard_cli.output.journal import Journal
 from safeguard_cli.output.resume import InputHash
 from safeguard_cli.output.written import Written
-from safeguard_cli.progress import Progress
 from safeguard_cli.prompt.contract import Feed, Prompt
 from safeguard_cli.prompt.labeling import Answer
 from safeguard_cli.rows.records import Record
 from safeguard_cli.rows.sink import Sink
 from safeguard_cli.rows.text import Selector
 from safeguard_cli.rows.verdict import RowError
-from safeguard_cli.setup import Prepared, Settings
+from safeguard_cli.run.prepare import Prepared
+from safeguard_cli.run.progress import Progress
+from safeguard_cli.run.settings import Settings
 from safeguard_cli.signals import UNBROKEN
 
 WAITING = 8  # rows that may wait, for each slot, for an earlier one to finish

@@ -9,7 +9,8 @@ from itertools import islice
 from safeguard_cli import errors
 from safeguard_cli.rows.records import Source
 from safeguard_cli.rows.text import Selector
-from safeguard_cli.setup import Prepared, Settings, shape_text
+from safeguard_cli.run.prepare import Prepared, shape_text
+from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import safe
 
 

@@ -16,7 +16,7 @@ from rich.text import Text
 from tqdm import tqdm
 
 from safeguard_cli.engine.reports import Report
-from safeguard_cli.progress import Counts, Display, Pace, Progress
+from safeguard_cli.run.progress import Counts, Display, Pace, Progress
 from safeguard_cli.terminal import console, cut, span
 
 PLAIN_SECONDS = 10.0  # between two lines of a log; later a minute

@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
-
-import orjson
 
 from safeguard_cli import errors
-from safeguard_cli.address import key, shown_command
-from safeguard_cli.dryrun import dry_run
+from safeguard_cli.address import key
 from safeguard_cli.engine.engine import Engine
 from safeguard_cli.engine.local.process import LocalEngine
 from safeguard_cli.engine.reports import Listen, Report
-from safeguard_cli.errors import SafeguardError, UsageError, sentences
-from safeguard_cli.files import Draft, draft, sha256
-from safeguard_cli.inflight import InFlight
-from safeguard_cli.model.fingerprint import model_sha256
-from safeguard_cli.output.journal import Journal, open_journal
+from safeguard_cli.errors import UsageError, sentences
+from safeguard_cli.files import Draft, draft
+from safeguard_cli.output.journal import open_journal
 from safeguard_cli.output.manifest import START_OVER, Manifest, Refused, check_beside, find_manifest
-from safeguard_cli.output.resume import InputHash, check_input
+from safeguard_cli.output.show import cut_text, untrained_text
 from safeguard_cli.output.unchanged import check_unchanged
 from safeguard_cli.output.written import Shape, read_output
-from safeguard_cli.parquet_output import label_to_parquet, parquet_target
 from safeguard_cli.policy.policy import Policy
-from safeguard_cli.progress import Progress, make_progress
-from safeguard_cli.remarks import cut_advice, cut_text, untrained_text, untrained_warning
-from safeguard_cli.rows.records import Record, Source, count_rows
-from safeguard_cli.rows.sink import Disturbed, Sink, make_layout, open_sink, output_delimiter
+from safeguard_cli.rows.records import Source, count_rows
+from safeguard_cli.rows.sink import open_sink, output_delimiter
 from safeguard_cli.rows.text import Selector, first_choice, make_selector, say_text
 from safeguard_cli.rows.writable import check_streams, real
-from safeguard_cli.setup import Prepared, Settings, decides, engine_spec, load_policies, machine, open_input, prepare
-from safeguard_cli.target import Output, describe_output, open_target, used_by
-from safeguard_cli.terminal import note, one_file, shell_line, warn
+from safeguard_cli.run.destination import describe_output, open_target, used_by
+from safeguard_cli.run.dry_run import dry_run
+from safeguard_cli.run.identity import decides, machine
+from safeguard_cli.run.pipeline import InFlight
+from safeguard_cli.run.prepare import Prepared, engine_spec, load_policies, open_input, prepare
+from safeguard_cli.run.progress import Progress, make_progress
+from safeguard_cli.run.remarks import cut_advice, untrained_warning
+from safeguard_cli.run.sessions import finish, finished_already, stopped, take_up
+from safeguard_cli.run.settings import Settings
+from safeguard_cli.run.to_parquet import label_to_parquet, parquet_target
+from safeguard_cli.terminal import note, one_file, warn
 
 COUNTABLE_BYTES = 256 << 20  # larger files are not read twice only to know their number of rows
 LONG_RUN = 1000  # rows from which on it is said that a pipe cannot be continued
@@ -108,10 +106,10 @@ def label(settings: Settings, make_engine: EngineMaker = LocalEngine, prepare: P
             if journal.start in ("continue", "retry") and source.path is None:
                 raise Refused(f"{target} was made from a pipe, which cannot be read again; {START_OVER}")
             if journal.start == "finished":
-                return _finished(settings, journal, records)
+                return finished_already(settings, journal, records)
             if journal.start == "continue":
                 with open_input(settings) as again:
-                    _check_input(journal, records, iter(again), source, output, run)
+                    take_up(journal, records, iter(again), source, output, run)
                 if not settings.quiet:
                     note(f"{target}: going on after {journal.rows:,} rows")
             if journal.start == "retry":
@@ -138,10 +136,10 @@ def label(settings: Settings, make_engine: EngineMaker = LocalEngine, prepare: P
                 except BaseException as stop:
                     if run.journal:
                         run.journal.manifest.policy_tokens += engine.policy_tokens
-                    _stopped(run, sink, stop, target, lasting)
+                    stopped(run, sink, stop, target, lasting)
                     raise
             if run.journal:
-                _finish(settings, prepared, run.journal, run, engine, source, retried)
+                finish(settings, prepared, run.journal, run, engine, source, retried)
         advice = _remark(settings, prepared, progress)
         progress.finish()
     if advice and settings.max_reasoning is None:
@@ -187,117 +185,6 @@ def _check_still(settings: Settings, source: Source, run: InFlight, lasting: boo
     if more and run.kept is None and (settings.limit is None or run.written < settings.limit):
         then = "--append-input labels what is new" if lasting else "what is new is not labelled"
         warn(f"{source.name} has grown while it was read, {more}: {then}")
-
-
-def _check_input(
-    journal: Journal, records: Iterator[Record], again: Iterator[Record], source: Source, output: Output, run: InFlight
-) -> None:
-    """Take the rows that are done out of `records`, making sure that they are those of the earlier session."""
-    shape, progress = journal.shape, run.progress
-    fields = (output["names"], output["columns"], output["keep"], shape.delimiter, output["csv_safe"])
-    layout = make_layout(source, output["format"], *fields)
-    mark = orjson.dumps(output["names"][0]) + b":" if shape.format == "jsonl" else b""
-    written = (row for row in read_output(journal.output, shape) if row.verdicts)
-    run.digest = check_input(
-        records,
-        again,
-        written if shape.every_row else iter(()),
-        journal.rows,
-        journal.manifest,
-        lambda record: layout.beginning(record) + mark,
-        progress.row,
-    )
-    run.written = journal.rows
-    if journal.rows and (counts := journal.manifest.counts):
-        progress.restore(counts)
-
-
-def _stopped(run: InFlight, sink: Sink, stop: BaseException, target: Path | BinaryIO, lasting: bool) -> None:
-    """Save what a run that ends early has, and say how to go on. What ended it is the failure to tell of."""
-    if run.journal is None or run.kept is not None:
-        return
-    try:
-        run.journal.save(sink.sync)
-    except SafeguardError as problem:
-        if not isinstance(stop, SafeguardError):
-            raise
-        if isinstance(problem, Disturbed):
-            return
-    if run.settings.scratch:
-        note(f"{run.written:,} rows were labelled, and none is kept: run the command again")
-    elif lasting:
-        note(f"{run.written:,} rows are in {target}; to go on: {_same_command()}")
-    else:
-        note(f"{run.written:,} rows are in {target}")
-
-
-def _same_command() -> str:
-    """The command that goes on with this run: as it was called, but not over again from the start."""
-    program, *arguments = sys.argv
-    found = shutil.which(Path(program).name)
-    name = [Path(program).name if found and Path(found).resolve() == Path(program).resolve() else program]
-    if Path(program).name == "__main__.py":
-        name = [sys.executable, "-m", "safeguard_cli"]
-    shown = shown_command(arguments)
-    command = shell_line([*name, *(argument for argument in shown if argument != "--overwrite")])
-    return command if shown == arguments else f"{command} (with what is secret in its URLs put back)"
-
-
-def _finished(settings: Settings, journal: Journal, records: Iterator[Record]) -> int:
-    """The output is finished already: say so, if the input is still the one that it was made from."""
-    digest, rows, done = InputHash(), 0, journal.manifest
-    for record in islice(records, done.rows):
-        digest.add(record)
-        rows += 1
-    if (rows, digest.value()) != (done.rows, done.input_sha256):
-        raise Refused(f"{journal.output} is finished, and the input is not the one that it was made from; {START_OVER}")
-    assert done.result is not None
-    if done.result["input_exhausted"] and settings.limit is None and next(records, None) is not None:
-        raise Refused(
-            f"{journal.output} is finished, and the input has grown since: --append-input labels what is new;"
-            f" {START_OVER}"
-        )
-    if not settings.quiet:
-        note(f"{journal.output} is finished already: {rows:,} rows; {START_OVER}")
-    return int(done.result["exit_code"])
-
-
-def _finish(
-    settings: Settings,
-    prepared: Prepared,
-    journal: Journal,
-    run: InFlight,
-    engine: Engine,
-    source: Source,
-    retried: Draft | None,
-) -> None:
-    """Leave the record of the finished run, whose output is complete and on disk."""
-    journal.count_time()  # hashing a large model for the first time is no part of it
-    before, done = journal.manifest.result, (run.written, run.digest.value())
-    if retried and (journal.manifest.rows, journal.manifest.input_sha256) != done:
-        raise Refused(f"the input is not the one that {journal.output} was made from; {START_OVER}")
-    hashing = partial(run.progress.does, "hashing the model file")
-    journal.manifest.rows, journal.manifest.input_sha256 = done
-    journal.manifest.policy_tokens += engine.policy_tokens
-    journal.manifest.cut_rows = run.progress.written.cut
-    exhausted = settings.limit is None or run.written < settings.limit
-    journal.finish(
-        {
-            "exit_code": errors.ROWS_IN_ERROR if run.progress.written.rows_in_error else errors.OK,
-            **run.counts(),
-            **({"untrained": prepared.untrained} if prepared.untrained else {}),
-            "rows": run.written,
-            "input_exhausted": before["input_exhausted"] if before else exhausted,
-            "engine_deaths": engine.deaths,
-            "command": shown_command(sys.argv),
-            "input": str(Path(source.path).absolute()) if source.path else source.name,
-            "input_format": settings.format,
-            "model": str(prepared.header.path) if not prepared.remote else journal.manifest.decides["model"]["served"],
-            "model_sha256": model_sha256(prepared.header.path, hashing) if not prepared.remote else None,
-            "output_sha256": sha256(retried.path if retried else journal.output),
-        },
-        retried,
-    )
 
 
 def _remark(settings: Settings, prepared: Prepared, progress: Progress) -> str:

@@ -46,7 +46,7 @@ def make_progress(kind: Kind, policies: Sequence[Policy], total: int | None = No
     """
     progress = Progress(policies, total)
     if not quiet and kind != "none" and sys.stderr is not None:
-        from safeguard_cli.display import make_display
+        from safeguard_cli.run.display import make_display
 
         progress.show_on(lambda: make_display(progress, plain=kind == "plain"))
     return progress
@@ -229,7 +229,7 @@ class Progress:
         if self._summarize:
             self._summarize = False
             with suppress(Exception):  # a full disk or a reader gone on standard error is no reason to lose data
-                from safeguard_cli.display import summary
+                from safeguard_cli.run.display import summary
 
                 console().print(summary(self))
 

@@ -21,13 +21,13 @@ from helpers.fake_engine import FakeEngine
 from helpers.fault_server import FaultServer
 
 from safeguard_cli import errors
-from safeguard_cli.cluster import find_blocks, label_on_ray
 from safeguard_cli.engine.local.process import EngineSpec
 from safeguard_cli.engine.reports import Listen
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.prompt.contract import Prompt
-from safeguard_cli.run import label
-from safeguard_cli.setup import Settings
+from safeguard_cli.run.label import label
+from safeguard_cli.run.ray import find_blocks, label_on_ray
+from safeguard_cli.run.settings import Settings
 
 pytestmark = [
     pytest.mark.usefixtures("own_cache"),

@@ -22,11 +22,11 @@ from rich.cells import cell_len
 from rich.console import Console
 from tools.display_svg import example, svg
 
-from safeguard_cli.display import Plain, Rich, make_display, summary
 from safeguard_cli.engine.reports import Report
 from safeguard_cli.policy.policy import Policy
-from safeguard_cli.progress import Progress, make_progress
 from safeguard_cli.rows.verdict import RowError, Verdict
+from safeguard_cli.run.display import Plain, Rich, make_display, summary
+from safeguard_cli.run.progress import Progress, make_progress
 from safeguard_cli.terminal import console, note
 
 SPAM = Policy("spam", "text", ("ham", "spam"), ("spam",))
@@ -36,7 +36,7 @@ HAM, BAD = Verdict("ham", False), Verdict(error=RowError("bad_json", "not JSON")
 RUN = """
 import sys, time
 from safeguard_cli.policy.policy import Policy
-from safeguard_cli.progress import make_progress
+from safeguard_cli.run.progress import make_progress
 from safeguard_cli.terminal import warn
 from safeguard_cli.rows.verdict import Verdict
 progress = make_progress(sys.argv[1], [Policy("spam", "x", ("ham", "spam"), ("spam",))], 40)
@@ -297,7 +297,7 @@ CALLS = st.one_of(
 def test_no_display_can_end_a_run_whatever_is_called_when(calls, kind, failure, after, terminal, missing):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stderr", None if missing else Failing(failure, after, terminal))
-        patch.setattr("safeguard_cli.progress.REFRESH_SECONDS", 0.001)
+        patch.setattr("safeguard_cli.run.progress.REFRESH_SECONDS", 0.001)
         patch.setenv("TERM", "xterm")
         console.cache_clear()
         progress = make_progress(kind, [SPAM, TOPICS], 10)
@@ -361,8 +361,8 @@ def test_where_rows_and_messages_go_to_one_file_there_are_only_rows(bench, tiny)
 
 
 def test_a_display_that_hangs_holds_no_run_up(monkeypatch):
-    monkeypatch.setattr("safeguard_cli.progress.HANGING", 0.1)
-    monkeypatch.setattr("safeguard_cli.progress.REFRESH_SECONDS", 0.01)
+    monkeypatch.setattr("safeguard_cli.run.progress.HANGING", 0.1)
+    monkeypatch.setattr("safeguard_cli.run.progress.REFRESH_SECONDS", 0.01)
     held, go_on = threading.Event(), threading.Event()
 
     class Hanging:
@@ -456,7 +456,7 @@ def test_rows_are_counted_when_they_are_decided_though_an_earlier_one_holds_them
         seen.append(progress)
         return progress
 
-    monkeypatch.setattr("safeguard_cli.run.make_progress", watched)
+    monkeypatch.setattr("safeguard_cli.run.label.make_progress", watched)
     bench.source.write_text("".join(json.dumps({"id": n, "text": f"row {n}"}) + "\n" for n in range(12)))
     bench(HeadLast)
     progress, *counts = seen
@@ -467,7 +467,7 @@ def test_rows_are_counted_when_they_are_decided_though_an_earlier_one_holds_them
 
 def test_rows_of_one_text_are_decided_together(bench, monkeypatch):
     progress = Progress([SPAM], 30)
-    monkeypatch.setattr("safeguard_cli.run.make_progress", lambda *_, **__: progress)
+    monkeypatch.setattr("safeguard_cli.run.label.make_progress", lambda *_, **__: progress)
     bench.source.write_text('{"text": "again"}\n' * 30)
     bench()
     assert progress.decided.rows == progress.written.rows == 30

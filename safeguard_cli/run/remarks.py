@@ -10,7 +10,7 @@ from safeguard_cli.model import kept
 from safeguard_cli.model.gguf import Header
 from safeguard_cli.model.names import DEFAULT, DEMO_NOTICE
 from safeguard_cli.policy.policy import Policy, builtin_policies, load_policy
-from safeguard_cli.progress import Counts
+from safeguard_cli.run.progress import Counts
 from safeguard_cli.terminal import note
 
 MANY = 0.05  # of the labelled rows, from which on rows that were cut are no exception
@@ -18,11 +18,6 @@ FEW = 3
 STAMP = "demo-notice"  # in the cache folder; its time is that of the last notice
 DAY = 86_400.0
 _TRAINED = "safeguard.policy."  # in the metadata of the demo model, see demo/export.py
-
-
-def cut_text(rows: int, budget: int) -> str:
-    """Say how many rows the budget cut."""
-    return f"{rows:,} {'row' if rows == 1 else 'rows'}: the reasoning was cut by the budget of {budget:,} tokens"
 
 
 def cut_advice(counts: Counts, budget: int, effort: str) -> str:
@@ -56,11 +51,6 @@ def untrained(policies: Sequence[Policy], header: Header) -> tuple[str, ...]:
         if trained
         and (policy.sha256 not in hashes or set(policy.violates) != violates.get(policy.sha256, set(policy.violates)))
     )
-
-
-def untrained_text(name: str) -> str:
-    """Say that the labels under a policy mean nothing."""
-    return f"the labels under {name} mean nothing: the demo model was not trained on this policy"
 
 
 def untrained_warning(names: Sequence[str], header: Header) -> str:

@@ -1,12 +1,9 @@
-"""What a run needs before it starts: its settings, its policies, and the model's vocabulary and shape.
-
-And what of these a later session of the same run must find again: `decides` and `machine`.
-"""
+"""What a run needs before it starts: its input, its policies, and the model's vocabulary and shape."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,7 +14,7 @@ from safeguard_cli.engine.local.plan import Device, Shape
 from safeguard_cli.engine.local.prefix_store import STATES
 from safeguard_cli.engine.local.probe import check_loadable, devices
 from safeguard_cli.engine.local.process import EngineSpec
-from safeguard_cli.engine.servers.connect import ApiName, Connected, connect
+from safeguard_cli.engine.servers.connect import Connected, connect
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.model import kept
 from safeguard_cli.model.config import configured_model
@@ -26,83 +23,17 @@ from safeguard_cli.model.fingerprint import model_fingerprint, model_key
 from safeguard_cli.model.gguf import Header
 from safeguard_cli.model.names import DEMO
 from safeguard_cli.model.tokenizer import Tokenizer
-from safeguard_cli.output.manifest import versions
 from safeguard_cli.policy.policy import Policy, load_policy
-from safeguard_cli.progress import Kind
 from safeguard_cli.prompt.contract import Prefix
-from safeguard_cli.prompt.harmony import Harmony, layout_hash
+from safeguard_cli.prompt.harmony import Harmony
 from safeguard_cli.prompt.labeling import Labeling, Rules
-from safeguard_cli.remarks import introduce_demo, untrained
-from safeguard_cli.rows.records import MAX_ROW_BYTES, Source, open_source
+from safeguard_cli.rows.records import Source, open_source
+from safeguard_cli.run.remarks import introduce_demo, untrained
+from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import note, warn
 
 DRAIN = 16  # with --deterministic: rows for each slot between two moments when all slots are empty
 BUDGETS = {"none": 0, "auto": 256, "low": 256, "medium": 1024, "high": 4096}  # the most reasoning tokens by effort
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything that `safeguard label` was asked for; the names are the options'."""
-
-    input: str
-    policies: tuple[str, ...]
-    output: str | None = None
-    overwrite: bool = False
-    append_input: bool = False
-    retry_errors: bool = False
-    on_error: str = "record"
-    deterministic: bool = False
-    format: str | None = None
-    encoding: str = "utf-8"
-    text_fields: tuple[str, ...] = ()
-    template: str | None = None
-    id_field: str | None = None
-    keep: str | None = None
-    only: str | None = None
-    rename: str | None = None
-    labels: tuple[str, ...] = ()
-    violates: tuple[str, ...] = ()
-    threshold: float | None = None
-    effort: str = "low"
-    sure: float = 0.95
-    rationale: bool = False
-    reasoning: bool = False
-    max_reasoning: int | None = None
-    policy_only_prompt: bool = False
-    together: bool = False
-    temperature: float = 0.0
-    seed: int = 0
-    scratch: bool = False  # the output is in a folder that is gone when the command ends
-    each_row: bool = False  # a content that came before is labelled again, not given the same verdict
-    says_text: bool | None = None  # whether the text's choice is said; None: unless quiet
-    limit: int | None = None
-    shard: tuple[int, int] = (1, 1)  # records.Shard
-    long: str = "split"
-    max_windows: int = 16
-    max_row_bytes: int = MAX_ROW_BYTES
-    csv_safe: bool = False
-    model: str | None = None
-    servers: tuple[str, ...] = field(default=(), repr=False)  # URLs may hold passwords
-    server_api: ApiName = "completion"
-    server_model: str | None = None
-    tokenizer: str | None = None
-    threads: int | None = None
-    gpu_layers: int = -1
-    cpu_moe: int | None = None
-    kv_type: str = "f16"
-    context: int | None = None
-    slots: int | None = None
-    repack: bool | None = None
-    batch: int | None = None
-    progress: Kind = "auto"
-    quiet: bool = False
-    verbose: bool = False
-    dry_run: bool = False
-
-    @property
-    def says_its_text(self) -> bool:
-        """Whether the choice of the text is said on standard error."""
-        return not self.quiet if self.says_text is None else self.says_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,80 +267,3 @@ def shape_text(shape: Shape) -> str:
     if shape.loading.cpu_moe:
         text += f"; experts of {shape.loading.cpu_moe} layers on the CPU"
     return text
-
-
-def decides(
-    settings: Settings,
-    prepared: Prepared,
-    input_format: str,
-    text_fields: Sequence[str],
-    output: Mapping[str, Any],
-) -> dict[str, Any]:
-    """All that can change a label or how a row is written; `text_fields` are those chosen, `output` target.Output."""
-    rules = prepared.labeling.rules
-    return {
-        "policies": {
-            policy.name: {"sha256": policy.sha256, "labels": list(policy.labels), "violates": list(policy.violates)}
-            for policy in rules.policies
-        },
-        "model": _model(settings, prepared),
-        "prompt_layout": layout_hash(),
-        "input": {
-            "format": input_format,
-            "encoding": settings.encoding,
-            "text_fields": list(text_fields),
-            "template": settings.template,
-            "max_row_bytes": settings.max_row_bytes,
-            "shard": None if settings.shard == (1, 1) else list(settings.shard),
-        },
-        "answer": {
-            "effort": settings.effort,
-            "sure": prepared.options.sure,
-            "most_reasoning": prepared.options.budget,
-            "ctx": prepared.shape.context,
-            "long": settings.long,
-            "max_windows": settings.max_windows,
-            "threshold": settings.threshold,
-            "temperature": settings.temperature,
-            "seed": settings.seed,
-            "policy_only_prompt": settings.policy_only_prompt,
-            "together": rules.together,
-            "rationale": settings.rationale,
-            "reasoning": settings.reasoning,
-        },
-        "output": {
-            "format": output["format"],
-            "columns": list(output["columns"]),
-            "keep": output["keep"],
-            "only": settings.only,
-            "csv_safe": settings.csv_safe,
-        },
-        "deterministic": prepared.drain,
-    }
-
-
-def _model(settings: Settings, prepared: Prepared) -> dict[str, Any]:
-    """What the model is: the file, or what servers say of it and how they are asked."""
-    if prepared.remote:
-        return {**prepared.remote.model, "server_api": settings.server_api}
-    return model_fingerprint(prepared.header.path)
-
-
-def machine(prepared: Prepared) -> dict[str, Any]:
-    """What can move a score's last digits."""
-    shape = prepared.shape
-    if prepared.remote:
-        servers = {served.address.shown: served.api.name for served in prepared.remote.servers}
-        return {"servers": servers, "versions": versions()}
-    return {
-        "slots": shape.plan.slots,
-        "cells": shape.plan.cells,
-        "batch": shape.plan.batch,
-        "threads": shape.loading.threads,
-        "gpu_layers": shape.loading.gpu_layers,
-        "cpu_moe": shape.loading.cpu_moe,
-        "kv_type": shape.loading.cache_type,
-        "extra_buffers": shape.loading.extra_buffers,
-        "flash_attention": shape.loading.flash,
-        "versions": versions(),
-    }
