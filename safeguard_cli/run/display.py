@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from rich.cells import cell_len
@@ -16,12 +16,24 @@ from rich.text import Text
 from tqdm import tqdm
 
 from safeguard_cli.engine.reports import Report
-from safeguard_cli.run.progress import Counts, Display, Pace, Progress
+from safeguard_cli.policy.policy import Policy
+from safeguard_cli.run.progress import Counts, Display, Kind, Pace, Progress
 from safeguard_cli.terminal import console, cut, span
 
 PLAIN_SECONDS = 10.0  # between two lines of a log; later a minute
 MOST_PLAIN_SECONDS = 60.0
 MOST_LABELS = 8
+
+
+def make_progress(kind: Kind, policies: Sequence[Policy], total: int | None = None, *, quiet: bool = False) -> Progress:
+    """Return the Progress for this run: `auto` is `rich` at a terminal and `plain` elsewhere; `quiet` is `none`.
+
+    `total` is the number of rows, None while unknown: it may be set later (`progress.total = n`).
+    """
+    progress = Progress(policies, total)
+    if not quiet and kind != "none" and sys.stderr is not None:
+        progress.show_on(lambda: make_display(progress, plain=kind == "plain"), lambda: summary(progress))
+    return progress
 
 
 def make_display(progress: Progress, *, plain: bool) -> Display:

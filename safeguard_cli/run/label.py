@@ -28,11 +28,12 @@ from safeguard_cli.rows.sink import open_sink, output_delimiter
 from safeguard_cli.rows.text import Selector, first_choice, make_selector, say_text
 from safeguard_cli.rows.writable import check_streams, real
 from safeguard_cli.run.destination import describe_output, open_target, used_by
+from safeguard_cli.run.display import make_progress
 from safeguard_cli.run.dry_run import dry_run
 from safeguard_cli.run.identity import decides, machine
 from safeguard_cli.run.pipeline import InFlight
 from safeguard_cli.run.prepare import Prepared, engine_spec, load_policies, open_input, prepare
-from safeguard_cli.run.progress import Progress, make_progress
+from safeguard_cli.run.progress import Progress
 from safeguard_cli.run.remarks import cut_advice, untrained_warning
 from safeguard_cli.run.sessions import finish, finished_already, stopped, take_up
 from safeguard_cli.run.settings import Settings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections import Counter, deque
@@ -11,6 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Protocol
+
+from rich.console import RenderableType
 
 from safeguard_cli.engine.reports import Report, Stage
 from safeguard_cli.policy.policy import Policy
@@ -37,19 +38,6 @@ class Display(Protocol):
 
     def close(self) -> None:
         """Take the display away."""
-
-
-def make_progress(kind: Kind, policies: Sequence[Policy], total: int | None = None, *, quiet: bool = False) -> Progress:
-    """Return the Progress for this run: `auto` is `rich` at a terminal and `plain` elsewhere; `quiet` is `none`.
-
-    `total` is the number of rows, None while unknown: it may be set later (`progress.total = n`).
-    """
-    progress = Progress(policies, total)
-    if not quiet and kind != "none" and sys.stderr is not None:
-        from safeguard_cli.run.display import make_display
-
-        progress.show_on(lambda: make_display(progress, plain=kind == "plain"))
-    return progress
 
 
 class Counts:
@@ -143,7 +131,7 @@ class Progress:
         self.failure: Exception | None = None
         self._display: Display | None = None
         self._make_display: Callable[[], Display] | None = None
-        self._summarize = False
+        self._summarize: Callable[[], RenderableType] | None = None
         self._lock = threading.RLock()
         self._over = threading.Event()
         self._ticker: threading.Thread | None = None
@@ -152,9 +140,9 @@ class Progress:
         self._stage: Stage = "rows"
         self._samples = deque([(self._start, 0, 0)], maxlen=_WINDOW)
 
-    def show_on(self, make: Callable[[], Display]) -> None:
-        """Have a display show this, from when the work begins."""
-        self._make_display, self._summarize = make, True
+    def show_on(self, make: Callable[[], Display], summarize: Callable[[], RenderableType]) -> None:
+        """Have a display show this from when the work begins, and print the summary when it is done."""
+        self._make_display, self._summarize = make, summarize
 
     @property
     def shown(self) -> bool:
@@ -226,12 +214,10 @@ class Progress:
     def finish(self) -> None:
         """Take the display away and print the summary, once."""
         self.close()
-        if self._summarize:
-            self._summarize = False
+        summarize, self._summarize = self._summarize, None
+        if summarize:
             with suppress(Exception):  # a full disk or a reader gone on standard error is no reason to lose data
-                from safeguard_cli.run.display import summary
-
-                console().print(summary(self))
+                console().print(summarize())
 
     @property
     def read(self) -> int:

@@ -25,8 +25,8 @@ from tools.display_svg import example, svg
 from safeguard_cli.engine.reports import Report
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.rows.verdict import RowError, Verdict
-from safeguard_cli.run.display import Plain, Rich, make_display, summary
-from safeguard_cli.run.progress import Progress, make_progress
+from safeguard_cli.run.display import Plain, Rich, make_display, make_progress, summary
+from safeguard_cli.run.progress import Progress
 from safeguard_cli.terminal import console, note
 
 SPAM = Policy("spam", "text", ("ham", "spam"), ("spam",))
@@ -36,7 +36,7 @@ HAM, BAD = Verdict("ham", False), Verdict(error=RowError("bad_json", "not JSON")
 RUN = """
 import sys, time
 from safeguard_cli.policy.policy import Policy
-from safeguard_cli.run.progress import make_progress
+from safeguard_cli.run.display import make_progress
 from safeguard_cli.terminal import warn
 from safeguard_cli.rows.verdict import Verdict
 progress = make_progress(sys.argv[1], [Policy("spam", "x", ("ham", "spam"), ("spam",))], 40)
@@ -376,7 +376,7 @@ def test_a_display_that_hangs_holds_no_run_up(monkeypatch):
         close = open
 
     progress = Progress([SPAM], 10)
-    progress.show_on(Hanging)
+    progress.show_on(Hanging, lambda: summary(progress))
     began = time.monotonic()
     with progress:
         held.wait()
