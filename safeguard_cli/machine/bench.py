@@ -20,7 +20,7 @@ from safeguard_cli.machine.speed import Figure, Setting, best, measure, sweep, t
 from safeguard_cli.output.manifest import versions
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.prompt.contract import Prompt
-from safeguard_cli.rows.records import count_rows, open_source
+from safeguard_cli.rows.source import count_rows, open_source
 from safeguard_cli.rows.text import make_selector, say_text
 from safeguard_cli.run.prepare import Prepared, engine_spec, load_policies, prepare
 from safeguard_cli.run.settings import Settings

@@ -21,7 +21,7 @@ from safeguard_cli.measure.measured import OF_A_RUN, Measured, Wanted, gold_of, 
 from safeguard_cli.measure.shown import not_used
 from safeguard_cli.output.labelled import Answers, Labels, read_labels
 from safeguard_cli.output.spelled import normal, plain
-from safeguard_cli.rows.records import no_field
+from safeguard_cli.rows.source import no_field
 from safeguard_cli.rows.verdict import Verdict
 from safeguard_cli.run.prepare import load_policies
 from safeguard_cli.run.settings import Settings

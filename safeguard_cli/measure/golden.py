@@ -12,8 +12,9 @@ from safeguard_cli.errors import UsageError
 from safeguard_cli.output.labelled import Answers
 from safeguard_cli.output.spelled import one_of
 from safeguard_cli.rows.cells import split_cells
-from safeguard_cli.rows.records import Record, Source, check_fields, extension, first_lines, open_source
+from safeguard_cli.rows.records import Record
 from safeguard_cli.rows.sniff import DELIMITERS, sep_delimiter
+from safeguard_cli.rows.source import Source, check_fields, extension, first_lines, open_source
 from safeguard_cli.rows.text import make_selector
 from safeguard_cli.rows.verdict import RowError
 from safeguard_cli.terminal import note

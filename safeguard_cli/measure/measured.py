@@ -15,7 +15,7 @@ from safeguard_cli.measure.golden import Golden, gold_fields, parse_map, read_go
 from safeguard_cli.measure.metrics import Outcomes
 from safeguard_cli.output.labelled import APART, TOGETHER, Answers, Labels, holds_verdicts, read_labels
 from safeguard_cli.policy.policy import Policy
-from safeguard_cli.rows.records import no_field, open_source
+from safeguard_cli.rows.source import no_field, open_source
 from safeguard_cli.rows.verdict import Verdict
 from safeguard_cli.run.prepare import load_policies
 from safeguard_cli.run.settings import Settings

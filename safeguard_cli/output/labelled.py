@@ -23,7 +23,8 @@ from safeguard_cli.model.names import DEMO, size_text
 from safeguard_cli.output.manifest import Manifest, find_manifest
 from safeguard_cli.output.readback import BadPart, verdict_of, verdict_of_cells
 from safeguard_cli.output.spelled import is_missing
-from safeguard_cli.rows.records import Record, extension, open_source
+from safeguard_cli.rows.records import Record
+from safeguard_cli.rows.source import extension, open_source
 from safeguard_cli.rows.text import Selector, make_selector
 from safeguard_cli.rows.verdict import COLUMNS, Verdict
 

@@ -32,8 +32,9 @@ from safeguard_cli.output.resume import InputHash
 from safeguard_cli.output.written import whole_lines
 from safeguard_cli.rows.lines import STANDARD_INPUT
 from safeguard_cli.rows.parquet import BATCH_ROWS, join_rows, open_parquet, read_batches, write_parquet
-from safeguard_cli.rows.records import Shard, extension, in_shard, open_source
+from safeguard_cli.rows.records import Shard, in_shard
 from safeguard_cli.rows.sink import Written, output_format
+from safeguard_cli.rows.source import extension, open_source
 from safeguard_cli.rows.writable import check_output, check_streams, is_stream, real, used
 from safeguard_cli.terminal import note, warn
 

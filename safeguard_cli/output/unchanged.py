@@ -8,7 +8,7 @@ from itertools import islice
 
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.output.resume import InputHash
-from safeguard_cli.rows.records import Source
+from safeguard_cli.rows.source import Source
 
 _LEFT = "when it is again what was read, the same command goes on; else --overwrite starts over"
 

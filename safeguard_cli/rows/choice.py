@@ -13,7 +13,8 @@ from typing import Any
 from safeguard_cli.errors import UsageError
 from safeguard_cli.rows.chats import is_chat, text_parts
 from safeguard_cli.rows.field_names import is_common, never_text
-from safeguard_cli.rows.records import Source, is_blank, json_text
+from safeguard_cli.rows.records import is_blank, json_text
+from safeguard_cli.rows.source import Source
 from safeguard_cli.terminal import cut
 
 DEFAULT_FIELD = "text"

@@ -19,7 +19,8 @@ from typing import Any
 import orjson
 
 from safeguard_cli.rows.lines import SHOWN_BYTES
-from safeguard_cli.rows.records import Record, Source
+from safeguard_cli.rows.records import Record
+from safeguard_cli.rows.source import Source
 from safeguard_cli.rows.verdict import Verdict
 
 _MEMBER_GAP = re.compile(rb"[\s,:]*")

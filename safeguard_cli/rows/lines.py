@@ -128,16 +128,16 @@ class Lines:
         self.number = 0  # of the line that `next` gave last
         self.too_big = False  # that line was over the limit, and only its first part was given
         self.torn = False  # reading failed in that line
-        self._limit = limit
+        self.limit = limit
         self._bytes = stream
         self._stream = io.BufferedReader(stream, _CHUNK)
         self._pushed: list[io.BytesIO] = []
 
     def next(self) -> bytes:
         """The next line with its end; empty at the end. Of a line over the limit only the first SHOWN_BYTES."""
-        line = self.read(self._limit)
+        line = self.read(self.limit)
         self.number += bool(line)
-        self.too_big = len(line) > self._limit and len(line.rstrip(b"\r\n")) > self._limit
+        self.too_big = len(line) > self.limit and len(line.rstrip(b"\r\n")) > self.limit
         end = line
         if self.too_big:
             line = line[:SHOWN_BYTES]
@@ -149,6 +149,15 @@ class Lines:
     def broke_off(self, data: bytes | bytearray) -> bool:
         """Whether reading failed right behind this data, before its line ended."""
         return bool(self._bytes.failure) and not data.endswith(b"\n")
+
+    def go_back(self, line: int | None = None) -> None:
+        """Reading failed in the row that begins in this line: it is none, and comes whole when the input is again."""
+        self.number = (self.number if line is None else line) - 1
+
+    @property
+    def failed(self) -> bool:
+        """Whether reading has failed, somewhere in what was read ahead."""
+        return bool(self._bytes.failure)
 
     def skip_blank(self, blank: bytes) -> None:
         """Skip lines that hold nothing but bytes of `blank`: a packed file may have a thousand to a byte of its own."""

@@ -14,7 +14,8 @@ from typing import BinaryIO, Literal
 
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.rows.layouts import CsvLayout, JsonlLayout, field_names
-from safeguard_cli.rows.records import Format, Record, Source, check_fields
+from safeguard_cli.rows.records import Record
+from safeguard_cli.rows.source import Format, Source, check_fields
 from safeguard_cli.rows.verdict import COLUMNS, Verdict
 from safeguard_cli.rows.writable import descriptor
 from safeguard_cli.signals import UNBROKEN

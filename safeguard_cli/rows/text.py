@@ -10,7 +10,8 @@ from typing import Any
 from safeguard_cli.errors import UsageError
 from safeguard_cli.rows.chats import chat_text, text_parts
 from safeguard_cli.rows.choice import DEFAULT_FIELD, choose_field
-from safeguard_cli.rows.records import Record, Source, json_text, no_field
+from safeguard_cli.rows.records import Record, json_text
+from safeguard_cli.rows.source import Source, no_field
 from safeguard_cli.rows.verdict import ErrorCode, RowError
 from safeguard_cli.terminal import note
 

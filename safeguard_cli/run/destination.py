@@ -14,8 +14,8 @@ from safeguard_cli.model.find import find_model
 from safeguard_cli.model.gguf import model_parts
 from safeguard_cli.output.manifest import beside
 from safeguard_cli.policy.policy import Policy, builtin_policies
-from safeguard_cli.rows.records import Format, Source, check_fields
 from safeguard_cli.rows.sink import check_names, default_output, name_of, output_format, stream_format, verdict_columns
+from safeguard_cli.rows.source import Format, Source, check_fields
 from safeguard_cli.rows.writable import Used, check_output, is_stream, open_stream, used
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import data_output, note

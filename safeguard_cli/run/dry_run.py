@@ -7,7 +7,7 @@ from collections import Counter
 from itertools import islice
 
 from safeguard_cli import errors
-from safeguard_cli.rows.records import Source
+from safeguard_cli.rows.source import Source
 from safeguard_cli.rows.text import Selector
 from safeguard_cli.run.prepare import Prepared, shape_text
 from safeguard_cli.run.settings import Settings

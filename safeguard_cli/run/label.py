@@ -23,8 +23,8 @@ from safeguard_cli.output.show import cut_text, untrained_text
 from safeguard_cli.output.unchanged import check_unchanged
 from safeguard_cli.output.written import Shape, read_output
 from safeguard_cli.policy.policy import Policy
-from safeguard_cli.rows.records import Source, count_rows
 from safeguard_cli.rows.sink import open_sink, output_delimiter
+from safeguard_cli.rows.source import Source, count_rows
 from safeguard_cli.rows.text import Selector, first_choice, make_selector, say_text
 from safeguard_cli.rows.writable import check_streams, real
 from safeguard_cli.run.destination import describe_output, open_target, used_by

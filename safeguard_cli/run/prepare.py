@@ -27,7 +27,7 @@ from safeguard_cli.policy.policy import Policy, load_policy
 from safeguard_cli.prompt.contract import Prefix
 from safeguard_cli.prompt.harmony import Harmony
 from safeguard_cli.prompt.labeling import Labeling, Rules
-from safeguard_cli.rows.records import Source, open_source
+from safeguard_cli.rows.source import Source, open_source
 from safeguard_cli.run.remarks import introduce_demo, untrained
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import note, warn

@@ -28,7 +28,7 @@ from safeguard_cli.errors import EngineError, SafeguardError, UsageError
 from safeguard_cli.model.config import configured_model
 from safeguard_cli.output.manifest import Locked, Manifest, load, manifest_path
 from safeguard_cli.policy.policy import Policy
-from safeguard_cli.rows.records import FORMATS, extension
+from safeguard_cli.rows.source import FORMATS, extension
 from safeguard_cli.run import prepare
 from safeguard_cli.run.label import EngineMaker, label
 from safeguard_cli.run.prepare import Prepared, load_policies

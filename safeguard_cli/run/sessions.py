@@ -22,8 +22,9 @@ from safeguard_cli.output.journal import Journal
 from safeguard_cli.output.manifest import START_OVER, Refused
 from safeguard_cli.output.resume import InputHash, check_input
 from safeguard_cli.output.written import read_output
-from safeguard_cli.rows.records import Record, Source
+from safeguard_cli.rows.records import Record
 from safeguard_cli.rows.sink import Disturbed, Sink, make_layout
+from safeguard_cli.rows.source import Source
 from safeguard_cli.run.destination import Output
 from safeguard_cli.run.pipeline import InFlight
 from safeguard_cli.run.prepare import Prepared

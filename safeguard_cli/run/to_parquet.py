@@ -52,8 +52,8 @@ from safeguard_cli.rows.parquet import (
     read_batches,
     write_parquet,
 )
-from safeguard_cli.rows.records import extension
 from safeguard_cli.rows.sink import open_sink, output_format
+from safeguard_cli.rows.source import extension
 from safeguard_cli.rows.writable import Used, check_output, is_stream, real
 from safeguard_cli.run.destination import kept_fields
 from safeguard_cli.run.prepare import open_input

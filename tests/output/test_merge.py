@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safeguard_cli.errors import UsageError
 from safeguard_cli.output.manifest import Refused
 from safeguard_cli.output.merge import merge
-from safeguard_cli.rows.records import count_rows, open_source
+from safeguard_cli.rows.source import count_rows, open_source
 from safeguard_cli.run.label import label
 from safeguard_cli.run.settings import Settings
 

@@ -23,7 +23,7 @@ from safeguard_cli.output.labelled import Answers
 from safeguard_cli.output.manifest import Refused
 from safeguard_cli.rows.choice import reads_like_text
 from safeguard_cli.rows.field_names import never_text
-from safeguard_cli.rows.records import open_source
+from safeguard_cli.rows.source import open_source
 from safeguard_cli.rows.text import make_selector
 from safeguard_cli.run import prepare
 from safeguard_cli.run.label import label

@@ -26,7 +26,8 @@ from safeguard_cli.output.labelled import read_labels
 from safeguard_cli.output.manifest import Manifest, Refused
 from safeguard_cli.output.merge import merge
 from safeguard_cli.output.show import show
-from safeguard_cli.rows.records import Record, count_rows, open_source
+from safeguard_cli.rows.records import Record
+from safeguard_cli.rows.source import count_rows, open_source
 
 
 def read(path: Path, **options: object) -> list[Record]:

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.rows.layouts import guard, unguard
-from safeguard_cli.rows.records import open_source
 from safeguard_cli.rows.sink import check_names, default_output, open_sink, output_format, verdict_columns
+from safeguard_cli.rows.source import open_source
 from safeguard_cli.rows.verdict import RowError, Verdict
 
 SPAM = Verdict("spam", True, 0.98, {"spam": 0.98, "ham": 0.02}, "low")

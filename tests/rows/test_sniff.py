@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safeguard_cli.errors import UsageError
-from safeguard_cli.rows.records import open_source
+from safeguard_cli.rows.source import open_source
 
 LINES = '{"id":1,"text":"WIN a prize, call now"}\n{"id":2,"text":"see you at lunch, I will bring the book"}\n'
 TABLE = 'id,text\r\n1,"WIN a prize, call now"\r\n2,see you at lunch\r\n'

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from safeguard_cli.errors import UsageError
-from safeguard_cli.rows.records import open_source
+from safeguard_cli.rows.source import open_source
 from safeguard_cli.rows.text import make_selector
 
 CHAT = [

@@ -23,8 +23,8 @@ from safeguard_cli import errors
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.output.manifest import Refused
 from safeguard_cli.output.merge import merge
-from safeguard_cli.rows.records import open_source
 from safeguard_cli.rows.sink import default_output
+from safeguard_cli.rows.source import open_source
 from safeguard_cli.rows.writable import check_output, descriptor, is_stream, used
 
 SAFEGUARD = str(Path(sys.executable).parent / "safeguard")

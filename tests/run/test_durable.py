@@ -649,7 +649,7 @@ def bad_lines(chance: random.Random) -> Iterator[bytes]:
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_of_a_thousand_random_files_every_row_comes_out_once_and_in_order(bench, at_once, suffix) -> None:
     """What an input's rows are is for the reader to say, and its own tests: here each comes out in its place."""
-    from safeguard_cli.rows.records import open_source
+    from safeguard_cli.rows.source import open_source
 
     chance = random.Random(11)
     bench.source, bench.out = bench.folder / f"in.{suffix}", bench.folder / f"out.{suffix}"

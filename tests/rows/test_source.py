@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.rows.cells import unique_names
 from safeguard_cli.rows.lines import File, Lines, utf8_chunks
-from safeguard_cli.rows.records import check_fields, count_rows, first_lines, open_source
+from safeguard_cli.rows.source import check_fields, count_rows, first_lines, open_source
 
 
 class Pieces(io.RawIOBase):

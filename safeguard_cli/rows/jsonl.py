@@ -1,0 +1,77 @@
+"""The rows of JSON lines."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+
+import orjson
+
+from safeguard_cli.rows.lines import Lines
+from safeguard_cli.rows.records import Record, bad_encoding, row_error, too_big
+from safeguard_cli.rows.verdict import RowError
+
+_NO_FLOATS = frozenset({str, int, bool, type(None)})  # and what can hold none
+_LONG_NUMBER = re.compile(rb"\d{19}")
+
+
+class JsonRows:
+    """Rows for records.Rows: an object in each line that is not blank."""
+
+    header: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    delimiter, line_ending = ",", "\n"
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+
+    def count(self) -> int:
+        return sum(1 for _ in self._raw())
+
+    def _raw(self) -> Iterator[bytes]:
+        while line := self._lines.next():
+            if self._lines.torn:
+                return self._lines.go_back()
+            line = line.removeprefix(codecs.BOM_UTF8)  # files put together have marks in the middle
+            if line.strip():
+                yield line.rstrip(b"\r\n")
+            else:
+                self._lines.skip_blank(b" \t\r\n\v\f")
+
+    def __iter__(self) -> Iterator[Record]:
+        for index, raw in enumerate(self._raw()):
+            line = self._lines.number
+            if self._lines.too_big:
+                yield Record(index, line, raw, None, too_big(line, self._lines.limit))
+                continue
+            try:
+                fields = orjson.loads(raw)
+            except orjson.JSONDecodeError as problem:
+                yield Record(index, line, raw, None, bad_encoding(raw, line) or _bad_json(problem, line))
+                continue
+            if type(fields) is not dict:
+                yield Record(index, line, raw, None, row_error("bad_row", line, "the JSON value is no object"))
+                continue
+            # orjson makes a float of an integer beyond 64 bits.
+            if not _NO_FLOATS.issuperset(map(type, fields.values())) and _LONG_NUMBER.search(raw):
+                with suppress(ValueError, RecursionError):
+                    fields = json.loads(raw)
+            yield Record(index, line, raw, fields)
+
+
+def _bad_json(problem: orjson.JSONDecodeError, line: int) -> RowError:
+    """What is wrong with a line; to orjson NaN, Infinity and lone surrogates are no JSON.
+
+    A number beyond a double and very deep nesting are JSON, but no reader of the output would take them either.
+    """
+    at = f"(column {problem.colno})"
+    if "infinity" in problem.msg:
+        return row_error("bad_row", line, f"a number is beyond 1.8e308, the largest that can be read {at}")
+    if "depth" in problem.msg or "ecursion" in problem.msg:
+        return row_error(
+            "bad_row", line, f"the JSON is nested deeper than 1,024 levels, the most that can be read {at}"
+        )
+    return row_error("bad_json", line, f"{problem.msg} {at}")

@@ -1,0 +1,271 @@
+"""Opens JSONL, CSV and Parquet as a stream of Records: one for every row, good or bad, in order."""
+
+from __future__ import annotations
+
+import codecs
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from operator import contains
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Literal
+
+from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.rows.cells import unique_names
+from safeguard_cli.rows.csv import CsvRows
+from safeguard_cli.rows.jsonl import JsonRows
+from safeguard_cli.rows.lines import READ_ERRORS, File, Lines, Stream, utf8_chunks
+from safeguard_cli.rows.parquet import count_parquet, open_parquet, parquet_lines
+from safeguard_cli.rows.records import MAX_ROW_BYTES, Record, Rows, Shard, in_shard
+from safeguard_cli.rows.sniff import refuse_json_values
+
+Format = Literal["jsonl", "csv"]
+SAMPLE_ROWS, SAMPLE_BYTES = 100, 4 << 20  # what is looked at of an input before it is read: the last of both
+_LISTED = 40  # names of fields in an error
+_AHEAD_ROWS = 1000  # how many rows are read for that, unreadable ones among them
+FORMATS: Mapping[str, tuple[Format, str | None]] = {
+    "jsonl": ("jsonl", None),
+    "ndjson": ("jsonl", None),
+    "csv": ("csv", None),
+    "tsv": ("csv", "\t"),
+    "parquet": ("jsonl", None),  # its rows come as JSON lines
+}
+
+
+class Source:
+    """An open input: iterate it once for its Records, in a `with` block. Made by `open_source`.
+
+    When reading fails on the way (a gzip file cut short, a disk error), every whole row before comes out first, and
+    then the iteration raises a SafeguardError.
+    """
+
+    def __init__(
+        self,
+        file: File,
+        chunks: Iterator[bytes],
+        limit: int,
+        format: str | None,
+        shard: Shard = (1, 1),
+        *,
+        by_name: bool = False,
+        above: int = 0,
+    ) -> None:
+        self.name = file.name
+        self.path = file.path  # None for a pipe or a stream
+        self.total_bytes = file.size  # None for a pipe
+        self.state = file.state  # of a file, when it was opened
+        self.now, self.again = file.now, file.again
+        self._file = file
+        self._stream = Stream(chunks)
+        self._lines = Lines(self._stream, limit)
+        self._limit = limit
+        self._shard = shard
+        self._ahead: deque[Record] = deque()  # read for the sample, and still to come out
+        self._sample: list[Record] = []
+        self._ahead_rows = self._ahead_bytes = 0
+        self._taken = False  # the first row has come out: the sample is what it is
+        for _ in range(above):
+            self._lines.next()
+        first = next(iter(self._lines.peek()), b"").removeprefix(codecs.BOM_UTF8)
+        if self._lines.broke_off(first):  # half a line tells nothing
+            first = b""
+        sniffed = format is None
+        if format is None:
+            start = first.lstrip()
+            format = "jsonl" if start[:1] in (b"{", b"[") else "tsv" if _more_tabs(first) else "csv"
+        self.format, delimiter = FORMATS[format]
+        rows: Rows
+        if self.format == "csv":
+            rows = CsvRows(self.name, self._lines, first, delimiter, sniffed=sniffed, by_name=by_name)
+        else:
+            if first:
+                refuse_json_values(self.name, first, lambda: [*self._lines.peek(2), b"", b""][1])
+            rows = JsonRows(self._lines)
+        self.line_ending, self.delimiter = rows.line_ending, rows.delimiter
+        self.header = rows.header  # a CSV's column names as written, duplicates included
+        self.names = rows.names  # the same made unique (name, name_2): the keys of `fields`
+        self._count, self._rows = rows.count, iter(rows)
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Record]:
+        part, parts = self._shard
+        for record in self._all():
+            if record.index % parts == part - 1:
+                yield record
+        if self._stream.failure:
+            raise SafeguardError(f"{self.name}: reading failed after line {self._lines.number}: {self._stream.failure}")
+
+    def _all(self) -> Iterator[Record]:
+        self._taken = True
+        while (record := self._ahead.popleft() if self._ahead else next(self._rows, None)) is not None:
+            yield record
+
+    def close(self) -> None:
+        """Closes the file; standard input and a stream of the caller's stay open."""
+        self._file.close()
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes taken from the file itself, compressed if it is: with `total_bytes`, how far the reading is."""
+        return self._file.bytes_read
+
+    def first(self) -> Record | None:
+        """Return the first row without an error, of all shards, or None. Those read to find it still come out."""
+        return next(self.sample(), None)
+
+    def sample(self) -> Iterator[Record]:
+        """Yield the first SAMPLE_ROWS rows without an error, of all shards, all of which still come out.
+
+        No more rows are read than are asked for, so that a slow pipe is not waited for in vain. Rows beyond
+        SAMPLE_BYTES, and what a reader has not left, are no part of it.
+        """
+        at = 0
+        while at < len(self._sample) or self._look():
+            yield self._sample[at]
+            at += 1
+
+    def lacks(self, names: Iterable[str], has: Callable[[Mapping[str, Any], str], bool] = contains) -> list[str]:
+        """Return which of `names` are no fields of the sample's rows; none where it has no fields to check against."""
+        missing = list(dict.fromkeys(names))
+        if self.format == "csv":
+            return [name for name in missing if name not in self.names] if self.names else []
+        known = False
+        for record in self.sample() if missing else ():
+            known = known or bool(record.fields)
+            missing = [name for name in missing if not has(record.fields or {}, name)]
+            if not missing:
+                break
+        return missing if known else []
+
+    def fields(self) -> tuple[str, ...]:
+        """Return the names of all fields in the sample's rows, in the order in which they come."""
+        if self.format == "csv":
+            return self.names
+        return tuple(dict.fromkeys(name for record in self.sample() for name in record.fields or ()))
+
+    def _look(self) -> bool:
+        """Read on to the next row of the sample."""
+        while not self._taken and len(self._sample) < SAMPLE_ROWS and self._ahead_rows < _AHEAD_ROWS:
+            if self._ahead_bytes > (SAMPLE_BYTES if self._sample else self._limit):
+                break
+            record = next(self._rows, None)
+            if record is None:
+                break
+            self._ahead.append(record)
+            self._ahead_rows, self._ahead_bytes = self._ahead_rows + 1, self._ahead_bytes + len(record.raw)
+            if record.error is None:
+                self._sample.append(record)
+                return True
+        return False
+
+    def count(self) -> int:
+        """Reads to the end and counts the rows, without parsing JSON; the source is used up then."""
+        return in_shard(self._count(), self._shard)
+
+
+def open_source(
+    path: str | Path | BinaryIO,
+    *,
+    format: str | None = None,
+    encoding: str = "utf-8",
+    max_row_bytes: int = MAX_ROW_BYTES,
+    shard: Shard = (1, 1),
+    above: int = 0,
+) -> Source:
+    """Opens a file, `-` (standard input) or a binary stream that the caller owns; with `shard` for its rows only.
+
+    `format` is jsonl, ndjson, csv, tsv or parquet; without it a file's extension decides, and a pipe's first bytes.
+    Gzip is known by its first bytes. `above` lines stand above a CSV's header. UsageError when the input cannot be
+    opened or is not what its name says.
+    """
+    if format is not None and format not in FORMATS:
+        raise UsageError(f"unknown format {format!r}: one of {', '.join(FORMATS)}")
+    file = File(path)
+    by_name = format is None and file.path is not None
+    try:
+        if by_name:
+            assert file.path is not None
+            format = extension(file.path)
+        if format == "parquet":
+            if file.path is None:
+                raise UsageError(f"{file.name}: Parquet has its index at the end and needs a file; save it to one")
+            parquet = open_parquet(file.path)
+            chunks = parquet_lines(parquet, unique_names(parquet.schema_arrow.names))
+        else:
+            chunks = utf8_chunks(file, encoding)
+            if by_name and format not in FORMATS:
+                raise _unknown_extension(file.name, Lines(Stream(chunks), max_row_bytes))
+        return Source(file, chunks, max_row_bytes, format, shard, by_name=by_name, above=above)
+    except BaseException as problem:
+        file.close()
+        if isinstance(problem, READ_ERRORS):
+            raise SafeguardError(f"{file.name}: cannot be read: {problem}") from problem
+        raise
+
+
+def _unknown_extension(name: str, lines: Lines) -> UsageError:
+    line, following = [*lines.peek(2), b"", b""][:2]
+    refuse_json_values(name, line, lambda: following)
+    if line.lstrip().startswith(b"{"):
+        return UsageError(f"{name}: unknown extension; it looks like JSON lines: say --format jsonl")
+    plain = "plain lines become rows with jq -cR '{text: .}'"
+    return UsageError(f"{name}: unknown extension; --format says what it is: {', '.join(FORMATS)}; {plain}")
+
+
+def first_lines(path: Path, count: int, *, encoding: str = "utf-8") -> list[str]:
+    """Return the first physical lines of a file, blank ones included, unpacked and decoded."""
+    file = File(path)
+    try:
+        lines = Lines(Stream(utf8_chunks(file, encoding)), MAX_ROW_BYTES)
+        return [line.decode("utf-8", "replace") for _ in range(count) if (line := lines.next())]
+    except READ_ERRORS as problem:
+        raise SafeguardError(f"{file.name}: cannot be read: {problem}") from problem
+    finally:
+        file.close()
+
+
+def count_rows(
+    path: Path,
+    *,
+    format: str | None = None,
+    encoding: str = "utf-8",
+    max_row_bytes: int = MAX_ROW_BYTES,
+    shard: Shard = (1, 1),
+) -> int:
+    """How many Records a file has, exactly, in bounded memory: for a progress bar."""
+    if (format or extension(path)) == "parquet":
+        return in_shard(count_parquet(path), shard)
+    with open_source(path, format=format, encoding=encoding, max_row_bytes=max_row_bytes, shard=shard) as source:
+        return source.count()
+
+
+def check_fields(source: Source, option: str, names: Iterable[str]) -> None:
+    """Raise UsageError, with the fields that there are, when one of `names` is in no row of the sample."""
+    if missing := source.lacks(names):
+        raise no_field(source.name, option, missing[0], source.fields())
+
+
+def no_field(file: str, option: str, name: str, fields: Sequence[str]) -> UsageError:
+    """Return the UsageError for a field that an option names and a file does not have."""
+    plain = {field.strip().casefold(): field for field in reversed(fields)}
+    near = get_close_matches(name.strip().casefold(), plain, n=1)
+    hint = f"did you mean {plain[near[0]]!r}? " if near else ""
+    listed = ", ".join(map(repr, fields[:_LISTED])) + f" and {len(fields) - _LISTED:,} more" * (len(fields) > _LISTED)
+    return UsageError(
+        f"{file}: no field {name!r} for {option} in its first rows; {hint}its fields are {listed or 'none'}"
+    )
+
+
+def extension(path: Path) -> str:
+    """What a file is by its name: `csv` for `a.CSV.gz`."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix[1:]
+
+
+def _more_tabs(line: bytes) -> bool:
+    return line.count(b"\t") > line.count(b",")
