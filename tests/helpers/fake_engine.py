@@ -71,3 +71,7 @@ class Steady(FakeEngine):
 
     def answer(self, prompt: Prompt, history: int) -> Completion:
         return super().answer(prompt, hash(prompt.ids))
+
+
+def failing(*rows: int) -> Callable[..., FakeEngine]:
+    return lambda *given: FakeEngine(*given, error=lambda prompt: prompt.row in rows)
