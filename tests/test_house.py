@@ -1,16 +1,101 @@
-"""The house itself: what is in the wheel."""
+"""The house itself: rooms whose imports go one way, files that can be read in one sitting, and what is in the wheel."""
 
 from __future__ import annotations
 
+import ast
+import graphlib
 import subprocess
 import sys
 import zipfile
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 from helpers import ROOT
 
 TRAINING = "safeguard_cli/demo/training/"
+PACKAGE = ROOT / "safeguard_cli"
+GROUND = {"errors", "signals", "files", "address", "terminal"}
+
+# Every room with the rooms that it may import, itself and the ground apart. A room stands below all that import it.
+ROOMS = {
+    "model": "",
+    "policy": "",
+    "rows": "",
+    "prompt": "model policy rows",
+    "output": "model rows",
+    "engine": "prompt",
+    "engine.local": "engine model prompt",
+    "engine.servers": "engine model policy prompt",
+    "run": "engine engine.local engine.servers model output policy prompt rows",
+    "machine": "engine engine.local model output policy prompt rows run",
+    "measure": "output policy rows run",
+    "measure.stress": "measure output policy rows run",
+    "measure.report": "measure measure.stress output policy rows run",
+    "cli": "machine measure measure.report measure.stress model output policy rows run",
+}
+AT_START = "cli"  # a room whose files `--help` imports: they import the ground and each other alone at their top
+
+
+def modules() -> dict[str, ast.Module]:
+    """The modules of the program by their dotted names below the package, training apart."""
+    files = [path for path in PACKAGE.rglob("*.py") if TRAINING not in str(path)]
+    return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): ast.parse(path.read_bytes()) for path in files}
+
+
+def imports(tree: ast.AST, known: dict[str, ast.Module]) -> set[str]:
+    """The modules of the program that a tree imports, inside of functions too."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names if name.name.split(".")[0] == "safeguard_cli"}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute"
+            within = f"{node.module}.".removeprefix("safeguard_cli.")
+            if within != f"{node.module}.":
+                either = ((f"{within}{name.name}", within[:-1] or "__init__") for name in node.names)
+                found |= {name if name in known else module for name, module in either}
+    assert found <= known.keys(), found - known.keys()
+    return found
+
+
+def room(module: str) -> str:
+    return module.rpartition(".")[0]
+
+
+def test_imports_go_one_way_between_rooms() -> None:
+    known = modules()
+    found: dict[str, set[str]] = defaultdict(set)
+    for module, tree in known.items():
+        if module not in ("__main__", "demo.__init__"):  # the entry; and a folder of data
+            found[room(module)] |= {room(other) for other in imports(tree, known)} - {room(module)}
+    assert found.pop("") == set(), "the ground imports no room"
+    assert {module for module in known if not room(module)} == GROUND | {"__init__", "__main__"}
+    allowed = {name: set(rooms.split()) for name, rooms in ROOMS.items()}
+    assert {name: rooms - {""} for name, rooms in found.items()} == allowed
+    assert list(graphlib.TopologicalSorter(allowed).static_order())
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    known = modules()
+    graph = {module: imports(tree, known) for module, tree in known.items()}
+    assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(known)
+
+
+def test_what_starts_the_command_imports_next_to_nothing() -> None:
+    known = modules()
+    for module, tree in known.items():
+        if room(module) != AT_START:
+            continue
+        top = ast.Module([node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))], [])
+        rooms = {room(other) for other in imports(top, known)}
+        assert rooms <= {"", AT_START}, f"{module} imports a room at its top: --help would wait for it"
+
+
+def test_files_are_short_and_the_package_is_not_a_corridor() -> None:
+    long = {str(path): size for path in PACKAGE.rglob("*.py") if (size := len(path.read_text().splitlines())) > 400}
+    assert {name: size for name, size in long.items() if "/demo/" not in name} == {}
+    assert len([path for path in PACKAGE.iterdir() if path.is_file()]) <= 8
 
 
 @pytest.fixture(scope="module")
