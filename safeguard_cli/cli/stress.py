@@ -146,14 +146,14 @@ def stress(
     def command() -> int:
         from safeguard_cli.cli import conflicts
         from safeguard_cli.measure.measured import Wanted
-        from safeguard_cli.measure.stress.stress import Plan
+        from safeguard_cli.measure.stress.stress import StressPlan
         from safeguard_cli.measure.stress.stress import stress as run_stress
         from safeguard_cli.run.settings import Settings
 
         conflicts.check(context, conflicts.STRESS)
         refuse = partial(conflicts.refuse, context)
         wanted = Wanted(tuple(gold_field or ()), tuple(map or ()), skip_rows, wrong=worst, json=json, refuse=refuse)
-        plan = Plan(tuple(family or ()), seed, tuple(translation or ()), pair, language_field)
+        plan = StressPlan(tuple(family or ()), seed, tuple(translation or ()), pair, language_field)
         settings = Settings(
             golden,
             tuple(policy or ()),

@@ -19,7 +19,7 @@ from safeguard_cli.measure.evaluate import number
 from safeguard_cli.measure.golden import gold_fields
 from safeguard_cli.measure.measured import OF_A_RUN, Measured, Wanted, gold_of, measure
 from safeguard_cli.measure.shown import not_used
-from safeguard_cli.output.labelled import Answers, Labels, read_labels
+from safeguard_cli.output.labelled import LabeledFile, LabelSet, read_labels
 from safeguard_cli.output.spelled import normal, plain
 from safeguard_cli.rows.source import no_field
 from safeguard_cli.rows.verdict import Verdict
@@ -33,7 +33,7 @@ class Side:
     """One labeling: what it is called, its answers, and per row its Verdict."""
 
     name: str
-    answers: Answers
+    answers: LabelSet
     verdicts: tuple[Verdict, ...]
 
 
@@ -86,7 +86,7 @@ def _outputs(path_a: Path, path_b: Path, settings: Settings, wanted: Wanted) -> 
         if not path.is_file():
             raise UsageError(f"{path}: there is no such file")
     policies = load_policies(settings) if settings.policies else ()
-    known = tuple(Answers(policy.name, policy.labels, policy.violates) for policy in policies)
+    known = tuple(LabelSet(policy.name, policy.labels, policy.violates) for policy in policies)
     how: dict[str, Any] = {"format": settings.format, "encoding": settings.encoding, "known": known}
     a, b = (read_labels(path, **how) for path in (path_a, path_b))
     both = _common(a, b, [policy.name for policy in policies])
@@ -119,7 +119,7 @@ def _outputs(path_a: Path, path_b: Path, settings: Settings, wanted: Wanted) -> 
     return pairs
 
 
-def _common(a: Labels, b: Labels, asked: Sequence[str]) -> list[tuple[Answers, Answers]]:
+def _common(a: LabeledFile, b: LabeledFile, asked: Sequence[str]) -> list[tuple[LabelSet, LabelSet]]:
     by_name = {answers.name: answers for answers in b.answers}
     both = [(answers, by_name[answers.name]) for answers in a.answers if answers.name in by_name]
     if asked:
@@ -138,7 +138,7 @@ def _common(a: Labels, b: Labels, asked: Sequence[str]) -> list[tuple[Answers, A
     return both
 
 
-def _places(a: Labels, b: Labels, id_field: str | None) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+def _places(a: LabeledFile, b: LabeledFile, id_field: str | None) -> tuple[list[tuple[int, int]], tuple[int, int]]:
     """Which row of A goes with which of B: by their ids, else in order, where what both carry must be equal.
 
     And how many rows of A, and of B, have no other.
@@ -159,7 +159,7 @@ def _places(a: Labels, b: Labels, id_field: str | None) -> tuple[list[tuple[int,
     return [(i, i) for i in range(len(a.rows))], (0, 0)
 
 
-def _by_id(a: Labels, b: Labels, id_field: str) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+def _by_id(a: LabeledFile, b: LabeledFile, id_field: str) -> tuple[list[tuple[int, int]], tuple[int, int]]:
     for labels in (a, b):
         if lacking := [row for row in labels.rows if id_field not in row.fields]:
             if len(lacking) == len(labels.rows):
@@ -173,7 +173,7 @@ def _by_id(a: Labels, b: Labels, id_field: str) -> tuple[list[tuple[int, int]], 
     raise UsageError(f"{a.path} and {b.path} have no {id_field} in common")
 
 
-def _ids(labels: Labels, id_field: str, spelling: Callable[[Any], str]) -> dict[str, int]:
+def _ids(labels: LabeledFile, id_field: str, spelling: Callable[[Any], str]) -> dict[str, int]:
     found: dict[str, int] = {}
     for place, row in enumerate(labels.rows):
         key = spelling(row.fields[id_field])

@@ -22,7 +22,7 @@ from safeguard_cli.measure.measured import (
 )
 from safeguard_cli.measure.metrics import Outcomes
 from safeguard_cli.measure.shown import shown
-from safeguard_cli.output.labelled import Answers
+from safeguard_cli.output.labelled import LabelSet
 from safeguard_cli.rows.verdict import Verdict
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import print_json, show
@@ -67,7 +67,7 @@ def evaluate(settings: Settings, wanted: Wanted) -> int:
 
 def policy_result(
     measured: Measured,
-    answers: Answers,
+    answers: LabelSet,
     wanted: Wanted,
     search: float | tuple[str, float] | None,
     quick: Sequence[Mapping[str, Verdict]] | None,

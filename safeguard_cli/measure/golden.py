@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from safeguard_cli.errors import UsageError
-from safeguard_cli.output.labelled import Answers
+from safeguard_cli.output.labelled import LabelSet
 from safeguard_cli.output.spelled import one_of
 from safeguard_cli.rows.cells import split_cells
 from safeguard_cli.rows.records import Record
@@ -84,7 +84,7 @@ def parse_map(given: Sequence[str]) -> dict[str, str]:
 
 def read_golden(
     path: Path,
-    answers: Sequence[Answers],
+    answers: Sequence[LabelSet],
     fields: Mapping[str, str],
     *,
     mapping: Mapping[str, str] | None = None,
@@ -150,7 +150,7 @@ def _no_text(record: Record) -> str | RowError:
     return record.error or ""
 
 
-def _check_map(mapping: Mapping[str, str], answers: Sequence[Answers]) -> None:
+def _check_map(mapping: Mapping[str, str], answers: Sequence[LabelSet]) -> None:
     known = dict.fromkeys(label for answer in answers for label in answer.labels)
     if unknown := [label for label in mapping.values() if label not in known]:
         raise UsageError(f"--map gives {unknown[0]!r}, which is no label: {', '.join(known)}")
@@ -158,7 +158,7 @@ def _check_map(mapping: Mapping[str, str], answers: Sequence[Answers]) -> None:
 
 def _gold(
     record: Record,
-    answers: Sequence[Answers],
+    answers: Sequence[LabelSet],
     fields: Mapping[str, str],
     mapping: Mapping[str, str],
     values: Counter[str],

@@ -13,7 +13,7 @@ from safeguard_cli.errors import SafeguardError, UsageError, sentences
 from safeguard_cli.files import temporary_folder
 from safeguard_cli.measure.golden import Golden, gold_fields, parse_map, read_golden
 from safeguard_cli.measure.metrics import Outcomes
-from safeguard_cli.output.labelled import APART, TOGETHER, Answers, Labels, holds_verdicts, read_labels
+from safeguard_cli.output.labelled import APART, TOGETHER, LabeledFile, LabelSet, holds_verdicts, read_labels
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.rows.source import no_field, open_source
 from safeguard_cli.rows.verdict import Verdict
@@ -55,7 +55,7 @@ class Measured:
     """One golden set and what was said about it: `verdicts` stand beside the golden rows."""
 
     golden: Golden
-    answers: tuple[Answers, ...]
+    answers: tuple[LabelSet, ...]
     verdicts: tuple[Mapping[str, Verdict], ...]
     prompting: str
     model: str
@@ -67,7 +67,7 @@ def measure(settings: Settings, wanted: Wanted) -> Measured:
     """The golden set with verdicts: those that stand in it, else those of a run under the policies asked for."""
     path = golden_path(settings)
     policies = load_policies(settings) if settings.policies else ()
-    answers = tuple(Answers(policy.name, policy.labels, policy.violates) for policy in policies)
+    answers = tuple(LabelSet(policy.name, policy.labels, policy.violates) for policy in policies)
     if (labels := existing_labels(path, settings, answers)) is not None:
         if wanted.sure:
             raise UsageError("--sure labels the golden set twice; give it the golden set itself, not an output")
@@ -91,18 +91,18 @@ def golden_path(settings: Settings) -> Path:
     return path
 
 
-def label_golden(settings: Settings, golden: Golden) -> Labels:
+def label_golden(settings: Settings, golden: Golden) -> LabeledFile:
     """Label the texts of a golden set, in a folder that is gone afterwards."""
     with temporary_folder() as folder:
         output = folder / "labels.jsonl"
         return label_rows(replace(settings, scratch=True), ({"text": row.text} for row in golden.rows), output)
 
 
-def _verdicts(labels: Labels) -> tuple[Mapping[str, Verdict], ...]:
+def _verdicts(labels: LabeledFile) -> tuple[Mapping[str, Verdict], ...]:
     return tuple(row.verdicts for row in labels.rows)
 
 
-def label_rows(settings: Settings, rows: Iterable[Mapping[str, Any]], output: Path) -> Labels:
+def label_rows(settings: Settings, rows: Iterable[Mapping[str, Any]], output: Path) -> LabeledFile:
     """Label rows with a `text` by `safeguard label`'s own run, which goes on with an unfinished output."""
     from safeguard_cli.run.label import label
 
@@ -125,7 +125,7 @@ def label_rows(settings: Settings, rows: Iterable[Mapping[str, Any]], output: Pa
     return read_labels(output)
 
 
-def existing_labels(path: Path, settings: Settings, known: Sequence[Answers] = ()) -> Labels | None:
+def existing_labels(path: Path, settings: Settings, known: Sequence[LabelSet] = ()) -> LabeledFile | None:
     """The file as an output of ours, if its rows hold verdicts of all policies `known`, or of any."""
     how: dict[str, Any] = {"format": settings.format, "encoding": settings.encoding}
     found = holds_verdicts(path, **how)
@@ -137,7 +137,7 @@ def existing_labels(path: Path, settings: Settings, known: Sequence[Answers] = (
 def usable_rows(
     settings: Settings,
     wanted: Wanted,
-    answers: Sequence[Answers],
+    answers: Sequence[LabelSet],
     others: Collection[str] = (),
     needs_text: bool = True,
 ) -> Golden:
@@ -169,7 +169,7 @@ def usable_rows(
     return golden
 
 
-def gold_of(labels: Labels, names: Sequence[str], settings: Settings, wanted: Wanted) -> Golden | None:
+def gold_of(labels: LabeledFile, names: Sequence[str], settings: Settings, wanted: Wanted) -> Golden | None:
     """The right labels in an output, under its policies `names`; None where it has none and none were asked for.
 
     A field `label` that means something else is no gold, which is said. Raises UsageError as `usable_rows` does.
@@ -190,7 +190,7 @@ def gold_of(labels: Labels, names: Sequence[str], settings: Settings, wanted: Wa
         return None
 
 
-def from_output(labels: Labels, policies: Sequence[Policy], settings: Settings, wanted: Wanted) -> Measured:
+def from_output(labels: LabeledFile, policies: Sequence[Policy], settings: Settings, wanted: Wanted) -> Measured:
     """An output with the right labels beside it, under the policies asked for or all that it has."""
     given = [policy.name for policy in policies]
     answers = tuple(a for a in labels.answers if not given or a.name in given)
@@ -198,7 +198,7 @@ def from_output(labels: Labels, policies: Sequence[Policy], settings: Settings, 
     return beside_gold(labels, _labelled_rows(labels, settings, wanted, answers), answers)
 
 
-def beside_gold(labels: Labels, golden: Golden, answers: tuple[Answers, ...]) -> Measured:
+def beside_gold(labels: LabeledFile, golden: Golden, answers: tuple[LabelSet, ...]) -> Measured:
     """An output's verdicts beside its right labels."""
     at = {row.line: row for row in labels.rows}
     if torn := [row for row in golden.rows if row.line not in at]:  # a row that is being written
@@ -208,7 +208,7 @@ def beside_gold(labels: Labels, golden: Golden, answers: tuple[Answers, ...]) ->
     return Measured(golden, answers, verdicts, labels.prompting, labels.model, labels.effort, labels.doubts)
 
 
-def _labelled_rows(labels: Labels, settings: Settings, wanted: Wanted, answers: Sequence[Answers]) -> Golden:
+def _labelled_rows(labels: LabeledFile, settings: Settings, wanted: Wanted, answers: Sequence[LabelSet]) -> Golden:
     """The usable rows of an output, with the text that is asked for, else what the run labelled, where it is there."""
     if settings.text_fields or settings.template is not None:
         return usable_rows(settings, wanted, answers)
@@ -218,7 +218,7 @@ def _labelled_rows(labels: Labels, settings: Settings, wanted: Wanted, answers: 
     return usable_rows(settings, wanted, answers, needs_text=False)
 
 
-def outcomes(measured: Measured, answers: Answers, threshold: float | None = None) -> tuple[Outcomes, list[int]]:
+def outcomes(measured: Measured, answers: LabelSet, threshold: float | None = None) -> tuple[Outcomes, list[int]]:
     """The rows that were labelled under a policy, as arrays, and their places among the golden rows."""
     kept = [i for i, verdicts in enumerate(measured.verdicts) if verdicts[answers.name].error is None]
     verdicts = [measured.verdicts[i][answers.name] for i in kept]

@@ -42,7 +42,7 @@ CHUNK = 1 << 16  # bytes that a broken connection can cost; by default 10 MB, an
 
 
 @dataclass(frozen=True, slots=True)
-class Remote:
+class RemoteFile:
     """A file on the hub: its size and the SHA-256 that its content must have."""
 
     name: str
@@ -155,7 +155,7 @@ def _snapshots_of(repo: huggingface_hub.CachedRepoInfo) -> Iterator[dict[str, Pa
         yield {name: file.file_path for name, file in files.items() if name.lower().endswith(".gguf")}
 
 
-def _list_files(model: HubName) -> list[Remote]:
+def _list_files(model: HubName) -> list[RemoteFile]:
     """What the hub says of a model's files."""
     info = huggingface_hub.HfApi().model_info(model.repo, files_metadata=True, timeout=LIST_TIMEOUT)
     siblings = {file.rfilename: file for file in info.siblings or ()}
@@ -169,11 +169,11 @@ def _list_files(model: HubName) -> list[Remote]:
                 f"{name} is larger than the hub gives out over HTTP ({size_text(lfs.size)}): fetch it with"
                 f" `hf download {model.repo} {name}`; it is found in the cache then"
             )
-        remote.append(Remote(name, lfs.size, lfs.sha256))
+        remote.append(RemoteFile(name, lfs.size, lfs.sha256))
     return remote
 
 
-def _check_disk(blobs: Path, missing: list[Remote]) -> None:
+def _check_disk(blobs: Path, missing: list[RemoteFile]) -> None:
     """Refuse before the first byte what the disk cannot hold."""
     needed = sum(file.size - _size(_partial(blobs, file)) for file in missing)
     folder = next(folder for folder in blobs.parents if folder.is_dir())
@@ -185,7 +185,7 @@ def _check_disk(blobs: Path, missing: list[Remote]) -> None:
         )
 
 
-def _partial(blobs: Path, file: Remote) -> Path:
+def _partial(blobs: Path, file: RemoteFile) -> Path:
     return blobs / f"{file.sha256}.incomplete"
 
 
@@ -194,7 +194,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _fetch(repo: str, file: Remote, blobs: Path) -> None:
+def _fetch(repo: str, file: RemoteFile, blobs: Path) -> None:
     """Fetch one file, going on with what is there of it, and put it in place when its hash is right."""
     partial = _partial(blobs, file)
     locks = _cache() / ".locks" / blobs.parent.name

@@ -29,7 +29,7 @@ from safeguard_cli.output.manifest import (
 )
 from safeguard_cli.output.manifest_shape import MORE_TALLIES, TALLIES
 from safeguard_cli.output.resume import InputHash, check_same, truncate
-from safeguard_cli.output.written import Shape, whole_rows
+from safeguard_cli.output.written import OutputShape, whole_rows
 from safeguard_cli.rows.writable import check_folder, real
 
 SYNC_SECONDS = 10.0  # between two fsyncs of the output: the most work that a power cut can cost
@@ -46,7 +46,7 @@ class Journal:
     """
 
     output: Path
-    shape: Shape
+    shape: OutputShape
     manifest: Manifest
     start: Start
     rows: int = 0
@@ -110,7 +110,7 @@ class Journal:
 @contextmanager
 def open_journal(
     output: Path,
-    shape: Shape,
+    shape: OutputShape,
     decides: dict[str, Any],
     machine: dict[str, Any],
     *,

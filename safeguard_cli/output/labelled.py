@@ -36,7 +36,7 @@ _CLOSE = 2e-6  # scores are written with six digits
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class LabelSet:
     """What one policy could answer: its labels in order, and those that violate."""
 
     name: str
@@ -45,7 +45,7 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class LabeledRow:
     """One row of an output: its own fields, and its Verdicts by policy name.
 
     `number` counts the rows of the file from 1, `line` its lines.
@@ -58,15 +58,15 @@ class Labelled:
 
 
 @dataclass(frozen=True, slots=True)
-class Labels:
+class LabeledFile:
     """An output: its rows, its policies' answers, and its manifest where it has one.
 
     `doubts` are what a reader of any figure must know of the file: that its run has not ended, that it was changed.
     """
 
     path: Path
-    rows: tuple[Labelled, ...]
-    answers: tuple[Answers, ...]
+    rows: tuple[LabeledRow, ...]
+    answers: tuple[LabelSet, ...]
     manifest: Manifest | None
     doubts: tuple[str, ...] = ()
 
@@ -133,8 +133,8 @@ class Labels:
 
 
 def read_labels(
-    path: Path, *, format: str | None = None, encoding: str = "utf-8", known: Sequence[Answers] = ()
-) -> Labels:
+    path: Path, *, format: str | None = None, encoding: str = "utf-8", known: Sequence[LabelSet] = ()
+) -> LabeledFile:
     """Read an output of `safeguard label`; what policies `known` allow is not looked for elsewhere.
 
     Raises UsageError when it holds no verdicts, and with the line and the column where it holds something else.
@@ -159,7 +159,7 @@ def read_labels(
     }
     where = f"{path}, {'row' if parquet else 'line'}"
     rows = tuple(
-        Labelled(
+        LabeledRow(
             number,
             record.line,
             _own(record, readers.values()),
@@ -168,7 +168,7 @@ def read_labels(
         for number, record in records_of_rows
     )
     answers = tuple(allowed.get(name) or _inferred(name, labels[name], rows, path) for name in readers)
-    return Labels(path, rows, answers, manifest, _doubts(path, len(rows), manifest))
+    return LabeledFile(path, rows, answers, manifest, _doubts(path, len(rows), manifest))
 
 
 def _doubts(path: Path, rows: int, manifest: Manifest | None) -> tuple[str, ...]:
@@ -181,11 +181,11 @@ def _doubts(path: Path, rows: int, manifest: Manifest | None) -> tuple[str, ...]
     return ()
 
 
-def _allowed(path: Path, manifest: Manifest | None, known: Sequence[Answers]) -> dict[str, Answers]:
+def _allowed(path: Path, manifest: Manifest | None, known: Sequence[LabelSet]) -> dict[str, LabelSet]:
     """What the policies allow that are on record or given. Raises UsageError where these do not agree."""
     on_record = manifest.decides.get("policies", {}) if manifest else {}
     allowed = {
-        name: Answers(name, tuple(policy["labels"]), tuple(policy["violates"])) for name, policy in on_record.items()
+        name: LabelSet(name, tuple(policy["labels"]), tuple(policy["violates"])) for name, policy in on_record.items()
     }
     for answers in known:
         if allowed.setdefault(answers.name, answers) != answers:
@@ -327,13 +327,13 @@ def _ends_in_a_line_end(path: Path) -> bool:
         return file.read(1) == b"\n"
 
 
-def _inferred(name: str, labels: Sequence[str], rows: Sequence[Labelled], path: Path) -> Answers:
+def _inferred(name: str, labels: Sequence[str], rows: Sequence[LabeledRow], path: Path) -> LabelSet:
     """Without a manifest, what the rows themselves tell."""
     verdicts = [row.verdicts[name] for row in rows if row.verdicts[name].error is None]
     if not verdicts:
         raise UsageError(f"{path}: no row is labelled under {name}, so there is nothing to measure")
     found = tuple(dict.fromkeys((*labels, *(str(verdict.label) for verdict in verdicts))))
-    return Answers(name, found, _violating(name, found, verdicts, path))
+    return LabelSet(name, found, _violating(name, found, verdicts, path))
 
 
 def _violating(name: str, labels: Sequence[str], verdicts: Sequence[Verdict], path: Path) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ MOST_PROCESS = (1 << 31) - 1
 _count = integer()
 _small = integer(most=(1 << 31) - 1)
 _names = each(text)
-TALLIES = {  # what a run counts, see InFlight.counts
+TALLIES = {  # what a run counts, see Pipeline.counts
     "rows": _count,
     "rows_in_error": _count,
     "errors": by_name(_count),

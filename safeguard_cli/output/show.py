@@ -13,7 +13,7 @@ from rich.text import Text
 
 from safeguard_cli import errors, terminal
 from safeguard_cli.errors import UsageError
-from safeguard_cli.output.labelled import Labels, holds_verdicts, read_labels
+from safeguard_cli.output.labelled import LabeledFile, holds_verdicts, read_labels
 from safeguard_cli.output.manifest import Manifest, journal_path, load, manifest_path, run_path
 from safeguard_cli.terminal import print_json, safe
 
@@ -45,7 +45,7 @@ def _print(lines: Iterable[tuple[str, str]]) -> None:
     terminal.show(table)
 
 
-def _show_rows(labels: Labels, as_json: bool) -> int:
+def _show_rows(labels: LabeledFile, as_json: bool) -> int:
     """Count the rows of an output that has no manifest beside it."""
     verdicts = {one.name: [row.verdicts[one.name] for row in labels.rows] for one in labels.answers}
     counts = {name: Counter(verdict.label for verdict in found) for name, found in verdicts.items()}

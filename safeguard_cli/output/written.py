@@ -28,7 +28,7 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class OutputShape:
     """How an output is written: what it takes to read it again. `labels` are those of each policy, by its name."""
 
     format: str
@@ -38,7 +38,7 @@ class Shape:
     every_row: bool  # one row out for every row in, so that the output itself says how many rows are done
 
 
-def read_output(path: Path, shape: Shape) -> Iterator[Written]:
+def read_output(path: Path, shape: OutputShape) -> Iterator[Written]:
     """The whole rows of an output; a torn last one is left out. A CSV's header comes first, without verdicts.
 
     Raises Refused when a row is not one of ours, or is not as we wrote it.
@@ -66,7 +66,7 @@ def read_output(path: Path, shape: Shape) -> Iterator[Written]:
             raise Refused(f"{where}: not a row of such a run; {START_OVER}") from None
 
 
-def _verdict(parts: Any, name: str, shape: Shape, where: str) -> Verdict:
+def _verdict(parts: Any, name: str, shape: OutputShape, where: str) -> Verdict:
     read = verdict_as_written if shape.format == "jsonl" else verdict_of_cells_as_written
     try:
         return read(parts, shape.labels[name])
@@ -88,7 +88,7 @@ def whole_lines(path: Path, format: str) -> Iterator[bytes]:
                 pieces, quotes = [], 0
 
 
-def whole_rows(path: Path, shape: Shape, manifest: Manifest) -> tuple[int, int]:
+def whole_rows(path: Path, shape: OutputShape, manifest: Manifest) -> tuple[int, int]:
     """How many input rows an output answers, and where these end in bytes; nothing is touched.
 
     In a deterministic run only up to where the slots were last drained. Where not every row comes out, the manifest's
@@ -110,7 +110,7 @@ def whole_rows(path: Path, shape: Shape, manifest: Manifest) -> tuple[int, int]:
     return rows - rows % every, offset
 
 
-def _fits(path: Path, shape: Shape, manifest: Manifest) -> bool:
+def _fits(path: Path, shape: OutputShape, manifest: Manifest) -> bool:
     """Whether an output without every row has, up to where its manifest knows of it, the rows that were counted."""
     lines = end = 0
     for line in whole_lines(path, shape.format):

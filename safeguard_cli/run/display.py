@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from safeguard_cli.engine.reports import Report
 from safeguard_cli.policy.policy import Policy
-from safeguard_cli.run.progress import Counts, Display, Kind, Pace, Progress
+from safeguard_cli.run.progress import Counts, Display, Kind, Progress, Rate
 from safeguard_cli.terminal import console, cut, span
 
 PLAIN_SECONDS = 10.0  # between two lines of a log; later a minute
@@ -237,7 +237,7 @@ def _sentence(progress: Progress) -> str:
     return ", ".join(facts)
 
 
-def _when(progress: Progress, pace: Pace) -> str:
+def _when(progress: Progress, pace: Rate) -> str:
     if pace.seconds_left is None:
         return f"{span(progress.seconds_open)} so far"
     return f"{'more than ' if pace.at_least else ''}{span(pace.seconds_left)} left"

@@ -12,7 +12,7 @@ from safeguard_cli.run.prepare import Prepared
 from safeguard_cli.run.settings import Settings
 
 
-def decides(
+def identity(
     settings: Settings,
     prepared: Prepared,
     input_format: str,
@@ -69,7 +69,7 @@ def _model(settings: Settings, prepared: Prepared) -> dict[str, Any]:
     return model_fingerprint(prepared.header.path)
 
 
-def machine(prepared: Prepared) -> dict[str, Any]:
+def footing(prepared: Prepared) -> dict[str, Any]:
     """What can move a score's last digits."""
     shape = prepared.shape
     if prepared.remote:

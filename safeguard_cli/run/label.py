@@ -21,7 +21,7 @@ from safeguard_cli.output.journal import open_journal
 from safeguard_cli.output.manifest import START_OVER, Manifest, Refused, check_beside, find_manifest
 from safeguard_cli.output.show import cut_text, untrained_text
 from safeguard_cli.output.unchanged import check_unchanged
-from safeguard_cli.output.written import Shape, read_output
+from safeguard_cli.output.written import OutputShape, read_output
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.rows.sink import open_sink, output_delimiter
 from safeguard_cli.rows.source import Source, count_rows
@@ -30,8 +30,8 @@ from safeguard_cli.rows.writable import check_streams, real
 from safeguard_cli.run.destination import describe_output, open_target, used_by
 from safeguard_cli.run.display import make_progress
 from safeguard_cli.run.dry_run import dry_run
-from safeguard_cli.run.identity import decides, machine
-from safeguard_cli.run.pipeline import InFlight
+from safeguard_cli.run.identity import footing, identity
+from safeguard_cli.run.pipeline import Pipeline
 from safeguard_cli.run.prepare import Prepared, engine_spec, load_policies, open_input, prepare
 from safeguard_cli.run.progress import Progress
 from safeguard_cli.run.remarks import cut_advice, untrained_warning
@@ -76,20 +76,20 @@ def label(settings: Settings, make_engine: EngineMaker = LocalEngine, prepare: P
         if prepared.untrained:
             warn(untrained_warning(prepared.untrained, prepared.header))
         retried: Draft | None = None  # with --retry-errors: what takes the output's place when it is whole
-        run = InFlight(settings, prepared, selector, progress)
+        run = Pipeline(settings, prepared, selector, progress)
         records = iter(source)
         lasting = isinstance(target, Path) and source.path is not None
         if not lasting and not settings.quiet and (total is None or total > LONG_RUN):
             note("a pipe cannot be taken up again if this run is stopped; files can: safeguard label INPUT -o OUT")
         if isinstance(target, Path):
-            shape = Shape(
+            shape = OutputShape(
                 output["format"],
                 output_delimiter(target, source),
                 {policy.name: policy.labels for policy in policies},
                 output["columns"],
                 every_row=not output["only_violating"],
             )
-            held = decides(settings, prepared, source.format, text_fields, output), machine(prepared)
+            held = identity(settings, prepared, source.format, text_fields, output), footing(prepared)
             journal = run.journal = stack.enter_context(
                 open_journal(
                     target,
@@ -175,7 +175,7 @@ def _rows_and_messages_share_a_file(settings: Settings) -> bool:
     )
 
 
-def _check_still(settings: Settings, source: Source, run: InFlight, lasting: bool) -> None:
+def _check_still(settings: Settings, source: Source, run: Pipeline, lasting: bool) -> None:
     """Refuse to finish a run whose input is not what was read of it any more; say it where it has only grown."""
     if source.state is None:
         return

@@ -38,7 +38,7 @@ class Row:
     kept: bytes | None = None  # a row of an earlier output, to be copied
 
 
-class InFlight:
+class Pipeline:
     """The rows under way: they enter in order, are decided as slots allow, and leave in order.
 
     `written` counts input rows whose output is written, `digest` is a hash over them, `truncated` counts those that

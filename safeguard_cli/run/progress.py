@@ -98,7 +98,7 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class Rate:
     """How fast a run is, over about the last minute; `seconds_left` is None while nothing tells, and with `at_least`
     it is a lower bound."""
 
@@ -244,7 +244,7 @@ class Progress:
         """Rows that this session decided."""
         return self.decided.rows - self._before
 
-    def pace(self) -> Pace:
+    def pace(self) -> Rate:
         """Return rows and tokens a second over about the last minute, and from these the time left."""
         now, rows, report, samples = self.clock(), self.decided.rows, self.last, self._samples
         tokens = report.policy if report.stage == "policy" else self.read + self.generated
@@ -259,7 +259,7 @@ class Progress:
         if rows - rows_then < 10:  # few rows tell more over the whole time
             rows_rate = self.rows_here / max(self.seconds, 1e-9)
         tokens_rate = max(tokens - tokens_then, 0) / seconds
-        return Pace(rows_rate, tokens_rate, *self._left(report, rows_rate, tokens_rate))
+        return Rate(rows_rate, tokens_rate, *self._left(report, rows_rate, tokens_rate))
 
     def _left(self, report: Report, rows_rate: float, tokens_rate: float) -> tuple[float | None, bool]:
         """Estimate the seconds left from the tokens of a row and the tokens a second.

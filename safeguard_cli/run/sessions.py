@@ -26,14 +26,14 @@ from safeguard_cli.rows.records import Record
 from safeguard_cli.rows.sink import Disturbed, Sink, make_layout
 from safeguard_cli.rows.source import Source
 from safeguard_cli.run.destination import Output
-from safeguard_cli.run.pipeline import InFlight
+from safeguard_cli.run.pipeline import Pipeline
 from safeguard_cli.run.prepare import Prepared
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import note, shell_line
 
 
 def take_up(
-    journal: Journal, records: Iterator[Record], again: Iterator[Record], source: Source, output: Output, run: InFlight
+    journal: Journal, records: Iterator[Record], again: Iterator[Record], source: Source, output: Output, run: Pipeline
 ) -> None:
     """Take the rows that are done out of `records`, making sure that they are those of the earlier session."""
     shape, progress = journal.shape, run.progress
@@ -55,7 +55,7 @@ def take_up(
         progress.restore(counts)
 
 
-def stopped(run: InFlight, sink: Sink, stop: BaseException, target: Path | BinaryIO, lasting: bool) -> None:
+def stopped(run: Pipeline, sink: Sink, stop: BaseException, target: Path | BinaryIO, lasting: bool) -> None:
     """Save what a run that ends early has, and say how to go on. What ended it is the failure to tell of."""
     if run.journal is None or run.kept is not None:
         return
@@ -109,7 +109,7 @@ def finish(
     settings: Settings,
     prepared: Prepared,
     journal: Journal,
-    run: InFlight,
+    run: Pipeline,
     engine: Engine,
     source: Source,
     retried: Draft | None,

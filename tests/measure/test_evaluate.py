@@ -24,11 +24,11 @@ from safeguard_cli.measure import compare as compare_module
 from safeguard_cli.measure.evaluate import evaluate
 from safeguard_cli.measure.golden import Golden, gold_fields, parse_map, read_golden
 from safeguard_cli.measure.measured import Wanted
-from safeguard_cli.output.labelled import Answers, read_labels
+from safeguard_cli.output.labelled import LabelSet, read_labels
 from safeguard_cli.run.settings import Settings
 
-SPAM = Answers("spam", ("ham", "spam"), ("spam",))
-FRAUD = Answers("fraud", ("honest", "fraud"), ("fraud",))
+SPAM = LabelSet("spam", ("ham", "spam"), ("spam",))
+FRAUD = LabelSet("fraud", ("honest", "fraud"), ("fraud",))
 TINY = ("--max-reasoning", 2, "--slots", 4, "--threads", 1, "-q")
 
 
@@ -138,7 +138,7 @@ def test_a_map_of_what_is_not_there_is_refused_or_told(tmp_path, capsys) -> None
 
 def test_gold_values_that_are_no_text_are_labels_all_the_same(tmp_path) -> None:
     path = write(tmp_path / "g.jsonl", '{"text":"a","label":1}', '{"text":"b","label":0}', '{"text":"c","label":true}')
-    golden = read_golden(path, [Answers("p", ("0", "1"), ("1",))], {"p": "label"}, mapping={"true": "1"})
+    golden = read_golden(path, [LabelSet("p", ("0", "1"), ("1",))], {"p": "label"}, mapping={"true": "1"})
     assert [row.gold["p"] for row in golden.rows] == ["1", "0", "1"]
 
 

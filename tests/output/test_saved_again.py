@@ -20,7 +20,7 @@ from safeguard_cli.errors import UsageError
 from safeguard_cli.measure import compare as compare_module
 from safeguard_cli.measure import evaluate as evaluate_module
 from safeguard_cli.measure.measured import Wanted
-from safeguard_cli.output.labelled import Answers, read_labels
+from safeguard_cli.output.labelled import LabelSet, read_labels
 from safeguard_cli.output.manifest import Refused
 from safeguard_cli.output.spelled import boolean, is_missing, number, one_of
 from safeguard_cli.policy.policy import load_policy
@@ -361,7 +361,7 @@ def test_policies_that_changed_since_are_refused(tmp_path, bench) -> None:
     other = tmp_path / "spam.md"
     other.write_text("---\nname: spam\nlabels: [ham, spam]\nviolates: [ham]\n---\n# Spam\n\nham, spam\n")
     policy = load_policy(str(other))
-    known = (Answers(policy.name, policy.labels, policy.violates),)
+    known = (LabelSet(policy.name, policy.labels, policy.violates),)
     with pytest.raises(UsageError, match=r"of which violate ham; .* of which violate spam"):
         read_labels(bench.out, known=known)
 

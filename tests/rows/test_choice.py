@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from safeguard_cli.errors import UsageError
 from safeguard_cli.machine.bench import read_work
 from safeguard_cli.measure.golden import read_golden
-from safeguard_cli.output.labelled import Answers
+from safeguard_cli.output.labelled import LabelSet
 from safeguard_cli.output.manifest import Refused
 from safeguard_cli.rows.choice import reads_like_text
 from safeguard_cli.rows.field_names import never_text
@@ -422,7 +422,7 @@ def test_the_text_that_a_run_labels_is_the_one_it_names_and_never_gold_or_an_id(
 def test_a_golden_set_is_never_shown_its_gold(tmp_path, table, data) -> None:
     names, rows, kind = table
     gold = data.draw(st.sampled_from(names))
-    answers = Answers("spam", tuple(dict.fromkeys(str(row[gold]) for row in rows)) or ("a",), ())
+    answers = LabelSet("spam", tuple(dict.fromkeys(str(row[gold]) for row in rows)) or ("a",), ())
     try:
         golden = read_golden(write(tmp_path, names, rows, kind), [answers], {"spam": gold})
     except UsageError:

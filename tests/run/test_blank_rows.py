@@ -12,7 +12,7 @@ from helpers.runs import Bench
 from safeguard_cli import errors
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.measure.measured import Wanted, usable_rows
-from safeguard_cli.output.labelled import Answers
+from safeguard_cli.output.labelled import LabelSet
 from safeguard_cli.output.merge import merge
 from safeguard_cli.output.show import show
 from safeguard_cli.run.settings import Settings
@@ -137,7 +137,7 @@ def test_eval_counts_them_apart_and_a_row_without_its_text_as_an_error(tmp_path:
     for suffix, unused, in_error in (("csv", {}, 1), ("jsonl", {"cannot be read (bad_json)": 1}, 2)):
         path = tmp_path / f"g.{suffix}"
         path.write_text(lines[suffix])
-        golden = usable_rows(Settings(str(path), ()), Wanted(), [Answers("spam", ("ham", "spam"), ("spam",))])
+        golden = usable_rows(Settings(str(path), ()), Wanted(), [LabelSet("spam", ("ham", "spam"), ("spam",))])
         assert +golden.unused == {"blank": 2, "no text": 1, "no gold label": 1, **unused}
         assert [(row.number, row.line) for row in golden.rows] == [
             (1, 1 + (suffix == "csv")),

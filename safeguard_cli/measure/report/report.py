@@ -27,7 +27,7 @@ from safeguard_cli.measure.golden import gold_fields
 from safeguard_cli.measure.measured import Measured, Wanted, beside_gold, gold_of, outcomes
 from safeguard_cli.measure.shown import FIGURES, INTERVALS
 from safeguard_cli.measure.stress.figures import is_stress_test, policy_of, stress_figures, trials
-from safeguard_cli.output.labelled import Answers, Labelled, Labels, read_labels
+from safeguard_cli.output.labelled import LabeledFile, LabeledRow, LabelSet, read_labels
 from safeguard_cli.output.manifest import Refused
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.rows.writable import check_folder, check_output, is_stream, open_stream, real
@@ -59,7 +59,7 @@ def report(settings: Settings, wanted: Wanted, output: str | None, examples: int
     target = Path(output) if output is not None else path.with_suffix(".html")
     _check_target(target, settings)
     policies = load_policies(settings) if settings.policies else ()
-    known = tuple(Answers(policy.name, policy.labels, policy.violates) for policy in policies)
+    known = tuple(LabelSet(policy.name, policy.labels, policy.violates) for policy in policies)
     labels = read_labels(path, format=settings.format, encoding=settings.encoding, known=known)
     names = [answers.name for answers in labels.answers]
     if unknown := [policy.name for policy in policies if policy.name not in names]:
@@ -134,8 +134,8 @@ def _check_target(target: Path, settings: Settings) -> None:
 
 
 def _policy(
-    labels: Labels,
-    answers: Answers,
+    labels: LabeledFile,
+    answers: LabelSet,
     measured: Measured | None,
     wanted: Wanted,
     examples: int,
@@ -178,15 +178,17 @@ def _policy(
     }
 
 
-def _stress(labels: Labels, answers: Answers, policies: Sequence[Policy]) -> dict[str, Any]:
+def _stress(labels: LabeledFile, answers: LabelSet, policies: Sequence[Policy]) -> dict[str, Any]:
     policy = policy_of(labels, answers.name, policies)
     return stress_figures(trials(labels, answers), answers, policy)
 
 
-def _examples(rows: Sequence[Labelled], answers: Answers, gold: Mapping[int, str], most: int) -> Sequence[Labelled]:
+def _examples(
+    rows: Sequence[LabeledRow], answers: LabelSet, gold: Mapping[int, str], most: int
+) -> Sequence[LabeledRow]:
     """The rows of one label that teach most: the wrong ones first, then the least sure."""
 
-    def order(row: Labelled) -> tuple[bool, float]:
+    def order(row: LabeledRow) -> tuple[bool, float]:
         verdict = row.verdicts[answers.name]
         right = gold.get(row.number, verdict.label) == verdict.label
         return right, abs((verdict.p_violates or 0.0) - 0.5)
@@ -194,12 +196,12 @@ def _examples(rows: Sequence[Labelled], answers: Answers, gold: Mapping[int, str
     return sorted(rows, key=order)[:most]
 
 
-def _text(row: Labelled, texts: Mapping[int, str] | None) -> str:
+def _text(row: LabeledRow, texts: Mapping[int, str] | None) -> str:
     """What a reader knows a row by: its text, else all its fields."""
     return orjson.dumps(dict(row.fields), default=str).decode() if texts is None else texts[row.number]
 
 
-def _facts(labels: Labels, measured: Measured | None) -> list[tuple[str, str]]:
+def _facts(labels: LabeledFile, measured: Measured | None) -> list[tuple[str, str]]:
     """Rows, time and tokens, each where it is known."""
     facts = [("rows", f"{len(labels.rows):,}")]
     if measured:
@@ -218,7 +220,7 @@ def _facts(labels: Labels, measured: Measured | None) -> list[tuple[str, str]]:
     return facts
 
 
-def _manifest(labels: Labels) -> str:
+def _manifest(labels: LabeledFile) -> str:
     if labels.manifest is None:
         return ""
     fields = {name: getattr(labels.manifest, name) for name in labels.manifest.__slots__}
@@ -234,7 +236,7 @@ def _histogram(p: Sequence[float], violating: Sequence[bool]) -> str:
     return _svg(figure)
 
 
-def _calibration(measured: Measured, answers: Answers) -> str:
+def _calibration(measured: Measured, answers: LabelSet) -> str:
     """Of the rows said to violate with probability p, how many do; on the diagonal p means what it says."""
     found, _ = outcomes(measured, answers)
     bins = metrics.calibration_bins(found.truth, found.p_violates)

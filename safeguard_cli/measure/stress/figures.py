@@ -13,7 +13,7 @@ from typing import Any
 
 from safeguard_cli.errors import UsageError
 from safeguard_cli.measure import metrics
-from safeguard_cli.output.labelled import Answers, Labels
+from safeguard_cli.output.labelled import LabeledFile, LabelSet
 from safeguard_cli.policy.policy import Policy, builtin_policies, load_policy
 from safeguard_cli.policy.rationale import references
 from safeguard_cli.rows.verdict import Verdict
@@ -37,12 +37,12 @@ class Trial:
     verdict: Verdict
 
 
-def is_stress_test(labels: Labels) -> bool:
+def is_stress_test(labels: LabeledFile) -> bool:
     """Whether an output's rows are those of a stress test."""
     return bool(labels.rows) and all(field in labels.rows[0].fields for field in FIELDS)
 
 
-def trials(labels: Labels, answers: Answers) -> list[Trial]:
+def trials(labels: LabeledFile, answers: LabelSet) -> list[Trial]:
     """The rows of a stress test under one policy. Raises UsageError for a row that is none."""
     found = []
     for labelled in labels.rows:
@@ -57,7 +57,7 @@ def trials(labels: Labels, answers: Answers) -> list[Trial]:
     return found
 
 
-def stress_figures(found: Sequence[Trial], answers: Answers, policy: Policy | None) -> dict[str, Any]:
+def stress_figures(found: Sequence[Trial], answers: LabelSet, policy: Policy | None) -> dict[str, Any]:
     """Everything that is said about a stress test; without the policy's text, rationales are not looked into."""
     whole = [trial for trial in found if trial.verdict.error is None]
     originals = {trial.row: trial for trial in whole if trial.family == ORIGINAL}
@@ -265,7 +265,7 @@ def _rationales(part: Sequence[Trial], policy: Policy) -> dict[str, Any]:
     }
 
 
-def policy_of(labels: Labels, name: str, policies: Sequence[Policy]) -> Policy | None:
+def policy_of(labels: LabeledFile, name: str, policies: Sequence[Policy]) -> Policy | None:
     """The policy that an output was made under: a given one, else a built-in one, of this name and text.
 
     Raises UsageError when the given one has changed since.

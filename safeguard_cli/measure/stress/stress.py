@@ -34,7 +34,7 @@ from safeguard_cli.measure.stress.figures import (
     trials,
 )
 from safeguard_cli.measure.stress.variants import Variant, all_variants, changed_texts
-from safeguard_cli.output.labelled import Answers, Labels
+from safeguard_cli.output.labelled import LabeledFile, LabelSet
 from safeguard_cli.output.manifest import beside
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.rows.sink import output_format
@@ -56,7 +56,7 @@ _MAX_FLIPS = re.compile(r"(\d+(?:\.\d+)?)\s*(%?)")
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class StressPlan:
     """Which rows a stress test has. No `families` means all of them.
 
     `translations` are fields by language. Rows with the same value of the field `pair` are one row in the languages
@@ -73,7 +73,7 @@ class Plan:
         return not self.families or family in self.families
 
 
-def stress(settings: Settings, wanted: Wanted, plan: Plan, export: str | None, max_flips: str | None) -> int:
+def stress(settings: Settings, wanted: Wanted, plan: StressPlan, export: str | None, max_flips: str | None) -> int:
     """Run `safeguard stress`. Returns the exit code; raises SafeguardError with a sentence for the user."""
     most = _parse_max_flips(max_flips)
     path = golden_path(settings)
@@ -111,7 +111,7 @@ def stress(settings: Settings, wanted: Wanted, plan: Plan, export: str | None, m
     return errors.ROWS_IN_ERROR if result["rows_in_error"] else errors.OK
 
 
-def planned(settings: Settings, wanted: Wanted, plan: Plan, policy: Policy) -> list[dict[str, Any]]:
+def planned(settings: Settings, wanted: Wanted, plan: StressPlan, policy: Policy) -> list[dict[str, Any]]:
     """The rows of a stress test: the originals in their order, then all variants, shuffled."""
     variants = all_variants()
     if taken := next((v for v in variants if v.family in (ORIGINAL, *OURS)), None):
@@ -120,7 +120,7 @@ def planned(settings: Settings, wanted: Wanted, plan: Plan, policy: Policy) -> l
     if unknown := [family for family in plan.families if family not in known]:
         raise UsageError(f"--family {unknown[0]!r}: the families are {', '.join(known)}")
     chosen = [variant for variant in variants if plan.has(variant.family)]
-    answers = Answers(policy.name, policy.labels, policy.violates)
+    answers = LabelSet(policy.name, policy.labels, policy.violates)
     translated = [item.partition("=")[2] for item in plan.translations]
     others = [*translated, plan.language_field, *filter(None, [plan.pair])]
     golden = usable_rows(settings, wanted, (answers,), others)
@@ -135,7 +135,7 @@ def planned(settings: Settings, wanted: Wanted, plan: Plan, policy: Policy) -> l
     return rows + rest
 
 
-def measured(labels: Labels, policies: Sequence[Policy]) -> dict[str, Any]:
+def measured(labels: LabeledFile, policies: Sequence[Policy]) -> dict[str, Any]:
     """The figures of a labelled stress test; its rationales' too, where the policy's text is at hand."""
     names = [answers.name for answers in labels.answers]
     chosen = [answers for answers in labels.answers if not policies or answers.name == policies[0].name]
@@ -169,7 +169,7 @@ def _row(
 
 
 def _variants_of(
-    original: GoldenRow, policy: Policy, variants: Sequence[Variant], plan: Plan
+    original: GoldenRow, policy: Policy, variants: Sequence[Variant], plan: StressPlan
 ) -> Iterator[dict[str, Any]]:
     allowed = next((label for label in policy.labels if label not in policy.violates), policy.labels[0])
     about = {"policy": policy.name, "allowed": allowed, "violating": policy.violates[0]}
@@ -180,7 +180,7 @@ def _variants_of(
             yield _row(original, policy.name, REPEAT, "again", str(number), text=original.text)
 
 
-def _translations(golden: Golden, policy: str, plan: Plan) -> Iterator[dict[str, Any]]:
+def _translations(golden: Golden, policy: str, plan: StressPlan) -> Iterator[dict[str, Any]]:
     """The rows in the languages that have a field of their own."""
     for item in plan.translations:
         language, equals, field = item.partition("=")
@@ -195,7 +195,7 @@ def _translations(golden: Golden, policy: str, plan: Plan) -> Iterator[dict[str,
                 yield _row(row, policy, LANGUAGES, "translation", language, own, text=text)
 
 
-def _pairs(golden: Golden, policy: str, plan: Plan) -> Iterator[dict[str, Any]]:
+def _pairs(golden: Golden, policy: str, plan: StressPlan) -> Iterator[dict[str, Any]]:
     """The rows that are another one in another language."""
     if plan.pair is None:
         return
@@ -214,7 +214,7 @@ def _pairs(golden: Golden, policy: str, plan: Plan) -> Iterator[dict[str, Any]]:
             yield {**pair, "label": row.gold[policy]}
 
 
-def _label(settings: Settings, plan: Plan, rows: Sequence[Mapping[str, Any]]) -> Labels:
+def _label(settings: Settings, plan: StressPlan, rows: Sequence[Mapping[str, Any]]) -> LabeledFile:
     settings = replace(settings, rationale=plan.has(RATIONALE), limit=None, each_row=True)
     if settings.output:
         return label_rows(settings, rows, Path(settings.output))

@@ -21,7 +21,7 @@ from safeguard_cli.errors import UsageError
 from safeguard_cli.measure.measured import Wanted
 from safeguard_cli.measure.report.report import report
 from safeguard_cli.measure.stress.figures import difference
-from safeguard_cli.measure.stress.stress import Plan, planned, stress
+from safeguard_cli.measure.stress.stress import StressPlan, planned, stress
 from safeguard_cli.measure.stress.variants import all_variants, changed_texts
 from safeguard_cli.output.labelled import read_labels
 from safeguard_cli.policy.policy import load_policy
@@ -84,8 +84,8 @@ def test_none_of_a_thousand_jailbreaks_breaks_a_run(tmp_path, tiny) -> None:
 # The rows
 
 
-def plan_of(golden: Path, plan: Plan | None = None, **settings: object) -> list[dict]:
-    return planned(Settings(str(golden), (), **settings), Wanted(), plan or Plan(), SPAM)  # type: ignore[arg-type]
+def plan_of(golden: Path, plan: StressPlan | None = None, **settings: object) -> list[dict]:
+    return planned(Settings(str(golden), (), **settings), Wanted(), plan or StressPlan(), SPAM)  # type: ignore[arg-type]
 
 
 def test_originals_come_first_and_the_rest_is_shuffled_the_same_way_each_time() -> None:
@@ -97,16 +97,16 @@ def test_originals_come_first_and_the_rest_is_shuffled_the_same_way_each_time() 
     assert len(again) == 8
     assert again != list(range(again[0], again[0] + 8))
     assert {row["text"] for row in first if row["family"] == "repeat"} == {row["text"] for row in first[:4]}
-    assert plan_of(GOLDEN / "spam.jsonl", Plan(seed=1), limit=4) != first
+    assert plan_of(GOLDEN / "spam.jsonl", StressPlan(seed=1), limit=4) != first
 
 
 def test_only_the_families_asked_for_are_planned() -> None:
-    found = plan_of(GOLDEN / "spam.jsonl", Plan(families=("identity", "repeat")), limit=8)
+    found = plan_of(GOLDEN / "spam.jsonl", StressPlan(families=("identity", "repeat")), limit=8)
     assert {row["family"] for row in found} == {"original", "identity", "repeat"}
     with pytest.raises(UsageError, match="the families are injection, obfuscation, identity, languages"):
-        plan_of(GOLDEN / "spam.jsonl", Plan(families=("x",)))
+        plan_of(GOLDEN / "spam.jsonl", StressPlan(families=("x",)))
     with pytest.raises(UsageError, match="--translation"):
-        plan_of(GOLDEN / "spam.jsonl", Plan(families=("languages",)))
+        plan_of(GOLDEN / "spam.jsonl", StressPlan(families=("languages",)))
 
 
 def test_languages_come_from_fields_or_from_rows_that_are_one(tmp_path) -> None:
@@ -116,12 +116,12 @@ def test_languages_come_from_fields_or_from_rows_that_are_one(tmp_path) -> None:
         {"text": "see you", "label": "ham", "language": "en", "same": 2},
     ]
     golden = write(tmp_path / "g.jsonl", *(json.dumps(line) for line in lines))
-    found = plan_of(golden, Plan(families=("languages",), translations=("de=de",), pair="same"))[3:]
+    found = plan_of(golden, StressPlan(families=("languages",), translations=("de=de",), pair="same"))[3:]
     assert sorted((row["row"], row["variant"], row["group"], row["own_group"], row["text"]) for row in found) == [
         (1, "pair", "fr", "en", "gagnez"),
         (1, "translation", "de", "en", "jetzt gewinnen"),
     ]
-    for plan in (Plan(translations=("de",)), Plan(translations=("de=x",)), Plan(pair="x")):
+    for plan in (StressPlan(translations=("de",)), StressPlan(translations=("de=x",)), StressPlan(pair="x")):
         with pytest.raises(UsageError, match=r"--translation|no row has the field"):
             plan_of(golden, plan)
 
@@ -224,7 +224,7 @@ def test_what_is_missing_is_said(kept, tmp_path) -> None:
         (str(kept), (str(changed),), None, "another one than"),
     ):
         with pytest.raises(UsageError, match=message):
-            stress(Settings(path, policies), Wanted(), Plan(), None, most)
+            stress(Settings(path, policies), Wanted(), StressPlan(), None, most)
 
 
 # The figures
@@ -269,7 +269,7 @@ def by_hand(tmp_path: Path) -> Path:
 
 def figures(path: Path, capsys, max_flips: str | None = None) -> tuple[int, dict]:
     settings = Settings(str(path), ("spam",))
-    code = stress(settings, Wanted(json=True), Plan(), None, max_flips)
+    code = stress(settings, Wanted(json=True), StressPlan(), None, max_flips)
     return code, json.loads(capsys.readouterr().out)
 
 

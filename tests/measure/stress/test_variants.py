@@ -22,7 +22,7 @@ from safeguard_cli.errors import UsageError
 from safeguard_cli.measure.measured import Wanted
 from safeguard_cli.measure.stress import variants
 from safeguard_cli.measure.stress.identities import DIMENSIONS, swap
-from safeguard_cli.measure.stress.stress import Plan, planned
+from safeguard_cli.measure.stress.stress import StressPlan, planned
 from safeguard_cli.measure.stress.variants import INJECTIONS, About, Variant, all_variants, changed_texts, inject
 from safeguard_cli.policy.policy import load_policy
 from safeguard_cli.run.settings import Settings
@@ -297,7 +297,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.syspath_prepend(tmp_path)
         monkeypatch.delitem(sys.modules, "theirs", raising=False)
         settings = Settings(str(ROOT / "samples/golden/spam.jsonl"), ("spam",), limit=2)
-        return planned(settings, Wanted(), Plan(), load_policy("spam"))
+        return planned(settings, Wanted(), StressPlan(), load_policy("spam"))
 
     return install
 
