@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 import zipfile
@@ -124,3 +125,9 @@ def test_built_in_policies_are_found_in_a_wheel(site: Path) -> None:
     run = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(site)!r})\n{code}"]
     shown = subprocess.run(run, cwd=site.parent, capture_output=True, text=True, check=True).stdout
     assert shown.strip() == f"{site / 'safeguard_cli' / '__init__.py'} ('ham', 'spam')"
+
+
+def test_the_map_names_what_is_there() -> None:
+    named = set(re.findall(r"`([a-z_/]+\.py)`", (PACKAGE / "README.md").read_text()))
+    assert len(named) > 20
+    assert {name for name in named if not ((PACKAGE / name).is_file() or (ROOT / name).is_file())} == set()
