@@ -1,12 +1,12 @@
 """Refuses options that were given on the command line and have no effect there, and values that are empty.
 
-A command checks its own call first of all, inside `options.run`, so that a refusal is one sentence and exit code 2:
+A command checks its own call first of all, inside `guard.run`, so that a refusal is one sentence and exit code 2:
 
-    def command(context: typer.Context, …) -> None:
+    def command(ctx: typer.Context, …) -> None:
         def run() -> int:
-            check(context, COMMON)             # or (*COMMON, Rule(…), …) with the command's own rules
+            check(ctx, COMMON)             # or (*COMMON, Rule(…), …) with the command's own rules
             …
-        options.run(run, debug)
+        guard.run(run, debug)
 
 A Rule names an option by its parameter in the command, says by the values of all parameters when it has no effect, and
 why. Parameters that a command does not have count as not given, so COMMON serves every command. What a mode that is
@@ -30,7 +30,6 @@ from safeguard_cli.errors import UsageError
 
 Values: TypeAlias = Mapping[str, Any]  # by parameter: what a command is called with, defaults included
 
-_MAY_BE_EMPTY = {"ray"}  # without an address
 _LISTS = {"labels", "violates", "keep"}  # written with commas
 
 
@@ -94,7 +93,7 @@ def _check_not_empty(name: str, option: str, value: Any) -> None:
     for text in value if isinstance(value, list) else [value]:
         if text == Path():  # what becomes of an empty path
             text = ""
-        if not isinstance(text, str) or name in _MAY_BE_EMPTY:
+        if not isinstance(text, str):
             continue
         if not text.strip():
             raise UsageError(f"{option} is empty: give it a value, or leave it out")
@@ -115,11 +114,11 @@ def _parquet(values: Values) -> bool:
 
 
 def _chat(values: Values) -> bool:
-    return bool(values.get("server")) and values.get("server_api") == "chat"
+    return bool(values.get("servers")) and values.get("server_api") == "chat"
 
 
 def _no_server(values: Values) -> bool:
-    return not values.get("server")
+    return not values.get("servers")
 
 
 def _to_stream(values: Values) -> bool:
@@ -144,34 +143,40 @@ COMMON = (
     Rule("max_reasoning", lambda v: _efforts(v) == {"none"}, "with --effort none, which does not reason"),
     Rule(
         "together",
-        lambda v: len(v.get("policy") or ()) == 1,
+        lambda v: len(v.get("policies") or ()) == 1,
         "with one policy: it asks about several in one prompt",
     ),
     *(
-        Rule(option, is_set("server"), _HERE)
+        Rule(option, is_set("servers"), _HERE)
         for option in ("threads", "gpu_layers", "cpu_moe", "kv_type", "repack", "batch")
     ),
     *(Rule(option, _no_server, _NO_SERVER) for option in ("server_api", "server_model", "tokenizer")),
     Rule(
         "model",
-        lambda v: bool(v.get("server") and v.get("tokenizer")),
+        lambda v: bool(v.get("servers") and v.get("tokenizer")),
         "beside --tokenizer: with --server the model is the server's, and --tokenizer brings its vocabulary",
     ),
     Rule("model", _chat, "with --server-api chat, where the model is the server's: --server-model names it"),
     Rule("encoding", _parquet, "on Parquet, whose text is always UTF-8"),
-)
-
-LABEL = (
-    *COMMON,
-    Rule("sure", lambda v: v.get("effort") != "auto", "without --effort auto"),
+    Rule("sure", lambda v: "auto" not in _efforts(v), "without --effort auto"),
     Rule("max_windows", lambda v: v.get("long") != "split", "without --long split"),
     Rule(
         "temperature",
-        lambda v: v["temperature"] > 0 and v.get("effort") == "none" and not v.get("rationale"),
+        lambda v: v.get("temperature", 0) > 0 and _efforts(v) == {"none"} and not v.get("rationale"),
         "with --effort none: it samples the reasoning, and there is none",
     ),
     Rule("seed", _not_sampled, "without --temperature"),
     Rule("policy_only_prompt", _chat, "with --server-api chat, where the server makes the prompt"),
+    Rule("verbose", is_set("quiet"), "with --quiet: choose one of them"),
+    Rule(
+        "progress",
+        lambda v: bool(v.get("quiet")) and v.get("progress") != "none",
+        "with --quiet, which shows no progress",
+    ),
+)
+
+LABEL = (
+    *COMMON,
     *(Rule(option, _to_stream, _STREAM) for option in ("overwrite", "append_input", "retry_errors")),
     *(
         Rule(option, is_set("dry_run"), "with --dry-run, which looks at the input alone")
@@ -193,25 +198,24 @@ LABEL = (
         lambda v: v.get("keep") == "none" and not v.get("id_field"),
         "with --keep none: the cells that we add are always safe",
     ),
-    Rule("verbose", is_set("quiet"), "with --quiet: choose one of them"),
     Rule(
         "progress",
-        lambda v: bool(v.get("quiet")) and v.get("progress") != "none",
-        "with --quiet, which shows no progress",
-    ),
-    Rule(
-        "progress",
-        lambda v: v.get("ray") is not None and v.get("progress") == "rich",
+        lambda v: bool(v.get("ray")) and v.get("progress") == "rich",
         "with --ray, which tells of its progress in lines",
     ),
+    Rule("ray_address", lambda v: not v.get("ray"), "without --ray"),
 )
 """`label`'s rules; the first that applies is the one that is told."""
 
-MEASURE = (*COMMON, Rule("wrong", is_set("json"), "with --json, which holds all of them"))
+_IN_JSON = Rule("progress", is_set("json"), "with --json, which is quiet")
+
+MEASURE = (*COMMON, _IN_JSON, Rule("wrong", is_set("json"), "with --json, which holds all of them"))
 """The rules of `eval` and `compare`."""
 
 STRESS = (
+    Rule("seed", _not_sampled, "without --temperature; other variants are made by --variant-seed"),
     *COMMON,
+    _IN_JSON,
     Rule("worst", is_set("json"), "with --json, which holds all of them"),
     *(
         Rule(
@@ -234,6 +238,6 @@ BENCH = (
     Rule("content", is_set("input"), "with INPUT, whose contents are measured"),
     *(
         Rule(option, lambda v: not v.get("input"), "without INPUT")
-        for option in ("format", "encoding", "text_field", "template")
+        for option in ("format", "encoding", "max_row_bytes", "text_fields", "template")
     ),
 )

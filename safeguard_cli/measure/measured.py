@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,41 +13,19 @@ from safeguard_cli.errors import SafeguardError, UsageError, sentences
 from safeguard_cli.files import temporary_folder
 from safeguard_cli.measure.golden import Golden, gold_fields, parse_map, read_golden
 from safeguard_cli.measure.metrics import Outcomes
+from safeguard_cli.measure.options import Wanted
 from safeguard_cli.output.labelled import APART, TOGETHER, LabeledFile, LabelSet, holds_verdicts, read_labels
 from safeguard_cli.policy.policy import Policy
+from safeguard_cli.rows.options import Reading, Text
 from safeguard_cli.rows.source import no_field, open_source
 from safeguard_cli.rows.verdict import Verdict
 from safeguard_cli.run.prepare import load_policies
-from safeguard_cli.run.settings import Settings
+from safeguard_cli.run.settings import Asked, Display, Settings
 from safeguard_cli.terminal import note
 
 # Options that only a run has: an output that is measured was labelled before.
-OF_A_RUN = (
-    *("model", "effort", "rationale", "together", "max_reasoning", "threads", "slots", "ctx", "deterministic"),
-    *("server", "server_api", "server_model", "tokenizer"),
-)
-
-
-def _anything(names: Iterable[str], why: str) -> None:
-    """What refuses options where no command line was given."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What `safeguard eval` was asked for, beside the Settings of the run.
-
-    `refuse` raises UsageError for the first of some options, by parameter, that stands on the command line.
-    """
-
-    gold_fields: tuple[str, ...] = ()
-    mapping: tuple[str, ...] = ()
-    skip_rows: int | None = None
-    by: tuple[str, ...] = ()
-    threshold: str | None = None
-    sure: bool = False
-    wrong: int = 10
-    json: bool = False
-    refuse: Callable[[Iterable[str], str], None] = _anything
+_OF_ANY_READER = {"input", "policies", *(each.name for part in (Reading, Text, Display) for each in fields(part))}
+OF_A_RUN = (*(each.name for each in fields(Asked) if each.name not in _OF_ANY_READER), "max_row_bytes", "deterministic")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +47,7 @@ def measure(settings: Settings, wanted: Wanted) -> Measured:
     policies = load_policies(settings) if settings.policies else ()
     answers = tuple(LabelSet(policy.name, policy.labels, policy.violates) for policy in policies)
     if (labels := existing_labels(path, settings, answers)) is not None:
-        if wanted.sure:
+        if wanted.find_sure:
             raise UsageError("--sure labels the golden set twice; give it the golden set itself, not an output")
         wanted.refuse(OF_A_RUN, f"on {path}, which is labelled already")
         return from_output(labels, policies, settings, wanted)

@@ -24,7 +24,8 @@ from safeguard_cli.files import write
 from safeguard_cli.measure import metrics
 from safeguard_cli.measure.evaluate import multi_policy_result, policy_result
 from safeguard_cli.measure.golden import gold_fields
-from safeguard_cli.measure.measured import Measured, Wanted, beside_gold, gold_of, outcomes
+from safeguard_cli.measure.measured import Measured, beside_gold, gold_of, outcomes
+from safeguard_cli.measure.options import Wanted
 from safeguard_cli.measure.shown import FIGURES, INTERVALS
 from safeguard_cli.measure.stress.figures import is_stress_test, policy_of, stress_figures, trials
 from safeguard_cli.output.labelled import LabeledFile, LabeledRow, LabelSet, read_labels

@@ -22,7 +22,8 @@ from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.files import temporary_folder
 from safeguard_cli.measure import metrics
 from safeguard_cli.measure.golden import Golden, GoldenRow, as_text
-from safeguard_cli.measure.measured import OF_A_RUN, Wanted, existing_labels, golden_path, label_rows, usable_rows
+from safeguard_cli.measure.measured import OF_A_RUN, existing_labels, golden_path, label_rows, usable_rows
+from safeguard_cli.measure.options import Wanted
 from safeguard_cli.measure.stress.figures import (
     LANGUAGES,
     ORIGINAL,
