@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from safeguard_cli import __version__, errors, signals
-from safeguard_cli.cli import bench, guard, label, measure, models, outputs, policy, streams, stress
+from safeguard_cli.cli import bench, defaults, guard, label, measure, models, outputs, policy, streams, stress
 from safeguard_cli.cli.parts import EXAMPLES
 
 _CalledWrongly: Any = typer.BadParameter.__base__  # UsageError, which typer does not export
@@ -27,7 +27,9 @@ class _Commands(TyperGroup):
         except _CalledWrongly as wrong:
             from safeguard_cli.address import without_arguments
 
-            wrong.message = without_arguments(wrong.message, sys.argv[1:]) + _renamed(sys.argv[1:])
+            wrong.message = (
+                without_arguments(wrong.message, sys.argv[1:]) + _renamed(sys.argv[1:]) + defaults.origin(ctx, wrong)
+            )
             raise
 
 
@@ -75,11 +77,12 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    defaults.load(ctx)
 
 
 def main() -> None:

@@ -82,7 +82,7 @@ def bench(
         from safeguard_cli.machine.bench import Wanted, numbers
         from safeguard_cli.machine.bench import bench as run
 
-        conflicts.check(ctx, conflicts.BENCH)
+        settled = conflicts.settled(ctx, conflicts.BENCH, asked)
         wanted = Wanted(
             slots=numbers("--slots", slots, 1, 64),
             threads=numbers("--threads", threads, 1, 512),
@@ -92,6 +92,6 @@ def bench(
             seconds=seconds,
             json=json,
         )
-        return run(Settings(**vars(replace(asked, input=input or ""))), wanted)
+        return run(Settings(**vars(replace(settled, input=input or ""))), wanted)
 
     guard.run(call, asked.debug)

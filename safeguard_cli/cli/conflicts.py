@@ -12,22 +12,25 @@ A Rule names an option by its parameter in the command, says by the values of al
 why. Parameters that a command does not have count as not given, so COMMON serves every command. What a mode that is
 found out only later ignores (an input that is labelled already) is refused by `refuse(context, names, why)`.
 
-Only what stands on the command line is refused: defaults, and values from a file of settings, are not.
+Only what stands on the command line is refused. A default from a file of settings that has no effect is left out by
+`settled(ctx, rules, part)`, which checks too.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import typer
 
 from safeguard_cli.errors import UsageError
 
+Part = TypeVar("Part")  # a dataclass of options
 Values: TypeAlias = Mapping[str, Any]  # by parameter: what a command is called with, defaults included
 
 _LISTS = {"labels", "violates", "keep"}  # written with commas
@@ -42,12 +45,12 @@ class Rule:
     why: str
 
 
-def given(context: typer.Context) -> dict[str, str]:
+def given(context: typer.Context, source: str = "COMMANDLINE") -> dict[str, str]:
     """Return what stands on the command line: by parameter, the option as it is spelled (`--max-reasoning`)."""
     return {
         parameter.name: _spelled(parameter)
         for parameter in context.command.params
-        if parameter.name and getattr(context.get_parameter_source(parameter.name), "name", "") == "COMMANDLINE"
+        if parameter.name and getattr(context.get_parameter_source(parameter.name), "name", "") == source
     }
 
 
@@ -60,6 +63,35 @@ def check(context: typer.Context, rules: Iterable[Rule]) -> None:
     for rule in rules:
         if rule.option in on_line and rule.idle(values):
             raise UsageError(f"{on_line[rule.option]} has no effect {rule.why}")
+
+
+def settled(context: typer.Context, rules: Sequence[Rule], part: Part) -> Part:
+    """Check a call, and return its options without the defaults from files of settings that have no effect in it.
+
+    What such defaults change is said once, unless the call is quiet.
+    """
+    check(context, rules)
+    values = {name: _plain(value) for name, value in context.params.items()}
+    idle = {rule.option for rule in (*rules, *_NOT_FROM_FILES) if rule.idle(values)}
+    fields = {field.name: field.default for field in dataclasses.fields(part)}  # type: ignore[arg-type]
+    from_files = given(context, "DEFAULT_MAP")
+    told = [
+        f"{option} {_shown(values[name])}".rstrip()
+        for name, option in from_files.items()
+        if name not in idle and values[name] != fields.get(name)
+    ]
+    if told and not values.get("quiet"):
+        from safeguard_cli.terminal import note
+
+        note(f"by default, from a file of settings: {', '.join(told)}")
+    without = {name: fields[name] for name in from_files if name in idle and name in fields}
+    return dataclasses.replace(part, **without)  # type: ignore[type-var]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(str, value))
+    return "" if value is True else str(value)
 
 
 def refuse(context: typer.Context, names: Iterable[str], why: str) -> None:
@@ -134,6 +166,17 @@ def _to_stream(values: Values) -> bool:
 def _not_sampled(values: Values) -> bool:
     return not values.get("temperature")
 
+
+def _several(values: Values) -> bool:
+    return len(values.get("policies") or ()) > 1
+
+
+# What a command line that asks for it is told in a sentence of its own.
+_NOT_FROM_FILES = (
+    *(Rule(option, _several, "with several policies") for option in ("labels", "violates", "rename", "threshold")),
+    Rule("together", lambda v: "auto" in _efforts(v) or bool(v.get("policy_only_prompt")), "there"),
+    Rule("together", _chat, "there"),
+)
 
 _HERE = "with --server: the model is not on this machine"
 _NO_SERVER = "without --server"

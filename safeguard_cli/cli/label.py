@@ -71,8 +71,7 @@ def label(
     def run() -> int:
         from safeguard_cli.cli import conflicts
 
-        conflicts.check(ctx, conflicts.LABEL)
-        settings = replace(asked, input=input)
+        settings = replace(conflicts.settled(ctx, conflicts.LABEL, asked), input=input)
         if ray:
             from safeguard_cli.run.ray import label_on_ray
 

@@ -50,8 +50,8 @@ def evaluate(
         from safeguard_cli.cli import conflicts
         from safeguard_cli.measure.evaluate import evaluate as run_eval
 
-        conflicts.check(ctx, conflicts.MEASURE)
-        return run_eval(_settings(asked, golden, wanted), refusing(wanted, ctx))
+        settings = _settings(conflicts.settled(ctx, conflicts.MEASURE, asked), golden, wanted)
+        return run_eval(settings, refusing(wanted, ctx))
 
     run(call, asked.debug)
 
@@ -96,10 +96,10 @@ def compare(
         from safeguard_cli.measure.compare import compare as run_compare
         from safeguard_cli.rows.writable import check_streams, used
 
-        conflicts.check(ctx, conflicts.MEASURE)
+        settled = conflicts.settled(ctx, conflicts.MEASURE, asked)
         efforts = [one_of("--effort", each, Effort) for each in effort or ()]
         policies = asked.policies
-        settings = _settings(replace(asked, policies=policies if b is not None else ()), a, wanted)
+        settings = _settings(replace(settled, policies=policies if b is not None else ()), a, wanted)
         check_streams([*used("the input", *([b] if b else ())), *used("the policy", *policies)])
         variants = {"policy": list(policies), "model": model or [], "effort": efforts}
         return run_compare(settings, b, refusing(wanted, ctx), variants, max_flips)

@@ -100,9 +100,9 @@ def stress(
         from safeguard_cli.measure.stress.stress import StressPlan
         from safeguard_cli.measure.stress.stress import stress as run_stress
 
-        conflicts.check(ctx, conflicts.STRESS)
+        settled = conflicts.settled(ctx, conflicts.STRESS, asked)
         plan = StressPlan(tuple(family or ()), variant_seed, tuple(translation or ()), pair, language_field)
-        values = vars(replace(asked, input=golden, quiet=asked.quiet or wanted.json))
+        values = vars(replace(settled, input=golden, quiet=asked.quiet or wanted.json))
         settings = Settings(**values, **vars(output), says_text=not asked.quiet)
         return run_stress(settings, refusing(replace(wanted, wrong=worst), ctx), plan, export, max_flips)
 
