@@ -118,11 +118,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-def test_the_wheel_holds_the_whole_program_with_its_policies_and_no_training(site: Path) -> None:
+def test_the_wheel_holds_the_whole_program_with_its_policies_and_samples_and_no_training(site: Path) -> None:
     found = {str(path.relative_to(site)) for path in site.rglob("*") if path.is_file()}
     found = {name for name in found if ".dist-info/" not in name}
     ours = {str(path.relative_to(ROOT)) for path in (ROOT / "safeguard_cli").rglob("*") if path.is_file()}
-    ours |= {f"safeguard_cli/{path.relative_to(ROOT)}" for path in (ROOT / "policies").iterdir()}
+    policies = [path.stem for path in (ROOT / "policies").iterdir()]
+    ours |= {f"safeguard_cli/policies/{name}.md" for name in policies}
+    samples = {"safeguard_cli/samples/messages.jsonl"}
+    samples |= {f"safeguard_cli/samples/golden/{name}.jsonl" for name in policies}
+    assert sum((site / name).stat().st_size for name in samples) < 200_000
+    ours |= samples
     assert found == {name for name in ours if "__pycache__" not in name and not name.startswith(TRAINING)}
     assert any(name.startswith(TRAINING) for name in ours), "the training has moved: mend this test"
 
@@ -133,6 +138,15 @@ def test_built_in_policies_are_found_in_a_wheel(site: Path) -> None:
     run = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(site)!r})\n{code}"]
     shown = subprocess.run(run, cwd=site.parent, capture_output=True, text=True, check=True).stdout
     assert shown.strip() == f"{site / 'safeguard_cli' / '__init__.py'} ('ham', 'spam')"
+
+
+def test_samples_are_found_in_a_wheel(site: Path) -> None:
+    code = "from safeguard_cli.rows.samples import input_path, samples\n"
+    code += "print(len(samples()), input_path('sample:messages'), input_path('sample:golden/spam'))"
+    run = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(site)!r})\n{code}"]
+    shown = subprocess.run(run, cwd=site.parent, capture_output=True, text=True, check=True).stdout
+    folder = site / "safeguard_cli" / "samples"
+    assert shown.split() == ["12", str(folder / "messages.jsonl"), str(folder / "golden" / "spam.jsonl")]
 
 
 def test_the_map_names_what_is_there() -> None:
