@@ -81,6 +81,7 @@ def bench(
         from safeguard_cli.cli import conflicts
         from safeguard_cli.machine.bench import Wanted, numbers
         from safeguard_cli.machine.bench import bench as run
+        from safeguard_cli.rows.samples import input_path
 
         settled = conflicts.settled(ctx, conflicts.BENCH, asked)
         wanted = Wanted(
@@ -92,6 +93,6 @@ def bench(
             seconds=seconds,
             json=json,
         )
-        return run(Settings(**vars(replace(settled, input=input or ""))), wanted)
+        return run(Settings(**vars(replace(settled, input=input_path(input or "")))), wanted)
 
     guard.run(call, asked.debug)

@@ -23,7 +23,7 @@ CLUSTER = "Many files on a Ray cluster"
         *("format", "dry_run", "quiet"),
     ),
     epilog=(
-        EXAMPLES + "safeguard label data.jsonl --policy spam --model demo\n\n"
+        EXAMPLES + "safeguard label sample:messages --policy spam --model demo\n\n"
         "safeguard label posts.csv --policy my-rules.md --policy hate --text-field body -o labels.csv\n\n"
         "safeguard label data.parquet --policy spam -o labels.parquet --shard 3/16\n\n"
         "safeguard label '/data/*.jsonl' --policy spam --ray -o /labels\n\n"
@@ -70,8 +70,9 @@ def label(
 
     def run() -> int:
         from safeguard_cli.cli import conflicts
+        from safeguard_cli.rows.samples import input_path
 
-        settings = replace(conflicts.settled(ctx, conflicts.LABEL, asked), input=input)
+        settings = replace(conflicts.settled(ctx, conflicts.LABEL, asked), input=input_path(input))
         if ray:
             from safeguard_cli.run.ray import label_on_ray
 

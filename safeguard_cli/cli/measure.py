@@ -24,7 +24,7 @@ FIRST = ("policies", "gold_fields", "mapping", "text_fields", "effort", "model",
     "eval",
     first=(*FIRST, "by", "threshold"),
     epilog=(
-        EXAMPLES + "safeguard eval samples/golden/spam.jsonl --policy spam --model demo\n\n"
+        EXAMPLES + "safeguard eval sample:golden/spam --policy spam --model demo\n\n"
         "safeguard eval golden.csv --policy rules.md --gold-field verdict --map 'SP2,SP3,SP4=spam;SP0=ham'\n\n"
         "safeguard eval golden.jsonl -p spam -p fraud --gold-field spam=is_spam --gold-field fraud=is_fraud\n\n"
         "safeguard eval golden.jsonl -p spam --threshold precision=0.95 --by language --by channel\n\n"
@@ -62,7 +62,7 @@ def evaluate(
     epilog=(
         EXAMPLES + "safeguard compare monday.labels.jsonl tuesday.labels.jsonl\n\n"
         "safeguard compare golden.jsonl --policy old.md --policy new.md --model demo\n\n"
-        "safeguard compare golden.jsonl --policy spam --model demo --effort none --effort low --max-flips 3\n\n"
+        "safeguard compare sample:golden/spam --policy spam --model demo --effort none --effort low --max-flips 3\n\n"
         "[bold]Exit codes[/bold]  0 done, 5 more rows flipped than --max-flips allows"
     ),
     without=("by",),
@@ -180,7 +180,9 @@ def one_of(option: str, value: str, choices: Any) -> str:
 
 def _settings(asked: Asked, input: str, wanted: Wanted) -> Settings:
     """The settings of a run whose labels are measured; JSON on standard output is all that it shows."""
-    values = vars(replace(asked, input=input, quiet=asked.quiet or wanted.json))
+    from safeguard_cli.rows.samples import input_path
+
+    values = vars(replace(asked, input=input_path(input), quiet=asked.quiet or wanted.json))
     settings = Settings(**values, says_text=not asked.quiet)
     _check_read(settings)
     return settings

@@ -22,7 +22,7 @@ PLAN = "What is tried"
     app,
     first=(*FIRST, "family", "output", "export", "max_flips"),
     epilog=(
-        EXAMPLES + "safeguard stress samples/golden/spam.jsonl --policy spam --model demo -o spam.stress.jsonl\n\n"
+        EXAMPLES + "safeguard stress sample:golden/spam --policy spam --model demo -o spam.stress.jsonl\n\n"
         "safeguard report spam.stress.jsonl\n\n"
         "safeguard stress golden.csv -p rules.md --family injection --family repeat --max-flips 2%\n\n"
         "safeguard stress golden.jsonl -p hate --translation de=text_de --translation fr=text_fr\n\n"
@@ -99,10 +99,11 @@ def stress(
         from safeguard_cli.cli import conflicts
         from safeguard_cli.measure.stress.stress import StressPlan
         from safeguard_cli.measure.stress.stress import stress as run_stress
+        from safeguard_cli.rows.samples import input_path
 
         settled = conflicts.settled(ctx, conflicts.STRESS, asked)
         plan = StressPlan(tuple(family or ()), variant_seed, tuple(translation or ()), pair, language_field)
-        values = vars(replace(settled, input=golden, quiet=asked.quiet or wanted.json))
+        values = vars(replace(settled, input=input_path(golden), quiet=asked.quiet or wanted.json))
         settings = Settings(**values, **vars(output), says_text=not asked.quiet)
         return run_stress(settings, refusing(replace(wanted, wrong=worst), ctx), plan, export, max_flips)
 
