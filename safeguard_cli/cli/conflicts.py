@@ -72,7 +72,7 @@ def settled(context: typer.Context, rules: Sequence[Rule], part: Part) -> Part:
     """
     check(context, rules)
     values = {name: _plain(value) for name, value in context.params.items()}
-    idle = {rule.option for rule in (*rules, *_NOT_FROM_FILES) if rule.idle(values)}
+    idle = {rule.option for rule in (*rules, *OF_THE_RUN) if rule.idle(values)}
     fields = {field.name: field.default for field in dataclasses.fields(part)}  # type: ignore[arg-type]
     from_files = given(context, "DEFAULT_MAP")
     told = [
@@ -167,16 +167,27 @@ def _not_sampled(values: Values) -> bool:
     return not values.get("temperature")
 
 
+def _auto(values: Values) -> bool:
+    return "auto" in _efforts(values)
+
+
+def _parquet_out(values: Values) -> bool:
+    return str(values.get("output") or "").lower().endswith(".parquet")
+
+
 def _several(values: Values) -> bool:
     return len(values.get("policies") or ()) > 1
 
 
-# What a command line that asks for it is told in a sentence of its own.
-_NOT_FROM_FILES = (
+OF_THE_RUN = (
     *(Rule(option, _several, "with several policies") for option in ("labels", "violates", "rename", "threshold")),
-    Rule("together", lambda v: "auto" in _efforts(v) or bool(v.get("policy_only_prompt")), "there"),
-    Rule("together", _chat, "there"),
+    *(Rule("together", why, "") for why in (_auto, _chat, is_set("policy_only_prompt"))),
+    Rule("effort", lambda v: _chat(v) and v.get("effort") in ("none", "auto"), ""),
+    Rule("deterministic", is_set("servers"), ""),
+    *(Rule(option, is_set("ray"), "") for option in ("limit", "shard", "dry_run")),
+    *(Rule(option, _parquet_out, "") for option in ("only", "csv_safe")),
 )
+"""What the run itself refuses, in sentences of its own: for the page of options, and for defaults from files."""
 
 _HERE = "with --server: the model is not on this machine"
 _NO_SERVER = "without --server"
@@ -201,7 +212,7 @@ COMMON = (
     ),
     Rule("model", _chat, "with --server-api chat, where the model is the server's: --server-model names it"),
     Rule("encoding", _parquet, "on Parquet, whose text is always UTF-8"),
-    Rule("sure", lambda v: "auto" not in _efforts(v), "without --effort auto"),
+    Rule("sure", lambda v: not _auto(v), "without --effort auto"),
     Rule("max_windows", lambda v: v.get("long") != "split", "without --long split"),
     Rule(
         "temperature",
