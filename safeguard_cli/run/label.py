@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -11,10 +11,8 @@ from itertools import islice
 from pathlib import Path
 
 from safeguard_cli import errors
-from safeguard_cli.address import key
-from safeguard_cli.engine.engine import Engine
 from safeguard_cli.engine.local.process import LocalEngine
-from safeguard_cli.engine.reports import Listen, Report
+from safeguard_cli.engine.reports import Report
 from safeguard_cli.errors import UsageError, sentences
 from safeguard_cli.files import Draft, draft
 from safeguard_cli.output.journal import open_journal
@@ -22,7 +20,6 @@ from safeguard_cli.output.manifest import START_OVER, Manifest, Refused, check_b
 from safeguard_cli.output.show import cut_text, untrained_text
 from safeguard_cli.output.unchanged import check_unchanged
 from safeguard_cli.output.written import OutputShape, read_output
-from safeguard_cli.policy.policy import Policy
 from safeguard_cli.rows.sink import open_sink, output_delimiter
 from safeguard_cli.rows.source import Source, count_rows
 from safeguard_cli.rows.text import Selector, first_choice, make_selector, say_text
@@ -30,9 +27,10 @@ from safeguard_cli.rows.writable import check_streams, real
 from safeguard_cli.run.destination import describe_output, open_target, used_by
 from safeguard_cli.run.display import make_progress
 from safeguard_cli.run.dry_run import dry_run
+from safeguard_cli.run.engines import EngineMaker, Preparer, start_engine
 from safeguard_cli.run.identity import footing, identity
 from safeguard_cli.run.pipeline import Pipeline
-from safeguard_cli.run.prepare import Prepared, engine_spec, load_policies, open_input, prepare
+from safeguard_cli.run.prepare import Prepared, load_policies, open_input, prepare
 from safeguard_cli.run.progress import Progress
 from safeguard_cli.run.remarks import cut_advice, untrained_warning
 from safeguard_cli.run.sessions import finish, finished_already, stopped, take_up
@@ -42,9 +40,6 @@ from safeguard_cli.terminal import note, one_file, warn
 
 COUNTABLE_BYTES = 256 << 20  # larger files are not read twice only to know their number of rows
 LONG_RUN = 1000  # rows from which on it is said that a pipe cannot be continued
-
-EngineMaker = Callable[..., Engine]  # of an EngineSpec, a log and, where somebody listens, a Listen
-Preparer = Callable[[Settings, tuple[Policy, ...], Mapping[str, object], int | None], Prepared]
 
 
 def label(settings: Settings, make_engine: EngineMaker = LocalEngine, prepare: Preparer = prepare) -> int:
@@ -126,7 +121,8 @@ def label(settings: Settings, make_engine: EngineMaker = LocalEngine, prepare: P
             records = islice(records, max(0, settings.limit - run.written))
         if not prepared.remote:
             progress.report(Report(loaded=0.0))
-        with progress, _engine(settings, prepared, make_engine, progress.report if progress.shown else None) as engine:
+        listen = progress.report if progress.shown else None
+        with progress, start_engine(settings, prepared, make_engine, listen) as engine:
             if run.journal:
                 run.journal.begin()
             append = run.journal is not None and run.journal.offset > 0
@@ -198,29 +194,6 @@ def _remark(settings: Settings, prepared: Prepared, progress: Progress) -> str:
     if counts.cut:
         progress.remarks["cut"] = cut_text(counts.cut, budget)
     return cut_advice(counts, budget, settings.effort)
-
-
-def _engine(settings: Settings, prepared: Prepared, make_engine: EngineMaker, report: Listen | None) -> Engine:
-    """The engine of this machine, or the one on servers."""
-    if prepared.remote is None:
-        return make_engine(engine_spec(settings, prepared), note, *([report] if report else []))
-    from safeguard_cli.engine.servers.chat import Chat
-    from safeguard_cli.engine.servers.engine import ServerEngine, ServerSpec
-
-    harmony, rules = prepared.labeling.harmony, prepared.labeling.rules
-    spec = ServerSpec(
-        prepared.remote.servers,
-        rules.prefixes,
-        prepared.options,
-        len(harmony.tokenizer.tokens),
-        harmony.marker_ids,
-        key(),
-        settings.slots,
-    )
-    chat = None
-    if settings.server_api == "chat":
-        chat = Chat(harmony, rules.policies, rules.effort, prepared.options).decide
-    return ServerEngine(spec, chat, warn, report)
 
 
 def _total(settings: Settings, source: Source) -> int | None:

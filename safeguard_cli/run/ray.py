@@ -30,7 +30,8 @@ from safeguard_cli.output.manifest import Locked, Manifest, load, manifest_path
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.rows.source import FORMATS, extension
 from safeguard_cli.run import prepare
-from safeguard_cli.run.label import EngineMaker, label
+from safeguard_cli.run.engines import EngineMaker
+from safeguard_cli.run.label import label
 from safeguard_cli.run.prepare import Prepared, load_policies
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.signals import UNBROKEN
