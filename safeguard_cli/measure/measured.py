@@ -70,29 +70,31 @@ def golden_path(settings: Settings) -> Path:
 
 
 def label_golden(settings: Settings, golden: Golden) -> LabeledFile:
-    """Label the texts of a golden set, in a folder that is gone afterwards."""
-    with temporary_folder() as folder:
-        output = folder / "labels.jsonl"
-        return label_rows(replace(settings, scratch=True), ({"text": row.text} for row in golden.rows), output)
+    """Label the texts of a golden set."""
+    return label_rows(settings, ({"text": row.text} for row in golden.rows))
 
 
 def _verdicts(labels: LabeledFile) -> tuple[Mapping[str, Verdict], ...]:
     return tuple(row.verdicts for row in labels.rows)
 
 
-def label_rows(settings: Settings, rows: Iterable[Mapping[str, Any]], output: Path) -> LabeledFile:
-    """Label rows with a `text` by `safeguard label`'s own run, which goes on with an unfinished output."""
+def label_rows(settings: Settings, rows: Iterable[Mapping[str, Any]], output: str | None = None) -> LabeledFile:
+    """Label rows with a `text` by `safeguard label`'s own run, which goes on with an unfinished output.
+
+    Without an output the rows go to a scratch file, which is gone when they are read again.
+    """
     from safeguard_cli.run.label import label
 
     with temporary_folder() as folder:
-        texts = folder / "rows.jsonl"
+        texts, scratch = folder / "rows.jsonl", folder / "labels.jsonl"
         with sentences(texts):
             texts.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
         label(
             replace(
                 settings,
                 input=str(texts),
-                output=str(output),
+                output=output or str(scratch),
+                scratch=output is None,
                 format=None,
                 encoding="utf-8",
                 text_fields=("text",),
@@ -100,7 +102,7 @@ def label_rows(settings: Settings, rows: Iterable[Mapping[str, Any]], output: Pa
                 says_text=False,
             )
         )
-    return read_labels(output)
+        return read_labels(Path(output) if output else scratch)
 
 
 def existing_labels(path: Path, settings: Settings, known: Sequence[LabelSet] = ()) -> LabeledFile | None:

@@ -211,11 +211,12 @@ def _facts(labels: LabeledFile, measured: Measured | None) -> list[tuple[str, st
         facts += [("not used for figures", "; ".join(unused))] if unused else []
     facts += [("policies asked", labels.prompting), ("model", labels.model or "not on record")]
     if manifest := labels.manifest:
-        seconds = manifest.seconds
+        done = manifest.progress
+        seconds = done.seconds
         facts += [
             ("effort", labels.effort or "not on record"),
             ("time", f"{seconds:,.1f} s, {len(labels.rows) / seconds:,.2f} rows/s" if seconds else "unknown"),
-            ("tokens", f"{manifest.prompt_tokens:,} read, {manifest.generated_tokens:,} written"),
+            ("tokens", f"{done.prompt_tokens:,} read, {done.generated_tokens:,} written"),
             ("started", manifest.started),
         ]
     return facts
@@ -224,8 +225,7 @@ def _facts(labels: LabeledFile, measured: Measured | None) -> list[tuple[str, st
 def _manifest(labels: LabeledFile) -> str:
     if labels.manifest is None:
         return ""
-    fields = {name: getattr(labels.manifest, name) for name in labels.manifest.__slots__}
-    return orjson.dumps(fields, option=orjson.OPT_INDENT_2).decode()
+    return orjson.dumps(labels.manifest.record(), option=orjson.OPT_INDENT_2).decode()
 
 
 def _histogram(p: Sequence[float], violating: Sequence[bool]) -> str:
