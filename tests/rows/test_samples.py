@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
 import pty
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -101,3 +104,17 @@ def test_a_run_on_a_sample_writes_in_the_working_folder(tmp_path, monkeypatch) -
     assert [row["text"] for row in written] == [row["text"] for row in given[:3]]
     assert all(row["spam"]["label"] in ("ham", "spam") for row in written)
     assert {path: path.stat().st_mtime_ns for path in (ROOT / "samples").rglob("*")} == before
+
+
+def test_samples_are_the_same_rows_in_both_formats() -> None:
+    rows = [json.loads(line) for line in (ROOT / "samples" / "messages.jsonl").read_text(encoding="utf-8").splitlines()]
+    with (ROOT / "samples" / "messages.csv").open(encoding="utf-8", newline="") as file:
+        assert [{**row, "id": int(row["id"])} for row in csv.DictReader(file)] == rows
+    assert [row["id"] for row in rows] == list(range(1, len(rows) + 1))
+    assert len({row["text"] for row in rows}) == len(rows) >= 60
+
+
+def test_half_of_the_samples_are_spam() -> None:
+    rows = [json.loads(line) for line in (ROOT / "samples" / "messages.jsonl").read_text(encoding="utf-8").splitlines()]
+    counts = Counter(row["label"] for row in rows)
+    assert counts["spam"] == counts["ham"] == len(rows) / 2
