@@ -9,9 +9,10 @@ import io
 import os
 import shlex
 import sys
+import threading
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, BinaryIO
 
@@ -122,7 +123,34 @@ def show(*lines: RenderableType) -> None:
     shown.print(Group(*lines))
 
 
+class _Silence:
+    """How many hold it, in any threads."""
+
+    def __init__(self) -> None:
+        self.held = 0
+        self._lock = threading.Lock()
+
+    def add(self, more: int) -> None:
+        with self._lock:
+            self.held += more
+
+
+_SILENCE = _Silence()
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Print no sentence on standard error meanwhile: what a program uses as a library leaves its streams alone."""
+    _SILENCE.add(1)
+    try:
+        yield
+    finally:
+        _SILENCE.add(-1)
+
+
 def _say(kind: Text, text: str) -> None:
+    if _SILENCE.held:
+        return
     with suppress(OSError):  # a full disk or a reader gone on standard error is no reason to lose data
         console().print(Text.assemble(kind, safe(without_passwords(text))), soft_wrap=True)
 

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from importlib.machinery import ModuleSpec
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -208,7 +209,7 @@ class LocalEngine:
         try:
             # The child is a `python -c`, which imports from its working directory first: that may be a folder of
             # somebody else's data.
-            with no_secrets_for_children(), _held_back(), _elsewhere(Path(__file__).parent):
+            with no_secrets_for_children(), _held_back(), _elsewhere(Path(__file__).parent), _without_main():
                 self._process.start()
             theirs.close()
             last_words.close()
@@ -273,6 +274,21 @@ def _elsewhere(folder: Path) -> Iterator[None]:
     finally:
         os.fchdir(here)
         os.close(here)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Keep a child that is started meanwhile from importing the script that this process runs.
+
+    The child needs nothing of it; one that does not ask for its `__name__` would start an engine of its own there.
+    """
+    main = sys.modules["__main__"]
+    before = getattr(main, "__spec__", None)
+    main.__spec__ = ModuleSpec("__main__", None)  # of this name nothing is imported
+    try:
+        yield
+    finally:
+        main.__spec__ = before
 
 
 def _key(prompt: Prompt) -> tuple[int, int, int]:
