@@ -9,10 +9,10 @@ import io
 import os
 import shlex
 import sys
-import threading
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import cache
 from typing import Any, BinaryIO
 
@@ -27,6 +27,7 @@ PIPE_WIDTH = 200
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 GAP = "  "
 _TITLE = 30  # cells of a heading
+_QUIET = ContextVar("quiet", default=False)
 _NAME = 12  # cells that are left of a row's name before columns move below
 
 
@@ -123,33 +124,18 @@ def show(*lines: RenderableType) -> None:
     shown.print(Group(*lines))
 
 
-class _Silence:
-    """How many hold it, in any threads."""
-
-    def __init__(self) -> None:
-        self.held = 0
-        self._lock = threading.Lock()
-
-    def add(self, more: int) -> None:
-        with self._lock:
-            self.held += more
-
-
-_SILENCE = _Silence()
-
-
 @contextmanager
-def silence() -> Iterator[None]:
-    """Print no sentence on standard error meanwhile: what a program uses as a library leaves its streams alone."""
-    _SILENCE.add(1)
+def silence(quiet: bool = True) -> Iterator[None]:
+    """Print no sentence on standard error from here, nor from tasks that are begun here: for use as a library."""
+    token = _QUIET.set(quiet)
     try:
         yield
     finally:
-        _SILENCE.add(-1)
+        _QUIET.reset(token)
 
 
 def _say(kind: Text, text: str) -> None:
-    if _SILENCE.held:
+    if _QUIET.get():
         return
     with suppress(OSError):  # a full disk or a reader gone on standard error is no reason to lose data
         console().print(Text.assemble(kind, safe(without_passwords(text))), soft_wrap=True)

@@ -8,6 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import islice
+from multiprocessing import current_process
 
 from safeguard_cli.engine.engine import Engine
 from safeguard_cli.engine.local.process import LocalEngine
@@ -21,7 +22,7 @@ from safeguard_cli.run.pipeline import WAITING
 from safeguard_cli.run.prepare import Prepared, prepare
 from safeguard_cli.run.remarks import untrained_warning
 from safeguard_cli.run.settings import Settings
-from safeguard_cli.terminal import silence, warn
+from safeguard_cli.terminal import warn
 
 Reader = Callable[[object, int], "str | RowError"]  # of a value and the number of its row, from 1 on
 
@@ -47,9 +48,12 @@ class Machine:
         if os.getpid() != self._process:
             raise UsageError("this Labeler belongs to the process that made it: make another one here")
         if self._engine is None:
+            if current_process().daemon and not self.settings.servers:
+                raise UsageError(
+                    "a worker of multiprocessing.Pool may start no process, and the engine is one:"
+                    " use concurrent.futures.ProcessPoolExecutor"
+                )
             with ExitStack() as stack:
-                if not self.settings.verbose:
-                    stack.enter_context(silence())
                 if self._prepared is None:
                     self._prepared = self._prepare()
                 self._engine = stack.enter_context(start_engine(self.settings, self._prepared, LocalEngine))
@@ -64,6 +68,10 @@ class Machine:
             self._call.leave()
         self._call = Call(self, prepared, engine, texts, read, remembered)
         return self._call
+
+    def left(self) -> None:
+        """The engine has finished all that it had of the call."""
+        self._call, self.asked = None, False
 
     def end(self) -> None:
         """End the engine, if it is this process's; the next call starts it again."""
@@ -115,6 +123,7 @@ class Call:
             elif self._rows:
                 self._decide()
             else:
+                self.leave()
                 return []
         ready = []
         while self._rows and self._rows[0].done:
@@ -128,7 +137,7 @@ class Call:
         self._machine.asked = True
         for _ in self._completions:
             pass
-        self._machine.asked = False
+        self._machine.left()
 
     def _can_take(self) -> bool:
         """Whether the engine could soon run out of prompts, and rows that wait for an earlier one leave room."""

@@ -18,6 +18,7 @@ from safeguard_cli.rows.sink import verdict_columns
 from safeguard_cli.run.calls import Machine, Reader
 from safeguard_cli.run.keywords import read_policies, read_settings
 from safeguard_cli.run.pipeline import REMEMBERED
+from safeguard_cli.terminal import silence
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -34,7 +35,8 @@ class Labeler:
     of `with`, or when the Labeler is collected.
 
     >>> with Labeler("spam", model="demo") as labeler:
-    ...     [verdict.label for verdict in labeler.label(["WIN A FREE PRIZE, CLICK NOW", "see you at noon"])]
+    ...     verdicts = labeler.label(["Buy cheap pills now! http://pills.example", "see you at noon"])
+    >>> [verdict.label for verdict in verdicts]
     ['spam', 'ham']
 
     What fails raises SafeguardError with a sentence, a wrong setting UsageError. A text that cannot be labelled raises
@@ -103,7 +105,7 @@ class Labeler:
         A table is a pandas or polars DataFrame or a pyarrow.Table. What else gives Arrow's stream becomes the latter.
 
         >>> import pyarrow
-        >>> table = pyarrow.table({"id": [1, 2], "body": ["see you at noon", "WIN A FREE PRIZE, CLICK NOW"]})
+        >>> table = pyarrow.table({"id": [1, 2], "body": ["see you at noon", "Buy cheap pills now! http://pills.example"]})
         >>> with Labeler("spam", model="demo") as labeler:
         ...     labeler.frame(table, text="body").column("spam_violates").to_pylist()
         [False, True]
@@ -141,7 +143,7 @@ class Labeler:
             self._turn.leave(stream)
 
     def _shown(self, answer: Answer) -> Any:
-        return answer.verdicts if len(self.policies) > 1 else answer.verdicts[self.policies[0].name]
+        return dict(answer.verdicts) if len(self.policies) > 1 else answer.verdicts[self.policies[0].name]
 
     @contextmanager
     def _working(self, stream: object = None) -> Iterator[None]:
@@ -150,7 +152,8 @@ class Labeler:
             if self._closed:
                 raise UsageError("this Labeler is closed: make another one")
             try:
-                yield
+                with silence(not self.settings.verbose):
+                    yield
             except BaseException as stop:
                 if self._machine.asked or not isinstance(stop, Exception):
                     self._machine.end()
