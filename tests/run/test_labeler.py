@@ -6,6 +6,7 @@ import asyncio
 import csv
 import doctest
 import gc
+import io
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from itertools import count, islice
 from pathlib import Path
 
 import psutil
+import pyarrow
 import pytest
 from helpers import ROOT
 from helpers.fake_engine import FakeEngine, Steady, failing
@@ -71,7 +73,7 @@ def written(folder: Path, texts: list, suffix: str = "jsonl", **settings) -> lis
     settings = {"policies": ("spam",), "quiet": True, "overwrite": True, **settings}
     label(Settings(input=str(source), output=str(out), text_fields=("text",), **settings))
     if suffix == "csv":
-        return list(csv.DictReader(out.open(newline="")))
+        return list(csv.DictReader(io.StringIO(out.read_text(), newline="")))
     return [json.loads(line) for line in out.read_text().splitlines()]
 
 
@@ -252,6 +254,17 @@ def test_it_is_made_used_and_closed_in_a_thread_and_under_a_running_loop() -> No
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == handlers
 
 
+def test_it_outlives_the_thread_that_loaded_it(tiny) -> None:
+    before = engines()
+    labeler = Labeler("spam", model=str(tiny), effort="none")
+    thread = threading.Thread(target=labeler.label, args=(["a"],))
+    thread.start()
+    thread.join()
+    (child,) = set(engines()) - set(before)
+    assert labeler.label(["a"])[0].label and labeler._machine._engine.deaths == 0 and not gone(child)
+    labeler.close()
+
+
 # The engine's process
 
 
@@ -333,6 +346,7 @@ def script(code: str, folder: Path, **kwargs) -> subprocess.Popen[str]:
 
 ENGINES = """
 import psutil
+import pyarrow
 
 def engines():
     children = psutil.Process().children()
@@ -480,3 +494,74 @@ def test_what_is_no_list_of_texts_is_refused(texts, fake) -> None:
         for call in (labeler.label, labeler.stream):
             with pytest.raises(UsageError, match=r"label\(\[text\]\)"):
                 call(texts)
+
+
+# Tables
+
+
+TABLE = pyarrow.table({"text": ["see you at noon", None, "word " * 3000, TEXTS[0]]})
+
+
+@pytest.mark.parametrize("long", ["split", "truncate"])
+def test_a_table_gets_the_columns_and_values_of_a_csv_output(long, tmp_path) -> None:
+    settings = {
+        "model": "demo",
+        "effort": "none",
+        "slots": 1,
+        "threads": 1,
+        "long": long,
+        "rationale": True,
+        "repack": False,
+    }
+    with Labeler("spam", "hate", **settings) as labeler:
+        found = labeler.frame(TABLE)
+    rows = written(tmp_path, TABLE["text"].to_pylist(), "csv", policies=("spam", "hate"), **settings)
+    assert found.schema.names[1:] == list(rows[0])[-(found.num_columns - 1) :]
+    for ours, theirs in zip(found.to_pylist(), rows, strict=True):
+        for name, value in list(ours.items())[1:]:
+            if isinstance(value, float):
+                assert value == float(theirs[name])
+            elif value is False and name.endswith("truncated"):
+                assert theirs[name] == ""
+            else:
+                shown = value if isinstance(value, str) or value is None else json.dumps(value)
+                assert (shown or "") == theirs[name], name
+
+
+class Stream:
+    """A stand-in for a frame of another package: it gives Arrow's stream, once."""
+
+    def __init__(self, table: pyarrow.Table) -> None:
+        self.reader = table.to_reader()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.reader.__arrow_c_stream__(requested_schema)
+
+
+def test_what_gives_arrows_stream_comes_back_as_a_table_with_its_rows(shared) -> None:
+    rows = pyarrow.table({"id": [7, 8, 9], "body": [TEXTS[0], None, TEXTS[1]]})
+    found = shared.frame(Stream(rows), text="body")
+    assert found.select(["id", "body"]).equals(rows)
+    assert found["spam_label"].to_pylist() == ["spam", None, "ham"]
+    assert found["spam_error"].to_pylist()[1] == "no_text: line 2: the field 'body' is missing, null or blank"
+    assert shared.frame(rows.slice(0, 0), "body").schema == found.schema
+
+
+@pytest.mark.parametrize(
+    ("table", "text", "said"),
+    [
+        (pyarrow.table({"Body": ["a"]}), "body", "did you mean 'Body'"),
+        (pyarrow.table({"text": ["a"], "spam_label": ["b"]}), "text", "already has 'spam_label'.*rename=NAME"),
+        ([{"text": "a"}], "text", "this is no table"),
+    ],
+)
+def test_a_table_that_cannot_be_labelled_is_refused_before_anything_is_loaded(table, text, said, tiny) -> None:
+    before = engines()
+    with pytest.raises(UsageError, match=said):
+        Labeler("spam", model=str(tiny)).frame(table, text=text)
+    assert engines() == before
+
+
+def test_a_table_given_as_a_list_of_texts_is_told_where_it_goes(fake) -> None:
+    with pytest.raises(UsageError, match=r"frame\(table, text=COLUMN\)"):
+        Labeler("spam", model=fake).label(TABLE)
