@@ -78,7 +78,7 @@ def table_of(frame: Any) -> Any:
     Raises UsageError for what is no table.
     """
     pa = pyarrow()
-    if isinstance(frame, pa.Table) or (_is_of(frame, "pandas", "polars") and type(frame).__name__ == "DataFrame"):
+    if isinstance(frame, pa.Table) or _is_of(frame, "pandas", "polars"):
         return frame
     if hasattr(frame, "__arrow_c_stream__") or isinstance(frame, pa.RecordBatch):
         with suppress(TypeError, pa.ArrowException):  # a single column gives a stream too
@@ -175,8 +175,9 @@ def with_columns(table: Any, added: Any) -> Any:
 
 
 def _is_of(frame: object, *packages: str) -> bool:
-    """Whether an object is of one of these packages, or of a class made from theirs."""
-    return any(base.__module__.partition(".")[0] in packages for base in type(frame).__mro__)
+    """Whether an object is a DataFrame of one of these packages, or of a class made from theirs."""
+    bases = {(base.__module__.partition(".")[0], base.__name__) for base in type(frame).__mro__}
+    return any((package, "DataFrame") in bases for package in packages)
 
 
 def pyarrow() -> Any:

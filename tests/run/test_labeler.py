@@ -6,6 +6,7 @@ import asyncio
 import csv
 import doctest
 import gc
+import inspect
 import io
 import json
 import os
@@ -47,10 +48,16 @@ TEXTS = [
 TEXTS += ["two\nlines é😀", [{"role": "user", "content": "cheap pills"}], True, {"a": 1}, "see you at noon "]
 
 
-def engines(process: int | None = None) -> list[psutil.Process]:
-    """The engines' processes of a process."""
-    children = psutil.Process(process).children()
-    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+def engines() -> list[psutil.Process]:
+    """The engines' processes of this one."""
+    return [child for child in psutil.Process().children() if is_engine(child)]
+
+
+def is_engine(child: psutil.Process) -> bool:
+    try:
+        return "spawn_main" in " ".join(child.cmdline())
+    except psutil.Error:  # gone meanwhile
+        return False
 
 
 @pytest.fixture
@@ -344,17 +351,15 @@ def script(code: str, folder: Path, **kwargs) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "script.py"], cwd=folder, env=env, **pipes, **kwargs)
 
 
-ENGINES = """
+ENGINES = f"""
 import psutil
-import pyarrow
-
+{inspect.getsource(is_engine)}
 def engines():
-    children = psutil.Process().children()
-    return [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]
+    return [child.pid for child in psutil.Process().children() if is_engine(child)]
 """
 
 
-def test_a_script_that_is_one_long_line_of_statements_works_and_leaves_nothing_behind(tmp_path) -> None:
+def test_a_script_that_does_not_ask_for_its_name_works_and_leaves_no_process(tmp_path) -> None:
     code = f"""{ENGINES}
 from safeguard_cli import Labeler
 labeler = Labeler("spam", model="demo", effort="none")
@@ -371,21 +376,15 @@ def test_ctrl_c_ends_the_engine_and_the_next_call_is_right(way, tmp_path, tiny) 
 from itertools import count
 from safeguard_cli import Labeler
 
-def texts():
-    for number in range(1_000_000):
-        if number == 20:
-            print("at work", flush=True)
-        yield f"text {{number}}"
-
 labeler = Labeler("spam", model={str(tiny)!r}, max_reasoning=200, slots=2, threads=1)
 first = labeler.label(["a", "b"])
 was = engines()
+print("at work", flush=True)
 try:
     if {way!r} == "label":
-        labeler.label(list(range(19)) + ["x " * number for number in range(3000)] if print("at work", flush=True) else
-                      ["x " * (number % 300) + str(number) for number in range(100_000)])
+        labeler.label(["x " * (number % 300) + str(number) for number in range(100_000)])
     else:
-        for verdict in labeler.stream(texts()):
+        for verdict in labeler.stream(f"text {{number}}" for number in count()):
             pass
 except KeyboardInterrupt:
     print(len(was), engines(), labeler.label(["a", "b"]) == first, len(engines()), flush=True)
