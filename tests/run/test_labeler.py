@@ -20,11 +20,15 @@ from collections.abc import Iterator
 from itertools import count, islice
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pyarrow
 import pytest
 from helpers import ROOT
 from helpers.fake_engine import FakeEngine, Steady, failing
+from helpers.llama_server import llama_server
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
 
 import safeguard_cli
 from safeguard_cli import Labeler, SafeguardError, Verdict
@@ -272,6 +276,36 @@ def test_it_outlives_the_thread_that_loaded_it(tiny) -> None:
     labeler.close()
 
 
+VALUES = ["a", "b b", "c" * 30, "", None, 3, "d"]
+CALLS = st.tuples(st.sampled_from(["label", "stream", "leave", "fail"]), st.lists(st.sampled_from(VALUES), max_size=40))
+
+
+@pytest.mark.parametrize("compete", [False, True])
+@given(st.lists(CALLS, max_size=6), st.integers(1, 3))
+@hypothesis.settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_calls_one_after_another_give_each_text_its_verdicts(at_once, fake, compete, calls, slots) -> None:
+    with pytest.MonkeyPatch.context() as patch, Labeler("spam", "hate", model=fake, slots=slots) as labeler:
+        patch.setattr("safeguard_cli.run.calls._prefixes_compete", lambda _: compete)
+        known = {value: shown(found) for value, found in zip(VALUES, labeler.label(VALUES), strict=True)}
+        for way, values in calls:
+            expected = [known[value] for value in values]
+            if way == "label":
+                assert [shown(found) for found in labeler.label(values)] == expected
+            elif way == "fail":
+                with pytest.raises(ZeroDivisionError):
+                    labeler.label(
+                        value if number < 30 else 1 // 0 for number, value in enumerate([*values, *VALUES * 6])
+                    )
+            else:
+                most = len(values) // 2 if way == "leave" else len(values)
+                assert [shown(found) for found in islice(labeler.stream(values), most)] == expected[:most]
+
+
+def shown(verdicts: dict[str, Verdict]) -> list:
+    """Verdicts without the line that an error names."""
+    return [(v.label, dict(v.scores), v.error and v.error.code) for v in verdicts.values()]
+
+
 # The engine's process
 
 
@@ -438,6 +472,32 @@ def test_a_worker_that_may_start_no_process_is_told_so(tiny, monkeypatch) -> Non
     monkeypatch.setitem(__import__("multiprocessing").current_process()._config, "daemon", True)
     with pytest.raises(UsageError, match=r"ProcessPoolExecutor"):
         Labeler("spam", model=str(tiny)).label(["a"])
+
+
+# Servers
+
+
+def test_servers_take_the_engines_place_and_the_next_call_after_an_interrupt_is_right(tiny, tmp_path, capfd) -> None:
+    texts = [f"row {number}" for number in range(12)]
+    with llama_server(tiny) as url:
+        settings = {"servers": (url,), "model": str(tiny), "effort": "none", "slots": 1}
+        rows = [row["spam"] for row in written(tmp_path, texts, **settings)]
+        capfd.readouterr()
+        with Labeler("spam", **{**settings, "servers": [url, "http://127.0.0.1:9"]}) as labeler:
+            for _ in range(2):
+                found = labeler.label(texts)
+                assert [verdict.label for verdict in found] == [row["label"] for row in rows]
+                assert [verdict.p_violates for verdict in found] == pytest.approx(
+                    [row["p_violates"] for row in rows], abs=1e-3
+                )
+                with pytest.raises(KeyboardInterrupt):
+                    labeler.label(interrupted())
+    assert capfd.readouterr() == ("", "")
+
+
+def interrupted() -> Iterator[str]:
+    yield from map(str, range(9))
+    raise KeyboardInterrupt
 
 
 # What it says
