@@ -11,7 +11,8 @@ import shlex
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, BinaryIO
@@ -27,6 +28,7 @@ PIPE_WIDTH = 200
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 GAP = "  "
 _TITLE = 30  # cells of a heading
+_QUIET = ContextVar("quiet", default=False)
 _NAME = 12  # cells that are left of a row's name before columns move below
 _ROOM, _BELOW = 30, 4  # cells that a hanging text has at least, else it stands below its head, so far to the right
 
@@ -124,7 +126,19 @@ def show(*lines: RenderableType) -> None:
     shown.print(Group(*lines))
 
 
+@contextmanager
+def silence(quiet: bool = True) -> Iterator[None]:
+    """Print no sentence on standard error from here, nor from tasks that are begun here: for use as a library."""
+    token = _QUIET.set(quiet)
+    try:
+        yield
+    finally:
+        _QUIET.reset(token)
+
+
 def _say(kind: Text, text: str) -> None:
+    if _QUIET.get():
+        return
     with suppress(OSError):  # a full disk or a reader gone on standard error is no reason to lose data
         console().print(Text.assemble(kind, safe(without_passwords(text))), soft_wrap=True)
 

@@ -7,16 +7,17 @@ when the child dies are decoded again, each alone; one that kills the child a se
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import select
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from importlib.machinery import ModuleSpec
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -32,7 +33,6 @@ from safeguard_cli.prompt.contract import Completion, Feed, Prefix, Prompt
 from safeguard_cli.signals import STOPPING, UNBROKEN
 
 MOST_DEATHS = 3  # without a completion in between: then it is not the rows
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LIKELY = {
     "SIGKILL": "killed by the system, most likely because memory ran out: use fewer --slots or a smaller --ctx",
     "SIGILL": "this CPU lacks instructions that llama-cpp-python was built for: install it again from source here",
@@ -208,8 +208,8 @@ class LocalEngine:
         try:
             # The child is a `python -c`, which imports from its working directory first: that may be a folder of
             # somebody else's data.
-            with no_secrets_for_children(), _held_back(), _elsewhere(Path(__file__).parent):
-                self._process.start()
+            with no_secrets_for_children(), _held_back(), _elsewhere(Path(__file__).parent), _without_main():
+                _uninterrupted(self._process.start)
             theirs.close()
             last_words.close()
             while not self._asked:
@@ -275,6 +275,47 @@ def _elsewhere(folder: Path) -> Iterator[None]:
         os.close(here)
 
 
+def _uninterrupted(start: Callable[[], None]) -> None:
+    """Call `start` to its end, in a thread of its own, and only then raise what has come meanwhile.
+
+    Python raises KeyboardInterrupt in the main thread, whatever that does: half started, a child would be nobody's.
+    """
+    failures: list[BaseException] = []
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            start()
+        except BaseException as failure:
+            failures.append(failure)
+        finally:
+            done.set()
+
+    threading.Thread(target=run, daemon=True).start()
+    while not done.is_set():
+        try:
+            done.wait()
+        except BaseException as stop:
+            failures.append(stop)
+    if failures:
+        raise failures[0]
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Keep a child that is started meanwhile from importing the script that this process runs.
+
+    The child needs nothing of it; one that does not ask for its `__name__` would start an engine of its own there.
+    """
+    main = sys.modules["__main__"]
+    before = getattr(main, "__spec__", None)
+    main.__spec__ = ModuleSpec("__main__", None)  # of this name nothing is imported
+    try:
+        yield
+    finally:
+        main.__spec__ = before
+
+
 def _key(prompt: Prompt) -> tuple[int, int, int]:
     return prompt.row, prompt.policy, prompt.window
 
@@ -286,8 +327,7 @@ def _work(connection: Connection, spec: EngineSpec, last_words: Connection, repo
     with suppress(OSError):
         os.dup2(last_words.fileno(), 2)  # what C prints must not reach the terminal raw
     os.environ["GGML_NO_BACKTRACE"] = "1"
-    if sys.platform == "linux":  # a parent that is killed takes the child along, also in the middle of a decode
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         _serve(connection, spec, reports)
     except (EOFError, ConnectionError):
@@ -295,6 +335,17 @@ def _work(connection: Connection, spec: EngineSpec, last_words: Connection, repo
     except Exception as error:
         known = isinstance(error, SafeguardError)
         connection.send(_Failure(str(error) if known else f"the engine failed: {type(error).__name__}: {error}"))
+
+
+def _end_with_parent() -> None:
+    """Wait for the parent's end, and end at once, also in the middle of a decode.
+
+    Linux could do so by itself (PR_SET_PDEATHSIG), but it takes the end of the thread that started the child for it.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent
+    parent.join()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _serve(connection: Connection, spec: EngineSpec, reports: bool) -> None:

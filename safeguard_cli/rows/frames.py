@@ -1,0 +1,189 @@
+"""Rows that a program has in its memory: Python values as texts, and tables with verdicts added to them as columns.
+
+A table is a pandas or polars frame, a pyarrow.Table, or anything that gives Arrow's stream. None of these packages is
+imported here before such a table comes, pyarrow apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from difflib import get_close_matches
+from importlib import import_module
+from numbers import Number
+from typing import Any
+
+import orjson
+
+from safeguard_cli.errors import UsageError, missing_extra
+from safeguard_cli.rows.records import Record, row_error
+from safeguard_cli.rows.text import Selector
+from safeguard_cli.rows.verdict import RowError, Verdict
+
+_NOTHING = {"NoneType", "NAType", "NaTType"}  # None, and what pandas has in its place
+_LISTED = 20
+
+
+def text_of(value: object, line: int, field: str = "text", alone: bool = True) -> str | RowError:
+    """Return the text in a value, or the error that a row has which holds that value in its field `field`.
+
+    `line` is the row's, from 1 on; `alone` says that the row has no other field.
+    """
+    plain = _plain(value, line)
+    if isinstance(plain, RowError):
+        return plain
+    fields = {field: plain} if alone else {field: plain, f"not {field}": 0}
+    found = Selector((field,)).select(Record(line - 1, line, b"", fields))
+    if isinstance(found, str) and not found.isascii():
+        try:
+            found.encode()
+        except UnicodeEncodeError:
+            return row_error("not_text", line, f"the field {field!r} holds a lone surrogate, which is no text")
+    return found
+
+
+def _plain(value: object, line: int) -> Any:
+    """Return a value as JSON would have it, which has no NaN, or why it has none."""
+    if hasattr(value, "as_py"):  # Arrow's own
+        value = _value(value)
+    if isinstance(value, str):
+        return str(value)
+    if type(value).__name__ in _NOTHING:
+        return None
+    if isinstance(value, Number):
+        return None if _is_nan(value) else value if isinstance(value, bool) else 1  # any number: it is no text
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return row_error("bad_encoding", line, "the text is in bytes that are not valid UTF-8")
+    try:
+        if isinstance(value, (list, tuple, dict)):  # chat messages
+            return orjson.loads(orjson.dumps(value))
+    except (TypeError, ValueError, RecursionError):
+        return row_error("not_text", line, "the value is nested too deep, or holds what is no text")
+    return row_error("not_text", line, f"the value is no text, but of type {type(value).__name__}")
+
+
+def _is_nan(value: Any) -> bool:
+    try:
+        return bool(value != value)
+    except ArithmeticError:  # a signalling NaN
+        return True
+
+
+def table_of(frame: Any) -> Any:
+    """Return a frame of pandas or polars as it is, and what else gives Arrow's stream as a pyarrow.Table.
+
+    Raises UsageError for what is no table.
+    """
+    pa = pyarrow()
+    if isinstance(frame, pa.Table) or _is_of(frame, "pandas", "polars"):
+        return frame
+    if hasattr(frame, "__arrow_c_stream__") or isinstance(frame, pa.RecordBatch):
+        with suppress(TypeError, pa.ArrowException):  # a single column gives a stream too
+            return pa.table(frame)
+    raise UsageError(
+        f"this is no table, but of type {type(frame).__name__}: give a pandas or polars DataFrame, or a pyarrow.Table"
+    )
+
+
+def names_of(table: Any) -> list[Any]:
+    """Return the names of a table's columns."""
+    return list(table.columns if _is_of(table, "pandas", "polars") else table.schema.names)
+
+
+def values_of(table: Any, name: str) -> list[object]:
+    """Return the values of a table's column. UsageError for one that is not there, or there twice."""
+    names = names_of(table)
+    if name not in names:
+        plain = {str(each).strip().casefold(): each for each in names}
+        near = get_close_matches(str(name).strip().casefold(), plain, n=1)
+        hint = f"did you mean {plain[near[0]]!r}? " if near else ""
+        more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
+        listed = ", ".join(map(repr, names[:_LISTED])) + more
+        raise UsageError(f"the table has no column {name!r}; {hint}its columns are {listed or 'none'}")
+    if names.count(name) > 1:
+        raise UsageError(f"the table has {names.count(name)} columns named {name!r}: rename one of them")
+    if _is_of(table, "pandas", "polars"):
+        return list(table[name].to_list())
+    column = table.column(names.index(name))
+    try:
+        return list(column.to_pylist())
+    except ValueError:  # a value that Python has no place for, such as a string that is not valid UTF-8
+        return [_value(scalar) for scalar in column]
+
+
+def _value(scalar: Any) -> object:
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        return scalar.as_buffer().to_pybytes()
+    except ValueError:
+        return scalar
+
+
+def check_free(table: Any, columns: Sequence[str]) -> None:
+    """Raise UsageError when a name that verdicts need is taken by a column of the table, or needed twice."""
+    names = names_of(table)
+    if taken := next((column for column in columns if column in names), None):
+        raise UsageError(f"the table already has {taken!r}; Labeler(…, rename=NAME) gives the labels another name")
+    if len(set(columns)) < len(columns):
+        raise UsageError(f"the policies' names give a column twice: {max(columns, key=columns.count)!r}")
+
+
+def columns_of(verdicts: Sequence[Mapping[str, Verdict]], names: Sequence[str], columns: Sequence[str]) -> Any:
+    """Return verdicts as a pyarrow.Table: the columns of a CSV output, with types."""
+    pa = pyarrow()
+    kinds = {
+        "violates": pa.bool_(),
+        "p_violates": pa.float64(),
+        "score": pa.float64(),
+        "windows": pa.int32(),
+        "truncated": pa.bool_(),
+    }
+    return pa.table(
+        {
+            f"{name}_{column}": pa.array([_cell(row[name], column) for row in verdicts], kinds.get(column, pa.string()))
+            for name in names
+            for column in columns
+        }
+    )
+
+
+def _cell(verdict: Verdict, column: str) -> object:
+    if verdict.error is not None:
+        return f"{verdict.error.code}: {verdict.error.message}" if column == "error" else None
+    if column == "scores":
+        return orjson.dumps(dict(verdict.scores)).decode()
+    return getattr(verdict, column) if column in ("windows", "truncated") else verdict.as_dict().get(column)
+
+
+def with_columns(table: Any, added: Any) -> Any:
+    """Return a table of the same kind with the columns of a pyarrow.Table after its own."""
+    if _is_of(table, "pandas"):
+        pa, pandas = pyarrow(), import_module("pandas")
+        nullable = {pa.bool_(): pandas.BooleanDtype(), pa.int32(): pandas.Int32Dtype()}
+        columns = added.to_pandas(types_mapper=nullable.get)
+        columns.index = table.index
+        return table.assign(**{name: columns[name] for name in columns.columns})
+    if _is_of(table, "polars"):
+        return table.hstack(import_module("polars").from_arrow(added))
+    for name in added.schema.names:
+        table = table.append_column(added.schema.field(name), added.column(name))
+    return table
+
+
+def _is_of(frame: object, *packages: str) -> bool:
+    """Whether an object is a DataFrame of one of these packages, or of a class made from theirs."""
+    bases = {(base.__module__.partition(".")[0], base.__name__) for base in type(frame).__mro__}
+    return any((package, "DataFrame") in bases for package in packages)
+
+
+def pyarrow() -> Any:
+    """Return the package. Raises SafeguardError that names the extra where it is missing."""
+    try:
+        import pyarrow
+    except ImportError:
+        raise missing_extra("tables need pyarrow", "parquet") from None
+    return pyarrow

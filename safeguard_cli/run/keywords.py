@@ -1,0 +1,214 @@
+"""What a Labeler is called with: policies and keywords, checked as the command line checks its options."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from difflib import get_close_matches
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from safeguard_cli.errors import UsageError
+from safeguard_cli.policy.policy import Policy, load_policy
+from safeguard_cli.run.settings import Settings
+
+
+class Keywords(TypedDict, total=False):
+    """The settings of a Labeler. They are the options of `safeguard label` that mean something without files."""
+
+    labels: Sequence[str]
+    violates: Sequence[str]
+    rename: str | None
+    threshold: float | None
+    effort: Literal["none", "auto", "low", "medium", "high"]
+    sure: float
+    rationale: bool
+    reasoning: bool
+    max_reasoning: int | None
+    policy_only_prompt: bool
+    together: bool
+    temperature: float
+    seed: int
+    long: Literal["split", "truncate", "error"]
+    max_windows: int
+    model: str | Path | None
+    servers: Sequence[str]
+    server_api: Literal["completion", "chat"]
+    server_model: str | None
+    tokenizer: str | Path | None
+    threads: int | None
+    gpu_layers: int
+    cpu_moe: int | None
+    kv_type: Literal["f16", "q8_0"]
+    context: int | None
+    slots: int | None
+    repack: bool | None
+    batch: int | None
+    verbose: bool
+
+
+NAMES = tuple(Keywords.__annotations__)
+CHOICES = {
+    "effort": ("none", "auto", "low", "medium", "high"),
+    "long": ("split", "truncate", "error"),
+    "server_api": ("completion", "chat"),
+    "kv_type": ("f16", "q8_0"),
+}
+RANGES: Mapping[str, tuple[type, float, float | None]] = {
+    "threshold": (float, 0, 1),
+    "sure": (float, 0.5, 1),
+    "max_reasoning": (int, 1, None),
+    "temperature": (float, 0, None),
+    "seed": (int, 0, None),
+    "max_windows": (int, 1, None),
+    "threads": (int, 1, 512),
+    "gpu_layers": (int, -1, None),
+    "cpu_moe": (int, 0, None),
+    "context": (int, 64, None),
+    "slots": (int, 1, 64),
+    "batch": (int, 64, 4096),
+}
+_FLAGS = {"rationale", "reasoning", "policy_only_prompt", "together", "repack", "verbose"}
+_LISTS = {"labels", "violates", "servers"}
+_OPTIONS = {"ctx": "context", "server": "servers", "as": "rename", "as_": "rename"}  # as the command line has them
+_DEFAULTS = {each.name: each.default for each in fields(Settings)}
+_HERE = "with servers: the model is not on this machine"
+
+# Settings that have no effect beside others, and why; `policies` is their number. The first that applies is told.
+_IDLE: tuple[tuple[str, Callable[[Settings, int], bool], str], ...] = (
+    ("max_reasoning", lambda s, _: s.effort == "none", "with effort='none', which does not reason"),
+    ("together", lambda _, policies: policies == 1, "with one policy: it asks about several in one prompt"),
+    ("together", lambda s, _: s.effort == "auto", "with effort='auto', which decides about one policy at a time"),
+    ("together", lambda s, _: s.policy_only_prompt, "with policy_only_prompt, which leaves out the response format"),
+    *(
+        (name, lambda s, _: bool(s.servers), _HERE)
+        for name in ("threads", "gpu_layers", "cpu_moe", "kv_type", "repack", "batch")
+    ),
+    *((name, lambda s, _: not s.servers, "without servers") for name in ("server_api", "server_model", "tokenizer")),
+    (
+        "model",
+        lambda s, _: bool(s.servers and s.tokenizer),
+        "beside tokenizer: the model is the servers', and tokenizer brings its vocabulary",
+    ),
+    ("model", lambda s, _: s.server_api == "chat", "with server_api='chat': server_model names the servers' model"),
+    ("sure", lambda s, _: s.effort != "auto", "without effort='auto'"),
+    ("max_windows", lambda s, _: s.long != "split", "without long='split'"),
+    (
+        "temperature",
+        lambda s, _: s.effort == "none" and not s.rationale,
+        "with effort='none': it samples the reasoning, and there is none",
+    ),
+    ("seed", lambda s, _: not s.temperature, "without temperature"),
+    (
+        "policy_only_prompt",
+        lambda s, _: s.server_api == "chat",
+        "with server_api='chat', where the server makes the prompt",
+    ),
+    *(
+        (name, lambda _, policies: policies > 1, "with several policies: write it into each one's front matter")
+        for name in ("labels", "violates", "rename", "threshold")
+    ),
+)
+
+
+def read_settings(given: Mapping[str, Any], policies: int) -> Settings:
+    """Return the settings that keywords ask for. Raises UsageError that names the first one that cannot be meant."""
+    values = {name: _read(name, value) for name, value in given.items()}
+    settings = Settings("-", (), progress="none", quiet=not values.get("verbose"), **values)
+    for name, idle, why in _IDLE:
+        if name in values and values[name] != _DEFAULTS[name] and idle(settings, policies):
+            raise UsageError(f"{name} has no effect {why}")
+    return settings
+
+
+def read_policies(given: Sequence[str | Path | Policy], settings: Settings) -> tuple[Policy, ...]:
+    """Read the policies. Raises UsageError for one that cannot be used, and for two of one name."""
+    if not given:
+        raise UsageError("a Labeler needs a policy: the name of a built-in one, the path of a file, or a Policy")
+    policies = tuple(_policy(each, settings) for each in given)
+    names = [policy.name for policy in policies]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"two policies are named {twice!r}; change `name:` in one's front matter")
+    return policies
+
+
+def _policy(given: object, settings: Settings) -> Policy:
+    if isinstance(given, Policy):
+        labels, violates = settings.labels or given.labels, settings.violates or given.violates
+        return replace(given, name=settings.rename or given.name, labels=labels, violates=violates)
+    if not isinstance(given, (str, Path)):
+        raise UsageError(
+            f"a policy is the name of a built-in one, the path of a file, or a Policy, not {_kind(given)}:"
+            " Labeler('spam', 'hate') takes several"
+        )
+    return load_policy(str(given), labels=settings.labels, violates=settings.violates, rename=settings.rename)
+
+
+def _read(name: str, value: object) -> Any:
+    """Return a keyword's value as Settings has it."""
+    if name not in NAMES:
+        raise _unknown(name)
+    if value is None and _DEFAULTS[name] is None:
+        return None
+    if name in RANGES:
+        return _number(name, value)
+    if name in _FLAGS:
+        if not isinstance(value, bool):
+            raise UsageError(f"{name} is {value!r}: give True or False")
+        return value
+    if name in CHOICES:
+        if value not in CHOICES[name]:
+            raise UsageError(f"{name} is {value!r}: give one of {', '.join(map(repr, CHOICES[name]))}")
+        return value
+    return _list(name, value) if name in _LISTS else _text(name, value)
+
+
+def _unknown(name: str) -> UsageError:
+    if name in _DEFAULTS and name != "policies":
+        return UsageError(f"{name} has no effect on a Labeler, which reads and writes no files: leave it out")
+    if name in ("policy", "policies"):
+        return UsageError(f"{name} is no setting: give policies first, as in Labeler('spam', 'hate')")
+    near = _OPTIONS.get(name) or next(iter(get_close_matches(name.casefold(), NAMES, 1)), None)
+    hint = f"did you mean {near!r}?" if near else f"its settings are {', '.join(NAMES)}"
+    return UsageError(f"a Labeler has no setting {name!r}; {hint}")
+
+
+def _number(name: str, value: object) -> float:
+    kind, low, high = RANGES[name]
+    if not isinstance(value, bool) and isinstance(value, Integral if kind is int else Real):
+        try:
+            number: float = kind(value)
+        except OverflowError:
+            number = math.inf
+        if low <= number <= (math.inf if high is None else high) and (kind is int or math.isfinite(number)):
+            return number
+    what = "a whole number" if kind is int else "a number"
+    bounds = f"{what}, {low:g} or more" if high is None else f"{what} from {low:g} to {high:g}"
+    raise UsageError(f"{name} is {value!r}: give {bounds}")
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, (str, os.PathLike)):
+        raise UsageError(f"{name} is {_kind(value)}: give a text")
+    text = os.fsdecode(value)
+    if not text.strip():
+        raise UsageError(f"{name} is empty: give it a value, or leave it out")
+    return text
+
+
+def _list(name: str, value: object) -> tuple[str, ...]:
+    """A list of texts; of labels one text with commas will do, as on the command line."""
+    if isinstance(value, str):
+        value = [value] if name == "servers" else value.split(",")
+    if not isinstance(value, Sequence) or not all(isinstance(item, str) for item in value):
+        raise UsageError(f"{name} is {_kind(value)}: give a list of texts")
+    if not all(item.strip() for item in value):
+        raise UsageError(f"{name} has an empty item: leave it out")
+    return tuple(item.strip() for item in value)
+
+
+def _kind(value: object) -> str:
+    return f"of type {type(value).__name__}"
