@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from safeguard_cli.cli import guard
-from safeguard_cli.cli.parts import EXAMPLES, FIGURES, MODEL, Needed, command
+from safeguard_cli.cli.parts import EXAMPLES, Needed, command
+from safeguard_cli.machine.options import Benched
 from safeguard_cli.run.settings import OnMachine, Settings
 
 app = typer.Typer()
@@ -30,44 +31,8 @@ def bench(
         str | None,
         typer.Argument(metavar="INPUT", help="The file to be labelled; without it, random contents are measured."),
     ] = None,
-    rows: Annotated[
-        int | None,
-        typer.Option(min=0, metavar="N", help="Tell the time of N rows; default: all rows of INPUT, else 1000."),
-    ] = None,
-    content: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            metavar="TOKENS",
-            help="Without INPUT: the contents' length.",
-            rich_help_panel="What the model sees of a row",
-        ),
-    ] = 80,
-    slots: Annotated[
-        str | None,
-        typer.Option(metavar="N,N", help="Slots to try; default 1,2,4,8,16,32.", rich_help_panel=MODEL),
-    ] = None,
-    threads: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N,N", help="Threads to try; default: the idle cores, and half of them.", rich_help_panel=MODEL
-        ),
-    ] = None,
-    batch: Annotated[
-        str | None,
-        typer.Option(metavar="N,N", help="Batch sizes to try; default 512,256,1024.", rich_help_panel=MODEL),
-    ] = None,
-    seconds: Annotated[
-        float,
-        typer.Option(
-            min=0.1,
-            metavar="S",
-            help="How long a setting is measured; one that needs more than five times as long is left out.",
-            rich_help_panel=MODEL,
-        ),
-    ] = 20.0,
-    json: Annotated[bool, typer.Option("--json", help="Everything as JSON.", rich_help_panel=FIGURES)] = False,
     *,
+    benched: Benched,
     asked: Annotated[OnMachine, Needed("policies")],
 ) -> None:
     """Measure how fast this machine labels, and with which options; say how long a file will take.
@@ -85,13 +50,13 @@ def bench(
 
         settled = conflicts.settled(ctx, conflicts.BENCH, asked)
         wanted = Wanted(
-            slots=numbers("--slots", slots, 1, 64),
-            threads=numbers("--threads", threads, 1, 512),
-            batches=numbers("--batch", batch, 64, 4096),
-            rows=rows,
-            content=content,
-            seconds=seconds,
-            json=json,
+            slots=numbers("--slots", benched.slots, 1, 64),
+            threads=numbers("--threads", benched.threads, 1, 512),
+            batches=numbers("--batch", benched.batch, 64, 4096),
+            rows=benched.rows,
+            content=benched.content,
+            seconds=benched.seconds,
+            json=benched.json,
         )
         return run(Settings(**vars(replace(settled, input=input_path(input or "")))), wanted)
 

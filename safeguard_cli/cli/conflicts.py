@@ -274,14 +274,14 @@ STRESS = (
     *(
         Rule(
             option,
-            lambda v: bool(v.get("family")) and "languages" not in v["family"],
+            lambda v: bool(v.get("families")) and "languages" not in v["families"],
             "without --family languages",
         )
-        for option in ("translation", "pair", "language_field")
+        for option in ("translations", "pair", "language_field")
     ),
     Rule(
         "language_field",
-        lambda v: not v.get("translation") and not v.get("pair"),
+        lambda v: not v.get("translations") and not v.get("pair"),
         "without --translation or --pair",
     ),
     Rule("overwrite", lambda v: not v.get("output"), "without -o"),

@@ -9,11 +9,9 @@ import typer
 
 from safeguard_cli.cli import guard
 from safeguard_cli.cli.parts import EXAMPLES, Needed, command
-from safeguard_cli.run.settings import Settings
+from safeguard_cli.run.settings import Cluster, Settings
 
 app = typer.Typer()
-
-CLUSTER = "Many files on a Ray cluster"
 
 
 @command(
@@ -44,24 +42,9 @@ def label(
             help="JSONL, NDJSON, CSV or TSV, each also .gz, or Parquet; - for standard input; a pattern with --ray.",
         ),
     ],
-    ray: Annotated[
-        bool,
-        typer.Option(
-            "--ray",
-            help="Label the files that match INPUT on a Ray cluster, one engine on each node; -o is a folder.",
-            rich_help_panel=CLUSTER,
-        ),
-    ] = False,
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST:PORT",
-            help="The cluster; default: that of RAY_ADDRESS or of this machine, else a new one here.",
-            rich_help_panel=CLUSTER,
-        ),
-    ] = None,
     *,
     asked: Annotated[Settings, Needed("policies")],
+    cluster: Cluster,
 ) -> None:
     """Label every row of INPUT under one policy or several.
 
@@ -73,10 +56,10 @@ def label(
         from safeguard_cli.rows.samples import input_path
 
         settings = replace(conflicts.settled(ctx, conflicts.LABEL, asked), input=input_path(input))
-        if ray:
+        if cluster.ray:
             from safeguard_cli.run.ray import label_on_ray
 
-            return label_on_ray(settings, ray_address or "")
+            return label_on_ray(settings, cluster.ray_address or "")
         from safeguard_cli.run.label import label
 
         return label(settings)

@@ -9,8 +9,8 @@ from typing import Annotated, Any, get_args
 import typer
 
 from safeguard_cli.cli.guard import run
-from safeguard_cli.cli.parts import EXAMPLES, FIGURES, command
-from safeguard_cli.measure.options import Evaluated, Gold, Wanted
+from safeguard_cli.cli.parts import EXAMPLES, command
+from safeguard_cli.measure.options import Compared, Evaluated, Reported, Wanted
 from safeguard_cli.rows.options import Reading, Text
 from safeguard_cli.run.settings import Asked, Display, Effort, Settings
 
@@ -71,23 +71,9 @@ def compare(
     ctx: typer.Context,
     a: Annotated[str, typer.Argument(metavar="A", help="An output; or a golden set, with one option given twice.")],
     b: Annotated[str | None, typer.Argument(metavar="B", help="Another output of the same rows.")] = None,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A model; or two of them.", rich_help_panel="Model and machine"),
-    ] = None,
-    effort: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="EFFORT", help="An effort; or two of them. Default: low.", rich_help_panel="Policy and decision"
-        ),
-    ] = None,
-    max_flips: Annotated[
-        int | None,
-        typer.Option(min=0, metavar="N", help="Exit code 5 when more rows than this flipped.", rich_help_panel=FIGURES),
-    ] = None,
     *,
+    wanted: Compared,
     asked: Asked,
-    wanted: Wanted,
 ) -> None:
     """What flipped between two labelings of the same rows, and whether one is better than chance would have it."""
 
@@ -97,12 +83,12 @@ def compare(
         from safeguard_cli.rows.writable import check_streams, used
 
         settled = conflicts.settled(ctx, conflicts.MEASURE, asked)
-        efforts = [one_of("--effort", each, Effort) for each in effort or ()]
+        efforts = [one_of("--effort", each, Effort) for each in wanted.effort]
         policies = asked.policies
         settings = _settings(replace(settled, policies=policies if b is not None else ()), a, wanted)
         check_streams([*used("the input", *([b] if b else ())), *used("the policy", *policies)])
-        variants = {"policy": list(policies), "model": model or [], "effort": efforts}
-        return run_compare(settings, b, refusing(wanted, ctx), variants, max_flips)
+        variants = {"policy": list(policies), "model": list(wanted.model), "effort": efforts}
+        return run_compare(settings, b, refusing(wanted, ctx), variants, wanted.max_flips)
 
     run(call, asked.debug)
 
@@ -119,28 +105,8 @@ def compare(
 def report(
     ctx: typer.Context,
     out: Annotated[str, typer.Argument(metavar="OUT", help="An output of safeguard label, or of stress.")],
-    output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FILE", help="The page; default: OUT with .html.")
-    ] = None,
-    policy: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--policy",
-            "-p",
-            metavar="FILE",
-            help="The policy of a stress test, to check what rationales cite; a built-in one is found by itself.",
-            rich_help_panel="Policy and decision",
-        ),
-    ] = None,
-    by: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FIELD", help="Figures for each value of a field. Repeatable.", rich_help_panel=FIGURES),
-    ] = None,
-    examples: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Rows shown of each label.", rich_help_panel=FIGURES)
-    ] = 25,
     *,
-    gold: Gold,
+    wanted: Reported,
     text: Text,
     reading: Reading,
     display: Display,
@@ -155,9 +121,10 @@ def report(
         from safeguard_cli.measure.report.report import report as run_report
 
         conflicts.check(ctx, conflicts.COMMON)
-        settings = Settings(out, tuple(policy or ()), **vars(reading), **vars(text), **vars(display))
+        settings = Settings(out, wanted.policies, **vars(reading), **vars(text), **vars(display))
         _check_read(settings)
-        return run_report(settings, refusing(Wanted(**vars(gold), by=tuple(by or ())), ctx), output, examples)
+        shown = Wanted(wanted.gold_fields, wanted.mapping, by=wanted.by)
+        return run_report(settings, refusing(shown, ctx), wanted.output, wanted.examples)
 
     run(call, display.debug)
 

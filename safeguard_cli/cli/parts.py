@@ -3,7 +3,8 @@
     @command(app, epilog=EXAMPLES + "…")
     def label(context: typer.Context, input: …, *, asked: Annotated[Settings, Needed("policies")]) -> None:
 
-A field that the command also has as a parameter of its own is left to the command, and so is one that is no option.
+A field that the command also has as a parameter of its own is left to the command, one that an earlier part has to that
+part, and one that is no option to the dataclass.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ _REPEATED = tuple[str, ...]
 
 
 EXAMPLES = "[bold]Examples[/bold]\n\n"
-FIGURES, MODEL, OUTPUT = "What is shown", "Model and machine", "Output"
 
 
 class Needed(NamedTuple):
@@ -116,7 +116,7 @@ def with_parts(function: Callable[..., None], without: Iterable[str] = ()) -> Ca
     hints.pop("return", None)
     parts = {name: _part(hint) for name, hint in hints.items() if _part(hint)}
     own = hints.keys() - parts.keys()
-    left = own | set(without)
+    left = own | set(without)  # and, of a later part, what an earlier one has
     made: dict[str, dict[str, _Option]] = {}
     flat: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(function).parameters.items():
@@ -125,6 +125,7 @@ def with_parts(function: Callable[..., None], without: Iterable[str] = ()) -> Ca
             continue
         needed = {mark.name for mark in get_args(hints[name])[1:] if isinstance(mark, Needed)}
         made[name] = {o.name: o for o in _options(parts[name], needed) if o.name not in left}
+        left |= made[name].keys()
         flat += [
             inspect.Parameter(o.name, inspect.Parameter.KEYWORD_ONLY, default=o.default, annotation=o.annotation)
             for o in made[name].values()

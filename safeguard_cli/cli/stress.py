@@ -9,18 +9,16 @@ import typer
 
 from safeguard_cli.cli.guard import run
 from safeguard_cli.cli.measure import FIRST, refusing
-from safeguard_cli.cli.parts import EXAMPLES, FIGURES, OUTPUT, command
-from safeguard_cli.measure.options import Wanted
+from safeguard_cli.cli.parts import EXAMPLES, command
+from safeguard_cli.measure.options import Planned, Wanted
 from safeguard_cli.run.settings import Asked, Output, Settings
 
 app = typer.Typer()
 
-PLAN = "What is tried"
-
 
 @command(
     app,
-    first=(*FIRST, "family", "output", "export", "max_flips"),
+    first=(*FIRST, "families", "output", "export", "max_flips"),
     epilog=(
         EXAMPLES + "safeguard stress sample:golden/spam --policy spam --model demo -o spam.stress.jsonl\n\n"
         "safeguard report spam.stress.jsonl\n\n"
@@ -36,56 +34,8 @@ def stress(
     golden: Annotated[
         str, typer.Argument(metavar="GOLDEN", help="Rows with their right labels, or a stress test labelled before.")
     ],
-    family: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="injection, obfuscation, identity, languages, rationale or repeat; repeatable; default all. Without"
-            " rationale, none is asked for, which is faster.",
-            rich_help_panel=PLAN,
-        ),
-    ] = None,
-    translation: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="LANG=FIELD", help="A field with the text in another language. Repeatable.", rich_help_panel=PLAN
-        ),
-    ] = None,
-    pair: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FIELD",
-            help="Rows with the same value here are one row in several languages.",
-            rich_help_panel=PLAN,
-        ),
-    ] = None,
-    language_field: Annotated[
-        str, typer.Option(metavar="FIELD", help="The field with a row's language.", rich_help_panel=PLAN)
-    ] = "language",
-    variant_seed: Annotated[
-        int, typer.Option(metavar="N", help="Another seed makes other variants.", rich_help_panel=PLAN)
-    ] = 0,
-    export: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write the variants as JSONL, repetitions apart, and label nothing.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    max_flips: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|N%",
-            help="Exit code 5 when more of any family's labels flip: a number of them, or a share such as 2%.",
-            rich_help_panel=FIGURES,
-        ),
-    ] = None,
-    worst: Annotated[
-        int,
-        typer.Option(min=0, metavar="N", help="Show so many of the worst variants and rows.", rich_help_panel=FIGURES),
-    ] = 5,
     *,
+    planned: Planned,
     asked: Asked,
     output: Output,
     wanted: Wanted,
@@ -102,9 +52,12 @@ def stress(
         from safeguard_cli.rows.samples import input_path
 
         settled = conflicts.settled(ctx, conflicts.STRESS, asked)
-        plan = StressPlan(tuple(family or ()), variant_seed, tuple(translation or ()), pair, language_field)
+        plan = StressPlan(
+            planned.families, planned.variant_seed, planned.translations, planned.pair, planned.language_field
+        )
         values = vars(replace(settled, input=input_path(golden), quiet=asked.quiet or wanted.json))
         settings = Settings(**values, **vars(output), says_text=not asked.quiet)
-        return run_stress(settings, refusing(replace(wanted, wrong=worst), ctx), plan, export, max_flips)
+        shown = refusing(replace(wanted, wrong=planned.worst), ctx)
+        return run_stress(settings, shown, plan, planned.export, planned.max_flips)
 
     run(call, asked.debug)

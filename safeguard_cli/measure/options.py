@@ -67,3 +67,94 @@ class Evaluated(Wanted):
         bool,
         typer.Option("--find-sure", help="Also label without reasoning: how sure is sure enough to skip it?"),
     ] = False
+
+
+@dataclass(frozen=True)
+class Compared(Wanted):
+    """What is shown"""
+
+    model: Annotated[
+        tuple[str, ...],
+        typer.Option(metavar="NAME", help="A model; or two of them.", rich_help_panel="Model and machine"),
+    ] = ()
+    effort: Annotated[
+        tuple[str, ...],
+        typer.Option(
+            metavar="EFFORT", help="An effort; or two of them. Default: low.", rich_help_panel="Policy and decision"
+        ),
+    ] = ()
+    max_flips: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Exit code 5 when more rows than this flipped.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class Reported(Gold):
+    """What is shown"""
+
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="The page; default: OUT with .html.")
+    ] = None
+    policies: Annotated[
+        tuple[str, ...],
+        typer.Option(
+            "--policy",
+            "-p",
+            metavar="FILE",
+            help="The policy of a stress test, to check what rationales cite; a built-in one is found by itself.",
+            rich_help_panel="Policy and decision",
+        ),
+    ] = ()
+    by: Annotated[
+        tuple[str, ...], typer.Option(metavar="FIELD", help="Figures for each value of a field. Repeatable.")
+    ] = ()
+    examples: Annotated[int, typer.Option(min=0, metavar="N", help="Rows shown of each label.")] = 25
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What is tried"""
+
+    families: Annotated[
+        tuple[str, ...],
+        typer.Option(
+            "--family",
+            metavar="NAME",
+            help="injection, obfuscation, identity, languages, rationale or repeat; repeatable; default all. Without"
+            " rationale, none is asked for, which is faster.",
+        ),
+    ] = ()
+    translations: Annotated[
+        tuple[str, ...],
+        typer.Option(
+            "--translation", metavar="LANG=FIELD", help="A field with the text in another language. Repeatable."
+        ),
+    ] = ()
+    pair: Annotated[
+        str | None,
+        typer.Option(metavar="FIELD", help="Rows with the same value here are one row in several languages."),
+    ] = None
+    language_field: Annotated[str, typer.Option(metavar="FIELD", help="The field with a row's language.")] = "language"
+    variant_seed: Annotated[int, typer.Option(metavar="N", help="Another seed makes other variants.")] = 0
+    export: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the variants as JSONL, repetitions apart, and label nothing.",
+            rich_help_panel="Output",
+        ),
+    ] = None
+    max_flips: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|N%",
+            help="Exit code 5 when more of any family's labels flip: a number of them, or a share such as 2%.",
+            rich_help_panel="What is shown",
+        ),
+    ] = None
+    worst: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="N", help="Show so many of the worst variants and rows.", rich_help_panel="What is shown"
+        ),
+    ] = 5

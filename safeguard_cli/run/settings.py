@@ -216,6 +216,26 @@ class Looking:
 
 
 @dataclass(frozen=True)
+class Cluster:
+    """Many files on a Ray cluster"""
+
+    ray: Annotated[
+        bool,
+        typer.Option(
+            "--ray",
+            help="Label the files that match INPUT on a Ray cluster, one engine on each node; -o is a folder.",
+        ),
+    ] = False
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="The cluster; default: that of RAY_ADDRESS or of this machine, else a new one here.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
 class _Input:
     input: str = ""
 

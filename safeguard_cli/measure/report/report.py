@@ -67,7 +67,7 @@ def report(settings: Settings, wanted: Wanted, output: str | None, examples: int
         raise UsageError(f"--policy {unknown[0]}: {path} is labelled under {', '.join(names)}")
     stressed = is_stress_test(labels)
     if labels.manifest and not stressed:
-        wanted.refuse(("policy",), f"on {path}: what its policies allow is on record, and it is no stress test")
+        wanted.refuse(("policies",), f"on {path}: what its policies allow is on record, and it is no stress test")
     if stressed and not wanted.by:
         wanted = replace(wanted, by=("family",))
     golden = gold_of(labels, names, settings, wanted)

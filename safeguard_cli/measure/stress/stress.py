@@ -46,7 +46,7 @@ from safeguard_cli.terminal import Figures, cut, facts, interval, line_of, note,
 
 # Options that say which rows a stress test has.
 OF_A_PLAN = (
-    *("family", "translation", "pair", "language_field", "variant_seed"),
+    *("families", "translations", "pair", "language_field", "variant_seed"),
     *("gold_fields", "mapping", "skip_rows", "limit", "text_fields", "template"),
 )
 OURS = (LANGUAGES, RATIONALE, REPEAT)  # families that change no text
