@@ -8,17 +8,13 @@ from typing import Annotated
 import typer
 
 from safeguard_cli.cli import guard
-from safeguard_cli.cli.parts import EXAMPLES, with_parts
+from safeguard_cli.cli.parts import EXAMPLES, command
 from safeguard_cli.run.settings import Debugging, Telling
 
 app = typer.Typer()
 
 
-@app.command(
-    no_args_is_help=True,
-    epilog=EXAMPLES + "safeguard merge labels.1.jsonl labels.2.jsonl labels.3.jsonl -o labels.jsonl",
-)
-@with_parts
+@command(app, epilog=EXAMPLES + "safeguard merge labels.1.jsonl labels.2.jsonl labels.3.jsonl -o labels.jsonl")
 def merge(
     ctx: typer.Context,
     outputs: Annotated[list[Path], typer.Argument(metavar="OUT...", help="The outputs of all shards, in any order.")],
@@ -39,11 +35,7 @@ def merge(
     guard.run(run, telling.debug)
 
 
-@app.command(
-    no_args_is_help=True,
-    epilog=(EXAMPLES + "safeguard show labels.csv\n\nsafeguard show out.jsonl --json | jq .result.labels"),
-)
-@with_parts
+@command(app, epilog=(EXAMPLES + "safeguard show labels.csv\n\nsafeguard show out.jsonl --json | jq .result.labels"))
 def show(
     ctx: typer.Context,
     output: Annotated[str, typer.Argument(metavar="OUT", help="An output of label's, finished or not.")],

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from safeguard_cli.cli.guard import run
-from safeguard_cli.cli.parts import with_parts
+from safeguard_cli.cli.parts import command, with_parts
 from safeguard_cli.run.settings import Debugging
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="List, read, check and begin policies.")
@@ -22,8 +22,7 @@ def list_(*, debugging: Debugging) -> None:
     run(list_command, debugging.debug)
 
 
-@app.command(no_args_is_help=True, epilog="[bold]Example[/bold]\n\nsafeguard policy show fraud > my-fraud.md")
-@with_parts
+@command(app, epilog="[bold]Example[/bold]\n\nsafeguard policy show fraud > my-fraud.md")
 def show(
     policy: Annotated[str, typer.Argument(metavar="POLICY", help="A built-in policy's name, or a file.")],
     *,
@@ -35,11 +34,9 @@ def show(
     run(lambda: show_command(policy), debugging.debug)
 
 
-@app.command(
-    no_args_is_help=True,
-    epilog="[bold]Examples[/bold]\n\nsafeguard policy check my-rules.md\n\nsafeguard policy check policies/*.md",
+@command(
+    app, epilog="[bold]Examples[/bold]\n\nsafeguard policy check my-rules.md\n\nsafeguard policy check policies/*.md"
 )
-@with_parts
 def check(
     policies: Annotated[list[str], typer.Argument(metavar="POLICY…", help="Policy files, or built-in names.")],
     *,
@@ -58,11 +55,10 @@ def check(
     run(lambda: check_command(policies), debugging.debug)
 
 
-@app.command(
-    no_args_is_help=True,
+@command(
+    app,
     epilog="[bold]Example[/bold]\n\nsafeguard policy new off-topic --labels on_topic,off_topic --violates off_topic",
 )
-@with_parts
 def new(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The policy's name: a-z, 0-9, - and _.")],
@@ -81,8 +77,8 @@ def new(
     def split(value: str | None) -> list[str]:
         return [item.strip() for item in (value or "").split(",") if item.strip()]
 
-    def command() -> int:
+    def call() -> int:
         conflicts.check(ctx, ())
         return new_command(name, split(labels), split(violates), output)
 
-    run(command, debugging.debug)
+    run(call, debugging.debug)
