@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, TESTS
 from helpers.command import safeguard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tools.options_table import COMMANDS, by_command, commands, options, written
 
 from safeguard_cli.cli.app import app
-from safeguard_cli.errors import OK, USAGE
+from safeguard_cli.errors import OK, USAGE, UsageError
+from safeguard_cli.measure import measured
 from safeguard_cli.model import config
 from safeguard_cli.rows.records import MAX_ROW_BYTES
 from safeguard_cli.run.settings import Settings
@@ -276,3 +277,24 @@ def test_any_table_is_taken_or_refused_as_a_usage_error(arrived, monkeypatch, ke
         )
     except Exception as refused:
         assert getattr(refused, "exit_code", None) == USAGE, refused
+
+
+OF_A_RUN = [o for name, o in options(commands()["eval"]).items() if name in measured.OF_A_RUN and o != "--sure"]
+
+
+@pytest.mark.parametrize("option", OF_A_RUN)
+def test_an_option_of_a_run_is_refused_on_what_is_labelled_already(option, tmp_path, monkeypatch) -> None:
+    output = TESTS / "kept/0.1.0/finished.jsonl"
+    beside = {**BESIDE, "--together": "-p spam -p hate"}.get(option, "")
+    parameter = next(each for each in commands()["eval"].params if option in each.opts)
+    text, _ = value_of(parameter)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"has no effect on .*, which is labelled already"):
+        call([str(output), *shlex.split(beside), option, *([] if text is None else [text])])
+
+
+def call(arguments: list[str]) -> None:
+    """Call `eval` without the guard that makes sentences of errors."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("safeguard_cli.cli.measure.run", lambda command, debug: command())
+        app(["eval", *arguments], standalone_mode=False)
