@@ -86,6 +86,22 @@ def test_policies_that_cannot_be_meant_are_refused(policies, keywords, said) -> 
         Labeler(*policies, **keywords)
 
 
+@pytest.mark.parametrize(
+    ("keywords", "said"),
+    [
+        (
+            {"context": 64},
+            r"policy spam, .*: context 64 is too small: .* at least context \d+ or a lower max_reasoning$",
+        ),
+        ({"cpu_moe": 1}, "^cpu_moe has no effect: llama.cpp finds no GPU here"),
+        ({"rename": "A B"}, r"or pass rename"),
+    ],
+)
+def test_what_is_found_out_later_names_the_setting_too(keywords, said, tiny) -> None:
+    with pytest.raises(UsageError, match=said):
+        Labeler("spam", model=str(tiny), **keywords).label(["a"])
+
+
 def test_values_come_as_settings_has_them() -> None:
     given = {"threads": np.int64(2), "threshold": Fraction(1, 4), "model": Path("a.gguf"), "labels": " a, b "}
     settings = read_settings({**given, "violates": ["b"], "seed": 0, "max_reasoning": None}, 1)
