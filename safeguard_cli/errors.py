@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,8 @@ CHECK_FAILED = 5
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 TERMINATED = 143
+
+LONG = 300  # characters of a name that a sentence shows
 
 
 class SafeguardError(Exception):
@@ -72,3 +74,22 @@ def told(error: OSError, what: object = "the system") -> str:
 def missing_extra(what: str, extra: str) -> SafeguardError:
     """Return the failure for a package that is not installed: `what` needs it, and `extra` brings it."""
     return SafeguardError(f"{what}: in a clone of safeguard, pip install '.[{extra}]'")
+
+
+def quoted(name: str) -> str:
+    """Return a name as a sentence shows it: in quotes, of bounded length, without control characters."""
+    return repr(shortened(name))
+
+
+def shortened(name: str) -> str:
+    """Return a name that is too long for a sentence without its end."""
+    return name if len(name) <= LONG else name[:LONG] + "…"
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """Return the one of `names` that is spelled most like `name`, whatever the case of both; None where none is."""
+    from difflib import get_close_matches  # not at the top: --help does without it
+
+    plain = {known.strip().casefold(): known for known in reversed([*names])}
+    near = get_close_matches(name[:LONG].strip().casefold(), plain, 1)
+    return plain[near[0]] if near else None

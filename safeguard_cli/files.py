@@ -16,6 +16,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 
 import platformdirs
@@ -27,6 +28,7 @@ except ImportError:  # Windows: without locks what a killed run left behind stay
 
 _DRAFT = re.compile(r"\.safeguard-([0-9a-f]{8})-[0-9a-f]{8}(\.\w{1,7})?", re.ASCII)
 _FOLDER, _HELD = "safeguard-", ".held"  # temporary folders, and the file in them that their maker locks
+_MANY = 10_000  # entries of a folder that are looked at for a name
 _NOT_FOLLOWED = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)  # a named pipe must not keep us waiting
 
@@ -48,6 +50,19 @@ def _of_user(find: Callable[..., Path]) -> Path | None:
     except RuntimeError:
         return None
     return None if path.parts[:1] == ("~",) else path.absolute()  # not a folder of that name in the working folder
+
+
+def files_beside(path: Path, ending: str) -> dict[str, str]:
+    """Return the paths of the files with this ending in the folder of a path, by their names without it.
+
+    Of a very large folder only some; none where the folder cannot be read.
+    """
+    found: dict[str, str] = {}
+    with suppress(OSError, ValueError), os.scandir(path.parent) as entries:  # ValueError: a NUL in the name
+        for entry in islice(entries, _MANY):
+            if entry.name.casefold().endswith(ending) and entry.is_file():
+                found[entry.name[: -len(ending)]] = str(path.parent / entry.name)
+    return dict(sorted(found.items()))
 
 
 def sha256(path: Path, tell: Callable[[float], None] | None = None) -> str:

@@ -13,10 +13,11 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, BinaryIO
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len, chop_cells, set_cell_size
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.text import Text
 
@@ -29,6 +30,7 @@ GAP = "  "
 _TITLE = 30  # cells of a heading
 _QUIET = ContextVar("quiet", default=False)
 _NAME = 12  # cells that are left of a row's name before columns move below
+_ROOM, _BELOW = 30, 4  # cells that a hanging text has at least, else it stands below its head, so far to the right
 
 
 def safe(text: str, *, keep_newlines: bool = False) -> str:
@@ -215,14 +217,69 @@ def _total(widths: Sequence[int]) -> int:
     return sum(widths) + len(GAP) * (len(widths) - 1)
 
 
-def _wrapped(title: str, width: int) -> list[str]:
+def _wrapped(text: str, width: int) -> list[str]:
+    """Return the lines of a text, broken at spaces, and within a word only where it is wider than a line."""
+    if cell_len(text) <= width:
+        return [text]
     lines: list[str] = []
-    for word in title.split():
-        if lines and Text(f"{lines[-1]} {word}").cell_len <= width:
+    for word in filter(None, text.split(" ")):
+        if lines and cell_len(f"{lines[-1]} {word}") <= width:
             lines[-1] += f" {word}"
         else:
-            lines.append(word)
+            lines += chop_cells(word, width) if cell_len(word) > width else [word]
     return lines or [""]
+
+
+@dataclass(frozen=True, slots=True)
+class Hanging:
+    """A text behind a head, whose every line begins where the first one does; then a command, which is not torn.
+
+    Where there is little room, or with `below`, the text stands below the head. A command that is wider than a line is
+    broken as a shell takes it. All of it is one line where there is no terminal.
+    """
+
+    head: str | Text
+    text: str
+    command: str = ""
+    below: bool = False
+
+    def line(self) -> str:
+        """Return all of it on one line."""
+        space = " " if self.text and self.command else ""
+        return safe(f"{self.head}{self.text}{space}{self.command}").rstrip()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        head = self.head.copy() if isinstance(self.head, Text) else Text(self.head)
+        start = head.cell_len
+        if self.below or (options.max_width - start < _ROOM and start > _BELOW):
+            head.rstrip()
+            yield head
+            start = _BELOW
+            head = Text(" " * start)
+        for line in self._lines(max(2, options.max_width - start)):
+            yield Text.assemble(head, line)
+            head = Text(" " * start)
+
+    def _lines(self, width: int) -> list[str]:
+        lines = _wrapped(safe(self.text), width) if self.text else []
+        if not self.command:
+            return lines or [""]
+        command = safe(self.command)
+        if lines and cell_len(f"{lines[-1]} {command}") <= width:
+            return [*lines[:-1], f"{lines[-1]} {command}"]
+        if cell_len(command) <= width:
+            return [*lines, command]
+        *parts, last = _wrapped(command, max(1, width - 2))
+        return [*lines, *(f"{part} \\" for part in parts), last]
+
+
+def show_hanging(*texts: Hanging) -> None:
+    """Print texts with hanging indents on standard output, each on one line where that is no terminal."""
+    if sys.stdout.isatty():
+        show(*texts)
+    else:
+        for text in texts:
+            print(text.line(), flush=True)
 
 
 def facts(*parts: str, style: str = "") -> Text:

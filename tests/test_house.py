@@ -25,7 +25,7 @@ ROOMS = {
     "rows": "",
     "prompt": "model policy rows",
     "output": "model rows",
-    "engine": "prompt",
+    "engine": "prompt rows",
     "engine.local": "engine model prompt",
     "engine.servers": "engine model policy prompt",
     "run": "engine engine.local engine.servers model output policy prompt rows",
@@ -35,7 +35,7 @@ ROOMS = {
     "measure.report": "measure measure.stress output policy rows run",
     "cli": "machine measure measure.report measure.stress model output policy rows run",
 }
-AT_START = "cli"  # a room whose files `--help` imports: they import the ground and each other alone at their top
+AT_START = "cli"  # a room whose files `--help` imports: at their top they import the ground, options and each other
 
 
 def modules() -> dict[str, ast.Module]:
@@ -85,12 +85,20 @@ def test_no_files_import_each_other_in_a_circle() -> None:
 
 def test_what_starts_the_command_imports_next_to_nothing() -> None:
     known = modules()
-    for module, tree in known.items():
-        if room(module) != AT_START:
-            continue
-        top = ast.Module([node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))], [])
-        rooms = {room(other) for other in imports(top, known)}
-        assert rooms <= {"", AT_START}, f"{module} imports a room at its top: --help would wait for it"
+    tops = {
+        module: ast.Module([node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))], [])
+        for module, tree in known.items()
+    }
+    options = {module for module in known if module.rpartition(".")[2] in ("options", "settings")}
+    light = GROUND | {"__init__"} | options
+    for module in (*options, *(module for module in known if room(module) == AT_START)):
+        found = {other for other in imports(tops[module], known) if room(other) != AT_START}
+        assert found <= light, f"{module} imports {found - light} at its top: --help would wait for it"
+    for module in options:
+        names = {name.name for node in tops[module].body if isinstance(node, ast.Import) for name in node.names}
+        names |= {str(node.module) for node in tops[module].body if isinstance(node, ast.ImportFrom)}
+        names = {name for name in names if not name.startswith("safeguard_cli.")}
+        assert names <= {"__future__", "collections.abc", "dataclasses", "typing", "typer"}, module
 
 
 def test_files_are_short_and_the_package_is_not_a_corridor() -> None:
@@ -110,11 +118,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-def test_the_wheel_holds_the_whole_program_with_its_policies_and_no_training(site: Path) -> None:
+def test_the_wheel_holds_the_whole_program_with_its_policies_and_samples_and_no_training(site: Path) -> None:
     found = {str(path.relative_to(site)) for path in site.rglob("*") if path.is_file()}
     found = {name for name in found if ".dist-info/" not in name}
     ours = {str(path.relative_to(ROOT)) for path in (ROOT / "safeguard_cli").rglob("*") if path.is_file()}
-    ours |= {f"safeguard_cli/{path.relative_to(ROOT)}" for path in (ROOT / "policies").iterdir()}
+    policies = [path.stem for path in (ROOT / "policies").iterdir()]
+    ours |= {f"safeguard_cli/policies/{name}.md" for name in policies}
+    samples = {"safeguard_cli/samples/messages.jsonl"}
+    samples |= {f"safeguard_cli/samples/golden/{name}.jsonl" for name in policies}
+    assert sum((site / name).stat().st_size for name in samples) < 200_000
+    ours |= samples
     assert found == {name for name in ours if "__pycache__" not in name and not name.startswith(TRAINING)}
     assert any(name.startswith(TRAINING) for name in ours), "the training has moved: mend this test"
 
@@ -125,6 +138,15 @@ def test_built_in_policies_are_found_in_a_wheel(site: Path) -> None:
     run = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(site)!r})\n{code}"]
     shown = subprocess.run(run, cwd=site.parent, capture_output=True, text=True, check=True).stdout
     assert shown.strip() == f"{site / 'safeguard_cli' / '__init__.py'} ('ham', 'spam')"
+
+
+def test_samples_are_found_in_a_wheel(site: Path) -> None:
+    code = "from safeguard_cli.rows.samples import input_path, samples\n"
+    code += "print(len(samples()), input_path('sample:messages'), input_path('sample:golden/spam'))"
+    run = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(site)!r})\n{code}"]
+    shown = subprocess.run(run, cwd=site.parent, capture_output=True, text=True, check=True).stdout
+    folder = site / "safeguard_cli" / "samples"
+    assert shown.split() == ["12", str(folder / "messages.jsonl"), str(folder / "golden" / "spam.jsonl")]
 
 
 def test_the_map_names_what_is_there() -> None:

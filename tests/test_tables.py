@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from safeguard_cli.terminal import Figures, facts, figure, interval, per_cent
+from safeguard_cli.terminal import Figures, Hanging, facts, figure, interval, per_cent
 
 NAMES = st.text(st.sampled_from("abc déł 漢"), min_size=1, max_size=40).map(str.strip).filter(bool)
 NUMBERS = st.integers(0, 10**7).map("{:,}".format) | st.just("0.123 to 0.987") | st.just("–")
@@ -65,6 +65,41 @@ def test_headings_wrap_before_columns_move() -> None:
 def test_facts_wrap_and_are_harmless() -> None:
     text = printed(facts("300 golden rows", "", "model \x1b[31mx", "effort low"), 24)
     assert text.split() == ["300", "golden", "rows", "·", "model", "\\x1b[31mx", "·", "effort", "low"]
+
+
+TEXTS = st.text(st.sampled_from("ab 漢é\x1b"), max_size=120)
+
+
+@given(st.integers(0, 24), TEXTS, st.text(st.sampled_from("ab -"), max_size=80).map(str.strip), st.integers(8, 90))
+def test_a_hanging_text_is_whole_and_every_line_begins_where_the_first_one_did(size, text, command, width) -> None:
+    hanging = Hanging("h" * size, text, command)
+    lines = printed(hanging, width).rstrip("\n").split("\n")
+    below = width - size < 30 and size > 4
+    start = 4 if below else size
+    assert all(cell_len(line.rstrip()) <= width for line in lines)
+    if not below:
+        assert lines[0].startswith("h" * size)
+    assert all(line[:start].strip() == "" for line in lines[-1:0:-1] if not (below and set(line) == {"h"}))
+    whole = "".join(line for line in lines).replace(" ", "").replace("\\", "")
+    shown = hanging.line().replace(" ", "").replace("\\", "")
+    assert whole == shown
+
+
+def test_a_command_is_not_torn_and_one_too_long_is_broken_as_a_shell_takes_it() -> None:
+    text, command = "to fetch it (about 12 GB):", "safeguard pull gpt-oss-safeguard-20b"
+    assert printed(Hanging("→ ", text, command), 70) == f"→ {text} {command}\n"
+    assert printed(Hanging("→ ", text, command), 60) == f"→ {text}\n  {command}\n"
+    assert printed(Hanging("→ ", text, command), 34) == (
+        "→ to fetch it (about 12 GB):\n  safeguard pull \\\n  gpt-oss-safeguard-20b\n"
+    )
+    assert Hanging("→ ", text, command).line() == f"→ {text} {command}"
+
+
+def test_what_has_no_room_beside_its_head_stands_below_it() -> None:
+    assert printed(Hanging("spam   ham, spam   ", "sells, lures or defrauds"), 40) == (
+        "spam   ham, spam\n    sells, lures or defrauds\n"
+    )
+    assert printed(Hanging("  demo  ", "here", below=True), 80) == "  demo\n    here\n"
 
 
 def test_what_is_not_defined_is_a_dash() -> None:

@@ -12,8 +12,8 @@ import typer
 from typer.core import TyperGroup
 
 from safeguard_cli import __version__, errors, signals
-from safeguard_cli.cli import bench, guard, label, measure, models, outputs, policy, streams, stress
-from safeguard_cli.cli.options import EXAMPLES
+from safeguard_cli.cli import bench, defaults, guard, label, measure, models, outputs, policy, streams, stress
+from safeguard_cli.cli.parts import EXAMPLES
 
 _CalledWrongly: Any = typer.BadParameter.__base__  # UsageError, which typer does not export
 
@@ -27,19 +27,34 @@ class _Commands(TyperGroup):
         except _CalledWrongly as wrong:
             from safeguard_cli.address import without_arguments
 
-            wrong.message = without_arguments(wrong.message, sys.argv[1:])
+            wrong.message = (
+                without_arguments(wrong.message, sys.argv[1:]) + _renamed(sys.argv[1:]) + defaults.origin(ctx, wrong)
+            )
             raise
+
+
+# Options that had another name or meaning before, by command and option, and what to write now.
+_RENAMED = {
+    ("label", "--ray"): "--ray takes no value: an address is given with --ray-address",
+    ("eval", "--sure"): "--sure takes a number, as in label: what it did here is now --find-sure",
+}
+
+
+def _renamed(arguments: list[str]) -> str:
+    """What to write instead of an option that meant something else before, where a call holds it."""
+    found = {(arguments[0], each.partition("=")[0]) for each in arguments[1:]} if arguments else set()
+    return "".join(f" ({told})" for call, told in _RENAMED.items() if call in found)
 
 
 app = typer.Typer(
     name="safeguard",
     cls=_Commands,
     help="Label JSONL, CSV and Parquet against a written policy with gpt-oss-safeguard, on your own machine.",
-    epilog="Try it: safeguard label samples/messages.jsonl --policy spam --model demo",
+    epilog="Try it: safeguard label sample:messages --policy spam --model demo",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    add_completion=False,
+    add_completion=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -62,11 +77,12 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    pass
+    defaults.load(ctx)
 
 
 def main() -> None:
@@ -79,10 +95,7 @@ def main() -> None:
 def _called() -> int:
     """Parse the command line and run its command. Returns the exit code."""
     arguments = sys.argv[1:]
-    for at, argument in enumerate(arguments):
-        if argument == "--ray" and (arguments[at + 1 : at + 2] or ["-"])[0].startswith("-"):
-            arguments[at] = "--ray="  # typer has no option whose value may be left out
-    if not arguments or not {"-h", "--help"}.isdisjoint(arguments):
+    if not arguments or not {"-h", "--help", "--help-all"}.isdisjoint(arguments):
         _import_help()
     try:
         app(arguments)

@@ -1,36 +1,38 @@
 """Refuses options that were given on the command line and have no effect there, and values that are empty.
 
-A command checks its own call first of all, inside `options.run`, so that a refusal is one sentence and exit code 2:
+A command checks its own call first of all, inside `guard.run`, so that a refusal is one sentence and exit code 2:
 
-    def command(context: typer.Context, …) -> None:
+    def command(ctx: typer.Context, …) -> None:
         def run() -> int:
-            check(context, COMMON)             # or (*COMMON, Rule(…), …) with the command's own rules
+            check(ctx, COMMON)             # or (*COMMON, Rule(…), …) with the command's own rules
             …
-        options.run(run, debug)
+        guard.run(run, debug)
 
 A Rule names an option by its parameter in the command, says by the values of all parameters when it has no effect, and
 why. Parameters that a command does not have count as not given, so COMMON serves every command. What a mode that is
 found out only later ignores (an input that is labelled already) is refused by `refuse(context, names, why)`.
 
-Only what stands on the command line is refused: defaults, and values from a file of settings, are not.
+Only what stands on the command line is refused. A default from a file of settings that has no effect is left out by
+`settled(ctx, rules, part)`, which checks too.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import typer
 
 from safeguard_cli.errors import UsageError
 
+Part = TypeVar("Part")  # a dataclass of options
 Values: TypeAlias = Mapping[str, Any]  # by parameter: what a command is called with, defaults included
 
-_MAY_BE_EMPTY = {"ray"}  # without an address
 _LISTS = {"labels", "violates", "keep"}  # written with commas
 
 
@@ -43,12 +45,12 @@ class Rule:
     why: str
 
 
-def given(context: typer.Context) -> dict[str, str]:
+def given(context: typer.Context, source: str = "COMMANDLINE") -> dict[str, str]:
     """Return what stands on the command line: by parameter, the option as it is spelled (`--max-reasoning`)."""
     return {
         parameter.name: _spelled(parameter)
         for parameter in context.command.params
-        if parameter.name and getattr(context.get_parameter_source(parameter.name), "name", "") == "COMMANDLINE"
+        if parameter.name and getattr(context.get_parameter_source(parameter.name), "name", "") == source
     }
 
 
@@ -61,6 +63,35 @@ def check(context: typer.Context, rules: Iterable[Rule]) -> None:
     for rule in rules:
         if rule.option in on_line and rule.idle(values):
             raise UsageError(f"{on_line[rule.option]} has no effect {rule.why}")
+
+
+def settled(context: typer.Context, rules: Sequence[Rule], part: Part) -> Part:
+    """Check a call, and return its options without the defaults from files of settings that have no effect in it.
+
+    What such defaults change is said once, unless the call is quiet.
+    """
+    check(context, rules)
+    values = {name: _plain(value) for name, value in context.params.items()}
+    idle = {rule.option for rule in (*rules, *OF_THE_RUN) if rule.idle(values)}
+    fields = {field.name: field.default for field in dataclasses.fields(part)}  # type: ignore[arg-type]
+    from_files = given(context, "DEFAULT_MAP")
+    told = [
+        f"{option} {_shown(values[name])}".rstrip()
+        for name, option in from_files.items()
+        if name not in idle and values[name] != fields.get(name)
+    ]
+    if told and not values.get("quiet"):
+        from safeguard_cli.terminal import note
+
+        note(f"by default, from a file of settings: {', '.join(told)}")
+    without = {name: fields[name] for name in from_files if name in idle and name in fields}
+    return dataclasses.replace(part, **without)  # type: ignore[type-var]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(str, value))
+    return "" if value is True else str(value)
 
 
 def refuse(context: typer.Context, names: Iterable[str], why: str) -> None:
@@ -94,7 +125,7 @@ def _check_not_empty(name: str, option: str, value: Any) -> None:
     for text in value if isinstance(value, list) else [value]:
         if text == Path():  # what becomes of an empty path
             text = ""
-        if not isinstance(text, str) or name in _MAY_BE_EMPTY:
+        if not isinstance(text, str):
             continue
         if not text.strip():
             raise UsageError(f"{option} is empty: give it a value, or leave it out")
@@ -115,11 +146,11 @@ def _parquet(values: Values) -> bool:
 
 
 def _chat(values: Values) -> bool:
-    return bool(values.get("server")) and values.get("server_api") == "chat"
+    return bool(values.get("servers")) and values.get("server_api") == "chat"
 
 
 def _no_server(values: Values) -> bool:
-    return not values.get("server")
+    return not values.get("servers")
 
 
 def _to_stream(values: Values) -> bool:
@@ -136,6 +167,28 @@ def _not_sampled(values: Values) -> bool:
     return not values.get("temperature")
 
 
+def _auto(values: Values) -> bool:
+    return "auto" in _efforts(values)
+
+
+def _parquet_out(values: Values) -> bool:
+    return str(values.get("output") or "").lower().endswith(".parquet")
+
+
+def _several(values: Values) -> bool:
+    return len(values.get("policies") or ()) > 1
+
+
+OF_THE_RUN = (
+    *(Rule(option, _several, "with several policies") for option in ("labels", "violates", "rename", "threshold")),
+    *(Rule("together", why, "") for why in (_auto, _chat, is_set("policy_only_prompt"))),
+    Rule("effort", lambda v: _chat(v) and v.get("effort") in ("none", "auto"), ""),
+    Rule("deterministic", is_set("servers"), ""),
+    *(Rule(option, is_set("ray"), "") for option in ("limit", "shard", "dry_run")),
+    *(Rule(option, _parquet_out, "") for option in ("only", "csv_safe")),
+)
+"""What the run itself refuses, in sentences of its own: for the page of options, and for defaults from files."""
+
 _HERE = "with --server: the model is not on this machine"
 _NO_SERVER = "without --server"
 _STREAM = "where the output is no file: name one with -o"
@@ -144,34 +197,40 @@ COMMON = (
     Rule("max_reasoning", lambda v: _efforts(v) == {"none"}, "with --effort none, which does not reason"),
     Rule(
         "together",
-        lambda v: len(v.get("policy") or ()) == 1,
+        lambda v: len(v.get("policies") or ()) == 1,
         "with one policy: it asks about several in one prompt",
     ),
     *(
-        Rule(option, is_set("server"), _HERE)
+        Rule(option, is_set("servers"), _HERE)
         for option in ("threads", "gpu_layers", "cpu_moe", "kv_type", "repack", "batch")
     ),
     *(Rule(option, _no_server, _NO_SERVER) for option in ("server_api", "server_model", "tokenizer")),
     Rule(
         "model",
-        lambda v: bool(v.get("server") and v.get("tokenizer")),
+        lambda v: bool(v.get("servers") and v.get("tokenizer")),
         "beside --tokenizer: with --server the model is the server's, and --tokenizer brings its vocabulary",
     ),
     Rule("model", _chat, "with --server-api chat, where the model is the server's: --server-model names it"),
     Rule("encoding", _parquet, "on Parquet, whose text is always UTF-8"),
-)
-
-LABEL = (
-    *COMMON,
-    Rule("sure", lambda v: v.get("effort") != "auto", "without --effort auto"),
+    Rule("sure", lambda v: not _auto(v), "without --effort auto"),
     Rule("max_windows", lambda v: v.get("long") != "split", "without --long split"),
     Rule(
         "temperature",
-        lambda v: v["temperature"] > 0 and v.get("effort") == "none" and not v.get("rationale"),
+        lambda v: v.get("temperature", 0) > 0 and _efforts(v) == {"none"} and not v.get("rationale"),
         "with --effort none: it samples the reasoning, and there is none",
     ),
     Rule("seed", _not_sampled, "without --temperature"),
     Rule("policy_only_prompt", _chat, "with --server-api chat, where the server makes the prompt"),
+    Rule("verbose", is_set("quiet"), "with --quiet: choose one of them"),
+    Rule(
+        "progress",
+        lambda v: bool(v.get("quiet")) and v.get("progress") != "none",
+        "with --quiet, which shows no progress",
+    ),
+)
+
+LABEL = (
+    *COMMON,
     *(Rule(option, _to_stream, _STREAM) for option in ("overwrite", "append_input", "retry_errors")),
     *(
         Rule(option, is_set("dry_run"), "with --dry-run, which looks at the input alone")
@@ -193,25 +252,24 @@ LABEL = (
         lambda v: v.get("keep") == "none" and not v.get("id_field"),
         "with --keep none: the cells that we add are always safe",
     ),
-    Rule("verbose", is_set("quiet"), "with --quiet: choose one of them"),
     Rule(
         "progress",
-        lambda v: bool(v.get("quiet")) and v.get("progress") != "none",
-        "with --quiet, which shows no progress",
-    ),
-    Rule(
-        "progress",
-        lambda v: v.get("ray") is not None and v.get("progress") == "rich",
+        lambda v: bool(v.get("ray")) and v.get("progress") == "rich",
         "with --ray, which tells of its progress in lines",
     ),
+    Rule("ray_address", lambda v: not v.get("ray"), "without --ray"),
 )
 """`label`'s rules; the first that applies is the one that is told."""
 
-MEASURE = (*COMMON, Rule("wrong", is_set("json"), "with --json, which holds all of them"))
+_IN_JSON = Rule("progress", is_set("json"), "with --json, which is quiet")
+
+MEASURE = (*COMMON, _IN_JSON, Rule("wrong", is_set("json"), "with --json, which holds all of them"))
 """The rules of `eval` and `compare`."""
 
 STRESS = (
+    Rule("seed", _not_sampled, "without --temperature; other variants are made by --variant-seed"),
     *COMMON,
+    _IN_JSON,
     Rule("worst", is_set("json"), "with --json, which holds all of them"),
     *(
         Rule(
@@ -234,6 +292,6 @@ BENCH = (
     Rule("content", is_set("input"), "with INPUT, whose contents are measured"),
     *(
         Rule(option, lambda v: not v.get("input"), "without INPUT")
-        for option in ("format", "encoding", "text_field", "template")
+        for option in ("format", "encoding", "max_row_bytes", "text_fields", "template")
     ),
 )

@@ -2,56 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
 from safeguard_cli.cli.guard import run
-from safeguard_cli.cli.options import (
-    EXAMPLES,
-    FIGURES,
-    INPUT,
-    MODEL,
-    POLICY,
-    By,
-    Context,
-    Debug,
-    Effort,
-    EffortName,
-    Encoding,
-    Format,
-    GoldField,
-    Json,
-    Limit,
-    Map,
-    MaxReasoning,
-    Model,
-    OptionalPolicies,
-    Quiet,
-    Rationale,
-    Server,
-    ServerApi,
-    ServerApiName,
-    ServerModel,
-    SkipRows,
-    Slots,
-    Template,
-    TextField,
-    Threads,
-    Together,
-    TokenizerFile,
-    Wrong,
-)
+from safeguard_cli.cli.parts import EXAMPLES, FIGURES, command
+from safeguard_cli.measure.options import Evaluated, Gold, Wanted
+from safeguard_cli.rows.options import Reading, Text
+from safeguard_cli.run.settings import Asked, Display, Effort, Settings
 
 app = typer.Typer()
 
+FIRST = ("policies", "gold_fields", "mapping", "text_fields", "effort", "model", "servers", "limit", "json", "quiet")
 
-@app.command(
+
+@command(
+    app,
     "eval",
-    no_args_is_help=True,
+    first=(*FIRST, "by", "threshold"),
     epilog=(
-        EXAMPLES + "safeguard eval samples/golden/spam.jsonl --policy spam --model demo\n\n"
+        EXAMPLES + "safeguard eval sample:golden/spam --policy spam --model demo\n\n"
         "safeguard eval golden.csv --policy rules.md --gold-field verdict --map 'SP2,SP3,SP4=spam;SP0=ham'\n\n"
         "safeguard eval golden.jsonl -p spam -p fraud --gold-field spam=is_spam --gold-field fraud=is_fraud\n\n"
         "safeguard eval golden.jsonl -p spam --threshold precision=0.95 --by language --by channel\n\n"
@@ -60,190 +33,91 @@ app = typer.Typer()
     ),
 )
 def evaluate(
-    context: typer.Context,
+    ctx: typer.Context,
     golden: Annotated[
         str, typer.Argument(metavar="GOLDEN", help="Rows with their right labels, or an output that has them.")
     ],
-    policy: OptionalPolicies = None,
-    gold_field: GoldField = None,
-    map: Map = None,
-    skip_rows: SkipRows = None,
-    text_field: TextField = None,
-    template: Template = None,
-    format: Format = None,
-    encoding: Encoding = "utf-8",
-    limit: Limit = None,
-    model: Model = None,
-    effort: Effort = EffortName.low,
-    rationale: Rationale = False,
-    max_reasoning: MaxReasoning = None,
-    threads: Threads = None,
-    slots: Slots = None,
-    ctx: Context = None,
-    server: Server = None,
-    server_api: ServerApi = ServerApiName.completion,
-    server_model: ServerModel = None,
-    tokenizer: TokenizerFile = None,
-    together: Together = False,
-    by: By = None,
-    threshold: Annotated[
-        str | None,
-        typer.Option(
-            metavar="T|precision=T|recall=T",
-            help="Measure with violates meaning p_violates ≥ T, or search for the T that gives it.",
-            rich_help_panel=FIGURES,
-        ),
-    ] = None,
-    sure: Annotated[
-        bool,
-        typer.Option(
-            "--sure", help="Also label without reasoning: how sure is sure enough to skip it?", rich_help_panel=FIGURES
-        ),
-    ] = False,
-    wrong: Wrong = 10,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    *,
+    asked: Asked,
+    wanted: Evaluated,
 ) -> None:
     """Label a golden set and say how right the labels are, with 95 % intervals.
 
     Rows without a usable gold label or text are counted and said. What is labelled already is not labelled again.
     """
 
-    def command() -> int:
+    def call() -> int:
         from safeguard_cli.cli import conflicts
         from safeguard_cli.measure.evaluate import evaluate as run_eval
-        from safeguard_cli.measure.measured import Wanted
 
-        conflicts.check(context, conflicts.MEASURE)
-        wanted = Wanted(
-            gold_fields=tuple(gold_field or ()),
-            mapping=tuple(map or ()),
-            skip_rows=skip_rows,
-            by=tuple(by or ()),
-            threshold=threshold,
-            sure=sure,
-            wrong=wrong,
-            json=json,
-            refuse=partial(conflicts.refuse, context),
-        )
-        settings = _settings(
-            golden,
-            policies=tuple(policy or ()),
-            text_fields=tuple(text_field or ()),
-            template=template,
-            format=format and format.value,
-            encoding=encoding,
-            limit=limit,
-            model=model,
-            servers=tuple(server or ()),
-            server_api=server_api.value,
-            server_model=server_model,
-            tokenizer=tokenizer,
-            effort=effort.value,
-            rationale=rationale,
-            together=together,
-            max_reasoning=max_reasoning,
-            threads=threads,
-            slots=slots,
-            context=ctx,
-            quiet=quiet or json,
-            says_text=not quiet,
-        )
-        return run_eval(settings, wanted)
+        settings = _settings(conflicts.settled(ctx, conflicts.MEASURE, asked), golden, wanted)
+        return run_eval(settings, refusing(wanted, ctx))
 
-    run(command, debug)
+    run(call, asked.debug)
 
 
-@app.command(
-    no_args_is_help=True,
+@command(
+    app,
+    first=(*FIRST, "max_flips", "wrong", "id_field"),
     epilog=(
         EXAMPLES + "safeguard compare monday.labels.jsonl tuesday.labels.jsonl\n\n"
         "safeguard compare golden.jsonl --policy old.md --policy new.md --model demo\n\n"
-        "safeguard compare golden.jsonl --policy spam --model demo --effort none --effort low --max-flips 3\n\n"
+        "safeguard compare sample:golden/spam --policy spam --model demo --effort none --effort low --max-flips 3\n\n"
         "[bold]Exit codes[/bold]  0 done, 5 more rows flipped than --max-flips allows"
     ),
+    without=("by",),
 )
 def compare(
-    context: typer.Context,
+    ctx: typer.Context,
     a: Annotated[str, typer.Argument(metavar="A", help="An output; or a golden set, with one option given twice.")],
     b: Annotated[str | None, typer.Argument(metavar="B", help="Another output of the same rows.")] = None,
-    policy: OptionalPolicies = None,
     model: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="A model; or two of them.", rich_help_panel=MODEL)
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A model; or two of them.", rich_help_panel="Model and machine"),
     ] = None,
     effort: Annotated[
-        list[EffortName] | None, typer.Option(help="An effort; or two of them. Default: low.", rich_help_panel=POLICY)
+        list[str] | None,
+        typer.Option(
+            metavar="EFFORT", help="An effort; or two of them. Default: low.", rich_help_panel="Policy and decision"
+        ),
     ] = None,
-    gold_field: GoldField = None,
-    map: Map = None,
-    skip_rows: SkipRows = None,
-    id_field: Annotated[
-        str | None,
-        typer.Option(metavar="FIELD", help="Pair the outputs' rows by this field.", rich_help_panel=INPUT),
-    ] = None,
-    text_field: TextField = None,
-    template: Template = None,
-    format: Format = None,
-    encoding: Encoding = "utf-8",
-    limit: Limit = None,
-    max_reasoning: MaxReasoning = None,
-    threads: Threads = None,
-    slots: Slots = None,
-    ctx: Context = None,
     max_flips: Annotated[
         int | None,
         typer.Option(min=0, metavar="N", help="Exit code 5 when more rows than this flipped.", rich_help_panel=FIGURES),
     ] = None,
-    wrong: Wrong = 10,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    *,
+    asked: Asked,
+    wanted: Wanted,
 ) -> None:
     """What flipped between two labelings of the same rows, and whether one is better than chance would have it."""
 
-    def command() -> int:
+    def call() -> int:
         from safeguard_cli.cli import conflicts
         from safeguard_cli.measure.compare import compare as run_compare
-        from safeguard_cli.measure.measured import Wanted
         from safeguard_cli.rows.writable import check_streams, used
 
-        conflicts.check(context, conflicts.MEASURE)
-        refuse = partial(conflicts.refuse, context)
-        wanted = Wanted(tuple(gold_field or ()), tuple(map or ()), skip_rows, wrong=wrong, json=json, refuse=refuse)
-        settings = _settings(
-            a,
-            tuple(policy or ()) if b is not None else (),
-            text_fields=tuple(text_field or ()),
-            template=template,
-            format=format and format.value,
-            encoding=encoding,
-            limit=limit,
-            max_reasoning=max_reasoning,
-            threads=threads,
-            slots=slots,
-            context=ctx,
-            id_field=id_field,
-            quiet=quiet or json,
-            says_text=not quiet,
-        )
-        check_streams([*used("the input", *([b] if b else ())), *used("the policy", *(policy or ()))])
-        variants = {"policy": policy or [], "model": model or [], "effort": [one.value for one in effort or ()]}
-        return run_compare(settings, b, wanted, variants, max_flips)
+        settled = conflicts.settled(ctx, conflicts.MEASURE, asked)
+        efforts = [one_of("--effort", each, Effort) for each in effort or ()]
+        policies = asked.policies
+        settings = _settings(replace(settled, policies=policies if b is not None else ()), a, wanted)
+        check_streams([*used("the input", *([b] if b else ())), *used("the policy", *policies)])
+        variants = {"policy": list(policies), "model": model or [], "effort": efforts}
+        return run_compare(settings, b, refusing(wanted, ctx), variants, max_flips)
 
-    run(command, debug)
+    run(call, asked.debug)
 
 
-@app.command(
-    no_args_is_help=True,
+@command(
+    app,
     epilog=(
         EXAMPLES + "safeguard report messages.labels.jsonl\n\n"
         "safeguard report golden.labels.jsonl --by language -o spam.html\n\n"
         "safeguard report spam.stress.jsonl"
     ),
+    without=("skip_rows", "progress", "verbose", "limit", "id_field", "max_row_bytes"),
 )
 def report(
-    context: typer.Context,
+    ctx: typer.Context,
     out: Annotated[str, typer.Argument(metavar="OUT", help="An output of safeguard label, or of stress.")],
     output: Annotated[
         str | None, typer.Option("--output", "-o", metavar="FILE", help="The page; default: OUT with .html.")
@@ -255,54 +129,68 @@ def report(
             "-p",
             metavar="FILE",
             help="The policy of a stress test, to check what rationales cite; a built-in one is found by itself.",
-            rich_help_panel=POLICY,
+            rich_help_panel="Policy and decision",
         ),
     ] = None,
-    gold_field: GoldField = None,
-    map: Map = None,
-    by: By = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD", help="Figures for each value of a field. Repeatable.", rich_help_panel=FIGURES),
+    ] = None,
     examples: Annotated[
         int, typer.Option(min=0, metavar="N", help="Rows shown of each label.", rich_help_panel=FIGURES)
     ] = 25,
-    text_field: TextField = None,
-    template: Template = None,
-    format: Format = None,
-    encoding: Encoding = "utf-8",
-    quiet: Quiet = False,
-    debug: Debug = False,
+    *,
+    gold: Gold,
+    text: Text,
+    reading: Reading,
+    display: Display,
 ) -> None:
     """An output as one HTML page that opens offline: shares, scores, examples, and figures where gold labels are.
 
     It is written anew each time: its content is OUT's.
     """
 
-    def command() -> int:
+    def call() -> int:
         from safeguard_cli.cli import conflicts
-        from safeguard_cli.measure.measured import Wanted
         from safeguard_cli.measure.report.report import report as run_report
 
-        conflicts.check(context, conflicts.COMMON)
-        refuse = partial(conflicts.refuse, context)
-        wanted = Wanted(tuple(gold_field or ()), tuple(map or ()), by=tuple(by or ()), refuse=refuse)
-        settings = _settings(
-            out,
-            policies=tuple(policy or ()),
-            text_fields=tuple(text_field or ()),
-            template=template,
-            format=format and format.value,
-            encoding=encoding,
-            quiet=quiet,
-        )
-        return run_report(settings, wanted, output, examples)
+        conflicts.check(ctx, conflicts.COMMON)
+        settings = Settings(out, tuple(policy or ()), **vars(reading), **vars(text), **vars(display))
+        _check_read(settings)
+        return run_report(settings, refusing(Wanted(**vars(gold), by=tuple(by or ())), ctx), output, examples)
 
-    run(command, debug)
+    run(call, display.debug)
 
 
-def _settings(input: str, policies: tuple[str, ...] = (), **given: Any) -> Any:
+def refusing(wanted: Any, ctx: typer.Context) -> Any:
+    """Return what is wanted with a way to refuse options that were given and have no effect."""
+    from safeguard_cli.cli import conflicts
+
+    return replace(wanted, refuse=partial(conflicts.refuse, ctx))
+
+
+def one_of(option: str, value: str, choices: Any) -> str:
+    """Return a value if it is among the choices of a Literal. Raises UsageError."""
+    from safeguard_cli.errors import UsageError
+
+    if value not in get_args(choices):
+        raise UsageError(f"{option} {value!r} is none of {', '.join(get_args(choices))}")
+    return value
+
+
+def _settings(asked: Asked, input: str, wanted: Wanted) -> Settings:
+    """The settings of a run whose labels are measured; JSON on standard output is all that it shows."""
+    from safeguard_cli.rows.samples import input_path
+
+    values = vars(replace(asked, input=input_path(input), quiet=asked.quiet or wanted.json))
+    settings = Settings(**values, says_text=not asked.quiet)
+    _check_read(settings)
+    return settings
+
+
+def _check_read(settings: Settings) -> None:
+    """Refuse to print into a file that is read."""
     from safeguard_cli.rows.writable import check_streams
     from safeguard_cli.run.destination import used_by
-    from safeguard_cli.run.settings import Settings
 
-    settings = Settings(input, policies, **given)
     check_streams(used_by(settings))
-    return settings

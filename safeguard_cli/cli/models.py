@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from safeguard_cli.cli import guard, options
-from safeguard_cli.cli.options import EXAMPLES
+from safeguard_cli.cli import guard
+from safeguard_cli.cli.parts import EXAMPLES, with_parts
+from safeguard_cli.run.settings import Debugging
 
 app = typer.Typer()
 
@@ -21,6 +22,7 @@ models_app = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]
         "safeguard pull hf:ggml-org/gpt-oss-20b-GGUF"
     )
 )
+@with_parts
 def pull(
     name: Annotated[
         str,
@@ -29,7 +31,8 @@ def pull(
             help="A name that `safeguard models` lists, or hf:OWNER/REPO[:FILE or quantization].",
         ),
     ] = "gpt-oss-safeguard-20b",
-    debug: options.Debug = False,
+    *,
+    debugging: Debugging,
 ) -> None:
     """Fetch a model into the Hugging Face cache: goes on where it was cut off, and checks what arrived.
 
@@ -39,13 +42,15 @@ def pull(
     """
     from safeguard_cli.model.catalog import pull_model
 
-    guard.run(lambda: pull_model(name), debug)
+    guard.run(lambda: pull_model(name), debugging.debug)
 
 
 @app.command()
+@with_parts
 def clean(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
-    debug: options.Debug = False,
+    *,
+    debugging: Debugging,
 ) -> None:
     """Remove what is kept between runs, such as states of policies; models stay where they are."""
 
@@ -54,7 +59,7 @@ def clean(
 
         return clean(dry_run)
 
-    guard.run(run, debug)
+    guard.run(run, debugging.debug)
 
 
 @app.command(epilog="[bold]Exit codes[/bold]  0 fine, 5 works with warnings, 1 broken")

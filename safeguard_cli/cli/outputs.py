@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from safeguard_cli.cli import guard, options
-from safeguard_cli.cli.options import EXAMPLES
+from safeguard_cli.cli import guard
+from safeguard_cli.cli.parts import EXAMPLES, with_parts
+from safeguard_cli.run.settings import Debugging, Telling
 
 app = typer.Typer()
 
@@ -17,13 +18,14 @@ app = typer.Typer()
     no_args_is_help=True,
     epilog=EXAMPLES + "safeguard merge labels.1.jsonl labels.2.jsonl labels.3.jsonl -o labels.jsonl",
 )
+@with_parts
 def merge(
-    context: typer.Context,
+    ctx: typer.Context,
     outputs: Annotated[list[Path], typer.Argument(metavar="OUT...", help="The outputs of all shards, in any order.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The merged output.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists already.")] = False,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
+    *,
+    telling: Telling,
 ) -> None:
     """Join the outputs of label's --shard 1/N to N/N: the rows of the whole input, in its order."""
 
@@ -31,21 +33,23 @@ def merge(
         from safeguard_cli.cli import conflicts
         from safeguard_cli.output.merge import merge
 
-        conflicts.check(context, ())
-        return merge(outputs, output, overwrite=overwrite, quiet=quiet)
+        conflicts.check(ctx, ())
+        return merge(outputs, output, overwrite=overwrite, quiet=telling.quiet)
 
-    guard.run(run, debug)
+    guard.run(run, telling.debug)
 
 
 @app.command(
     no_args_is_help=True,
     epilog=(EXAMPLES + "safeguard show labels.csv\n\nsafeguard show out.jsonl --json | jq .result.labels"),
 )
+@with_parts
 def show(
-    context: typer.Context,
+    ctx: typer.Context,
     output: Annotated[str, typer.Argument(metavar="OUT", help="An output of label's, finished or not.")],
     json: Annotated[bool, typer.Option("--json", help="Print the manifest itself.")] = False,
-    debug: options.Debug = False,
+    *,
+    debugging: Debugging,
 ) -> None:
     """Show how an output came about: counts, labels, settings, versions and hashes."""
 
@@ -54,8 +58,8 @@ def show(
         from safeguard_cli.output.show import show
         from safeguard_cli.rows.writable import check_streams, used
 
-        conflicts.check(context, ())
+        conflicts.check(ctx, ())
         check_streams(used("the output", output))
         return show(Path(output), as_json=json)
 
-    guard.run(run, debug)
+    guard.run(run, debugging.debug)

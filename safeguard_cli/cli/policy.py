@@ -7,37 +7,43 @@ from typing import Annotated
 import typer
 
 from safeguard_cli.cli.guard import run
-from safeguard_cli.cli.options import Debug
+from safeguard_cli.cli.parts import with_parts
+from safeguard_cli.run.settings import Debugging
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="List, read, check and begin policies.")
 
 
 @app.command("list", epilog="[bold]Example[/bold]\n\nsafeguard policy list")
-def list_(debug: Debug = False) -> None:
+@with_parts
+def list_(*, debugging: Debugging) -> None:
     """The built-in policies with their labels and lengths."""
     from safeguard_cli.policy.check import list_command
 
-    run(list_command, debug)
+    run(list_command, debugging.debug)
 
 
 @app.command(no_args_is_help=True, epilog="[bold]Example[/bold]\n\nsafeguard policy show fraud > my-fraud.md")
+@with_parts
 def show(
     policy: Annotated[str, typer.Argument(metavar="POLICY", help="A built-in policy's name, or a file.")],
-    debug: Debug = False,
+    *,
+    debugging: Debugging,
 ) -> None:
     """A policy's file, word for word: a beginning for one's own."""
     from safeguard_cli.policy.check import show_command
 
-    run(lambda: show_command(policy), debug)
+    run(lambda: show_command(policy), debugging.debug)
 
 
 @app.command(
     no_args_is_help=True,
     epilog="[bold]Examples[/bold]\n\nsafeguard policy check my-rules.md\n\nsafeguard policy check policies/*.md",
 )
+@with_parts
 def check(
     policies: Annotated[list[str], typer.Argument(metavar="POLICY…", help="Policy files, or built-in names.")],
-    debug: Debug = False,
+    *,
+    debugging: Debugging,
 ) -> None:
     """Find what weakens a policy, each as FILE:LINE: MESSAGE. Exit code 5 when there is anything.
 
@@ -49,22 +55,24 @@ def check(
     """
     from safeguard_cli.policy.check import check_command
 
-    run(lambda: check_command(policies), debug)
+    run(lambda: check_command(policies), debugging.debug)
 
 
 @app.command(
     no_args_is_help=True,
     epilog="[bold]Example[/bold]\n\nsafeguard policy new off-topic --labels on_topic,off_topic --violates off_topic",
 )
+@with_parts
 def new(
-    context: typer.Context,
+    ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The policy's name: a-z, 0-9, - and _.")],
     labels: Annotated[str | None, typer.Option(metavar="A,B", help="Its labels; default: allowed,violating.")] = None,
     violates: Annotated[str | None, typer.Option(metavar="B", help="Which violate; default: the last.")] = None,
     output: Annotated[
         str | None, typer.Option("--output", "-o", metavar="FILE", help="The policy's file; default: NAME.md.")
     ] = None,
-    debug: Debug = False,
+    *,
+    debugging: Debugging,
 ) -> None:
     """Begin a policy from a template with all its sections."""
     from safeguard_cli.cli import conflicts
@@ -74,7 +82,7 @@ def new(
         return [item.strip() for item in (value or "").split(",") if item.strip()]
 
     def command() -> int:
-        conflicts.check(context, ())
+        conflicts.check(ctx, ())
         return new_command(name, split(labels), split(violates), output)
 
-    run(command, debug)
+    run(command, debugging.debug)

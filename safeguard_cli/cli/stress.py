@@ -2,60 +2,40 @@
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
 from safeguard_cli.cli.guard import run
-from safeguard_cli.cli.options import (
-    EXAMPLES,
-    FIGURES,
-    MODEL,
-    OUTPUT,
-    Context,
-    Debug,
-    Effort,
-    EffortName,
-    Encoding,
-    Format,
-    GoldField,
-    Json,
-    Limit,
-    Map,
-    MaxReasoning,
-    Model,
-    OptionalPolicies,
-    Quiet,
-    SkipRows,
-    Slots,
-    Template,
-    TextField,
-    Threads,
-)
+from safeguard_cli.cli.measure import FIRST, refusing
+from safeguard_cli.cli.parts import EXAMPLES, FIGURES, OUTPUT, command
+from safeguard_cli.measure.options import Wanted
+from safeguard_cli.run.settings import Asked, Output, Settings
 
 app = typer.Typer()
 
 PLAN = "What is tried"
 
 
-@app.command(
-    no_args_is_help=True,
+@command(
+    app,
+    first=(*FIRST, "family", "output", "export", "max_flips"),
     epilog=(
-        EXAMPLES + "safeguard stress samples/golden/spam.jsonl --policy spam --model demo -o spam.stress.jsonl\n\n"
+        EXAMPLES + "safeguard stress sample:golden/spam --policy spam --model demo -o spam.stress.jsonl\n\n"
         "safeguard report spam.stress.jsonl\n\n"
         "safeguard stress golden.csv -p rules.md --family injection --family repeat --max-flips 2%\n\n"
         "safeguard stress golden.jsonl -p hate --translation de=text_de --translation fr=text_fr\n\n"
         "safeguard stress golden.jsonl -p hate --export variants.jsonl\n\n"
         "[bold]Exit codes[/bold]  0 done, 3 some rows in error, 5 more labels flip than --max-flips allows"
     ),
+    without=("by", "wrong", "id_field"),
 )
 def stress(
-    context: typer.Context,
+    ctx: typer.Context,
     golden: Annotated[
         str, typer.Argument(metavar="GOLDEN", help="Rows with their right labels, or a stress test labelled before.")
     ],
-    policy: OptionalPolicies = None,
     family: Annotated[
         list[str] | None,
         typer.Option(
@@ -82,38 +62,9 @@ def stress(
     language_field: Annotated[
         str, typer.Option(metavar="FIELD", help="The field with a row's language.", rich_help_panel=PLAN)
     ] = "language",
-    seed: Annotated[int, typer.Option(help="Another seed makes other variants.", rich_help_panel=PLAN)] = 0,
-    gold_field: GoldField = None,
-    map: Map = None,
-    skip_rows: SkipRows = None,
-    text_field: TextField = None,
-    template: Template = None,
-    format: Format = None,
-    encoding: Encoding = "utf-8",
-    limit: Limit = None,
-    model: Model = None,
-    effort: Effort = EffortName.low,
-    max_reasoning: MaxReasoning = None,
-    threads: Threads = None,
-    slots: Slots = None,
-    ctx: Context = None,
-    deterministic: Annotated[
-        bool,
-        typer.Option("--deterministic", help="A continued run equals one never interrupted.", rich_help_panel=MODEL),
-    ] = False,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="Keep the labelled variants here: the run can be continued, and safeguard report shows it.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start over where the output exists.", rich_help_panel=OUTPUT)
-    ] = False,
+    variant_seed: Annotated[
+        int, typer.Option(metavar="N", help="Another seed makes other variants.", rich_help_panel=PLAN)
+    ] = 0,
     export: Annotated[
         str | None,
         typer.Option(
@@ -134,46 +85,26 @@ def stress(
         int,
         typer.Option(min=0, metavar="N", help="Show so many of the worst variants and rows.", rich_help_panel=FIGURES),
     ] = 5,
-    json: Json = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    *,
+    asked: Asked,
+    output: Output,
+    wanted: Wanted,
 ) -> None:
     """Label a golden set and variants of its rows: how many labels flip, which way, and on which rows.
 
     Injections are added, words disguised, people exchanged; rows come again, and rationales are checked.
     """
 
-    def command() -> int:
+    def call() -> int:
         from safeguard_cli.cli import conflicts
-        from safeguard_cli.measure.measured import Wanted
         from safeguard_cli.measure.stress.stress import StressPlan
         from safeguard_cli.measure.stress.stress import stress as run_stress
-        from safeguard_cli.run.settings import Settings
+        from safeguard_cli.rows.samples import input_path
 
-        conflicts.check(context, conflicts.STRESS)
-        refuse = partial(conflicts.refuse, context)
-        wanted = Wanted(tuple(gold_field or ()), tuple(map or ()), skip_rows, wrong=worst, json=json, refuse=refuse)
-        plan = StressPlan(tuple(family or ()), seed, tuple(translation or ()), pair, language_field)
-        settings = Settings(
-            golden,
-            tuple(policy or ()),
-            text_fields=tuple(text_field or ()),
-            template=template,
-            format=format.value if format else None,
-            encoding=encoding,
-            limit=limit,
-            model=model,
-            effort=effort.value,
-            max_reasoning=max_reasoning,
-            threads=threads,
-            slots=slots,
-            context=ctx,
-            deterministic=deterministic,
-            output=output,
-            overwrite=overwrite,
-            quiet=quiet or json,
-            says_text=not quiet,
-        )
-        return run_stress(settings, wanted, plan, export, max_flips)
+        settled = conflicts.settled(ctx, conflicts.STRESS, asked)
+        plan = StressPlan(tuple(family or ()), variant_seed, tuple(translation or ()), pair, language_field)
+        values = vars(replace(settled, input=input_path(golden), quiet=asked.quiet or wanted.json))
+        settings = Settings(**values, **vars(output), says_text=not asked.quiet)
+        return run_stress(settings, refusing(replace(wanted, wrong=worst), ctx), plan, export, max_flips)
 
-    run(command, debug)
+    run(call, asked.debug)

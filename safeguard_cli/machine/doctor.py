@@ -7,7 +7,8 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,12 +24,12 @@ from safeguard_cli.engine.local.process import EngineSpec, LocalEngine
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.model.config import configured_model
 from safeguard_cli.model.find import find_model, open_model
-from safeguard_cli.model.names import DEFAULT, DEMO, DEMO_NOTICE, KNOWN
+from safeguard_cli.model.names import DEFAULT, DEMO, KNOWN
 from safeguard_cli.model.tokenizer import Tokenizer
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.prompt.contract import Prompt
 from safeguard_cli.prompt.harmony import Harmony
-from safeguard_cli.terminal import safe
+from safeguard_cli.terminal import Hanging, show_hanging
 
 State = Literal["ok", "warning", "broken"]
 BUILDS = {  # https://llama-cpp-python.readthedocs.io, "Supported Backends"
@@ -38,17 +39,36 @@ BUILDS = {  # https://llama-cpp-python.readthedocs.io, "Supported Backends"
 }
 _SINGLE_PRECISION = 'CFLAGS="-mno-avx512fp16" CXXFLAGS="-mno-avx512fp16"'
 _INSTALL = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
+_PCI_VENDORS = {"0x10de": "CUDA", "0x1002": "Vulkan"}  # of GPUs worth a build of their own, NVIDIA's and AMD's
 _MARK = {"ok": "ok     ", "warning": "warning", "broken": "broken "}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at; `advice` says what to do where it is not fine."""
+    """One thing that was looked at; `advice` says what to do where it is not fine, the last of it with `command`."""
 
     topic: str
     state: State
     text: str
-    advice: str = ""
+    advice: tuple[str, ...] = ()
+    command: str = ""
+
+    def lines(self) -> Iterator[Hanging]:
+        """Yield what is printed of it."""
+        yield Hanging(f"{_MARK[self.state]} {self.topic:10} ", without_passwords(self.text))
+        for number, advice in enumerate(self.advice, 1):
+            text, is_command, rest = advice.partition(" safeguard ")
+            command = f"safeguard {rest}" if is_command and text.endswith(":") else ""
+            if command:
+                advice = text
+            elif number == len(self.advice):
+                command = self.command
+            yield Hanging(f"{'':18} → ", advice, command)
+
+    def facts(self) -> dict[str, str]:
+        """Return it as it stands in JSON."""
+        advice = " ".join(filter(None, ("; ".join(self.advice), self.command)))
+        return {"topic": self.topic, "state": self.state, "text": self.text, "advice": advice}
 
 
 def doctor(as_json: bool) -> int:
@@ -57,13 +77,11 @@ def doctor(as_json: bool) -> int:
     for finding in examine():
         findings.append(finding)
         if not as_json:
-            print(f"{_MARK[finding.state]} {finding.topic:10} {safe(without_passwords(finding.text))}", flush=True)
-            if finding.advice:
-                print(f"{'':18} → {safe(finding.advice)}")
+            show_hanging(*finding.lines())
     states = {finding.state for finding in findings}
     worst: State = "broken" if "broken" in states else "warning" if "warning" in states else "ok"
     if as_json:
-        print(json.dumps({"state": worst, "findings": [asdict(finding) for finding in findings]}, indent=2))
+        print(json.dumps({"state": worst, "findings": [finding.facts() for finding in findings]}, indent=2))
     return {"ok": errors.OK, "warning": errors.CHECK_FAILED, "broken": errors.FATAL}[worst]
 
 
@@ -77,7 +95,7 @@ def examine() -> Iterator[Finding]:
         try:
             build = probe.ask("build")
         except SafeguardError as error:
-            yield Finding("llama.cpp", "broken", str(error), f"build it for this machine: {_INSTALL}")
+            yield Finding("llama.cpp", "broken", str(error), ("build it for this machine:",), _INSTALL)
     if build:
         yield from _engine(build)
         yield _self_test()
@@ -92,7 +110,7 @@ def _memory() -> Iterator[Finding]:
         yield Finding("memory", "ok", text)
     else:
         yield Finding(
-            "memory", "warning", text, "close programs, or use a GPU; `safeguard label --dry-run` has figures"
+            "memory", "warning", text, ("close programs, or use a GPU; `safeguard label --dry-run` has figures",)
         )
     cores = hardware.free_cores()
     text = f"{psutil.cpu_count(logical=False) or '?'} physical cores, {cores} idle now and used by default"
@@ -106,37 +124,56 @@ def _disk() -> Finding:
     folder = next(folder for folder in (cache, *cache.parents) if folder.is_dir())
     free = shutil.disk_usage(folder).free
     state: State = "ok" if free > KNOWN[DEFAULT].gigabytes * 1e9 else "warning"
-    advice = "" if state == "ok" else "too little for the default model: make room, or set HF_HOME to another disk"
+    advice = () if state == "ok" else ("too little for the default model: make room, or set HF_HOME to another disk",)
     return Finding("disk", state, f"{free / 1e9:.1f} GB free for models in {cache}", advice)
 
 
 def _engine(build: dict[str, Any]) -> Iterator[Finding]:
-    features = [
-        part.removesuffix(" = 1").strip() for part in build["system"].split("|") if part.strip().endswith("= 1")
-    ]
-    text = f"llama-cpp-python {build['version']}; backends {', '.join(build['backends'])}; {', '.join(features)}"
-    yield Finding("llama.cpp", "ok", text)
+    parts = (part.strip() for part in build["system"].replace("CPU :", "").split("|"))
+    features = ", ".join(part.removesuffix(" = 1") for part in parts if part.endswith(" = 1"))
+    yield Finding(
+        "llama.cpp", "ok", f"llama-cpp-python {build['version']}; backends {', '.join(build['backends'])}; {features}"
+    )
     if build["amx"]:
         yield Finding("amx", "ok", "weights repacked for AMX crash llama.cpp: they are repacked without it")
     if build["half_precision"]:
         text = "this build computes attention with AVX512-FP16, which is slow with gpt-oss's heads of 64 values"
-        yield Finding(
-            "attention", "ok", text, f"without it generating is some 15 % faster: {_SINGLE_PRECISION} {_INSTALL}"
-        )
+        advice = ("without it generating is some 15 % faster:",)
+        yield Finding("attention", "ok", text, advice, f"{_SINGLE_PRECISION} {_INSTALL}")
+    yield from _gpus(build)
+
+
+def _gpus(build: dict[str, Any]) -> Iterator[Finding]:
     gpus = [device for device in build["devices"] if device["gpu"]]
     for gpu in gpus:
         text = f"{gpu['name']}: {gpu['description']}, {gpu['free'] / 1e9:.1f} of {gpu['total'] / 1e9:.1f} GB free"
         yield Finding("gpu", "ok", text)
-    if not gpus:
-        wanted = "Metal" if sys.platform == "darwin" else "CUDA" if shutil.which("nvidia-smi") else ""
-        if wanted:
-            advice = f"there seems to be a GPU; to use it: {BUILDS[wanted]} {_INSTALL}"
-            yield Finding("gpu", "warning", "llama-cpp-python was built for the CPU only", advice)
-        else:
-            advice = "with a GPU, build for it: " + "; ".join(
-                f"{name}: {options} {_INSTALL}" for name, options in BUILDS.items()
-            )
-            yield Finding("gpu", "ok", "none; llama.cpp computes on the CPU", advice)
+    if gpus:
+        return
+    wanted = _gpu_here()
+    if build["gpu"]:
+        state: State = "warning" if wanted else "ok"
+        advice = ("there seems to be one: is its driver installed, and may this user use it?",) if wanted else ()
+        yield Finding("gpu", state, "llama-cpp-python was built for a GPU, and finds none", advice)
+    elif wanted:
+        advice = ("there seems to be a GPU; to use it:",)
+        text = "llama-cpp-python was built for the CPU only"
+        yield Finding("gpu", "warning", text, advice, f"{BUILDS[wanted]} {_INSTALL}")
+    else:
+        yield Finding("gpu", "ok", "none; llama.cpp computes on the CPU")
+
+
+def _gpu_here() -> str:
+    """Return which build uses the GPU of this machine, "" where none is seen."""
+    if sys.platform == "darwin":
+        return "Metal"
+    if shutil.which("nvidia-smi"):
+        return "CUDA"
+    found = ""
+    for file in Path("/sys/class/drm").glob("card*/device/vendor"):
+        with suppress(OSError):
+            found = found or _PCI_VENDORS.get(file.read_text().strip(), "")
+    return found
 
 
 def _self_test() -> Finding:
@@ -150,12 +187,12 @@ def _self_test() -> Finding:
         with LocalEngine(spec) as engine:
             completion = next(iter(engine.complete(iter([prompt]))))
     except SafeguardError as error:
-        return Finding("self-test", "broken", f"the demo model does not work: {error}", "install safeguard again")
+        return Finding("self-test", "broken", f"the demo model does not work: {error}", ("install safeguard again",))
     if completion.error:
         return Finding(
-            "self-test", "broken", f"the demo model does not work: {completion.error}", "see llama.cpp above"
+            "self-test", "broken", f"the demo model does not work: {completion.error}", ("see llama.cpp above",)
         )
-    return Finding("self-test", "ok", f"the demo model loads and decodes; {DEMO_NOTICE}")
+    return Finding("self-test", "ok", "the demo model loads and decodes")
 
 
 def _models() -> Iterator[Finding]:
@@ -166,7 +203,8 @@ def _models() -> Iterator[Finding]:
         Harmony(Tokenizer.from_header(header))
     except SafeguardError as error:
         first, *rest = str(error).split("\n")
-        yield Finding("model", "warning", first, "; ".join(rest) or f"safeguard pull {DEFAULT}, or --model demo")
+        advice = tuple(rest) or (f"safeguard pull {DEFAULT}, or --model demo",)
+        yield Finding("model", "warning", first, advice)
         return
     layers, context = header.number("block_count"), header.number("context_length")
     text = (

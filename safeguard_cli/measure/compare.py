@@ -17,7 +17,8 @@ from safeguard_cli.errors import UsageError
 from safeguard_cli.measure import metrics
 from safeguard_cli.measure.evaluate import number
 from safeguard_cli.measure.golden import gold_fields
-from safeguard_cli.measure.measured import OF_A_RUN, Measured, Wanted, gold_of, measure
+from safeguard_cli.measure.measured import OF_A_RUN, Measured, gold_of, measure
+from safeguard_cli.measure.options import Wanted
 from safeguard_cli.measure.shown import not_used
 from safeguard_cli.output.labelled import LabeledFile, LabelSet, read_labels
 from safeguard_cli.output.spelled import normal, plain
@@ -196,7 +197,7 @@ def _variants(settings: Settings, wanted: Wanted, variants: Mapping[str, Sequenc
     sides: list[tuple[str, Measured]] = []
     for i in (0, 1):
         settings = replace(settings, says_text=settings.says_its_text and not i)
-        chosen = {name: values[min(i, len(values) - 1)] for name, values in variants.items() if values}
+        chosen: dict[str, Any] = {name: values[min(i, len(values) - 1)] for name, values in variants.items() if values}
         changed = replace(
             settings,
             policies=(chosen["policy"],),

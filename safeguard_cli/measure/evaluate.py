@@ -11,16 +11,9 @@ from safeguard_cli import errors
 from safeguard_cli.errors import UsageError
 from safeguard_cli.measure import metrics
 from safeguard_cli.measure.golden import GoldenRow, as_text
-from safeguard_cli.measure.measured import (
-    Measured,
-    Wanted,
-    _verdicts,
-    label_golden,
-    measure,
-    outcomes,
-    replace_verdicts,
-)
+from safeguard_cli.measure.measured import Measured, _verdicts, label_golden, measure, outcomes, replace_verdicts
 from safeguard_cli.measure.metrics import Outcomes
+from safeguard_cli.measure.options import Wanted
 from safeguard_cli.measure.shown import shown
 from safeguard_cli.output.labelled import LabelSet
 from safeguard_cli.rows.verdict import Verdict
@@ -37,7 +30,7 @@ def evaluate(settings: Settings, wanted: Wanted) -> int:
         pass
     measured = measure(settings, wanted)
     quick = None
-    if wanted.sure:
+    if wanted.find_sure:
         if measured.effort == "none":
             raise UsageError("--sure compares effort none with full reasoning: use --effort low, medium or high")
         quick = label_golden(replace(settings, effort="none", rationale=False), measured.golden)

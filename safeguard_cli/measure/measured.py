@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,41 +13,19 @@ from safeguard_cli.errors import SafeguardError, UsageError, sentences
 from safeguard_cli.files import temporary_folder
 from safeguard_cli.measure.golden import Golden, gold_fields, parse_map, read_golden
 from safeguard_cli.measure.metrics import Outcomes
+from safeguard_cli.measure.options import Wanted
 from safeguard_cli.output.labelled import APART, TOGETHER, LabeledFile, LabelSet, holds_verdicts, read_labels
 from safeguard_cli.policy.policy import Policy
+from safeguard_cli.rows.options import Reading, Text
 from safeguard_cli.rows.source import no_field, open_source
 from safeguard_cli.rows.verdict import Verdict
 from safeguard_cli.run.prepare import load_policies
-from safeguard_cli.run.settings import Settings
+from safeguard_cli.run.settings import Asked, Display, Settings
 from safeguard_cli.terminal import note
 
 # Options that only a run has: an output that is measured was labelled before.
-OF_A_RUN = (
-    *("model", "effort", "rationale", "together", "max_reasoning", "threads", "slots", "ctx", "deterministic"),
-    *("server", "server_api", "server_model", "tokenizer"),
-)
-
-
-def _anything(names: Iterable[str], why: str) -> None:
-    """What refuses options where no command line was given."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What `safeguard eval` was asked for, beside the Settings of the run.
-
-    `refuse` raises UsageError for the first of some options, by parameter, that stands on the command line.
-    """
-
-    gold_fields: tuple[str, ...] = ()
-    mapping: tuple[str, ...] = ()
-    skip_rows: int | None = None
-    by: tuple[str, ...] = ()
-    threshold: str | None = None
-    sure: bool = False
-    wrong: int = 10
-    json: bool = False
-    refuse: Callable[[Iterable[str], str], None] = _anything
+_OF_ANY_READER = {"input", "policies", *(each.name for part in (Reading, Text, Display) for each in fields(part))}
+OF_A_RUN = (*(each.name for each in fields(Asked) if each.name not in _OF_ANY_READER), "max_row_bytes", "deterministic")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +47,7 @@ def measure(settings: Settings, wanted: Wanted) -> Measured:
     policies = load_policies(settings) if settings.policies else ()
     answers = tuple(LabelSet(policy.name, policy.labels, policy.violates) for policy in policies)
     if (labels := existing_labels(path, settings, answers)) is not None:
-        if wanted.sure:
+        if wanted.find_sure:
             raise UsageError("--sure labels the golden set twice; give it the golden set itself, not an output")
         wanted.refuse(OF_A_RUN, f"on {path}, which is labelled already")
         return from_output(labels, policies, settings, wanted)
@@ -92,29 +70,31 @@ def golden_path(settings: Settings) -> Path:
 
 
 def label_golden(settings: Settings, golden: Golden) -> LabeledFile:
-    """Label the texts of a golden set, in a folder that is gone afterwards."""
-    with temporary_folder() as folder:
-        output = folder / "labels.jsonl"
-        return label_rows(replace(settings, scratch=True), ({"text": row.text} for row in golden.rows), output)
+    """Label the texts of a golden set."""
+    return label_rows(settings, ({"text": row.text} for row in golden.rows))
 
 
 def _verdicts(labels: LabeledFile) -> tuple[Mapping[str, Verdict], ...]:
     return tuple(row.verdicts for row in labels.rows)
 
 
-def label_rows(settings: Settings, rows: Iterable[Mapping[str, Any]], output: Path) -> LabeledFile:
-    """Label rows with a `text` by `safeguard label`'s own run, which goes on with an unfinished output."""
+def label_rows(settings: Settings, rows: Iterable[Mapping[str, Any]], output: str | None = None) -> LabeledFile:
+    """Label rows with a `text` by `safeguard label`'s own run, which goes on with an unfinished output.
+
+    Without an output the rows go to a scratch file, which is gone when they are read again.
+    """
     from safeguard_cli.run.label import label
 
     with temporary_folder() as folder:
-        texts = folder / "rows.jsonl"
+        texts, scratch = folder / "rows.jsonl", folder / "labels.jsonl"
         with sentences(texts):
             texts.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
         label(
             replace(
                 settings,
                 input=str(texts),
-                output=str(output),
+                output=output or str(scratch),
+                scratch=output is None,
                 format=None,
                 encoding="utf-8",
                 text_fields=("text",),
@@ -122,7 +102,7 @@ def label_rows(settings: Settings, rows: Iterable[Mapping[str, Any]], output: Pa
                 says_text=False,
             )
         )
-    return read_labels(output)
+        return read_labels(Path(output) if output else scratch)
 
 
 def existing_labels(path: Path, settings: Settings, known: Sequence[LabelSet] = ()) -> LabeledFile | None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+from rich.cells import cell_len, set_cell_size
+
 from safeguard_cli import errors
-from safeguard_cli.errors import UsageError
+from safeguard_cli.errors import UsageError, nearest, quoted
 from safeguard_cli.model.config import configured_model
 from safeguard_cli.model.find import find_model, open_model
 from safeguard_cli.model.gguf import SPLIT_NAME, model_parts
 from safeguard_cli.model.names import DEFAULT, DEMO, KNOWN, HubName, hub_name, size_text
-from safeguard_cli.terminal import note, safe
+from safeguard_cli.terminal import Hanging, note, safe, show_hanging
 
 
 def pull_model(name: str) -> int:
@@ -48,25 +51,36 @@ def list_models() -> int:
         if files:
             rows.append((name, "here", size_text(sum(map(_size, files))), str(files[0])))
         else:
-            rows.append((name, "", f"~{known.gigabytes} GB", f"safeguard pull {name} ({known.repo}; {known.note})"))
+            rows.append((name, "", f"~{known.gigabytes} GB", f"safeguard pull {name}"))
     for repo, found in cached_repos().items():
         for file, path in found.items():
             if path in listed or ((part := SPLIT_NAME.search(file)) and int(part[1]) != 1):
                 continue
             whole = sum(map(_size, model_parts(path)))
             rows.append((f"hf:{repo}:{file}", "here", size_text(whole), str(path)))
-    width = max(len(safe(row[0])) for row in rows) + 2
-    for name, here, size, where in rows:
-        mark = "*" if name == chosen else " "
-        print(f"{mark} {safe(name):{width}}{here:6}{size:>10}  {safe(where)}")
+    names = [f"{'*' if row[0] == chosen else ' '} {safe(row[0])}" for row in rows]
+    width = max(map(cell_len, names)) + 2
+    heads = [f"{set_cell_size(name, width)}{row[1]:4}{row[2]:>9}  " for name, row in zip(names, rows, strict=True)]
+    room = shutil.get_terminal_size().columns - cell_len(heads[0])
+    below = any(cell_len(row[3]) > room for row in rows)
+    show_hanging(*(_row(head, row[3], below) for head, row in zip(heads, rows, strict=True)))
     print(f"* is used where --model is not given{'' if chosen in KNOWN or chosen == DEMO else f': {safe(chosen)}'}")
     return errors.OK
 
 
+def _row(head: str, where: str, below: bool) -> Hanging:
+    is_command = where.startswith("safeguard pull ")
+    return Hanging(head, "" if is_command else where, where if is_command else "", below)
+
+
 def _on_the_hub(name: str) -> HubName:
+    if name == DEMO:
+        raise UsageError("demo comes with the program: there is nothing to fetch or to remove")
     model = hub_name(name)
     if model is None:
-        raise UsageError(f"{name!r} is not on the hub: use {', '.join(KNOWN)} or hf:OWNER/REPO[:FILE]")
+        near = nearest(name, KNOWN)
+        hint = f"did you mean {near}?" if near else f"use {', '.join(KNOWN)} or hf:OWNER/REPO[:FILE]"
+        raise UsageError(f"{quoted(name)} is not on the hub: {hint}")
     return model
 
 

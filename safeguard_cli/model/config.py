@@ -1,13 +1,18 @@
-"""The model that is used when none is named: environment, project file, user file, in this order.
+"""Files of settings: the model that is used when none is named, and defaults of options.
 
-A project file lies in the working directory and may have come with somebody else's data. It can name a model, or a
-file inside its own folder, and nothing else: no server, no credential, no path that leads out.
+The model: environment, project file, user file, in this order. Options: `[label]`, `[eval]` and so on in the same
+files; the command line goes before them.
+
+A project file lies in the working directory and may have come with somebody else's data. It can name a model or a
+policy inside its own folder and choose how rows are labelled, and nothing else: no input or output, no server, no
+credential, no path that leads out.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +28,13 @@ else:
 VARIABLE = "SAFEGUARD_MODEL"
 PROJECT_FILES = ("safeguard.toml", "pyproject.toml")
 KEYS = {"model"}
+COMMANDS = ("label", "eval", "compare", "stress", "bench", "report")  # whose options can have defaults
+# By the names of parameters: what is read and written, what starts over, and what leaves the machine.
+NEVER = {
+    *("input", "golden", "a", "b", "out", "output", "export", "overwrite", "append_input", "retry_errors"),
+    *("servers", "server_api", "server_model", "tokenizer", "ray", "ray_address", "keep", "only", "help_all", "debug"),
+}
+PATHS = {"model", "policies", "policy"}
 MAX_BYTES = 1 << 20
 
 
@@ -50,6 +62,30 @@ def configured_model(folder: Path | None = None) -> str | None:
     return None
 
 
+def defaults(command: str, folder: Path | None = None) -> Iterator[tuple[Path, bool, dict[str, Any]]]:
+    """Yield the table of a command in each file of settings that has one, the user's first, then the project's.
+
+    With it come the file and whether it is the user's own. Raises UsageError naming the file that is wrong.
+    """
+    folder, own = folder or Path(), user_file()
+    for path in (*([own] if own else []), *(folder / name for name in reversed(PROJECT_FILES))):
+        table = _settings(path).get(command, {})
+        if not isinstance(table, dict):
+            raise UsageError(f"{path}: [{command}] must be a table of options")
+        if table:
+            yield path, path == own, table
+
+
+def inside(value: Any, path: Path, own: bool) -> Any:
+    """Return the model or policy that a file of settings names, or several of them; see the top of this module."""
+    if isinstance(value, list):
+        return [inside(each, path, own) for each in value]
+    if not isinstance(value, str) or own:
+        return os.path.expanduser(value) if isinstance(value, str) else value  # noqa: PTH111 as in configured_model
+    found = _inside(value, path)
+    return found if Path(found).exists() else value
+
+
 def _settings(path: Path) -> dict[str, Any]:
     """The settings in a file; none where there is no file."""
     try:
@@ -68,9 +104,9 @@ def _settings(path: Path) -> dict[str, Any]:
         content = tool.get("safeguard", {}) if isinstance(tool, dict) else {}
         if not isinstance(content, dict):
             raise UsageError(f"{path}: tool.safeguard must be a table")
-    if unknown := sorted(set(content) - KEYS):
+    if unknown := sorted(set(content) - KEYS - set(COMMANDS)):
         raise UsageError(
-            f"{path}: {unknown[0]!r} cannot be set there; only {', '.join(sorted(KEYS))} can"
+            f"{path}: {unknown[0]!r} cannot be set there; only {', '.join(sorted(KEYS))} and tables such as [label] can"
             " (servers and credentials never: such a file may have come with somebody else's data)"
         )
     return content
@@ -83,5 +119,5 @@ def _inside(name: str, file: Path) -> str:
     folder = file.parent.resolve()
     path = (folder / name).resolve()
     if not path.is_relative_to(folder):
-        raise UsageError(f"{file}: model {name!r} lies outside {folder}; a project file may only name files inside it")
+        raise UsageError(f"{file}: {name!r} lies outside {folder}; a project file may only name files inside it")
     return str(path)

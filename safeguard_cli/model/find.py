@@ -6,9 +6,10 @@ from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
-from safeguard_cli.errors import SafeguardError
+from safeguard_cli.errors import SafeguardError, nearest, quoted, shortened
+from safeguard_cli.files import files_beside
 from safeguard_cli.model.gguf import BadModelFile, Header, read_model
-from safeguard_cli.model.names import DEFAULT, DEMO, KNOWN, LONG, hub_name
+from safeguard_cli.model.names import DEFAULT, DEMO, KNOWN, hub_name
 
 ARCHITECTURE = "gpt-oss"
 
@@ -33,17 +34,39 @@ def find_model(name: str | None) -> Path:
             "to try without it: --model demo",
         )
     if hub:
-        raise SafeguardError(f"the model {name} is not here; to fetch it: safeguard pull {name}")
+        assert name is not None
+        near = None if name in KNOWN else nearest(name, _pulled())
+        hint = f"did you mean {quoted(near)}? To fetch it" if near else "to fetch it"
+        shown = shortened(name)
+        raise SafeguardError(f"the model {shown} is not here; {hint}: safeguard pull {shown}")
     path, there = Path(name), False
     with suppress(OSError, ValueError):  # too long a name, or one with a NUL
         there = path.is_file()
     if not there:
-        shown = name if len(name) <= LONG else name[:LONG] + "…"
+        if near := near_model(name):
+            raise SafeguardError(f"no model {quoted(name)}: not a file; did you mean {quoted(near)}?")
         raise SafeguardError(
-            f"no model {shown!r}: not a file, and not one of {', '.join((DEMO, *KNOWN))} or hf:OWNER/REPO;"
+            f"no model {quoted(name)}: not a file, and not one of {', '.join((DEMO, *KNOWN))} or hf:OWNER/REPO;"
             f" to fetch the default one: safeguard pull {DEFAULT}"
         )
     return path.absolute()  # the engine starts in another folder; links stay, `..` behind one of them too
+
+
+def near_model(name: str) -> str | None:
+    """Return what a model's name was perhaps meant to be: a name that is known, one that was pulled, a file beside."""
+    path = Path(name)
+    known = {known: known for known in (*_pulled(), DEMO, *KNOWN)} | files_beside(path, ".gguf")
+    near = nearest(path.stem if path.suffix.casefold() == ".gguf" else path.name, known)
+    return None if near is None else known[near]
+
+
+def _pulled() -> list[str]:
+    """Return the names of the models that were pulled, as `safeguard models` lists them."""
+    from safeguard_cli.model.hub import cached_repos
+
+    with suppress(OSError):
+        return [f"hf:{repo}:{file}" for repo, files in cached_repos().items() for file in files]
+    return []
 
 
 def open_model(path: Path) -> Header:

@@ -6,10 +6,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.errors import SafeguardError, UsageError, quoted
 from safeguard_cli.model.gguf import SPLIT_NAME
 
-LONG = 300  # characters of a name that are shown
 DEMO = "demo"
 DEFAULT = "gpt-oss-safeguard-20b"
 DEMO_NOTICE = (
@@ -23,45 +22,41 @@ _FILE_NAME = re.compile(rf"(?:{_WORD}/)*{_WORD}\.gguf", re.ASCII | re.IGNORECASE
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A model that goes by a short name: where it is, and what is known about it."""
+    """A model that goes by a short name: where it is, about how large, and under which licence."""
 
     repo: str
     file: str
     gigabytes: float
     licence: str
-    note: str
 
 
-# No repository could be asked when this was written: what is not checked is what others write of it, sizes are those of
-# the base models' files. Where a file is not in its repository, `safeguard pull` lists what is.
+# No repository could be asked when this was written. The file of the default model is known to exist, those of the
+# others are what others write of them; sizes are those of the base models' files. None of it is checked: where a file
+# is not in its repository, `safeguard pull` lists what is.
 KNOWN = {
     DEFAULT: Known(
         "unsloth/gpt-oss-safeguard-20b-GGUF",
         "gpt-oss-safeguard-20b-Q4_K_M.gguf",
         12.1,
         "Apache-2.0",
-        "file known to exist, size not checked",
     ),
     "gpt-oss-safeguard-120b": Known(
         "lmstudio-community/gpt-oss-safeguard-120b-GGUF",
         "gpt-oss-safeguard-120b-MXFP4-00001-of-00002.gguf",
         63.4,
         "Apache-2.0",
-        "not checked",
     ),
     "gpt-oss-20b": Known(
         "ggml-org/gpt-oss-20b-GGUF",
         "gpt-oss-20b-mxfp4.gguf",
         12.1,
         "Apache-2.0",
-        "not checked",
     ),
     "gpt-oss-120b": Known(
         "ggml-org/gpt-oss-120b-GGUF",
         "gpt-oss-120b-mxfp4-00001-of-00003.gguf",
         63.4,
         "Apache-2.0",
-        "not checked",
     ),
 }
 
@@ -91,7 +86,7 @@ def hub_name(name: str) -> HubName | None:
     found = _HUB_NAME.fullmatch(name)
     if not found or "--" in found[1]:
         raise UsageError(
-            f"{name!r} is not of the form hf:OWNER/REPO or hf:OWNER/REPO:FILE.gguf or hf:OWNER/REPO:Q4_K_M"
+            f"{quoted(name)} is not of the form hf:OWNER/REPO or hf:OWNER/REPO:FILE.gguf or hf:OWNER/REPO:Q4_K_M"
         )
     return HubName(found[1], found[2] or "")
 

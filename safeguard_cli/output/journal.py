@@ -27,7 +27,7 @@ from safeguard_cli.output.manifest import (
     now,
     run_path,
 )
-from safeguard_cli.output.manifest_shape import MORE_TALLIES, TALLIES
+from safeguard_cli.output.manifest_shape import Footing, Identity, Result, Tallies
 from safeguard_cli.output.resume import InputHash, check_same, truncate
 from safeguard_cli.output.written import OutputShape, whole_rows
 from safeguard_cli.rows.writable import check_folder, real
@@ -54,6 +54,13 @@ class Journal:
     _synced: float = 0.0
     _began: float = 0.0
 
+    @property
+    def result(self) -> Result:
+        """What the finished output came to. Raises Refused where it is not finished."""
+        if self.manifest.result is None:
+            raise Refused(f"{self.output} is not finished; run the same command again")
+        return self.manifest.result
+
     def begin(self) -> None:
         """Make what is on disk fit the start; called when all else is ready, so that a refusal touches nothing."""
         self._synced = self._began = time.monotonic()
@@ -69,12 +76,12 @@ class Journal:
 
     def written(self, rows: int, digest: InputHash, size: int, cut: int, counts: Callable[[], dict[str, Any]]) -> None:
         """Note how far the output is, where it could be gone on from: the next `save` says it."""
-        if rows % (self.manifest.decides["deterministic"] or 1):
+        if rows % (self.manifest.identity.deterministic or 1):
             return
-        self.manifest.rows, self.manifest.input_sha256, self.manifest.output_bytes = rows, digest.value(), size
-        self.manifest.cut_rows = cut
+        done = self.manifest.progress
+        done.rows, done.input_sha256, done.output_bytes, done.cut_rows = rows, digest.value(), size, cut
         if not self.shape.every_row:
-            self.manifest.counts = counts()
+            done.counts = Tallies(counts())
 
     def save_now_and_then(self, sync: Callable[[], None]) -> None:
         """Save what was noted, if it is time to."""
@@ -92,9 +99,9 @@ class Journal:
 
     def finish(self, result: dict[str, Any], instead: files.Draft | None = None) -> None:
         """The output is complete and on disk, or is so in a draft that takes its place."""
-        self.manifest.output_bytes = (instead.path if instead else self.output).stat().st_size
-        self.manifest.process, self.manifest.counts = os.getpid(), None
-        self.manifest.result = {"finished": now(), **result}
+        self.manifest.progress.output_bytes = (instead.path if instead else self.output).stat().st_size
+        self.manifest.process, self.manifest.progress.counts = os.getpid(), None
+        self.manifest.result = Result({"finished": now(), **result})
         if instead:  # killed from here on, the output is the old one with its manifest, or the new one with this
             self.manifest.save(run_path(self.output))
             instead.publish()
@@ -103,16 +110,16 @@ class Journal:
 
     def count_time(self) -> None:
         """Add the seconds since the last call to those of the run."""
-        here = time.monotonic()
-        self.manifest.seconds, self._began = round(self.manifest.seconds + here - self._began, 3), here
+        here, done = time.monotonic(), self.manifest.progress
+        done.seconds, self._began = round(done.seconds + here - self._began, 3), here
 
 
 @contextmanager
 def open_journal(
     output: Path,
     shape: OutputShape,
-    decides: dict[str, Any],
-    machine: dict[str, Any],
+    identity: Identity,
+    machine: Footing,
     *,
     limit: int | None,
     overwrite: bool,
@@ -125,12 +132,12 @@ def open_journal(
     with locked(output, run_path(output)):
         try:
             files.sweep(real(output), run_path(output), manifest_path(output))
-            new = Manifest(decides, machine, now(), os.getpid())
+            new = Manifest(identity, machine, now(), os.getpid())
             old = None if overwrite else find_manifest(output)
             if old and old.result and run_path(output).exists():  # killed when all but this was done
                 old.save(manifest_path(output))
                 run_path(output).unlink()
-            empty = not output.stat().st_size and not (old and old.finished and not old.output_bytes)
+            empty = not output.stat().st_size and not (old and old.finished and not old.progress.output_bytes)
             if overwrite or empty:
                 journal = Journal(output, shape, new, "new")
             elif old is None:
@@ -141,8 +148,7 @@ def open_journal(
                 old.machine = machine
                 journal = Journal(output, shape, old, _start(old, output, limit, append_input, retry_errors))
                 if old.result and not shape.every_row:
-                    tallies = {**TALLIES, **MORE_TALLIES}
-                    old.counts = {name: count for name, count in old.result.items() if name in tallies}
+                    old.progress.counts = old.result.tallies
                 if journal.start == "continue":
                     journal.rows, journal.offset = whole_rows(output, shape, old)
             if retry_errors and journal.start != "retry":
@@ -158,12 +164,12 @@ def open_journal(
 
 def _start(old: Manifest, output: Path, limit: int | None, append_input: bool, retry_errors: bool) -> Start:
     size = output.stat().st_size
-    if old.result is None or size < old.output_bytes:
+    if old.result is None or size < old.progress.output_bytes:
         return "continue"
-    if size > old.output_bytes:
+    if size > old.progress.output_bytes:
         raise Refused(f"{output} was changed after it was finished; {START_OVER}")
     if retry_errors:
         return "retry"
-    if limit is not None and limit <= old.rows:
+    if limit is not None and limit <= old.progress.rows:
         return "finished"
-    return "continue" if append_input or not old.result["input_exhausted"] else "finished"
+    return "continue" if append_input or not old.result.input_exhausted else "finished"

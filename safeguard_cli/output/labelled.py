@@ -73,8 +73,7 @@ class LabeledFile:
     @property
     def prompting(self) -> str:
         """Whether the policies were asked about together, as its figures must say."""
-        decides = self.manifest.decides if self.manifest else {}
-        return TOGETHER if decides.get("answer", {}).get("together") else APART
+        return TOGETHER if self.manifest and self.manifest.identity.answer.together else APART
 
     @property
     def model(self) -> str:
@@ -84,7 +83,7 @@ class LabeledFile:
     @property
     def effort(self) -> str:
         """The effort that was asked for, else those that the rows name."""
-        asked = self.manifest.decides.get("answer", {}).get("effort") if self.manifest else None
+        asked = self.manifest.identity.answer.effort if self.manifest else None
         found = {verdict.effort for row in self.rows for verdict in row.verdicts.values() if verdict.effort}
         return str(asked or ", ".join(sorted(found)))
 
@@ -94,10 +93,9 @@ class LabeledFile:
         Never one of the fields `gold`. None where that does not settle it.
         """
         if self.manifest:
-            chosen = self.manifest.decides.get("input", {})
-            fields, template = tuple(chosen.get("text_fields") or ()), chosen.get("template")
-            if fields or template is not None:
-                return fields, template
+            chosen = self.manifest.identity.input
+            if chosen.text_fields or chosen.template is not None:
+                return chosen.text_fields, chosen.template
         try:
             return self._selector((), None, frozenset(gold)).fields, None
         except UsageError:
@@ -176,17 +174,15 @@ def _doubts(path: Path, rows: int, manifest: Manifest | None) -> tuple[str, ...]
         return ()
     if not manifest.finished:
         return (f"this run is not finished: {rows:,} rows are labelled so far",)
-    if path.stat().st_size != manifest.output_bytes:
+    if path.stat().st_size != manifest.progress.output_bytes:
         return ("the file was changed after its run had finished",)
     return ()
 
 
 def _allowed(path: Path, manifest: Manifest | None, known: Sequence[LabelSet]) -> dict[str, LabelSet]:
     """What the policies allow that are on record or given. Raises UsageError where these do not agree."""
-    on_record = manifest.decides.get("policies", {}) if manifest else {}
-    allowed = {
-        name: LabelSet(name, tuple(policy["labels"]), tuple(policy["violates"])) for name, policy in on_record.items()
-    }
+    on_record = manifest.identity.policies if manifest else {}
+    allowed = {name: LabelSet(name, policy.labels, policy.violates) for name, policy in on_record.items()}
     for answers in known:
         if allowed.setdefault(answers.name, answers) != answers:
             there = allowed[answers.name]
@@ -199,16 +195,18 @@ def _allowed(path: Path, manifest: Manifest | None, known: Sequence[LabelSet]) -
 
 
 def _model_name(manifest: Manifest) -> str:
-    model = manifest.decides.get("model", {})
-    if served := model.get("served"):
-        return f"{served} on {', '.join(manifest.machine.get('servers', ())) or 'a server'}"
-    if path := (manifest.result or {}).get("model"):
-        name = Path(str(path)).name
+    model = manifest.identity.model
+    if model.served:
+        return f"{model.served} on {', '.join(manifest.machine.servers or ()) or 'a server'}"
+    if manifest.result and manifest.result.model:
+        name = Path(manifest.result.model).name
         return DEMO if name == find_model(DEMO).name else name
+    if model.served is not None:
+        return ""
     demo = find_model(DEMO)
-    if "bytes" in model and model["bytes"] == demo.stat().st_size and model == model_fingerprint(demo):
+    if model.bytes == demo.stat().st_size and model.record == model_fingerprint(demo):
         return DEMO
-    return f"a file of {size_text(model['bytes'])}" if "bytes" in model else ""
+    return f"a file of {size_text(model.bytes)}"
 
 
 def holds_verdicts(path: Path, *, format: str | None = None, encoding: str = "utf-8") -> tuple[str, ...]:

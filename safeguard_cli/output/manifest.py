@@ -10,7 +10,7 @@ import os
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -24,7 +24,7 @@ from safeguard_cli import errors, files
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.files import sha256
 from safeguard_cli.model.checks import Misshapen
-from safeguard_cli.output.manifest_shape import check_manifest
+from safeguard_cli.output.manifest_shape import Done, Footing, Identity, Result, check_manifest
 from safeguard_cli.terminal import json_bytes
 
 VERSION = 1
@@ -54,42 +54,41 @@ class Locked(Refused):
 
 @dataclass(slots=True)
 class Manifest:
-    """`decides` is all that can change a label, `machine` what can only move its last digits.
+    """`identity` is all that can change a label, `machine` what can only move its last digits, `progress` how far the
+    run is. `result` is there when it is finished, and `process` the one that had the output last."""
 
-    `rows`, `output_bytes` and `input_sha256` (a hash over the rows' bytes) are of what was written when this was last
-    saved, `counts` too where the output itself cannot tell them (`--only`); `result` is there when the run is finished.
-    Seconds and tokens are of all sessions together; `repeated_rows` had an earlier row's content and got its Verdicts,
-    `policy_tokens` were decoded because no kept state had them.
-    """
-
-    decides: dict[str, Any]
-    machine: dict[str, Any]
+    identity: Identity
+    machine: Footing
     started: str
     process: int
-    rows: int = 0
-    output_bytes: int = 0
-    input_sha256: str = ""
-    seconds: float = 0.0
-    repeated_rows: int = 0
-    policy_tokens: int = 0
-    prompt_tokens: int = 0
-    generated_tokens: int = 0
-    cut_rows: int = 0  # rows whose reasoning the budget ended, for outputs whose rows do not say so
-    counts: dict[str, Any] | None = None
-    result: dict[str, Any] | None = None
-    version: int = VERSION
+    progress: Done = field(default_factory=Done)
+    result: Result | None = None
 
     @property
     def finished(self) -> bool:
         return self.result is not None
 
+    def record(self) -> dict[str, Any]:
+        """Return the manifest as it stands in its file."""
+        return {
+            "decides": self.identity.record,
+            "machine": self.machine.record,
+            "started": self.started,
+            "process": self.process,
+            **self.progress.record,
+            "result": self.result.record if self.result else None,
+            "version": VERSION,
+        }
+
     def save(self, path: Path) -> None:
         """Write atomically: whoever reads finds the old one or this one, whole."""
-        fields = {name: getattr(self, name) for name in self.__slots__}
         try:
-            files.write(path, json_bytes(fields, indent=True) + b"\n")
+            files.write(path, json_bytes(self.record(), indent=True) + b"\n")
         except OSError as error:
             raise SafeguardError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+_MEMBERS = ("decides", "machine", "started", "process", *Done.members(), "result", "version")
 
 
 def load(path: Path) -> Manifest | None:
@@ -112,10 +111,25 @@ def load(path: Path) -> Manifest | None:
     if fields["version"] != VERSION:
         raise Refused(f"{path} was written by another version of safeguard; --overwrite starts over")
     try:
-        check_manifest(fields, Manifest.__slots__)
+        check_manifest(fields, _MEMBERS)
     except Misshapen as error:
         raise Refused(f"{path} is damaged: {error}; --overwrite starts over") from None
-    return Manifest(**fields)
+    return Manifest(
+        Identity(fields["decides"]),
+        Footing(fields["machine"]),
+        fields["started"],
+        fields["process"],
+        Done({name: fields[name] for name in Done.members() if name in fields}),
+        None if fields["result"] is None else Result(fields["result"]),
+    )
+
+
+def load_finished(output: Path) -> tuple[Manifest, Result]:
+    """Return the manifest of a finished output, and what its run came to. Raises Refused where there is none."""
+    found = load(manifest_path(output))
+    if found is None or found.result is None:
+        raise Refused(not_ours(output))
+    return found, found.result
 
 
 def now() -> str:
@@ -231,11 +245,16 @@ def find_manifest(output: Path) -> Manifest | None:
     Where --retry-errors was killed both can be of a finished one: that counts which fits the output.
     """
     finished, begun = load(manifest_path(output)), load(run_path(output))
-    if finished and begun and begun.result and output.is_file():
-        size, digest = output.stat().st_size, begun.result["output_sha256"]
-        if size == begun.output_bytes and sha256(output) == digest:
-            return begun
+    if finished and begun and begun.result and is_what_was_written(output, begun, begun.result):
+        return begun
     return finished or begun
+
+
+def is_what_was_written(output: Path, manifest: Manifest, result: Result) -> bool:
+    """Whether an output is there, and still what its finished run wrote."""
+    if not output.is_file():
+        return False
+    return output.stat().st_size == manifest.progress.output_bytes and sha256(output) == result.output_sha256
 
 
 def check_beside(output: Path) -> None:

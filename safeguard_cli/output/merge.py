@@ -6,8 +6,8 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -22,18 +22,20 @@ from safeguard_cli.output.manifest import (
     changes,
     check_beside,
     find_manifest,
+    is_what_was_written,
     load,
     manifest_path,
     not_ours,
     now,
     run_path,
 )
+from safeguard_cli.output.manifest_shape import Identity, Part, Result
 from safeguard_cli.output.resume import InputHash
 from safeguard_cli.output.written import whole_lines
 from safeguard_cli.rows.lines import STANDARD_INPUT
 from safeguard_cli.rows.parquet import BATCH_ROWS, join_rows, open_parquet, read_batches, write_parquet
-from safeguard_cli.rows.records import Shard, in_shard
-from safeguard_cli.rows.sink import Written, output_format
+from safeguard_cli.rows.records import in_shard
+from safeguard_cli.rows.sink import output_format
 from safeguard_cli.rows.source import extension, open_source
 from safeguard_cli.rows.writable import check_output, check_streams, is_stream, real, used
 from safeguard_cli.terminal import note, warn
@@ -46,10 +48,8 @@ def merge(outputs: Sequence[Path], out: Path, *, overwrite: bool, quiet: bool) -
     """
     check_beside(out)
     shards = _in_order(outputs)
-    paths, manifests = list(shards), list(shards.values())
-    first = manifests[0]
-    format: Written = first.decides["output"]["format"]
-    input = first.result["input"] if first.result else ""
+    paths = [shard.path for shard in shards]
+    format, input = shards[0].made.identity.output.format, shards[0].result.input
     read = [
         *used("a shard", *paths),
         *used("the record of a shard", *map(manifest_path, paths)),
@@ -73,8 +73,8 @@ def merge(outputs: Sequence[Path], out: Path, *, overwrite: bool, quiet: bool) -
                 _merge_parquet(paths, new.path)
             else:
                 _merge_lines(paths, format, new.path)
-            made = _one_manifest(manifests, new.path)
-            _check_input(made)
+            made, result = _one_manifest(shards, new.path)
+            _check_input(made, result)
             manifest_path(out).unlink(missing_ok=True)
             new.publish()
             made.save(manifest_path(out))
@@ -82,49 +82,56 @@ def merge(outputs: Sequence[Path], out: Path, *, overwrite: bool, quiet: bool) -
     except OSError as problem:
         raise SafeguardError(f"{out}: cannot be written: {problem.strerror or problem}") from problem
     if not quiet:
-        note(f"{made.rows:,} rows of {len(paths)} shards are in {out}")
-    assert made.result is not None
-    return int(made.result["exit_code"])
+        note(f"{result.rows:,} rows of {len(paths)} shards are in {out}")
+    return result.exit_code
 
 
-def _in_order(outputs: Sequence[Path]) -> dict[Path, Manifest]:
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    """A finished output of a part of the input."""
+
+    path: Path
+    made: Manifest
+    result: Result
+
+
+def _in_order(outputs: Sequence[Path]) -> list[_Shard]:
     """The shards' outputs with their manifests, first to last."""
-    found: dict[int, tuple[Path, Manifest]] = {}
+    found: dict[int, _Shard] = {}
     first: Manifest | None = None
     for path in outputs:
         made = load(manifest_path(path))
         if made is None or made.result is None:
             raise UsageError(f"{path}: not a finished output of `safeguard label --shard`")
-        if (path.stat().st_size, sha256(path)) != (made.output_bytes, made.result["output_sha256"]):
+        if not is_what_was_written(path, made, made.result):
             raise UsageError(f"{path} was changed after it was finished")
-        if made.decides["output"]["only"]:
+        if made.identity.output.only:
             raise UsageError(f"{path}: with --only the rows' places are not known any more")
-        if not made.result["input_exhausted"]:
+        if not made.result.input_exhausted:
             raise UsageError(f"{path}: labelled with --limit; run the same command without it first")
         first = first or made
         if different := changes(_common(first), _common(made)):
             raise UsageError(f"{path} was labelled differently from {outputs[0]}:", *different)
-        part, parts = _shard(made)
+        part, parts = made.identity.input.shard
         if part in found:
-            raise UsageError(f"{path} and {found[part][0]} are both shard {part}/{parts}")
-        found[part] = path, made
+            raise UsageError(f"{path} and {found[part].path} are both shard {part}/{parts}")
+        found[part] = _Shard(path, made, made.result)
     if missing := [f"{part}/{parts}" for part in range(1, parts + 1) if part not in found]:
         raise UsageError(f"missing: shard {', '.join(missing)}")
-    rows = sum(made.rows for _, made in found.values())
-    for part, (path, made) in found.items():
-        if made.rows != in_shard(rows, (part, parts)):
-            raise UsageError(f"{path} has {made.rows:,} rows, which does not fit the others: the input has changed")
-    return dict(found[part] for part in range(1, parts + 1))
+    rows = sum(shard.made.progress.rows for shard in found.values())
+    for part, shard in found.items():
+        if (has := shard.made.progress.rows) != in_shard(rows, (part, parts)):
+            raise UsageError(f"{shard.path} has {has:,} rows, which does not fit the others: the input has changed")
+    return [found[part] for part in range(1, parts + 1)]
 
 
 def _common(made: Manifest) -> dict[str, Any]:
     """What all shards must share."""
-    return {**made.decides, "input": {**made.decides["input"], "shard": _shard(made)[1]}}
+    return _of_shard(made.identity, made.identity.input.shard[1]).record
 
 
-def _shard(made: Manifest) -> Shard:
-    part, parts = made.decides["input"].get("shard") or (1, 1)
-    return part, parts
+def _of_shard(identity: Identity, shard: int | None) -> Identity:
+    return identity.changed(input=identity.input.changed(shard=shard).record)
 
 
 def _merge_lines(paths: Sequence[Path], format: str, new: Path) -> None:
@@ -166,53 +173,56 @@ def _alternating(rows: Sequence[Iterator[Any]]) -> Iterator[Any]:
         yield row
 
 
-def _one_manifest(shards: Sequence[Manifest], new: Path) -> Manifest:
-    first = shards[0]
-    results = [shard.result for shard in shards if shard.result is not None]
+def _one_manifest(shards: Sequence[_Shard], new: Path) -> tuple[Manifest, Result]:
+    first = shards[0].made
+    results = [shard.result for shard in shards]
 
     def total(counts: Iterator[Mapping[str, int]]) -> dict[str, int]:
         return dict(sum(map(Counter, counts), Counter()))
 
-    result = {
-        **results[0],
-        "finished": now(),
-        "exit_code": max(result["exit_code"] for result in results),
-        "errors": total(result["errors"] for result in results),
-        "labels": {name: total(r["labels"].get(name, {}) for r in results) for name in first.decides["policies"]},
-        "cut": sum(result.get("cut", 0) for result in results),
-        "violating": total(result["violating"] for result in results),
-        "command": shown_command(sys.argv),
-        "output_sha256": sha256(new),
-        **{name: sum(r.get(name, 0) for r in results) for name in ("rows", "rows_in_error", "blank", "engine_deaths")},
-    }
-    sums = ("rows", "cut_rows", "repeated_rows", "seconds", "policy_tokens", "prompt_tokens", "generated_tokens")
-    return replace(
-        first,
-        decides={**first.decides, "input": {**first.decides["input"], "shard": None}},
-        started=min(shard.started for shard in shards),
-        process=os.getpid(),
-        output_bytes=new.stat().st_size,
-        input_sha256="",
-        result=result,
-        **{name: sum(getattr(shard, name) for shard in shards) for name in sums},
+    def added(parts: Iterable[Part], *names: str) -> dict[str, Any]:
+        read = [part.record for part in parts]
+        return {name: sum(record.get(name, 0) for record in read) for name in names}
+
+    result = results[0].changed(
+        finished=now(),
+        exit_code=max(result.exit_code for result in results),
+        errors=total(result.errors for result in results),
+        labels={name: total(result.labels.get(name, {}) for result in results) for name in first.identity.policies},
+        cut=sum(result.cut for result in results),
+        violating=total(result.violating for result in results),
+        command=shown_command(sys.argv),
+        output_sha256=sha256(new),
+        **added(results, "rows", "rows_in_error", "blank", "engine_deaths"),
     )
+    sums = ("rows", "cut_rows", "repeated_rows", "seconds", "policy_tokens", "prompt_tokens", "generated_tokens")
+    done = first.progress.changed(
+        output_bytes=new.stat().st_size, input_sha256="", **added((shard.made.progress for shard in shards), *sums)
+    )
+    made = replace(
+        first,
+        identity=_of_shard(first.identity, None),
+        started=min(shard.made.started for shard in shards),
+        process=os.getpid(),
+        progress=done,
+        result=result,
+    )
+    return made, result
 
 
-def _check_input(made: Manifest) -> None:
+def _check_input(made: Manifest, result: Result) -> None:
     """Hash the input, so that the merged output can be gone on with. UsageError when it has other rows by now."""
-    assert made.result is not None
-    digest, rows, asked = InputHash(), 0, made.decides["input"]
-    format = made.result.get("input_format")
+    digest, rows, asked = InputHash(), 0, made.identity.input
     try:
-        if made.result["input"] == STANDARD_INPUT:
+        if result.input == STANDARD_INPUT:
             raise SafeguardError("they were read from standard input")
-        if not Path(_found(made.result["input"])).is_file():  # the manifest says it, and a pipe would keep us waiting
-            raise SafeguardError(f"{made.result['input']} is not there, or no file")
+        if not Path(_found(result.input)).is_file():  # the manifest says it, and a pipe would keep us waiting
+            raise SafeguardError(f"{result.input} is not there, or no file")
         with open_source(
-            _found(made.result["input"]),
-            format=format,
-            encoding=asked["encoding"],
-            max_row_bytes=asked["max_row_bytes"],
+            _found(result.input),
+            format=result.input_format,
+            encoding=asked.encoding,
+            max_row_bytes=asked.max_row_bytes,
         ) as source:
             for record in source:
                 digest.add(record)
@@ -221,14 +231,14 @@ def _check_input(made: Manifest) -> None:
         reason = getattr(problem, "strerror", None) or problem
         warn(f"the merged output cannot be checked against its input, nor continued: {reason}")
         return
-    if rows != made.rows:
-        raise UsageError(f"{made.result['input']} has {rows:,} rows, and the shards {made.rows:,}: it has changed")
-    made.input_sha256 = digest.value()
+    if rows != made.progress.rows:
+        raise UsageError(f"{result.input} has {rows:,} rows, and the shards {made.progress.rows:,}: it has changed")
+    made.progress.input_sha256 = digest.value()
 
 
 def _found(name: str) -> Path:
     """The file that a manifest names: one whose name is not UTF-8 stands there with its bytes as escapes."""
     path = Path(name)
-    if path.exists():
+    if os.path.exists(path):  # noqa: PTH110 Path's raises OSError for a name that no file can have
         return path
     return Path(re.sub(r"\\u(dc[89a-f][0-9a-f])", lambda found: chr(int(found[1], 16)), name))

@@ -17,10 +17,10 @@ from safeguard_cli.rows.verdict import Verdict
 
 def check_same(old: Manifest, new: Manifest, output: Path) -> list[str]:
     """Refuse when anything differs that can change a label; returns what else differs, as warnings."""
-    if different := changes(old.decides, new.decides):
+    if different := changes(old.identity.record, new.identity.record):
         raise Refused(f"{output} was labelled differently; -o names another output, {START_OVER}:", *different)
-    different = changes(old.machine, new.machine)
-    if different and old.decides["deterministic"]:
+    different = changes(old.machine.record, new.machine.record)
+    if different and old.identity.deterministic:
         raise Refused(f"{output} is a --deterministic run on another footing, {START_OVER}:", *different)
     return different
 
@@ -60,7 +60,7 @@ def check_input(
     not every row comes out). `again` are the same records. Calls `count` with each row's verdicts.
     """
     digest = InputHash()
-    known, ahead = manifest.rows, InputHash()
+    known, ahead = manifest.progress.rows, InputHash()
     if known > rows:  # what the output has lost at its end is known as well
         for record in _first(again, known):
             ahead.add(record)
@@ -73,7 +73,7 @@ def check_input(
             count(_blank(row.verdicts) if record.blank else row.verdicts)
         if number == known:
             ahead = digest.copy()
-    if known and ahead.value() != manifest.input_sha256:
+    if known and ahead.value() != manifest.progress.input_sha256:
         raise Refused(f"the first {known:,} rows of the input are not those that were labelled before; {START_OVER}")
     return digest
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from safeguard_cli import errors, terminal
 from safeguard_cli.errors import UsageError
 from safeguard_cli.output.labelled import LabeledFile, holds_verdicts, read_labels
 from safeguard_cli.output.manifest import Manifest, journal_path, load, manifest_path, run_path
+from safeguard_cli.output.manifest_shape import ModelOnRecord, Result
 from safeguard_cli.terminal import print_json, safe
 
 
@@ -69,61 +70,63 @@ def _show_rows(labels: LabeledFile, as_json: bool) -> int:
 
 
 def _lines(output: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
-    decides, result = manifest.decides, manifest.result or {}
+    identity, done, result = manifest.identity, manifest.progress, manifest.result
     yield "output", str(output)
-    state = f"finished {result['finished']}" if result else "unfinished: the same command goes on with it"
+    state = f"finished {result.finished}" if result else "unfinished: the same command goes on with it"
     yield "state", f"{state}; begun {manifest.started}"
-    if result and (not output.exists() or output.stat().st_size != manifest.output_bytes):
+    if result and (not output.exists() or output.stat().st_size != done.output_bytes):
         yield "", "the file was changed since, or moved away: what follows is of the run"
-    yield "rows", f"{manifest.rows:,}" + (_errors(result) if result else " or more")
-    for name, policy in decides["policies"].items():
-        counts = result.get("labels", {}).get(name, {})
-        tally = ", ".join(f"{label} {counts.get(label, 0):,}" for label in policy["labels"]) if result else "…"
-        violates = result.get("violating", {}).get(name, 0)
-        yield f"policy {name}", f"{tally}; {violates:,} violate" if result else ", ".join(policy["labels"])
-        yield "", f"sha256 {policy['sha256']}"
-    if "served" in decides["model"]:
-        yield "model", f"on servers: {_pairs(decides['model'])}"
-    else:
-        yield "model", f"{result.get('model', '')} {decides['model']['bytes']:,} bytes".strip()
-        sampled = f"sampled sha256 {decides['model']['sampled_sha256']}"
-        yield "", f"sha256 {result['model_sha256']}" if result else sampled
+    yield "rows", f"{done.rows:,}" + (_errors(result) if result else " or more")
+    for name, policy in identity.policies.items():
+        yield f"policy {name}", _labels(result, name, policy.labels) if result else ", ".join(policy.labels)
+        yield "", f"sha256 {policy.sha256}"
+    yield from _model(identity.model, result)
     if result:
-        yield "input", result["input"]
-        yield "command", " ".join(result["command"])
-    if cut := result.get("cut"):
-        yield "cut", cut_text(cut, decides["answer"]["most_reasoning"])
-    for name in result.get("untrained", ()):
-        yield "labels", untrained_text(name)
-    yield "input sha256", manifest.input_sha256
+        yield "input", result.input
+        yield "command", " ".join(result.command)
+        if result.cut:
+            yield "cut", cut_text(result.cut, identity.answer.most_reasoning)
+        for name in result.untrained:
+            yield "labels", untrained_text(name)
+    yield "input sha256", done.input_sha256
     if result:
-        yield "output sha256", result["output_sha256"]
-    yield "time", f"{manifest.seconds:,.1f} s; {manifest.rows / max(manifest.seconds, 1e-9):,.1f} rows/s"
-    yield "tokens", f"{manifest.prompt_tokens:,} read, {manifest.generated_tokens:,} written"
-    if "servers" not in manifest.machine:
-        decoded = f"{manifest.policy_tokens:,} tokens" if manifest.policy_tokens else "kept by an earlier run, none"
+        yield "output sha256", result.output_sha256
+    yield "time", f"{done.seconds:,.1f} s; {done.rows / max(done.seconds, 1e-9):,.1f} rows/s"
+    yield "tokens", f"{done.prompt_tokens:,} read, {done.generated_tokens:,} written"
+    if manifest.machine.servers is None:
+        decoded = f"{done.policy_tokens:,} tokens" if done.policy_tokens else "kept by an earlier run, none"
         yield "policies", f"{decoded} decoded"
-    if manifest.repeated_rows:
-        yield "repeated", f"{manifest.repeated_rows:,} rows had the content of an earlier one, and got its labels"
-    for part, name in (("answer", "answering"), ("input", "reading"), ("output", "writing")):
-        yield name, _pairs(decides[part])
-    yield (
-        "deterministic",
-        f"slots drained every {decides['deterministic']:,} rows" if decides["deterministic"] else "no",
-    )
-    machine = dict(manifest.machine)
-    versions = machine.pop("versions")
-    yield "machine", _pairs(machine)
-    yield "versions", _pairs(versions)
+    if done.repeated_rows:
+        yield "repeated", f"{done.repeated_rows:,} rows had the content of an earlier one, and got its labels"
+    for part, name in ((identity.answer, "answering"), (identity.input, "reading"), (identity.output, "writing")):
+        yield name, _pairs(part.record)
+    drained = identity.deterministic
+    yield "deterministic", f"slots drained every {drained:,} rows" if drained else "no"
+    yield "machine", _pairs({name: value for name, value in manifest.machine.record.items() if name != "versions"})
+    yield "versions", _pairs(manifest.machine.versions)
 
 
-def _errors(result: dict[str, Any]) -> str:
-    codes = ", ".join(f"{count:,} {code}" for code, count in result["errors"].items())
-    blank = f", {result['blank']:,} blank" if result.get("blank") else ""
-    return f", {result['rows_in_error']:,} in error" + (f" ({codes})" if codes else "") + blank
+def _labels(result: Result, name: str, labels: Iterable[str]) -> str:
+    counts = result.labels.get(name, {})
+    tally = ", ".join(f"{label} {counts.get(label, 0):,}" for label in labels)
+    return f"{tally}; {result.violating.get(name, 0):,} violate"
 
 
-def _pairs(values: dict[str, Any]) -> str:
+def _model(model: ModelOnRecord, result: Result | None) -> Iterator[tuple[str, str]]:
+    if model.served is not None:
+        yield "model", f"on servers: {_pairs(model.record)}"
+        return
+    yield "model", f"{result.model if result else ''} {model.bytes:,} bytes".strip()
+    yield "", f"sha256 {result.model_sha256}" if result else f"sampled sha256 {model.sampled_sha256}"
+
+
+def _errors(result: Result) -> str:
+    codes = ", ".join(f"{count:,} {code}" for code, count in result.errors.items())
+    blank = f", {result.blank:,} blank" if result.blank else ""
+    return f", {result.rows_in_error:,} in error" + (f" ({codes})" if codes else "") + blank
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {_text(value)}" for name, value in values.items() if value not in (None, [], False, ""))
 
 

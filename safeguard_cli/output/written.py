@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from safeguard_cli.output.manifest import START_OVER, Manifest, Refused
+from safeguard_cli.output.manifest_shape import Done
 from safeguard_cli.output.readback import BadPart, verdict_as_written, verdict_of_cells_as_written
 from safeguard_cli.rows.cells import split_cells
 from safeguard_cli.rows.verdict import Verdict
@@ -95,12 +96,13 @@ def whole_rows(path: Path, shape: OutputShape, manifest: Manifest) -> tuple[int,
     last word counts if the output is still that long.
     """
     if not shape.every_row:
-        if path.stat().st_size >= manifest.output_bytes:
-            if not _fits(path, shape, manifest):
+        done = manifest.progress
+        if path.stat().st_size >= done.output_bytes:
+            if not _fits(path, shape, done):
                 raise Refused(f"{path} and what is on record about it do not fit each other; {START_OVER}")
-            return manifest.rows, manifest.output_bytes
+            return done.rows, done.output_bytes
         return 0, len(next(whole_lines(path, shape.format), b"")) if shape.format == "csv" else 0
-    every = manifest.decides["deterministic"] or 1
+    every = manifest.identity.deterministic or 1
     rows, offset, end = 0, 0, 0
     for written in read_output(path, shape):
         end += len(written.raw)
@@ -110,16 +112,18 @@ def whole_rows(path: Path, shape: OutputShape, manifest: Manifest) -> tuple[int,
     return rows - rows % every, offset
 
 
-def _fits(path: Path, shape: OutputShape, manifest: Manifest) -> bool:
+def _fits(path: Path, shape: OutputShape, done: Done) -> bool:
     """Whether an output without every row has, up to where its manifest knows of it, the rows that were counted."""
     lines = end = 0
     for line in whole_lines(path, shape.format):
-        if end >= manifest.output_bytes:
+        if end >= done.output_bytes:
             break
         lines, end = lines + 1, end + len(line)
-    if end != manifest.output_bytes:
+    if end != done.output_bytes:
         return False
-    counts = manifest.counts or dict.fromkeys(("rows", "rows_in_error"), 0)
-    kept = [counts["rows_in_error"], *counts.get("violating", {}).values()]  # a row can be among several of them
     rows = max(0, lines - (shape.format == "csv"))  # without the header
-    return bool(counts["rows"] == manifest.rows and max(kept) <= rows <= sum(kept) + counts.get("blank", 0))
+    if done.counts is None:
+        return done.rows == rows == 0
+    counts = done.counts
+    kept = [counts.rows_in_error, *counts.violating.values()]  # a row can be among several of them
+    return counts.rows == done.rows and max(kept) <= rows <= sum(kept) + counts.blank

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from rich.table import Table
 from rich.text import Text
 
 from safeguard_cli import errors
@@ -17,7 +16,7 @@ from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.policy.front_matter import PolicyError, UnreadableError, split_lines
 from safeguard_cli.policy.policy import Policy, builtin_policies, load_policy, make_policy, mentions, read_policy
 from safeguard_cli.policy.rationale import CODE
-from safeguard_cli.terminal import fail, note, safe, show
+from safeguard_cli.terminal import Hanging, fail, note, safe, show_hanging
 
 BEST_TOKENS = (400, 600)  # what the model's makers say reads best
 SLACK = 0.1  # the count is an estimate: the real vocabulary comes with the real model only
@@ -42,6 +41,7 @@ _HEADING = re.compile(r"\s{0,3}#{1,6}\s+(.+?)\s*#*\s*$")
 _VAGUE = re.compile(rf"\b(?:{VAGUE})(?![\w])", re.IGNORECASE)
 _RULE = re.compile(rf"\s*[-*]\s+\W*({CODE.pattern})")
 _ITEM = re.compile(r"\s*(?:[-*]|\d+[.)])\s+\S")
+_HEAD = re.compile(r"\s{0,12}(?:(?:[-*]|\d{1,3}[.)]|[a-z]{1,12}:)\s{1,4})?")  # what stands before a line's text
 _MARKER = re.compile(r"<\|[^|>\n]{0,40}\|>")
 
 
@@ -212,14 +212,10 @@ def check_command(names: Sequence[str]) -> int:
 
 def list_command() -> int:
     """Run `safeguard policy list`: the built-in policies."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("name", "labels", "tokens", "finds"):
-        table.add_column(column, justify="right" if column == "tokens" else "left")
-    for name in builtin_policies():
-        policy = load_policy(name)
-        labels = Text(", ").join(Text(label, "red" if label in policy.violates else "") for label in policy.labels)
-        table.add_row(policy.name, labels, f"{tokens(policy.text)}", policy.description)
-    show(table)
+    policies = [load_policy(name) for name in builtin_policies()]
+    names = max((len(policy.name) for policy in policies), default=0)
+    labels = max((len(", ".join(policy.labels)) for policy in policies), default=0)
+    show_hanging(*(_listed(policy, names, labels) for policy in policies))
     note("token counts are estimates; labels that violate are red at a terminal")
     return errors.OK
 
@@ -229,10 +225,25 @@ def show_command(name: str) -> int:
     file = read_policy(name)
     make_policy(file)
     if sys.stdout.isatty():
-        print(safe("\n".join(file.lines), keep_newlines=True), end="")
+        show_hanging(*map(_shown, file.lines[: -1 if file.lines[-1] == "" else None]))
     else:
         sys.stdout.buffer.write(file.data)
     return errors.OK
+
+
+def _listed(policy: Policy, names: int, labels: int) -> Hanging:
+    """Return a policy's line in the list, with columns of these widths."""
+    shown = Text(", ").join(Text(label, "red" if label in policy.violates else "") for label in policy.labels)
+    pad = " " * (labels - shown.cell_len)
+    head = Text.assemble(f"{policy.name:{names}}  ", shown, f"{pad}{tokens(policy.text):>6,} tokens  ")
+    return Hanging(head, policy.description)
+
+
+def _shown(line: str) -> Hanging:
+    """Return a line of a policy whose continuation begins where its text does: behind a bullet or a key's name."""
+    head = _HEAD.match(line)
+    assert head is not None
+    return Hanging(safe(head[0]), line[head.end() :])
 
 
 def new_command(name: str, labels: Sequence[str], violates: Sequence[str], output: str | None) -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import yaml
 
-from safeguard_cli.errors import UsageError
+from safeguard_cli.errors import UsageError, shortened
 
 KEYS = ("name", "description", "labels", "violates")
 MAX_BYTES = 1 << 20  # of a policy's file: more than any model reads
@@ -129,7 +129,7 @@ def _read(path: Path) -> bytes:
         raise
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or str(problem)
-        raise UnreadableError(f"{path}: the policy cannot be read: {reason}") from None
+        raise UnreadableError(f"{shortened(str(path))}: the policy cannot be read: {reason}") from None
     try:
         if state.st_size > MAX_BYTES:
             raise PolicyError(path, None, f"{state.st_size:,} bytes are too many for a policy")

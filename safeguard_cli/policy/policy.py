@@ -7,11 +7,11 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 
-from safeguard_cli.errors import UsageError
+from safeguard_cli.errors import UsageError, nearest, quoted
+from safeguard_cli.files import files_beside
 from safeguard_cli.policy.front_matter import PolicyFile, UnreadableError, read_policy_file
 
 DEFAULT_LABELS = ("0", "1")
@@ -111,10 +111,17 @@ def read_policy(name_or_path: str) -> PolicyFile:
     try:
         return read_policy_file(path)
     except FileNotFoundError:
-        known = builtin_policies()
-        near = get_close_matches(name_or_path.casefold().removesuffix(".md"), known, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else f" ({', '.join(known) or 'none'})"
-        raise UnreadableError(f"no policy {name_or_path!r}: not a file, and not built in{hint}") from None
+        near = _near(name_or_path)
+        hint = f"; did you mean {quoted(near)}?" if near else f" ({', '.join(builtin_policies()) or 'none'})"
+        raise UnreadableError(f"no policy {quoted(name_or_path)}: not a file, and not built in{hint}") from None
+
+
+def _near(name_or_path: str) -> str | None:
+    """Return the name of a built-in policy, or the path of a file beside, that a name was perhaps meant to be."""
+    path = Path(name_or_path)
+    known = {name: name for name in builtin_policies()} | files_beside(path, ".md")
+    near = nearest(path.stem if path.suffix.casefold() == ".md" else path.name, known)
+    return None if near is None else known[near]
 
 
 def load_policy(

@@ -15,6 +15,7 @@ from typing import BinaryIO, Literal
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.rows.layouts import CsvLayout, JsonlLayout, field_names
 from safeguard_cli.rows.records import Record
+from safeguard_cli.rows.samples import is_sample
 from safeguard_cli.rows.source import Format, Source, check_fields
 from safeguard_cli.rows.verdict import COLUMNS, Verdict
 from safeguard_cli.rows.writable import descriptor
@@ -82,8 +83,9 @@ def name_of(target: Path | BinaryIO) -> Path | None:
 
 
 def default_output(source: Source) -> Path:
-    """Where labels go at a terminal: INPUT-stem.labels.jsonl (.csv, .tsv) beside the input."""
+    """Where labels go at a terminal: INPUT-stem.labels.jsonl (.csv, .tsv) beside the input; of a sample, here."""
     path = source.path if source.path is not None and descriptor(source.path) is None else Path("stdin")
+    path = Path(path.name) if is_sample(path) else path
     name = path.name.removesuffix(".gz")
     suffix = "jsonl" if source.format == "jsonl" else "tsv" if source.delimiter == "\t" else "csv"
     return path.with_name(f"{Path(name).stem}.labels.{suffix}")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import codecs
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from operator import contains
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Literal
 
-from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.errors import SafeguardError, UsageError, nearest, quoted
 from safeguard_cli.rows.cells import unique_names
 from safeguard_cli.rows.csv import CsvRows
 from safeguard_cli.rows.jsonl import JsonRows
@@ -185,7 +184,9 @@ def open_source(
     opened or is not what its name says.
     """
     if format is not None and format not in FORMATS:
-        raise UsageError(f"unknown format {format!r}: one of {', '.join(FORMATS)}")
+        near = nearest(format, FORMATS)
+        hint = f"; did you mean {near!r}?" if near else f": one of {', '.join(FORMATS)}"
+        raise UsageError(f"unknown format {quoted(format)}{hint}")
     file = File(path)
     by_name = format is None and file.path is not None
     try:
@@ -253,12 +254,11 @@ def check_fields(source: Source, option: str, names: Iterable[str]) -> None:
 
 def no_field(file: str, option: str, name: str, fields: Sequence[str]) -> UsageError:
     """Return the UsageError for a field that an option names and a file does not have."""
-    plain = {field.strip().casefold(): field for field in reversed(fields)}
-    near = get_close_matches(name.strip().casefold(), plain, n=1)
-    hint = f"did you mean {plain[near[0]]!r}? " if near else ""
-    listed = ", ".join(map(repr, fields[:_LISTED])) + f" and {len(fields) - _LISTED:,} more" * (len(fields) > _LISTED)
+    near = nearest(name, fields)
+    hint = f"did you mean {quoted(near)}? " if near else ""
+    listed = ", ".join(map(quoted, fields[:_LISTED])) + f" and {len(fields) - _LISTED:,} more" * (len(fields) > _LISTED)
     return UsageError(
-        f"{file}: no field {name!r} for {option} in its first rows; {hint}its fields are {listed or 'none'}"
+        f"{file}: no field {quoted(name)} for {option} in its first rows; {hint}its fields are {listed or 'none'}"
     )
 
 

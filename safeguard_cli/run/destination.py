@@ -1,37 +1,253 @@
-"""Where a run's output goes and what it holds, checked before anything is loaded."""
+"""Where a run's output goes and what it holds, checked before anything is loaded.
+
+A Destination is a Stream, a File, a Scratch file that goes away when the command ends, or a ParquetFile.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypedDict
+from typing import Any, BinaryIO, TypedDict
 
 from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.files import sweep
 from safeguard_cli.model.config import PROJECT_FILES, configured_model, user_file
 from safeguard_cli.model.find import find_model
 from safeguard_cli.model.gguf import model_parts
-from safeguard_cli.output.manifest import beside
+from safeguard_cli.output.manifest import (
+    Foreign,
+    Manifest,
+    beside,
+    check_beside,
+    find_manifest,
+    journal_path,
+    load_finished,
+    locked_beside,
+    manifest_path,
+    run_path,
+)
+from safeguard_cli.output.written import OutputShape
 from safeguard_cli.policy.policy import Policy, builtin_policies
-from safeguard_cli.rows.sink import check_names, default_output, name_of, output_format, stream_format, verdict_columns
+from safeguard_cli.rows.parquet import pyarrow
+from safeguard_cli.rows.sink import (
+    Sink,
+    check_names,
+    default_output,
+    name_of,
+    open_sink,
+    output_delimiter,
+    output_format,
+    stream_format,
+    verdict_columns,
+)
 from safeguard_cli.rows.source import Format, Source, check_fields
-from safeguard_cli.rows.writable import Used, check_output, is_stream, open_stream, used
+from safeguard_cli.rows.writable import Used, check_output, is_stream, open_stream, real, used
 from safeguard_cli.run.settings import Settings
+from safeguard_cli.run.to_parquet import check_types, from_file_of_parquet, is_made_from, make_parquet, remove, unpack
 from safeguard_cli.terminal import data_output, note
 
 
-def open_target(settings: Settings, source: Source, read: Sequence[Used], stack: ExitStack) -> Path | BinaryIO:
-    """Where the output goes, a file or a stream (also a device or a named pipe); refused when it cannot be."""
+class Output(TypedDict):
+    """What an output holds."""
+
+    format: Format
+    names: list[str]
+    columns: tuple[str, ...]
+    keep: list[str] | None
+    only_violating: bool
+    csv_safe: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Standard output, a device or a named pipe: what is written there is gone, so that nothing can be continued."""
+
+    source: Source
+    target: BinaryIO
+    output: Output
+    last: Manifest | None = None
+
+    def open_sink(self) -> Sink:
+        """Open it to write rows there."""
+        return open_sink(self.target, source=self.source, **self.output)
+
+    def complete(self) -> None:
+        """Do what is left to do when the rows are written."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of rows, with its manifest beside it; `last` is the one that an earlier session left."""
+
+    source: Source
+    path: Path
+    output: Output
+    labels: Mapping[str, Sequence[str]]  # by policy
+    last: Manifest | None
+
+    @property
+    def shape(self) -> OutputShape:
+        """What it takes to read it again."""
+        return OutputShape(
+            self.output["format"],
+            output_delimiter(self.path, self.source),
+            self.labels,
+            self.output["columns"],
+            every_row=not self.output["only_violating"],
+        )
+
+    def open_sink(self, *, append: bool, instead: Path | None = None) -> Sink:
+        """Open it to write rows there, or to the file that is to take its place."""
+        return open_sink(instead or self.path, source=self.source, append=append, **self.output)
+
+    def what_is_left(self, rows: int, command: str) -> str:
+        """Say where the rows of a run are that was stopped; `command` goes on with it, where one can."""
+        return f"{rows:,} rows are in {self.path}" + (f"; to go on: {command}" if command else "")
+
+    def complete(self) -> None:
+        """Do what is left to do when the rows are written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scratch(File):
+    """A file in a folder that is gone when the command ends: rows to be measured, and promised to nobody."""
+
+    def what_is_left(self, rows: int, command: str) -> str:
+        return f"{rows:,} rows were labelled, and none is kept: run the command again"
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetFile(File):
+    """A Parquet file, made of the rows in `path`, its journal, when they are all there.
+
+    `before` is the state of an input that is Parquet too, whose columns are read once more then. `undo` takes away a
+    journal that was made of a finished file, as long as no session has begun with it.
+    """
+
+    out: Path
+    settings: Settings
+    before: os.stat_result | None
+    undo: ExitStack
+
+    def complete(self) -> None:
+        """Turn the journal into the file, where it is not made of it already."""
+        self.undo.pop_all()
+        done, result = load_finished(self.path)
+        if not is_made_from(self.out, result):
+            make_parquet(self.settings, done, result, self.path, self.out, self.before)
+        remove(self.path)
+        if not self.settings.quiet:
+            note(f"{done.progress.rows:,} rows are in {self.out}")
+
+
+Destination = Stream | File
+
+
+def last_machine(destination: Destination) -> Mapping[str, Any]:
+    """Return what of the machine an earlier session left on record; empty where there was none."""
+    return destination.last.machine.record if destination.last else {}
+
+
+@contextmanager
+def open_destination(
+    settings: Settings, source: Source, policies: Sequence[Policy], read: Sequence[Used]
+) -> Iterator[Destination]:
+    """Find out where the output goes, and hold it where that takes more than the run's own journal.
+
+    It is none of the files that are `read`. Raises SafeguardError where it cannot be written.
+    """
+    if (out := _parquet_output(settings)) is not None:
+        with _open_parquet(settings, out, source, policies, read) as parquet:
+            yield parquet
+        return
     if settings.output == "-" or (settings.output is None and not sys.stdout.isatty()):
-        return data_output()
+        yield _stream(settings, source, data_output(), policies)
+        return
     path = Path(settings.output) if settings.output is not None else default_output(source)
     if is_stream(path):
-        return stack.enter_context(open_stream(path, read))
+        with open_stream(path, read) as stream:
+            yield _stream(settings, source, stream, policies)
+        return
     check_output(path, read, beside(path, "jsonl"))
     if settings.output is None and not settings.quiet and not settings.dry_run:
         note(f"writing to {path}")
-    return path
+    yield (Scratch if settings.scratch else File)(*_file(settings, source, path, policies))
+
+
+def _stream(settings: Settings, source: Source, stream: BinaryIO, policies: Sequence[Policy]) -> Stream:
+    format = stream_format(name_of(stream), source.format)
+    return Stream(source, stream, _describe(settings, source, format, policies))
+
+
+_OfFile = tuple[Source, Path, Output, dict[str, tuple[str, ...]], Manifest | None]
+
+
+def _file(settings: Settings, source: Source, path: Path, policies: Sequence[Policy]) -> _OfFile:
+    """What a File is made of."""
+    check_beside(path)
+    format: Format = "csv" if output_format(path, source.format) == "csv" else "jsonl"
+    output = _describe(settings, source, format, policies)
+    last = None if settings.overwrite else find_manifest(path)
+    return source, path, output, {policy.name: policy.labels for policy in policies}, last
+
+
+def _parquet_output(settings: Settings) -> Path | None:
+    """The Parquet file that a run is to write, None when its output is another: OUT's extension, else the input's."""
+    comes = from_file_of_parquet(settings)
+    if settings.output is None:
+        path = Path(settings.input)
+        return path.with_name(f"{path.stem}.labels.parquet") if comes and sys.stdout.isatty() else None
+    out = Path(settings.output)
+    if settings.output == "-" or is_stream(out):
+        return None
+    return out if output_format(out, "parquet" if comes else "jsonl") == "parquet" else None
+
+
+@contextmanager
+def _open_parquet(
+    settings: Settings, out: Path, source: Source, policies: Sequence[Policy], read: Sequence[Used]
+) -> Iterator[ParquetFile]:
+    """Hold a Parquet output, with its journal as an earlier session left it or made of the finished file."""
+    pyarrow()
+    if settings.only:
+        raise UsageError("--only leaves rows out, and a Parquet output has them all: filter it when it is read")
+    check_output(out, read, beside(out, "parquet"))
+    if settings.csv_safe:
+        raise UsageError("--csv-safe has no effect: the output is not CSV")
+    journal, before = journal_path(out), None
+    if from_file_of_parquet(settings):
+        check_types(settings, kept_fields(settings))
+        before = Path(settings.input).stat()
+    with ExitStack() as stack, ExitStack() as undo:
+        if not settings.dry_run:
+            _check_beside_parquet(out, journal)
+            stack.enter_context(locked_beside(real(out), run_path(journal)))
+            sweep(real(out), manifest_path(out))
+            if not (journal.exists() or settings.overwrite or not out.exists()):
+                unpack(settings, out, journal)
+                undo.callback(_remove_unbegun, journal)
+        check_output(journal, read, beside(journal, "jsonl"))
+        found = _file(settings, source, journal, policies)
+        yield ParquetFile(*found, out, settings, before, undo)
+
+
+def _check_beside_parquet(out: Path, journal: Path) -> None:
+    """Refuse where what the run would write beside the output is somebody else's; --overwrite is not for that."""
+    check_beside(out)
+    check_beside(journal)
+    records = (run_path(journal), manifest_path(journal))
+    empty = journal.is_file() and not journal.stat().st_size  # a run that was killed at once
+    if os.path.lexists(journal) and not empty and not any(path.exists() for path in records):
+        raise Foreign(journal)
+
+
+def _remove_unbegun(journal: Path) -> None:
+    if manifest_path(journal).exists():
+        remove(journal)
 
 
 def kept_fields(settings: Settings) -> list[str] | None:
@@ -42,22 +258,8 @@ def kept_fields(settings: Settings) -> list[str] | None:
     return [settings.id_field, *fields] if settings.id_field is not None else fields
 
 
-class Output(TypedDict):
-    format: Format
-    names: list[str]
-    columns: tuple[str, ...]
-    keep: list[str] | None
-    only_violating: bool
-    csv_safe: bool
-
-
-def describe_output(settings: Settings, source: Source, target: Path | BinaryIO, policies: Sequence[Policy]) -> Output:
+def _describe(settings: Settings, source: Source, format: Format, policies: Sequence[Policy]) -> Output:
     """What the output holds, checked against the input's fields before anything is loaded."""
-    if isinstance(target, Path):
-        format = output_format(target, source.format)
-    else:
-        format = stream_format(name_of(target), source.format)
-    assert format != "parquet"  # parquet_output writes those, from a journal
     if settings.csv_safe and format != "csv":
         raise UsageError("--csv-safe has no effect: the output is not CSV")
     if settings.id_field is not None:

@@ -11,7 +11,9 @@ from dataclasses import fields, replace
 from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args, get_origin, get_type_hints
+
+from typer.models import OptionInfo
 
 from safeguard_cli.errors import UsageError
 from safeguard_cli.policy.policy import Policy, load_policy
@@ -53,26 +55,26 @@ class Keywords(TypedDict, total=False):
 
 
 NAMES = tuple(Keywords.__annotations__)
-CHOICES = {
-    "effort": ("none", "auto", "low", "medium", "high"),
-    "long": ("split", "truncate", "error"),
-    "server_api": ("completion", "chat"),
-    "kv_type": ("f16", "q8_0"),
-}
-RANGES: Mapping[str, tuple[type, float, float | None]] = {
-    "threshold": (float, 0, 1),
-    "sure": (float, 0.5, 1),
-    "max_reasoning": (int, 1, None),
-    "temperature": (float, 0, None),
-    "seed": (int, 0, None),
-    "max_windows": (int, 1, None),
-    "threads": (int, 1, 512),
-    "gpu_layers": (int, -1, None),
-    "cpu_moe": (int, 0, None),
-    "context": (int, 64, None),
-    "slots": (int, 1, 64),
-    "batch": (int, 64, 4096),
-}
+
+
+def _choices_and_ranges() -> tuple[dict[str, tuple[Any, ...]], dict[str, tuple[type, float, float | None]]]:
+    """What the options are declared with: the words of a choice; the type of a number and its bounds."""
+    choices: dict[str, tuple[Any, ...]] = {}
+    ranges: dict[str, tuple[type, float, float | None]] = {}
+    hints = get_type_hints(Settings, include_extras=True)
+    for name in NAMES:
+        kind, *marks = get_args(hints[name])
+        kinds = set(get_args(kind)) or {kind}
+        if get_origin(kind) is Literal:
+            choices[name] = get_args(kind)
+        elif number := kinds & {int, float}:
+            bounds = next(mark for mark in marks if isinstance(mark, OptionInfo))
+            assert bounds.min is not None, f"{name} has no least value"
+            ranges[name] = number.pop(), bounds.min, bounds.max
+    return choices, ranges
+
+
+CHOICES, RANGES = _choices_and_ranges()
 _FLAGS = {"rationale", "reasoning", "policy_only_prompt", "together", "repack", "verbose"}
 _LISTS = {"labels", "violates", "servers"}
 _OPTIONS = {"ctx": "context", "server": "servers", "as": "rename", "as_": "rename"}  # as the command line has them

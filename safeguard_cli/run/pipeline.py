@@ -7,13 +7,9 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 from safeguard_cli.engine.engine import Engine
 from safeguard_cli.errors import SafeguardError
-from safeguard_cli.output.journal import Journal
-from safeguard_cli.output.resume import InputHash
-from safeguard_cli.output.written import Written
 from safeguard_cli.prompt.contract import Feed, Prompt
 from safeguard_cli.prompt.labeling import Answer
 from safeguard_cli.rows.records import Record
@@ -22,6 +18,7 @@ from safeguard_cli.rows.text import Selector
 from safeguard_cli.rows.verdict import RowError
 from safeguard_cli.run.prepare import Prepared
 from safeguard_cli.run.progress import Progress
+from safeguard_cli.run.sessions import Session
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.signals import UNBROKEN
 
@@ -41,16 +38,21 @@ class Row:
 class Pipeline:
     """The rows under way: they enter in order, are decided as slots allow, and leave in order.
 
-    `written` counts input rows whose output is written, `digest` is a hash over them, `truncated` counts those that
-    were cut. `kept` are the rows of a finished output whose error rows alone are to be labelled again.
+    `session` says where it begins, and is told of every row that is written; without one nothing of it is saved.
+    `truncated` counts the rows that were cut.
     """
 
-    def __init__(self, settings: Settings, prepared: Prepared, selector: Selector, progress: Progress) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        prepared: Prepared,
+        selector: Selector,
+        progress: Progress,
+        session: Session | None = None,
+    ) -> None:
         self.settings, self.prepared, self.selector, self.progress = settings, prepared, selector, progress
-        self.journal: Journal | None = None
-        self.kept: Iterator[Written] | None = None
-        self.digest = InputHash()
-        self.written = self.truncated = 0
+        self.session = session or Session()
+        self.truncated = 0
         self._known: OrderedDict[bytes, Answer] = OrderedDict()  # by hash of the content, most recently met last
         self.broken: SafeguardError | None = None
         self._rows: deque[Row] = deque()  # in input order; the first is number `written`
@@ -58,27 +60,21 @@ class Pipeline:
         self._most = WAITING * prepared.shape.plan.slots
 
     def label(self, records: Iterator[Record], engine: Engine, sink: Sink) -> None:
-        """Label all records, the first of which is number `written`. Raises SafeguardError when the input breaks off
+        """Label all records, the first of which is the session's next. Raises SafeguardError when the input breaks off
         or the output cannot be written."""
         labeling = self.prepared.labeling
         self.progress.start_rows()
         for completion in engine.complete(self._prompts(self._readable(records), sink)):
-            answer = self._rows[completion.prompt.row - self.written].answer
+            answer = self._rows[completion.prompt.row - self.session.written].answer
             labeling.finish(answer, completion)
             if answer.done:
                 self.progress.row_decided(answer.verdicts, self._undecided.pop(answer))
             self.progress.tokens(len(completion.prompt.ids), completion.generated)
-            if self.journal:
-                self.journal.manifest.prompt_tokens += len(completion.prompt.ids)
-                self.journal.manifest.generated_tokens += completion.generated
+            self.session.count_tokens(len(completion.prompt.ids), completion.generated)
             self._write_done(sink)
         self._write_done(sink)
         if self.broken:
             raise self.broken
-
-    def counts(self) -> dict[str, Any]:
-        """What came out so far, as the manifest says it."""
-        return self.progress.written.as_dict()
 
     def _readable(self, records: Iterator[Record]) -> Iterator[Record]:
         """The records up to where the input breaks off: rows in flight are finished before that is said."""
@@ -90,7 +86,7 @@ class Pipeline:
     def _prompts(self, records: Iterator[Record], sink: Sink) -> Iterator[Prompt | Feed]:
         every = self.prepared.drain
         group = self._most // 2 if _prefixes_compete(self.prepared) else 1
-        number = self.written
+        number = self.session.written
         if every:
             yield from self._begin_anew()
         while batch := list(islice(records, min(group, every - number % every) if every else group)):
@@ -118,7 +114,7 @@ class Pipeline:
 
     def _start(self, record: Record, number: int) -> list[list[Prompt]]:
         """Begin a row; its prompts by policy."""
-        known = next(self.kept, None) if self.kept is not None else None
+        known = next(self.session.kept, None)
         if known is not None and not known.in_error:
             row = Row(record, Answer(dict(known.verdicts)), known.raw)
             prompts: list[list[Prompt]] = [[] for _ in self.prepared.overheads]
@@ -141,8 +137,7 @@ class Pipeline:
         key = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         if (answer := self._known.get(key)) is not None:
             self._known.move_to_end(key)
-            if self.journal:
-                self.journal.manifest.repeated_rows += 1
+            self.session.count_repeated()
             return answer, [[] for _ in self.prepared.overheads]
         answer, prompts = start(text, number)
         self._known[key] = answer
@@ -156,7 +151,9 @@ class Pipeline:
             row, verdicts = self._rows[0], self._rows[0].answer.verdicts
             failed = next((v.error for v in verdicts.values() if v.error and not v.error.blank), None)
             if failed and self.settings.on_error == "stop":
-                raise SafeguardError(f"row {self.written + 1}: {failed.code}: {failed.message}; stopped, as asked for")
+                raise SafeguardError(
+                    f"row {self.session.written + 1}: {failed.code}: {failed.message}; stopped, as asked for"
+                )
             sink.wait()
             with UNBROKEN:
                 if row.kept is not None:
@@ -164,15 +161,10 @@ class Pipeline:
                 else:
                     sink.write(row.record, verdicts)
                 self._rows.popleft()
-                self.written += 1
                 self.truncated += bool(row.answer.truncated)
                 self.progress.row_written(verdicts)
-                self.digest.add(row.record)
-                if self.journal and self.kept is None:
-                    cut = self.progress.written.cut
-                    self.journal.written(self.written, self.digest, sink.size, cut, self.counts)
-            if self.journal:
-                self.journal.save_now_and_then(sink.sync)
+                self.session.row_written(row.record, sink)
+            self.session.save_now_and_then(sink)
 
 
 def _prefixes_compete(prepared: Prepared) -> bool:

@@ -310,7 +310,7 @@ class _Crew:
         self.done[block] = result.manifest
         if not self._settings.verbose and self._settings.progress == "none":
             return
-        rows = sum(made.rows for made in self.done.values())
+        rows = sum(made.progress.rows for made in self.done.values())
         note(f"{len(self.done):,} of {len(self._blocks):,} files, {rows:,} rows: {block.output}")
 
     def _lost(self, node: str, block: Block | None, reason: str) -> None:
@@ -347,21 +347,21 @@ def _everywhere(settings: Settings) -> Settings:
 
 
 def _summary(crew: _Crew, settings: Settings) -> int:
-    rows = sum(made.rows for made in crew.done.values())
+    rows = sum(made.progress.rows for made in crew.done.values())
     results = [made.result for made in crew.done.values() if made.result is not None]
-    in_error = sum(result["rows_in_error"] for result in results)
-    footings = {repr((made.decides["model"], made.decides["prompt_layout"])) for made in crew.done.values()}
+    in_error = sum(result.rows_in_error for result in results)
+    footings = {repr((made.identity.model.record, made.identity.prompt_layout)) for made in crew.done.values()}
     if len(footings) > 1:
         warn("the nodes have different models or versions of safeguard: their labels are not of one kind")
     if not settings.quiet:
-        blank = sum(result.get("blank", 0) for result in results)
+        blank = sum(result.blank for result in results)
         note(f"{rows:,} rows in {len(crew.done):,} files, {in_error:,} in error" + (f", {blank:,} blank" * bool(blank)))
-        texts = Counter(", ".join(made.decides["input"]["text_fields"]) for made in crew.done.values())
+        texts = Counter(", ".join(made.identity.input.text_fields) for made in crew.done.values())
         for name, files in texts.most_common():
             if name:  # no template
                 note(f"text: {name}, in {files:,} files")
-        for name in results[0]["labels"] if results else ():
-            tally = sum((Counter(result["labels"][name]) for result in results), Counter[str]())
+        for name in results[0].labels if results else ():
+            tally = sum((Counter(result.labels[name]) for result in results), Counter[str]())
             note(f"{name}: " + ", ".join(f"{label} {count:,}" for label, count in tally.most_common()))
     if crew.failed:
         warn(f"{len(crew.failed):,} files were not labelled; the same command goes on with them")

@@ -1,77 +1,367 @@
-"""How a run takes up what an earlier session left, and what it leaves itself: stopped, or finished."""
+"""One session of a run: which records it still has to label, where it begins, and what it leaves, stopped or finished.
+
+A run has one session or many. `open_session` finds out which kind this one is: Piped, New, Continued, Retried or
+Finished. `Session` itself is that of a run in memory, which leaves nothing.
+"""
 
 from __future__ import annotations
 
 import shutil
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
 
 import orjson
 
 from safeguard_cli import errors
 from safeguard_cli.address import shown_command
 from safeguard_cli.engine.engine import Engine
-from safeguard_cli.errors import SafeguardError
-from safeguard_cli.files import Draft, sha256
+from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.files import Draft, draft, sha256
 from safeguard_cli.model.fingerprint import model_sha256
-from safeguard_cli.output.journal import Journal
+from safeguard_cli.output.journal import Journal, open_journal
 from safeguard_cli.output.manifest import START_OVER, Refused
+from safeguard_cli.output.manifest_shape import Footing, Identity
 from safeguard_cli.output.resume import InputHash, check_input
-from safeguard_cli.output.written import read_output
+from safeguard_cli.output.unchanged import check_unchanged
+from safeguard_cli.output.written import Written, read_output
 from safeguard_cli.rows.records import Record
 from safeguard_cli.rows.sink import Disturbed, Sink, make_layout
 from safeguard_cli.rows.source import Source
-from safeguard_cli.run.destination import Output
-from safeguard_cli.run.pipeline import Pipeline
-from safeguard_cli.run.prepare import Prepared
+from safeguard_cli.rows.writable import real
+from safeguard_cli.run.destination import Destination, File, Stream
+from safeguard_cli.run.identity import footing, identity
+from safeguard_cli.run.prepare import Prepared, open_input
+from safeguard_cli.run.progress import Progress
 from safeguard_cli.run.settings import Settings
-from safeguard_cli.terminal import note, shell_line
+from safeguard_cli.terminal import note, shell_line, warn
 
 
-def take_up(
-    journal: Journal, records: Iterator[Record], again: Iterator[Record], source: Source, output: Output, run: Pipeline
-) -> None:
-    """Take the rows that are done out of `records`, making sure that they are those of the earlier session."""
-    shape, progress = journal.shape, run.progress
-    fields = (output["names"], output["columns"], output["keep"], shape.delimiter, output["csv_safe"])
-    layout = make_layout(source, output["format"], *fields)
-    mark = orjson.dumps(output["names"][0]) + b":" if shape.format == "jsonl" else b""
-    written = (row for row in read_output(journal.output, shape) if row.verdicts)
-    run.digest = check_input(
-        records,
-        again,
-        written if shape.every_row else iter(()),
-        journal.rows,
-        journal.manifest,
-        lambda record: layout.beginning(record) + mark,
-        progress.row,
-    )
-    run.written = journal.rows
-    if journal.rows and (counts := journal.manifest.counts):
-        progress.restore(counts)
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What all sessions of a run work with; `text_fields` are those of the text, as the manifest has them."""
+
+    settings: Settings
+    prepared: Prepared
+    source: Source
+    text_fields: tuple[str, ...]
+    progress: Progress
 
 
-def stopped(run: Pipeline, sink: Sink, stop: BaseException, target: Path | BinaryIO, lasting: bool) -> None:
-    """Save what a run that ends early has, and say how to go on. What ended it is the failure to tell of."""
-    if run.journal is None or run.kept is not None:
+class Session:
+    """A session that leaves nothing behind, of rows in memory.
+
+    `written` counts input rows whose output is written, `digest` is a hash over them. `kept` are the rows of a finished
+    output whose error rows alone are to be labelled again.
+    """
+
+    kept: Iterator[Written] = iter(())
+
+    def __init__(self) -> None:
+        self.written, self.digest = 0, InputHash()
+
+    def count_tokens(self, prompt: int, generated: int) -> None:
+        """Count the tokens of a prompt that is decided."""
+
+    def count_repeated(self) -> None:
+        """Count a row that has the content of an earlier one."""
+
+    def row_written(self, record: Record, sink: Sink) -> None:
+        """Count a row that is in the sink, whole."""
+        self.written += 1
+        self.digest.add(record)
+
+    def save_now_and_then(self, sink: Sink) -> None:
+        """Save how far the output is, if it is time to."""
+
+
+class SessionOfRun(Session, ABC):
+    """A session of `safeguard label`, which reads an input; what it leaves is for the kinds below to say."""
+
+    lasting = False  # whether a further session could go on with what this one leaves
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self.job, self.all_records = job, iter(job.source)
+
+    def records(self) -> Iterator[Record]:
+        """Yield the records that are still to be labelled."""
+        limit = self.job.settings.limit
+        return self.all_records if limit is None else islice(self.all_records, max(0, limit - self.written))
+
+    @abstractmethod
+    def open_sink(self) -> Sink:
+        """Open what the rows are written to. Until then, nothing on disk is touched."""
+
+    def check_input(self) -> None:
+        """Refuse to finish where the input is not what was read of it any more; say it where it has only grown."""
+        more, settings = self._grown(), self.job.settings
+        if more and (settings.limit is None or self.written < settings.limit):
+            then = "--append-input labels what is new" if self.lasting else "what is new is not labelled"
+            warn(f"{self.job.source.name} has grown while it was read, {more}: {then}")
+
+    def _grown(self) -> str:
+        """By what the input has grown since it was opened; empty where it has not."""
+        source = self.job.source
+        if source.state is None:
+            return ""
+        with ExitStack() as stack:
+            again = source.again()
+            anew = partial(open_input, self.job.settings, stack.enter_context(again) if again else None)
+            return check_unchanged(source.name, source.state, source.now, anew, self.written, self.digest.value())
+
+    def stopped(self, sink: Sink, engine: Engine, stop: BaseException) -> None:
+        """Save what a session that ends early has, and say how to go on."""
+
+    def finish(self, engine: Engine) -> None:
+        """Leave the record of the finished run, whose output is complete and on disk."""
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the run when it is finished."""
+        return errors.ROWS_IN_ERROR if self.job.progress.written.rows_in_error else errors.OK
+
+
+class Piped(SessionOfRun):
+    """A session whose rows go into a stream, where none can be found again."""
+
+    def __init__(self, job: Job, destination: Stream) -> None:
+        super().__init__(job)
+        self.destination = destination
+
+    def open_sink(self) -> Sink:
+        """Open the stream."""
+        return self.destination.open_sink()
+
+
+class New(SessionOfRun):
+    """The first session of a run that writes a file, and what all that write one have in common."""
+
+    def __init__(self, job: Job, destination: File, journal: Journal) -> None:
+        super().__init__(job)
+        self.destination, self.journal = destination, journal
+        self.lasting = job.source.path is not None
+
+    def open_sink(self) -> Sink:
+        """Open the file where the rows that are done end."""
+        self.journal.begin()
+        return self.destination.open_sink(append=self.journal.offset > 0)
+
+    def count_tokens(self, prompt: int, generated: int) -> None:
+        """Count the tokens of a prompt that is decided."""
+        done = self.journal.manifest.progress
+        done.prompt_tokens += prompt
+        done.generated_tokens += generated
+
+    def count_repeated(self) -> None:
+        """Count a row that has the content of an earlier one."""
+        self.journal.manifest.progress.repeated_rows += 1
+
+    def row_written(self, record: Record, sink: Sink) -> None:
+        """Count a row that is in the sink, whole, and note how far the output is."""
+        super().row_written(record, sink)
+        counts = self.job.progress.written
+        self.journal.written(self.written, self.digest, sink.size, counts.cut, counts.as_dict)
+
+    def save_now_and_then(self, sink: Sink) -> None:
+        """Save what was noted, if it is time to."""
+        self.journal.save_now_and_then(sink.sync)
+
+    def stopped(self, sink: Sink, engine: Engine, stop: BaseException) -> None:
+        """Save what a session that ends early has, and say how to go on.
+
+        What ended it is the failure to report, not one from saving.
+        """
+        self.journal.manifest.progress.policy_tokens += engine.policy_tokens
+        try:
+            self.journal.save(sink.sync)
+        except SafeguardError as problem:
+            if not isinstance(stop, SafeguardError):
+                raise
+            if isinstance(problem, Disturbed):
+                return
+        note(self.destination.what_is_left(self.written, _same_command() if self.lasting else ""))
+
+    def finish(self, engine: Engine) -> None:
+        """Leave the record of the finished run, whose output is complete and on disk."""
+        self.journal.count_time()  # hashing a large model for the first time is no part of it
+        limit = self.job.settings.limit
+        self._finish(engine, self.journal.output, limit is None or self.written < limit, None)
+
+    def _finish(self, engine: Engine, rows: Path, exhausted: bool, instead: Draft | None) -> None:
+        settings, prepared, source, progress = self.job.settings, self.job.prepared, self.job.source, self.job.progress
+        manifest = self.journal.manifest
+        done, served = manifest.progress, manifest.identity.model.served
+        hashing = partial(progress.does, "hashing the model file")
+        done.rows, done.input_sha256 = self.written, self.digest.value()
+        done.policy_tokens += engine.policy_tokens
+        done.cut_rows = progress.written.cut
+        self.journal.finish(
+            {
+                "exit_code": self.exit_code,
+                **progress.written.as_dict(),
+                **({"untrained": prepared.untrained} if prepared.untrained else {}),
+                "rows": self.written,
+                "input_exhausted": exhausted,
+                "engine_deaths": engine.deaths,
+                "command": shown_command(sys.argv),
+                "input": str(Path(source.path).absolute()) if source.path else source.name,
+                "input_format": settings.format,
+                "model": str(prepared.header.path) if not prepared.remote else served,
+                "model_sha256": model_sha256(prepared.header.path, hashing) if not prepared.remote else None,
+                "output_sha256": sha256(rows),
+            },
+            instead,
+        )
+
+
+class Continued(New):
+    """A session that goes on after the rows of earlier ones, which are those of the same input."""
+
+    def __init__(self, job: Job, destination: File, journal: Journal) -> None:
+        super().__init__(job, destination, journal)
+        _restore_cut(job, journal)
+        _check_can_be_read_again(job, journal)
+        self._take_up()
+        if not job.settings.quiet:
+            note(f"{destination.path}: going on after {journal.rows:,} rows")
+
+    def _take_up(self) -> None:
+        """Take the rows that are done out of the records, making sure that they are those of the earlier session."""
+        journal, output, progress = self.journal, self.destination.output, self.job.progress
+        shape = journal.shape
+        fields = (output["names"], output["columns"], output["keep"], shape.delimiter, output["csv_safe"])
+        layout = make_layout(self.job.source, output["format"], *fields)
+        mark = orjson.dumps(output["names"][0]) + b":" if shape.format == "jsonl" else b""
+        written = (row for row in read_output(journal.output, shape) if row.verdicts)
+        with open_input(self.job.settings) as again:
+            self.digest = check_input(
+                self.all_records,
+                iter(again),
+                written if shape.every_row else iter(()),
+                journal.rows,
+                journal.manifest,
+                lambda record: layout.beginning(record) + mark,
+                progress.row,
+            )
+        self.written = journal.rows
+        if journal.rows and (counts := journal.manifest.progress.counts):
+            progress.restore(counts.record)
+
+
+class Retried(New):
+    """A session that labels the error rows of a finished output again, in a draft that takes its place."""
+
+    def __init__(self, job: Job, destination: File, journal: Journal, instead: Draft) -> None:
+        super().__init__(job, destination, journal)
+        self.instead, self.result = instead, journal.result
+        self.kept = (row for row in read_output(destination.path, journal.shape) if row.verdicts)
+
+    @staticmethod
+    def check(job: Job, journal: Journal) -> None:
+        """Refuse what cannot be done to a finished output."""
+        _restore_cut(job, journal)
+        _check_can_be_read_again(job, journal)
+        settings, rows = job.settings, journal.manifest.progress.rows
+        if settings.only:
+            raise UsageError("--retry-errors cannot find a row's place in an output of --only")
+        if settings.limit is not None and settings.limit < rows:
+            raise UsageError(f"--limit has no effect with --retry-errors: {journal.output} has more rows already")
+
+    def records(self) -> Iterator[Record]:
+        """Yield the records of all rows of the output: those without an error are copied."""
+        return islice(self.all_records, self.journal.manifest.progress.rows)
+
+    def open_sink(self) -> Sink:
+        """Open the draft."""
+        self.journal.begin()
+        return self.destination.open_sink(append=False, instead=self.instead.path)
+
+    def row_written(self, record: Record, sink: Sink) -> None:
+        """Count a row that is in the draft; the output's own record stays as it is."""
+        Session.row_written(self, record, sink)
+
+    def check_input(self) -> None:
+        """Refuse to finish where the input is not what was read of it any more."""
+        self._grown()
+
+    def stopped(self, sink: Sink, engine: Engine, stop: BaseException) -> None:
+        """Leave the finished output as it was."""
+
+    def finish(self, engine: Engine) -> None:
+        """Put the draft in the output's place, with the record of the run."""
+        self.journal.count_time()
+        done = self.journal.manifest.progress
+        if (done.rows, done.input_sha256) != (self.written, self.digest.value()):
+            raise Refused(f"the input is not the one that {self.journal.output} was made from; {START_OVER}")
+        self._finish(engine, self.instead.path, self.result.input_exhausted, self.instead)
+
+
+class Finished:
+    """No session at all: the output is finished, and the input still the one that it was made from."""
+
+    def __init__(self, job: Job, journal: Journal) -> None:
+        settings, output, done, records = job.settings, journal.output, journal.manifest.progress, iter(job.source)
+        self.exit_code = journal.result.exit_code
+        digest, rows = InputHash(), 0
+        for record in islice(records, done.rows):
+            digest.add(record)
+            rows += 1
+        if (rows, digest.value()) != (done.rows, done.input_sha256):
+            raise Refused(f"{output} is finished, and the input is not the one that it was made from; {START_OVER}")
+        if journal.result.input_exhausted and settings.limit is None and next(records, None) is not None:
+            raise Refused(
+                f"{output} is finished, and the input has grown since: --append-input labels what is new; {START_OVER}"
+            )
+        if not settings.quiet:
+            note(f"{output} is finished already: {rows:,} rows; {START_OVER}")
+
+
+@contextmanager
+def open_session(job: Job, destination: Destination) -> Iterator[SessionOfRun | Finished]:
+    """Find out what is left to do and hold the output while it is done.
+
+    Raises Refused, touching nothing, where an output cannot be built on.
+    """
+    if isinstance(destination, Stream):
+        yield Piped(job, destination)
         return
-    try:
-        run.journal.save(sink.sync)
-    except SafeguardError as problem:
-        if not isinstance(stop, SafeguardError):
-            raise
-        if isinstance(problem, Disturbed):
-            return
-    if run.settings.scratch:
-        note(f"{run.written:,} rows were labelled, and none is kept: run the command again")
-    elif lasting:
-        note(f"{run.written:,} rows are in {target}; to go on: {_same_command()}")
-    else:
-        note(f"{run.written:,} rows are in {target}")
+    settings, output = job.settings, destination.output
+    with open_journal(
+        destination.path,
+        destination.shape,
+        Identity(identity(settings, job.prepared, job.source.format, job.text_fields, output)),
+        Footing(footing(job.prepared)),
+        limit=settings.limit,
+        overwrite=settings.overwrite,
+        append_input=settings.append_input,
+        retry_errors=settings.retry_errors,
+        warn=warn,
+    ) as journal:
+        if journal.start == "retry":
+            Retried.check(job, journal)
+            with draft(real(destination.path)) as instead:
+                yield Retried(job, destination, journal, instead)
+        elif journal.start == "finished":
+            yield Finished(job, journal)
+        else:
+            yield (Continued if journal.start == "continue" else New)(job, destination, journal)
+
+
+def _restore_cut(job: Job, journal: Journal) -> None:
+    """Take over how many rows the budget cut, where the rows themselves do not say so."""
+    if journal.shape.format == "csv":
+        job.progress.written.cut = job.progress.decided.cut = journal.manifest.progress.cut_rows
+
+
+def _check_can_be_read_again(job: Job, journal: Journal) -> None:
+    if job.source.path is None:
+        raise Refused(f"{journal.output} was made from a pipe, which cannot be read again; {START_OVER}")
 
 
 def _same_command() -> str:
@@ -84,60 +374,3 @@ def _same_command() -> str:
     shown = shown_command(arguments)
     command = shell_line([*name, *(argument for argument in shown if argument != "--overwrite")])
     return command if shown == arguments else f"{command} (with what is secret in its URLs put back)"
-
-
-def finished_already(settings: Settings, journal: Journal, records: Iterator[Record]) -> int:
-    """The output is finished already: say so, if the input is still the one that it was made from."""
-    digest, rows, done = InputHash(), 0, journal.manifest
-    for record in islice(records, done.rows):
-        digest.add(record)
-        rows += 1
-    if (rows, digest.value()) != (done.rows, done.input_sha256):
-        raise Refused(f"{journal.output} is finished, and the input is not the one that it was made from; {START_OVER}")
-    assert done.result is not None
-    if done.result["input_exhausted"] and settings.limit is None and next(records, None) is not None:
-        raise Refused(
-            f"{journal.output} is finished, and the input has grown since: --append-input labels what is new;"
-            f" {START_OVER}"
-        )
-    if not settings.quiet:
-        note(f"{journal.output} is finished already: {rows:,} rows; {START_OVER}")
-    return int(done.result["exit_code"])
-
-
-def finish(
-    settings: Settings,
-    prepared: Prepared,
-    journal: Journal,
-    run: Pipeline,
-    engine: Engine,
-    source: Source,
-    retried: Draft | None,
-) -> None:
-    """Leave the record of the finished run, whose output is complete and on disk."""
-    journal.count_time()  # hashing a large model for the first time is no part of it
-    before, done = journal.manifest.result, (run.written, run.digest.value())
-    if retried and (journal.manifest.rows, journal.manifest.input_sha256) != done:
-        raise Refused(f"the input is not the one that {journal.output} was made from; {START_OVER}")
-    hashing = partial(run.progress.does, "hashing the model file")
-    journal.manifest.rows, journal.manifest.input_sha256 = done
-    journal.manifest.policy_tokens += engine.policy_tokens
-    journal.manifest.cut_rows = run.progress.written.cut
-    exhausted = settings.limit is None or run.written < settings.limit
-    journal.finish(
-        {
-            "exit_code": errors.ROWS_IN_ERROR if run.progress.written.rows_in_error else errors.OK,
-            **run.counts(),
-            **({"untrained": prepared.untrained} if prepared.untrained else {}),
-            "rows": run.written,
-            "input_exhausted": before["input_exhausted"] if before else exhausted,
-            "engine_deaths": engine.deaths,
-            "command": shown_command(sys.argv),
-            "input": str(Path(source.path).absolute()) if source.path else source.name,
-            "input_format": settings.format,
-            "model": str(prepared.header.path) if not prepared.remote else journal.manifest.decides["model"]["served"],
-            "model_sha256": model_sha256(prepared.header.path, hashing) if not prepared.remote else None,
-            "output_sha256": sha256(retried.path if retried else journal.output),
-        },
-        retried,
-    )

@@ -1,72 +1,242 @@
-"""Everything that a run was asked for."""
+"""Every option of a run, each declared once: the fields of these dataclasses are the options of the commands.
+
+A command takes the parts that mean something to it (cli/parts.py gives Typer their fields), and a run takes Settings,
+which has them all. What a part's docstring says first is the heading of its options in the help. This module is
+imported whenever the command starts, so it imports Typer alone.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeAlias
 
-from safeguard_cli.engine.servers.connect import ApiName
-from safeguard_cli.rows.records import MAX_ROW_BYTES
-from safeguard_cli.run.progress import Kind
+import typer
+
+from safeguard_cli.engine.options import Local, Model, Pace, Servers
+from safeguard_cli.rows.options import Reading, Shard, Text, Windows, Written
+
+Effort: TypeAlias = Literal["none", "auto", "low", "medium", "high"]
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything that `safeguard label` was asked for; the names are the options'."""
+def _list(value: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in value.split(",") if item.strip())
 
-    input: str
-    policies: tuple[str, ...]
-    output: str | None = None
-    overwrite: bool = False
-    append_input: bool = False
-    retry_errors: bool = False
-    on_error: str = "record"
-    deterministic: bool = False
-    format: str | None = None
-    encoding: str = "utf-8"
-    text_fields: tuple[str, ...] = ()
-    template: str | None = None
-    id_field: str | None = None
-    keep: str | None = None
-    only: str | None = None
-    rename: str | None = None
-    labels: tuple[str, ...] = ()
-    violates: tuple[str, ...] = ()
-    threshold: float | None = None
-    effort: str = "low"
-    sure: float = 0.95
-    rationale: bool = False
-    reasoning: bool = False
-    max_reasoning: int | None = None
-    policy_only_prompt: bool = False
-    together: bool = False
-    temperature: float = 0.0
-    seed: int = 0
+
+@dataclass(frozen=True)
+class Asking:
+    """Policy and decision"""
+
+    policies: Annotated[
+        tuple[str, ...],
+        typer.Option(
+            "--policy",
+            "-p",
+            metavar="FILE",
+            help="A policy file, or a built-in policy's name (spam, hate, …). Repeatable.",
+        ),
+    ] = ()
+    labels: Annotated[
+        tuple[str, ...],
+        Written(_list),
+        typer.Option(metavar="A,B", help="The policy's labels, instead of those in its file."),
+    ] = ()
+    violates: Annotated[
+        tuple[str, ...],
+        Written(_list),
+        typer.Option(metavar="B", help="Which of the labels violate, instead of those in its file."),
+    ] = ()
+    rename: Annotated[
+        str | None,
+        typer.Option(
+            "--as", metavar="NAME", help="The name under which verdicts are written, instead of the policy's."
+        ),
+    ] = None
+    policy_only_prompt: Annotated[
+        bool,
+        typer.Option(
+            "--policy-only-prompt",
+            help="Leave the response format out of the prompt: the policy says how to answer.",
+        ),
+    ] = False
+    together: Annotated[
+        bool,
+        typer.Option("--together", help="Ask about all policies in one prompt and one answer: faster, and less exact."),
+    ] = False
+
+
+@dataclass(frozen=True)
+class Answering:
+    """Policy and decision"""
+
+    effort: Annotated[
+        Effort,
+        typer.Option(
+            metavar="EFFORT",
+            help="How much the model reasons before it decides: none is fastest, low, medium, high; auto reasons where"
+            " it is not --sure.",
+        ),
+    ] = "low"
+    sure: Annotated[
+        float,
+        typer.Option(
+            min=0.5,
+            max=1.0,
+            metavar="P",
+            help="With --effort auto: the greater of p_violates and 1 - p_violates from which on a row is decided at"
+            " once.",
+        ),
+    ] = 0.95
+    rationale: Annotated[bool, typer.Option("--rationale", help="Also write a short rationale for every row.")] = False
+    max_reasoning: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="TOKENS",
+            help="The most reasoning tokens; default 256, 1024 or 4096 by effort. Rather lower the effort.",
+        ),
+    ] = None
+    temperature: Annotated[
+        float, typer.Option(min=0.0, metavar="T", help="Sample the reasoning instead of the likeliest token.")
+    ] = 0.0
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed for --temperature.")] = 0
+
+
+@dataclass(frozen=True)
+class Output:
+    """Output"""
+
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="The output; default: standard output, at a terminal INPUT-stem.labels.jsonl (.csv, .tsv, .parquet).",
+        ),
+    ] = None
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists already.")] = False
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic",
+            help="A resumed run equals an uninterrupted one byte for byte; a little slower.",
+        ),
+    ] = False
+
+
+@dataclass(frozen=True)
+class Going:
+    """Output"""
+
+    append_input: Annotated[
+        bool,
+        typer.Option("--append-input", help="Go on with a finished output whose input has grown at its end."),
+    ] = False
+    retry_errors: Annotated[
+        bool,
+        typer.Option(
+            "--retry-errors",
+            help="Label the error rows of a finished output again, in place, from the same input.",
+        ),
+    ] = False
+    on_error: Annotated[
+        Literal["record", "stop"],
+        typer.Option(help="Write rows that cannot be labelled as error rows, or stop there."),
+    ] = "record"
+    keep: Annotated[
+        str | None,
+        typer.Option(metavar="FIELDS|none", help="Write only these fields of the row, separated by commas."),
+    ] = None
+    only: Annotated[
+        Literal["violates"] | None,
+        typer.Option(help="Write only rows that violate or are in error: no longer one row out for every row in."),
+    ] = None
+    csv_safe: Annotated[
+        bool,
+        typer.Option(
+            "--csv-safe",
+            help="Put ' before every CSV cell that a spreadsheet could take for a formula, not only before ours.",
+        ),
+    ] = False
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            metavar="T",
+            help="violates means p_violates ≥ T, instead of a violating label.",
+            rich_help_panel="Policy and decision",
+        ),
+    ] = None
+    reasoning: Annotated[
+        bool,
+        typer.Option(
+            "--reasoning",
+            help="Also write the model's reasoning; it is not meant for end users.",
+            rich_help_panel="Policy and decision",
+        ),
+    ] = False
+
+
+@dataclass(frozen=True)
+class Debugging:
+    """Display"""
+
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback where something fails.")] = False
+
+
+@dataclass(frozen=True)
+class Telling(Debugging):
+    """Display"""
+
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and warnings only.")] = False
+
+
+@dataclass(frozen=True)
+class Display(Telling):
+    """Display"""
+
+    progress: Annotated[
+        Literal["auto", "rich", "plain", "none"],
+        typer.Option(help="The display on standard error; auto is rich at a terminal, plain elsewhere."),
+    ] = "auto"
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also print the run's shape and llama.cpp's log.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class Looking:
+    """Display"""
+
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Load the vocabulary only; show rows, tokens, memory and the first prompt."),
+    ] = False
+
+
+@dataclass(frozen=True)
+class _Input:
+    input: str = ""
+
+
+@dataclass(frozen=True)
+class OnMachine(Display, Local, Model, Answering, Windows, Text, Reading, Asking, _Input):
+    """What a command takes that asks a model on this machine about rows."""
+
+
+@dataclass(frozen=True)
+class Asked(Servers, Pace, OnMachine):
+    """What every command takes that labels rows."""
+
+
+@dataclass(frozen=True)
+class Settings(Looking, Going, Output, Shard, Asked):
+    """Everything that a run was asked for. What no option sets is for our own callers."""
+
     scratch: bool = False  # the output is in a folder that is gone when the command ends
     each_row: bool = False  # a content that came before is labelled again, not given the same verdict
     says_text: bool | None = None  # whether the text's choice is said; None: unless quiet
-    limit: int | None = None
-    shard: tuple[int, int] = (1, 1)  # records.Shard
-    long: str = "split"
-    max_windows: int = 16
-    max_row_bytes: int = MAX_ROW_BYTES
-    csv_safe: bool = False
-    model: str | None = None
-    servers: tuple[str, ...] = field(default=(), repr=False)  # URLs may hold passwords
-    server_api: ApiName = "completion"
-    server_model: str | None = None
-    tokenizer: str | None = None
-    threads: int | None = None
-    gpu_layers: int = -1
-    cpu_moe: int | None = None
-    kv_type: str = "f16"
-    context: int | None = None
-    slots: int | None = None
-    repack: bool | None = None
-    batch: int | None = None
-    progress: Kind = "auto"
-    quiet: bool = False
-    verbose: bool = False
-    dry_run: bool = False
 
     @property
     def says_its_text(self) -> bool:

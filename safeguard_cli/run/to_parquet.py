@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import math
 import os
-import sys
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -22,21 +21,18 @@ from typing import Any
 import orjson
 
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.files import draft, sha256, sweep
+from safeguard_cli.files import draft, sha256
 from safeguard_cli.output.manifest import (
     START_OVER,
-    Foreign,
     Manifest,
     Refused,
-    beside,
-    check_beside,
-    journal_path,
+    is_what_was_written,
     load,
-    locked_beside,
+    load_finished,
     manifest_path,
-    not_ours,
     run_path,
 )
+from safeguard_cli.output.manifest_shape import Identity, Result
 from safeguard_cli.output.readback import verdict_of
 from safeguard_cli.output.unchanged import check_unchanged
 from safeguard_cli.output.written import whole_lines
@@ -52,157 +48,84 @@ from safeguard_cli.rows.parquet import (
     read_batches,
     write_parquet,
 )
-from safeguard_cli.rows.sink import open_sink, output_format
+from safeguard_cli.rows.sink import open_sink
 from safeguard_cli.rows.source import extension
-from safeguard_cli.rows.writable import Used, check_output, is_stream, real
-from safeguard_cli.run.destination import kept_fields
+from safeguard_cli.rows.writable import real
 from safeguard_cli.run.prepare import open_input
 from safeguard_cli.run.settings import Settings
-from safeguard_cli.terminal import note
 
 EXTRA = "_extra"
 
 _Columns = tuple[int, list[Any]]  # so many rows of all columns; there may be no column
 
 
-def parquet_target(settings: Settings) -> Path | None:
-    """The Parquet file that a run is to write, None when its output is another: OUT's extension, else the input's."""
-    comes = _from_file_of_parquet(settings)
-    if settings.output is None:
-        path = Path(settings.input)
-        return path.with_name(f"{path.stem}.labels.parquet") if comes and sys.stdout.isatty() else None
-    out = Path(settings.output)
-    if settings.output == "-" or is_stream(out):
-        return None
-    return out if output_format(out, "parquet" if comes else "jsonl") == "parquet" else None
-
-
-def _from_file_of_parquet(settings: Settings) -> bool:
+def from_file_of_parquet(settings: Settings) -> bool:
+    """Whether the input is a Parquet file, whose columns can be read again."""
     return settings.input != "-" and (settings.format or extension(Path(settings.input))) == "parquet"
 
 
-def label_to_parquet(settings: Settings, output: Path, read: Sequence[Used], label: Callable[[Settings], int]) -> int:
-    """Run `label` on the journal and turn it into `output`, which is none of the files that are `read`.
+def make_parquet(
+    settings: Settings, done: Manifest, result: Result, journal: Path, output: Path, before: os.stat_result | None
+) -> None:
+    """Turn the journal into the output, with its manifest beside; `done` and `result` are the journal's.
 
-    Returns the exit code.
+    `before` is the state of an input whose columns are read once more. SafeguardError when the output cannot be
+    written, or when the input has changed meanwhile.
     """
-    pyarrow()
-    if settings.only:
-        raise UsageError("--only leaves rows out, and a Parquet output has them all: filter it when it is read")
-    check_output(output, read, beside(output, "parquet"))
-    if settings.csv_safe:
-        raise UsageError("--csv-safe has no effect: the output is not CSV")
-    journal = journal_path(output)
-    inner = replace(settings, output=str(journal))
-    before = None
-    if _from_file_of_parquet(settings):
-        _check_types(settings)
-        before = Path(settings.input).stat()
-    if settings.dry_run:
-        return label(inner)
-    _check_beside(output, journal)
-    with locked_beside(real(output), run_path(journal)):
-        sweep(real(output), manifest_path(output))
-        with _reopened(settings, output, journal):
-            code = label(inner)
-        done = load(manifest_path(journal))
-        assert done is not None and done.result is not None
-        if not _is_made_from(output, done):
-            _make(settings, done, journal, output, before)
-            _describe(done, output)
-        _remove(journal)
-    if not settings.quiet:
-        note(f"{done.rows:,} rows are in {output}")
-    return code
-
-
-def _check_beside(output: Path, journal: Path) -> None:
-    """Refuse where what the run would write beside the output is somebody else's; --overwrite is not for that."""
-    check_beside(output)
-    check_beside(journal)
-    records = (run_path(journal), manifest_path(journal))
-    empty = journal.is_file() and not journal.stat().st_size  # a run that was killed at once
-    if os.path.lexists(journal) and not empty and not any(path.exists() for path in records):
-        raise Foreign(journal)
-
-
-def _make(settings: Settings, done: Manifest, journal: Path, output: Path, before: os.stat_result | None) -> None:
-    """Turn the journal into the output. SafeguardError when it cannot be, or when the input has changed meanwhile."""
     try:
         with draft(real(output)) as new:
             _convert(settings, done, journal, new.path)
-            if before:  # the rows' own columns were read once more
+            if before:
                 now, reopen = Path(settings.input).stat, partial(open_input, settings)
-                check_unchanged(settings.input, before, now, reopen, done.rows, done.input_sha256)
+                rows, digest = done.progress.rows, done.progress.input_sha256
+                check_unchanged(settings.input, before, now, reopen, rows, digest)
             new.publish()
     except (OSError, pyarrow().ArrowException) as problem:
         raise SafeguardError(
             f"{output}: cannot be written: {getattr(problem, 'strerror', None) or first_line(problem)};"
             f" the labels are in {journal}, and the same command goes on from there"
         ) from problem
+    hashes = {"output_sha256": sha256(output), "rows_sha256": result.output_sha256}
+    _described(done, result, "parquet", output, **hashes).save(manifest_path(output))
 
 
-@contextmanager
-def _reopened(settings: Settings, output: Path, journal: Path) -> Iterator[None]:
-    """The journal of an output that is finished, made again; it goes away where the run refuses it."""
-    if journal.exists() or settings.overwrite or not output.exists():
-        yield
-        return
-    done = load(manifest_path(output))
-    if done is None or done.result is None:
-        raise Refused(not_ours(output))
-    if (output.stat().st_size, sha256(output)) != (done.output_bytes, done.result["output_sha256"]):
+def unpack(settings: Settings, output: Path, journal: Path) -> None:
+    """Make the journal of a finished output again. Raises Refused where it is not what a run of ours wrote."""
+    done, result = load_finished(output)
+    if not is_what_was_written(output, done, result):
         raise Refused(f"{output} was changed after it was finished; {START_OVER}")
     if settings.input == "-":
         raise Refused(f"{output} was made from a pipe, which cannot be read again; {START_OVER}")
-    _unpack(settings, done, output, journal)
-    try:
-        yield
-    except BaseException:
-        if manifest_path(journal).exists():  # the run has not begun
-            _remove(journal)
-        raise
-
-
-def _unpack(settings: Settings, done: Manifest, output: Path, journal: Path) -> None:
-    assert done.result is not None
-    names, kept = list(done.decides["policies"]), done.decides["output"]
+    names, keep = list(done.identity.policies), done.identity.output.keep
     with draft(journal) as new:
         with (
             open_input(settings) as source,
             open_parquet(output) as file,
-            open_sink(new.path, source=source, format="jsonl", names=names, columns=(), keep=kept["keep"]) as sink,
+            open_sink(new.path, source=source, format="jsonl", names=names, columns=(), keep=keep) as sink,
         ):
             rows = (row for batch in read_batches(file) for row in batch.select(names).to_pylist())
-            for record, row in zip(islice(source, done.rows), rows, strict=False):
+            for record, row in zip(islice(source, done.progress.rows), rows, strict=False):
                 sink.write(record, {name: verdict_of(row[name]) for name in names})
-        result = {**done.result, "output_sha256": sha256(new.path)}
-        decides = {**done.decides, "output": {**kept, "format": "jsonl"}}
-        copied = replace(done, decides=decides, result=result, output_bytes=new.path.stat().st_size)
-        copied.save(manifest_path(journal))
+        hashes = {"output_sha256": sha256(new.path)}
+        _described(done, result, "jsonl", new.path, **hashes).save(manifest_path(journal))
         new.publish()
 
 
-def _is_made_from(output: Path, journal: Manifest) -> bool:
+def is_made_from(output: Path, journal: Result) -> bool:
+    """Whether an output holds the rows of the journal that came to this."""
     made = load(manifest_path(output)) if output.exists() else None
-    assert journal.result is not None
-    return bool(made and made.result and made.result.get("rows_sha256") == journal.result["output_sha256"])
+    return bool(made and made.result and made.result.rows_sha256 == journal.output_sha256)
 
 
-def _describe(journal: Manifest, output: Path) -> None:
-    """The journal's manifest as that of the Parquet file."""
-    assert journal.result is not None
-    decides = {**journal.decides, "output": {**journal.decides["output"], "format": "parquet"}}
-    result = {
-        **journal.result,
-        "output_sha256": sha256(output),
-        "rows_sha256": journal.result["output_sha256"],
-    }
-    made = replace(journal, decides=decides, result=result, output_bytes=output.stat().st_size)
-    made.save(manifest_path(output))
+def _described(done: Manifest, result: Result, format: str, path: Path, **hashes: str) -> Manifest:
+    """The manifest of the same rows in a file of another format."""
+    identity = done.identity.changed(output=done.identity.output.changed(format=format).record)
+    progress = done.progress.changed(output_bytes=path.stat().st_size)
+    return replace(done, identity=identity, progress=progress, result=result.changed(**hashes))
 
 
-def _remove(journal: Path) -> None:
+def remove(journal: Path) -> None:
+    """Take away a journal with its manifests."""
     for path in (journal, run_path(journal), manifest_path(journal)):  # in this order: without the rows, none counts
         path.unlink(missing_ok=True)
 
@@ -210,13 +133,13 @@ def _remove(journal: Path) -> None:
 def _convert(settings: Settings, done: Manifest, journal: Path, part: Path) -> None:
     pa = pyarrow()
     ours = [
-        pa.field(name, _verdict_type(policy["labels"], _members(done.decides)))
-        for name, policy in done.decides["policies"].items()
+        pa.field(name, _verdict_type(policy.labels, _members(done.identity)))
+        for name, policy in done.identity.policies.items()
     ]
-    names = tuple(done.decides["policies"])
+    names = tuple(done.identity.policies)
     own: Iterator[_Columns]
-    if _from_file_of_parquet(settings):
-        schema, own = _from_parquet(settings, done.decides["output"]["keep"])
+    if from_file_of_parquet(settings):
+        schema, own = _from_parquet(settings, done.identity.output.keep)
     else:
         schema, own = _from_journal(journal, names)
     rows = (verdicts for _, verdicts in _rows(journal, names))
@@ -231,10 +154,10 @@ def _convert(settings: Settings, done: Manifest, journal: Path, part: Path) -> N
     write_parquet(part, whole, batches())
 
 
-def _members(decides: Mapping[str, Any]) -> list[str]:
+def _members(identity: Identity) -> list[str]:
     """The members of a verdict: the columns, and whether the budget cut the reasoning, where there is one."""
-    members = list(decides["output"]["columns"])
-    if decides["answer"]["most_reasoning"]:
+    members = list(identity.output.columns)
+    if identity.answer.most_reasoning:
         members.insert(members.index("effort") + 1, "cut")
     return members
 
@@ -260,10 +183,10 @@ def _filled(verdict: Mapping[str, Any]) -> Mapping[str, Any]:
     return verdict if "error" in verdict else {"windows": 1, "truncated": False, **verdict}
 
 
-def _check_types(settings: Settings) -> None:
+def check_types(settings: Settings, keep: Sequence[str] | None) -> None:
     """UsageError when a column of the input could not be written again: tried before anything is labelled."""
     pa = pyarrow()
-    schema, own = _from_parquet(settings, kept_fields(settings))
+    schema, own = _from_parquet(settings, keep)
     columns = [pa.array([], field.type) for field in schema]
     with suppress(SafeguardError):  # a damaged file gives its whole rows first
         _, columns = next(own, (0, columns))

@@ -10,6 +10,7 @@ import typer
 from helpers.command import safeguard
 from helpers.runs import Bench
 
+from safeguard_cli import errors
 from safeguard_cli.cli import conflicts
 from safeguard_cli.cli.app import app
 from safeguard_cli.errors import UsageError
@@ -62,7 +63,7 @@ def check(line: str) -> None:
         ("-o out.csv --csv-safe --keep none", "--csv-safe", "--keep none"),
         ("-q -v", "--verbose", "--quiet"),
         ("-q --progress plain", "--progress", "--quiet"),
-        ("--ray= -o out --progress rich", "--progress", "--ray"),
+        ("--ray -o out --progress rich", "--progress", "--ray"),
     ],
 )
 def test_an_option_without_effect_is_refused_with_the_mode(line: str, option: str, why: str) -> None:
@@ -85,7 +86,7 @@ def test_an_option_without_effect_is_refused_with_the_mode(line: str, option: st
         "-o out.jsonl --overwrite --dry-run --keep id --on-error stop --progress none",
         "-o out.jsonl --append-input --limit 5",
         "-o out.csv --csv-safe --keep none --id-field id",
-        "--ray= -o out --overwrite",
+        "--ray -o out --overwrite",
         "-q --progress none",
         "--keep none --encoding latin-1",
         "--effort none --reasoning",
@@ -167,7 +168,7 @@ def test_a_value_from_settings_is_not_on_the_command_line() -> None:
     call = ["in.jsonl", "-p", "spam"]
     with LABEL.make_context("label", call, default_map={"sure": 0.9, "seed": 3}) as context:
         conflicts.check(context, conflicts.LABEL)
-        assert set(conflicts.given(context)) == {"input", "policy"}
+        assert set(conflicts.given(context)) == {"input", "policies"}
 
 
 def test_a_refusal_is_exit_2_before_anything_is_loaded_or_written(tmp_path: Path) -> None:
@@ -176,3 +177,19 @@ def test_a_refusal_is_exit_2_before_anything_is_loaded_or_written(tmp_path: Path
     assert (done.returncode, done.stdout) == (2, b"")
     assert done.stderr == b"error: --sure has no effect without --effort auto\n"
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("call", "new"),
+    [
+        ("label in.jsonl -p spam --ray host:6379 -o out", "--ray-address"),
+        ("label in.jsonl -p spam --ray=host:6379 -o out", "--ray-address"),
+        ("eval in.jsonl -p spam --sure", "--find-sure"),
+        ("eval in.jsonl -p spam --sure --json", "--find-sure"),
+        ("stress in.jsonl -p spam --seed 3", "--variant-seed"),
+    ],
+)
+def test_an_option_that_has_another_name_now_says_which(call, new) -> None:
+    done = safeguard(*shlex.split(call), COLUMNS="200")
+    assert done.returncode == errors.USAGE
+    assert new in done.stderr.decode()

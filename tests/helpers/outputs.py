@@ -7,7 +7,7 @@ from pathlib import Path
 
 from helpers.command import write
 from safeguard_cli.measure.evaluate import evaluate
-from safeguard_cli.measure.measured import Wanted
+from safeguard_cli.measure.options import Wanted
 from safeguard_cli.run.settings import Settings
 
 SHA = "0" * 64

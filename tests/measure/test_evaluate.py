@@ -23,7 +23,7 @@ from safeguard_cli.errors import Interrupted, UsageError
 from safeguard_cli.measure import compare as compare_module
 from safeguard_cli.measure.evaluate import evaluate
 from safeguard_cli.measure.golden import Golden, gold_fields, parse_map, read_golden
-from safeguard_cli.measure.measured import Wanted
+from safeguard_cli.measure.options import Wanted
 from safeguard_cli.output.labelled import LabelSet, read_labels
 from safeguard_cli.run.settings import Settings
 
@@ -219,7 +219,7 @@ def test_multi_policy_accuracy_of_a_hand_worked_case(tmp_path, capsys) -> None:
 
 def test_sure_compares_a_run_without_reasoning(tiny) -> None:
     golden = ROOT / "samples/golden/spam.jsonl"
-    done = safeguard("eval", golden, "-p", "spam", "--model", tiny, *TINY, "--limit", 4, "--sure", "--json")
+    done = safeguard("eval", golden, "-p", "spam", "--model", tiny, *TINY, "--limit", 4, "--find-sure", "--json")
     assert done.returncode == 0, done.stderr
     table = json.loads(done.stdout)["policies"]["spam"]["sure"]
     assert [line["sure"] for line in table] == sorted(line["sure"] for line in table)

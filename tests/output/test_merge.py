@@ -198,3 +198,29 @@ def test_what_does_not_make_a_whole_is_refused_and_nothing_written(bench, capsys
     assert merge(made, out, overwrite=False, quiet=True) == 3
     assert "cannot be checked" in capsys.readouterr().err
     assert ids(out.read_bytes()) == list(range(20))
+
+
+def test_an_input_whose_name_on_record_no_file_can_have_is_reported_and_the_rows_are_merged(bench, capsys) -> None:
+    bench.fill(6)
+    shards = [bench.folder / f"part{part}.jsonl" for part in (1, 2)]
+    for part, bench.out in enumerate(shards, 1):
+        bench(shard=(part, 2))
+    record = shards[0].with_name("part1.jsonl.manifest.json")
+    made = json.loads(record.read_bytes())
+    for name in ("x" * 5000, "", "\0", "a/b/c"):
+        made["result"]["input"] = name
+        record.write_text(json.dumps(made))
+        out = bench.folder / "merged.jsonl"
+        merge(shards, out, overwrite=True, quiet=True)
+        assert len(out.read_bytes().splitlines()) == 6
+        assert "cannot be checked against its input" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_shard_that_is_gone_is_refused_in_a_sentence(bench) -> None:
+    bench.fill(6)
+    shards = [bench.folder / f"part{part}.jsonl" for part in (1, 2)]
+    for part, bench.out in enumerate(shards, 1):
+        bench(shard=(part, 2))
+    shards[1].unlink()
+    with pytest.raises(UsageError, match="was changed after it was finished"):
+        merge(shards, bench.folder / "merged.jsonl", overwrite=False, quiet=True)

@@ -19,7 +19,7 @@ pytest.importorskip("sklearn")
 from safeguard_cli.errors import UsageError
 from safeguard_cli.measure import compare as compare_module
 from safeguard_cli.measure import evaluate as evaluate_module
-from safeguard_cli.measure.measured import Wanted
+from safeguard_cli.measure.options import Wanted
 from safeguard_cli.output.labelled import LabelSet, read_labels
 from safeguard_cli.output.manifest import Refused
 from safeguard_cli.output.spelled import boolean, is_missing, number, one_of

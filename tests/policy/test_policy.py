@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 from helpers import ROOT
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from safeguard_cli.errors import UsageError
 from safeguard_cli.policy import front_matter
 from safeguard_cli.policy.policy import DEFAULT_LABELS, DEFAULT_VIOLATES, Policy, builtin_policies, load_policy
+from safeguard_cli.terminal import safe
 
 
 @pytest.fixture
@@ -384,6 +385,38 @@ def test_a_near_miss_of_a_built_in_name_is_asked_about(name: str, near: str, tmp
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=f"^no policy '{name}': .*did you mean '{near}'"):
         load_policy(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("my-polcy", "my-policy.md"),
+        ("my-policy", "my-policy.md"),
+        ("My-Policy.MD", "my-policy.md"),
+        ("rules/spm", "rules/spam.md"),
+        ("policies/spam.md", "spam"),
+        ("nothing-alike", None),
+    ],
+)
+def test_a_near_miss_of_a_file_beside_is_asked_about(name: str, near: str | None, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rules").mkdir()
+    for file in ("my-policy.md", "rules/spam.md", "nothing-like-it.txt"):
+        (tmp_path / file).write_text("x")
+    with pytest.raises(UsageError) as caught:
+        load_policy(name)
+    hint = f"; did you mean {near!r}?" if near else f" ({', '.join(builtin_policies())})"
+    assert str(caught.value) == f"no policy {name!r}: not a file, and not built in{hint}"
+
+
+@given(st.text(max_size=40) | st.text("spamhte-._/:\x1b\n\0\ud800", max_size=600))
+def test_every_unknown_policy_is_refused_with_one_short_sentence(name: str) -> None:
+    assume(name not in builtin_policies())
+    with pytest.raises(UsageError) as caught:
+        load_policy(name)
+    (sentence,) = caught.value.args
+    assert len(safe(sentence)) < 4000
+    assert safe(sentence).isprintable()
 
 
 def test_what_is_wrong_with_the_file_names_it_and_what_is_wrong_with_the_call_does_not(load) -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.rows.cells import unique_names
 from safeguard_cli.rows.lines import File, Lines, utf8_chunks
-from safeguard_cli.rows.source import check_fields, count_rows, first_lines, open_source
+from safeguard_cli.rows.source import check_fields, count_rows, first_lines, no_field, open_source
 
 
 class Pieces(io.RawIOBase):
@@ -247,6 +247,31 @@ def test_the_sample_is_that_of_all_shards_and_stays_when_reading_has_begun(shard
         assert source.fields() == ("a",)
     with open_source(io.BytesIO(b'{"a":1}\n{"b":2}\n{"a":1,"c":3}\n'), shard=shard) as source:
         assert source.fields() == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("jsnl", "unknown format 'jsnl'; did you mean 'jsonl'?"),
+        ("CSV", "unknown format 'CSV'; did you mean 'csv'?"),
+        ("xlsx", "unknown format 'xlsx': one of jsonl, ndjson, csv, tsv, parquet"),
+    ],
+)
+def test_an_unknown_format_is_refused_with_the_one_that_is_near(word: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        open_source(io.BytesIO(b""), format=word)
+    assert str(caught.value) == said
+
+
+@given(
+    st.text(max_size=30) | st.text("tex_id\x1b\n\ud800", max_size=600),
+    st.lists(st.text(max_size=20) | st.text("tex\x1b", max_size=900), max_size=60),
+)
+def test_every_unknown_field_is_refused_with_one_sentence_of_bounded_length(name: str, fields: list[str]) -> None:
+    (sentence,) = no_field("in.jsonl", "--keep", name, fields).args
+    assert len(sentence) < 43 * 302 * 4
+    assert not any(ord(char) < 32 or 0x7F <= ord(char) < 0xA0 or 0xD800 <= ord(char) < 0xE000 for char in sentence)
+    assert sentence.startswith("in.jsonl: no field ")
 
 
 def test_a_field_that_is_not_there_is_named_with_those_that_are_near():

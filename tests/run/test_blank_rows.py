@@ -11,7 +11,8 @@ from helpers.runs import Bench
 
 from safeguard_cli import errors
 from safeguard_cli.errors import SafeguardError
-from safeguard_cli.measure.measured import Wanted, usable_rows
+from safeguard_cli.measure.measured import usable_rows
+from safeguard_cli.measure.options import Wanted
 from safeguard_cli.output.labelled import LabelSet
 from safeguard_cli.output.merge import merge
 from safeguard_cli.output.show import show

@@ -188,7 +188,9 @@ def test_an_address_where_no_cluster_answers_is_said(tmp_path, tiny, address) ->
         label_on_ray(settings(tmp_path, tiny), address, FakeEngine)
 
 
-@pytest.mark.parametrize("options", [["--ray"], ["--ray", "-q"], ["--ray="], ["--shard", "4/3"], ["--shard", "x"]])
+@pytest.mark.parametrize(
+    "options", [["--ray"], ["--ray", "-q"], ["--ray", "--ray-address", "h:1"], ["--shard", "4/3"], ["--shard", "x"]]
+)
 def test_the_address_may_be_left_out_and_a_shard_must_be_one(options, monkeypatch, capfd) -> None:
     from safeguard_cli.cli.app import main
 

@@ -194,6 +194,11 @@ class Network:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(0.5)
         if not self._thread.is_alive():
+            # On a busy machine tasks may be left, some of which have not begun: each sees that it is cancelled.
+            if left := asyncio.all_tasks(self._loop):
+                for task in left:
+                    task.cancel()
+                self._loop.run_until_complete(asyncio.wait(left, timeout=0.5))
             self._loop.close()
 
 

@@ -24,7 +24,8 @@ from safeguard_cli.files import write
 from safeguard_cli.measure import metrics
 from safeguard_cli.measure.evaluate import multi_policy_result, policy_result
 from safeguard_cli.measure.golden import gold_fields
-from safeguard_cli.measure.measured import Measured, Wanted, beside_gold, gold_of, outcomes
+from safeguard_cli.measure.measured import Measured, beside_gold, gold_of, outcomes
+from safeguard_cli.measure.options import Wanted
 from safeguard_cli.measure.shown import FIGURES, INTERVALS
 from safeguard_cli.measure.stress.figures import is_stress_test, policy_of, stress_figures, trials
 from safeguard_cli.output.labelled import LabeledFile, LabeledRow, LabelSet, read_labels
@@ -210,11 +211,12 @@ def _facts(labels: LabeledFile, measured: Measured | None) -> list[tuple[str, st
         facts += [("not used for figures", "; ".join(unused))] if unused else []
     facts += [("policies asked", labels.prompting), ("model", labels.model or "not on record")]
     if manifest := labels.manifest:
-        seconds = manifest.seconds
+        done = manifest.progress
+        seconds = done.seconds
         facts += [
             ("effort", labels.effort or "not on record"),
             ("time", f"{seconds:,.1f} s, {len(labels.rows) / seconds:,.2f} rows/s" if seconds else "unknown"),
-            ("tokens", f"{manifest.prompt_tokens:,} read, {manifest.generated_tokens:,} written"),
+            ("tokens", f"{done.prompt_tokens:,} read, {done.generated_tokens:,} written"),
             ("started", manifest.started),
         ]
     return facts
@@ -223,8 +225,7 @@ def _facts(labels: LabeledFile, measured: Measured | None) -> list[tuple[str, st
 def _manifest(labels: LabeledFile) -> str:
     if labels.manifest is None:
         return ""
-    fields = {name: getattr(labels.manifest, name) for name in labels.manifest.__slots__}
-    return orjson.dumps(fields, option=orjson.OPT_INDENT_2).decode()
+    return orjson.dumps(labels.manifest.record(), option=orjson.OPT_INDENT_2).decode()
 
 
 def _histogram(p: Sequence[float], violating: Sequence[bool]) -> str:

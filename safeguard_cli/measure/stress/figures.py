@@ -270,9 +270,9 @@ def policy_of(labels: LabeledFile, name: str, policies: Sequence[Policy]) -> Pol
 
     Raises UsageError when the given one has changed since.
     """
-    known = labels.manifest.decides.get("policies", {}).get(name, {}) if labels.manifest else {}
+    known = labels.manifest.identity.policies.get(name) if labels.manifest else None
     given = next((policy for policy in policies if policy.name == name), None)
-    if given and known and given.sha256 != known["sha256"]:
+    if given and known and given.sha256 != known.sha256:
         raise UsageError(f"the policy {name} is another one than {labels.path} was labelled under")
     found = given or (load_policy(name) if name in builtin_policies() else None)
-    return found if found and (given or found.sha256 == known.get("sha256")) else None
+    return found if found and (given or (known and found.sha256 == known.sha256)) else None

@@ -19,10 +19,10 @@ from rich.text import Text
 
 from safeguard_cli import errors
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.files import temporary_folder
 from safeguard_cli.measure import metrics
 from safeguard_cli.measure.golden import Golden, GoldenRow, as_text
-from safeguard_cli.measure.measured import OF_A_RUN, Wanted, existing_labels, golden_path, label_rows, usable_rows
+from safeguard_cli.measure.measured import OF_A_RUN, existing_labels, golden_path, label_rows, usable_rows
+from safeguard_cli.measure.options import Wanted
 from safeguard_cli.measure.stress.figures import (
     LANGUAGES,
     ORIGINAL,
@@ -46,8 +46,8 @@ from safeguard_cli.terminal import Figures, cut, facts, interval, line_of, note,
 
 # Options that say which rows a stress test has.
 OF_A_PLAN = (
-    *("family", "translation", "pair", "language_field", "seed", "gold_field", "map", "skip_rows", "limit"),
-    *("text_field", "template"),
+    *("family", "translation", "pair", "language_field", "variant_seed"),
+    *("gold_fields", "mapping", "skip_rows", "limit", "text_fields", "template"),
 )
 OURS = (LANGUAGES, RATIONALE, REPEAT)  # families that change no text
 FLIPS = ("labels", "flips", "95 % interval", "violating → allowed", "allowed → violating")
@@ -216,10 +216,7 @@ def _pairs(golden: Golden, policy: str, plan: StressPlan) -> Iterator[dict[str, 
 
 def _label(settings: Settings, plan: StressPlan, rows: Sequence[Mapping[str, Any]]) -> LabeledFile:
     settings = replace(settings, rationale=plan.has(RATIONALE), limit=None, each_row=True)
-    if settings.output:
-        return label_rows(settings, rows, Path(settings.output))
-    with temporary_folder() as folder:
-        return label_rows(replace(settings, scratch=True), rows, folder / "stress.jsonl")
+    return label_rows(settings, rows, settings.output)
 
 
 def _check_kept(option: str, out: Path, read: Sequence[Used]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,7 @@ from helpers.server_runs import fill, run
 from safeguard_cli import errors
 from safeguard_cli.address import Address
 from safeguard_cli.engine.servers import pool
+from safeguard_cli.engine.servers.exchange import Network
 from safeguard_cli.engine.servers.pool import Patience, Pool, RowFailed, Served
 from safeguard_cli.errors import EngineError
 
@@ -172,3 +175,26 @@ def test_a_server_that_dies_and_comes_back_in_the_middle_of_500_rows_costs_no_ro
     assert code == errors.OK
     assert [row["id"] for row in rows] == list(range(500))
     assert not any("error" in row["spam"] for row in rows)
+
+
+def test_what_has_not_begun_when_the_network_is_closed_is_ended_too() -> None:
+    """On a busy machine the loop stops before all tasks have had their turn: none of them is left behind."""
+    network, begun, ended = Network(), threading.Event(), []
+
+    async def late() -> None:
+        await asyncio.sleep(60)
+
+    async def busy() -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            time.sleep(1.2)  # longer than closing waits
+            task = asyncio.get_running_loop().create_task(late())
+            task.add_done_callback(lambda task: ended.append(task.cancelled()))
+            raise
+
+    network.call(busy())
+    assert begun.wait(5)
+    network.close()
+    assert ended == [True]

@@ -20,7 +20,7 @@ from helpers.outputs import manifest
 from helpers.pages import HOSTILE, parsed
 
 from safeguard_cli.errors import UsageError
-from safeguard_cli.measure.measured import Wanted
+from safeguard_cli.measure.options import Wanted
 from safeguard_cli.measure.report.report import report
 from safeguard_cli.run.settings import Settings
 

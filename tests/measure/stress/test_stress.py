@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 pytest.importorskip("sklearn")
 
 from safeguard_cli.errors import UsageError
-from safeguard_cli.measure.measured import Wanted
+from safeguard_cli.measure.options import Wanted
 from safeguard_cli.measure.report.report import report
 from safeguard_cli.measure.stress.figures import difference
 from safeguard_cli.measure.stress.stress import StressPlan, planned, stress

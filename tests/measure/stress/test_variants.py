@@ -19,7 +19,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from safeguard_cli.errors import UsageError
-from safeguard_cli.measure.measured import Wanted
+from safeguard_cli.measure.options import Wanted
 from safeguard_cli.measure.stress import variants
 from safeguard_cli.measure.stress.identities import DIMENSIONS, swap
 from safeguard_cli.measure.stress.stress import StressPlan, planned

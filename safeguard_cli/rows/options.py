@@ -1,0 +1,99 @@
+"""The options of reading rows, each declared once; see run/settings.py. Imports Typer alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+
+import typer
+
+Format: TypeAlias = Literal["jsonl", "ndjson", "csv", "tsv", "parquet"]
+
+
+class Written(NamedTuple):
+    """How a value stands on the command line: as a text, which `read` makes the value of; raises ValueError."""
+
+    read: Callable[[str], Any]
+
+
+def _shard(value: str) -> tuple[int, int]:
+    part, _, parts = value.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise ValueError(f"{value!r} is no K/N with K from 1 to N")
+    return int(part), int(parts)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Reading the input"""
+
+    format: Annotated[
+        Format | None,
+        typer.Option(
+            metavar="FORMAT",
+            help="jsonl, ndjson, csv, tsv or parquet; default: the extension, or the first bytes of standard input.",
+        ),
+    ] = None
+    encoding: Annotated[str, typer.Option(help="The input's character encoding.")] = "utf-8"
+    max_row_bytes: Annotated[int, typer.Option(min=1, metavar="N", help="A larger row becomes an error row.")] = (
+        64 << 20
+    )
+    id_field: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIELD",
+            help="The row's id: never taken for the text, kept whatever --keep says; `compare` pairs rows by it.",
+        ),
+    ] = None
+    limit: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Take the first N rows only; of a golden set, usable ones.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Reading the input"""
+
+    shard: Annotated[
+        tuple[int, int],
+        Written(_shard),
+        typer.Option(
+            metavar="K/N",
+            help="Of every N rows label the K-th: a part of a job array; `safeguard merge` joins the outputs.",
+        ),
+    ] = (1, 1)
+
+
+@dataclass(frozen=True)
+class Text:
+    """What the model sees of a row"""
+
+    text_fields: Annotated[
+        tuple[str, ...],
+        typer.Option(
+            "--text-field",
+            metavar="FIELD",
+            help="The field that holds the text or a list of chat messages; its name or a dotted path. Repeatable."
+            " Default: text, else the only field that reads like one.",
+        ),
+    ] = ()
+    template: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Build the text from fields, such as '{title}\\n{body}'.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class Windows:
+    """What the model sees of a row"""
+
+    long: Annotated[
+        Literal["split", "truncate", "error"],
+        typer.Option(
+            help="A text longer than --ctx allows: label overlapping windows, its beginning, or nothing.",
+        ),
+    ] = "split"
+    max_windows: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="With --long split: a text that needs more windows is an error row."),
+    ] = 16

@@ -1,0 +1,278 @@
+"""Options mean one thing in every command, their page says which command takes which, and files hold defaults."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import ROOT
+from helpers.command import safeguard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tools.options_table import COMMANDS, by_command, commands, options, written
+
+from safeguard_cli.cli.app import app
+from safeguard_cli.errors import OK, USAGE
+from safeguard_cli.model import config
+from safeguard_cli.rows.records import MAX_ROW_BYTES
+from safeguard_cli.run.settings import Settings
+
+PAGE = ROOT / "safeguard_cli/cli/README.md"
+RUNS = {
+    "label": "safeguard_cli.run.label.label",
+    "eval": "safeguard_cli.measure.evaluate.evaluate",
+    "compare": "safeguard_cli.measure.compare.compare",
+    "stress": "safeguard_cli.measure.stress.stress.stress",
+    "bench": "safeguard_cli.machine.bench.bench",
+    "report": "safeguard_cli.measure.report.report.report",
+}
+# What an option needs beside it to have an effect.
+BESIDE = {
+    "--sure": "--effort auto",
+    "--seed": "--temperature 0.5",
+    "--together": "-p hate",
+    "--server-api": "--server http://localhost:1",
+    "--server-model": "--server http://localhost:1",
+    "--tokenizer": "--server http://localhost:1",
+    "--ray-address": "--ray",
+    "--language-field": "--pair x",
+    "--overwrite": "-o out.jsonl",
+    "--append-input": "-o out.jsonl",
+    "--retry-errors": "-o out.jsonl",
+}
+# Values that are neither the default nor refused, by option; by what its help calls the value else.
+VALUES: dict[str, tuple[str, Any]] = {
+    "--shard": ("2/3", (2, 3)),
+    "--labels": ("a,b", ("a", "b")),
+    "--violates": ("b", ("b",)),
+    "--repack": ("on", True),
+    "--effort": ("medium", "medium"),
+    "--format": ("csv", "csv"),
+    "--batch": ("1024", 1024),
+    "--ctx": ("4096", 4096),
+    "--long": ("error", "error"),
+    "--kv-type": ("q8_0", "q8_0"),
+    "--server-api": ("chat", "chat"),
+    "--on-error": ("stop", "stop"),
+    "--only": ("violates", "violates"),
+    "--progress": ("none", "none"),
+    "--ray-address": ("h:1", "h:1"),
+}
+
+
+def value_of(parameter: Any) -> tuple[str | None, Any]:
+    """A value for an option as it is written, and as it arrives in a run; None for a flag."""
+    option = max(parameter.opts, key=len)
+    if getattr(parameter, "is_flag", False):
+        return None, True
+    if option in VALUES:
+        return VALUES[option]
+    if parameter.metavar in ("N", "TOKENS", "N,N"):
+        return "3", 3
+    return ("0.75", 0.75) if parameter.metavar in ("T", "P", "S") else ("x", "x")
+
+
+def leaves(values: Any) -> Iterator[Any]:
+    """All values that a run was called with, those inside of dataclasses and lists too."""
+    yield values
+    if isinstance(values, dict):
+        values = list(values.values())
+    elif hasattr(values, "__dataclass_fields__"):
+        values = [getattr(values, name) for name in values.__dataclass_fields__]
+    if isinstance(values, (list, tuple)):
+        for value in values:
+            yield from leaves(value)
+
+
+@pytest.fixture
+def arrived(monkeypatch, tmp_path) -> list[Any]:
+    """What the last run was called with; runs do nothing."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.jsonl").write_text('{"text": "x"}\n')
+    found: list[Any] = []
+    for path in (*RUNS.values(), "safeguard_cli.run.ray.label_on_ray"):
+        monkeypatch.setattr(path, lambda *given: found.extend(given) or OK)
+    return found
+
+
+def test_the_page_of_options_is_as_the_options_are() -> None:
+    page = PAGE.read_text()
+    assert written(page) == page, "run tests/tools/options_table.py safeguard_cli/cli/README.md"
+    assert page.count("\n| `--") > 50
+
+
+CELLS = [(name, option) for name in COMMANDS for option in options(commands()[name]).values()]
+
+
+@pytest.mark.parametrize(("name", "option"), CELLS)
+def test_every_option_arrives_in_the_run_of_every_command_that_takes_it(arrived, name, option) -> None:
+    parameter = next(each for each in commands()[name].params if option in each.opts)
+    text, value = value_of(parameter)
+    call = ["in.jsonl", *shlex.split(BESIDE.get(option, ""))]
+    if option != "--policy" and name != "report":
+        call += ["--policy", "spam"]
+    if name == "compare":
+        call += ["--policy", "hate"]
+    if name == "label":
+        call += ["-o", "out.jsonl"] if option not in ("--output", *BESIDE) else []
+    if option == "--content":
+        call.remove("in.jsonl")
+    counts = []
+    for more in ([], [option, *([] if text is None else [text])]):
+        arrived.clear()
+        if option != "--policy" or name not in ("label", "bench") or more:  # which need one
+            assert app([name, *call, *more], standalone_mode=False) == OK
+        counts.append(sum(type(leaf) is type(value) and leaf == value for leaf in leaves(arrived)))
+    if option == "--quiet":  # which says less of the text too
+        assert arrived[0].quiet
+    elif option not in ("--debug", "--ray"):  # which the guard heeds, and which calls another run
+        assert counts[1] > counts[0], arrived
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_option_that_a_command_does_not_take_is_refused(name, tmp_path) -> None:
+    taken = set(options(commands()[name]).values())
+    every = {option for command in commands().values() for option in options(command).values()}
+    assert every - taken
+    for option in every - taken:
+        with pytest.raises(Exception, match="No such option") as refused:
+            app([name, "in.jsonl", option], standalone_mode=False)
+        assert getattr(refused.value, "exit_code", USAGE) == USAGE
+    assert all(f"| `{option}` |" in by_command() for option in every)
+
+
+def test_one_option_has_one_help_and_default_wherever_it_is() -> None:
+    seen: dict[str, set[tuple[Any, ...]]] = {}
+    own = {
+        "--threshold",
+        "--output",
+        "--overwrite",
+        "--policy",
+        "--model",
+        "--effort",
+        "--slots",
+        "--threads",
+        "--batch",
+    }
+    own |= {"--by", "--max-flips", "--json", "--worst"}
+    for command in commands().values():
+        for parameter in command.params:
+            option = max(parameter.opts, key=len)
+            if option.startswith("--") and option not in own:
+                seen.setdefault(option, set()).add((parameter.help, str(parameter.default), parameter.metavar))
+    assert {option for option, forms in seen.items() if len(forms) > 1} == set()
+
+
+def test_the_defaults_are_those_of_the_rooms_that_use_them() -> None:
+    assert Settings().max_row_bytes == MAX_ROW_BYTES
+
+
+# Files of settings
+
+
+def called(folder: Path, *args: object, **env: str) -> tuple[int, str, list[dict]]:
+    done = safeguard("label", "in.jsonl", "-p", "spam", "--progress", "none", *args, cwd=folder, **env)
+    rows = [json.loads(line) for line in done.stdout.splitlines()] if done.returncode == OK else []
+    return done.returncode, done.stderr.decode(), rows
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "in.jsonl").write_text('{"body": "WIN A PRIZE", "title": "hello"}\n')
+    return tmp_path
+
+
+def test_a_file_of_settings_sets_defaults_which_the_command_line_goes_before(folder) -> None:
+    (folder / "safeguard.toml").write_text('model = "demo"\n[label]\neffort = "none"\ntext-field = ["body"]\n')
+    code, said, rows = called(folder)
+    assert (code, rows[0]["spam"]["effort"]) == (OK, "none")
+    assert said.count("from a file of settings: --text-field body, --effort none\n") == 1
+    code, said, rows = called(folder, "--effort", "low")
+    assert rows[0]["spam"]["effort"] == "low"
+    assert "--effort" not in said
+    assert called(folder, "-q")[:2] == (OK, "")
+
+
+def test_the_working_directorys_file_goes_before_the_users(folder, tmp_path) -> None:
+    home = tmp_path / "config"
+    (home / "safeguard").mkdir(parents=True)
+    (home / "safeguard/safeguard.toml").write_text('[label]\neffort = "high"\ntext-field = "body"\nmodel = "demo"\n')
+    (folder / "pyproject.toml").write_text('[tool.safeguard.label]\neffort = "none"\n')
+    code, said, rows = called(folder, XDG_CONFIG_HOME=str(home))
+    assert (code, rows[0]["spam"]["effort"]) == (OK, "none"), said
+    assert "--text-field body, --effort none" in said
+
+
+def test_a_default_without_effect_is_left_out(folder) -> None:
+    (folder / "safeguard.toml").write_text(
+        'model = "demo"\n[label]\neffort = "none"\nlabels = ["ham", "spam"]\ntogether = true\nmax-reasoning = 9\n'
+    )
+    code, said, rows = called(folder, "--text-field", "body", "-p", "hate")
+    assert (code, set(rows[0]) & {"spam", "hate"}) == (OK, {"spam", "hate"}), said
+    assert "--labels" not in said
+    assert "--max-reasoning" not in said
+    assert "--together" in said
+
+
+@pytest.mark.parametrize("name", sorted(config.NEVER - {"help_all", "golden", "a", "b", "out", "input"}))
+def test_what_reads_or_writes_files_or_leaves_the_machine_is_never_set_by_a_file(folder, name) -> None:
+    spelled = {key: option for command in commands().values() for key, option in options(command).items()}
+    command = next(each for each in COMMANDS if name in options(commands()[each]))
+    (folder / "safeguard.toml").write_text(f"[{command}]\n{spelled[name][2:]} = true\n")
+    done = safeguard(command, "in.jsonl", "-p", "spam", cwd=folder)
+    assert done.returncode == USAGE
+    assert f"safeguard.toml: [{command}] {spelled[name][2:]} cannot be set in a file" in done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ("slots = 900", r"\[label\] slots"),
+        ('effort = "lots"', r"\[label\] effort"),
+        ("effort = true", "no value of it"),
+        ('rationale = "yes"', "true or false is wanted"),
+        ('efort = "none"', "did you mean effort"),
+        ('model = "../x.gguf"', "lies outside"),
+        ('policy = ["../rules.md"]', "lies outside"),
+        ('policy = ["/etc/rules.md"]', "lies outside"),
+        ("slots = {}", "no value of it"),
+        ("slots = [1, 2]", r"\[label\] slots"),
+    ],
+)
+def test_a_wrong_default_is_refused_naming_file_table_and_option(folder, table, told) -> None:
+    (folder / "safeguard.toml").write_text(f"[label]\n{table}\n")
+    code, said, _ = called(folder, "--text-field", "body", COLUMNS="300")
+    assert code == USAGE
+    assert "safeguard.toml" in said
+    assert len([line for line in said.splitlines() if "safeguard.toml" in line]) == 1
+    assert re.search(told, said), said
+
+
+VALUE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+EVERY = sorted({option[2:] for name in COMMANDS for option in options(commands()[name]).values()})
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(key=st.sampled_from(EVERY) | st.text(max_size=9), value=VALUE)
+def test_any_table_is_taken_or_refused_as_a_usage_error(arrived, monkeypatch, key, value) -> None:
+    tables = {"safeguard.toml": {"label": {key: value}}}
+    monkeypatch.setattr(config, "_settings", lambda path: tables.get(path.name, {}))
+    monkeypatch.setattr(config, "user_file", lambda: None)
+    try:
+        assert app(["label", "in.jsonl", "--policy", "spam", "-o", "out.jsonl", "-q"], standalone_mode=False) in (
+            OK,
+            USAGE,
+        )
+    except Exception as refused:
+        assert getattr(refused, "exit_code", None) == USAGE, refused

@@ -1,0 +1,95 @@
+"""Which session a run has, and that `label` is one straight run through it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from contextlib import contextmanager
+
+import pytest
+from helpers.fake_engine import FakeEngine
+
+from safeguard_cli import errors
+from safeguard_cli.errors import SafeguardError
+from safeguard_cli.run import label as run
+from safeguard_cli.run import sessions
+from safeguard_cli.run.destination import File, ParquetFile, Scratch, Stream
+
+pytestmark = pytest.mark.usefixtures("own_cache", "no_fsync")
+
+
+@pytest.fixture
+def seen(monkeypatch) -> list[tuple[str, str]]:
+    """The kinds of the sessions and the destinations of all runs, as they come."""
+    found: list[tuple[str, str]] = []
+
+    @contextmanager
+    def open_session(job, destination):
+        with sessions.open_session(job, destination) as session:
+            found.append((type(session).__name__, type(destination).__name__))
+            yield session
+
+    monkeypatch.setattr(run, "open_session", open_session)
+    return found
+
+
+def test_label_is_at_most_30_lines() -> None:
+    assert len(inspect.getsource(run.label).splitlines()) <= 30
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_each_state_of_an_output_has_its_session(bench, seen, suffix) -> None:
+    bench.fill(20)
+    bench.out = bench.folder / f"out.{suffix}"
+    file = ParquetFile.__name__ if suffix == "parquet" else File.__name__
+    for options, kind in (
+        ({"limit": 5}, "New"),
+        ({"limit": 5}, "Finished"),
+        ({"limit": 9}, "Continued"),
+        ({"retry_errors": True}, "Retried"),
+        ({}, "Continued"),
+        ({}, "Finished"),
+        ({"append_input": True}, "Continued"),
+        ({"overwrite": True}, "New"),
+    ):
+        bench(**options)
+        assert seen.pop() == (kind, file), options
+    assert bench.manifest()["result"]["rows"] == 20
+
+
+def test_a_pipe_and_a_scratch_file_have_theirs(bench, seen, capfdbinary) -> None:
+    bench.fill(3)
+    assert bench(output="-") == errors.ROWS_IN_ERROR
+    assert [json.loads(line)["id"] for line in capfdbinary.readouterr().out.splitlines()] == [0, 1, 2]
+    assert seen == [("Piped", Stream.__name__)]
+    bench(scratch=True)
+    assert seen[1:] == [("New", Scratch.__name__)]
+
+
+def test_a_journal_made_again_stays_when_rows_were_labelled_and_goes_when_none_were(bench, monkeypatch) -> None:
+    """Of a Parquet output that is continued: before its session begins nothing may be left, afterwards everything."""
+    bench.fill(20)
+    bench.out = bench.folder / "out.parquet"
+    journal = bench.folder / "out.parquet.rows.jsonl"
+    bench(limit=5)
+    whole = bench.out.read_bytes()
+
+    def broken(*given: object) -> FakeEngine:
+        raise SafeguardError("no engine")
+
+    with pytest.raises(SafeguardError, match="no engine"):
+        bench(broken)
+    assert [path.name for path in bench.folder.glob("out.*")] == ["out.parquet", "out.parquet.manifest.json"]
+    assert bench.out.read_bytes() == whole
+
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            "safeguard_cli.run.to_parquet.write_parquet", lambda *_: (_ for _ in ()).throw(OSError(28, "full"))
+        )
+        with pytest.raises(SafeguardError, match="the same command goes on from there"):
+            bench()
+    assert len(journal.read_bytes().splitlines()) == 20
+    assert bench.out.read_bytes() == whole
+    assert bench(broken) == errors.ROWS_IN_ERROR  # there is nothing left to label
+    assert not journal.exists()
+    assert bench.manifest()["rows"] == 20
