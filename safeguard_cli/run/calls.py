@@ -18,6 +18,7 @@ from safeguard_cli.prompt.contract import Completion, Feed, Prompt
 from safeguard_cli.prompt.labeling import Answer
 from safeguard_cli.rows.verdict import RowError
 from safeguard_cli.run.engines import start_engine
+from safeguard_cli.run.keywords import told_as_keywords
 from safeguard_cli.run.pipeline import WAITING
 from safeguard_cli.run.prepare import Prepared, prepare
 from safeguard_cli.run.remarks import untrained_warning
@@ -85,7 +86,8 @@ class Machine:
     def _prepare(self) -> Prepared:
         for warning in self.warnings:
             warn(warning)
-        prepared = prepare(self.settings, self.policies, {})
+        with told_as_keywords():
+            prepared = prepare(self.settings, self.policies, {})
         if prepared.untrained:
             self.warnings.append(untrained_warning(prepared.untrained, prepared.header))
             warn(self.warnings[-1])

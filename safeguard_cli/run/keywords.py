@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from numbers import Integral, Real
@@ -76,6 +78,7 @@ CHOICES, RANGES = _choices_and_ranges()
 _FLAGS = {"rationale", "reasoning", "policy_only_prompt", "together", "repack", "verbose"}
 _LISTS = {"labels", "violates", "servers"}
 _OPTIONS = {"ctx": "context", "server": "servers", "as": "rename", "as_": "rename"}  # as the command line has them
+_OPTION = re.compile(r"--([a-z-]*[a-z])")
 _DEFAULTS = {each.name: each.default for each in fields(Settings)}
 _HERE = "with servers: the model is not on this machine"
 
@@ -114,6 +117,20 @@ _IDLE: tuple[tuple[str, Callable[[Settings, int], bool], str], ...] = (
         for name in ("labels", "violates", "rename", "threshold")
     ),
 )
+
+
+@contextmanager
+def told_as_keywords() -> Iterator[None]:
+    """Name settings in a UsageError as a program does: `context`, where the command line has `--ctx`."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(*(_OPTION.sub(_keyword, line) for line in error.args)) from error
+
+
+def _keyword(option: re.Match[str]) -> str:
+    name = option[1].replace("-", "_")
+    return _OPTIONS.get(name) or (name if name in NAMES else option[0])
 
 
 def read_settings(given: Mapping[str, Any], policies: int) -> Settings:

@@ -16,7 +16,7 @@ from safeguard_cli.prompt.labeling import Answer
 from safeguard_cli.rows import frames
 from safeguard_cli.rows.sink import verdict_columns
 from safeguard_cli.run.calls import Machine, Reader
-from safeguard_cli.run.keywords import read_policies, read_settings
+from safeguard_cli.run.keywords import read_policies, read_settings, told_as_keywords
 from safeguard_cli.run.pipeline import REMEMBERED
 from safeguard_cli.terminal import silence
 
@@ -48,8 +48,9 @@ class Labeler:
     """
 
     def __init__(self, *policies: str | Path | Policy, **settings: Unpack[Keywords]) -> None:
-        self.settings = read_settings(settings, len(policies))
-        self.policies = read_policies(policies, self.settings)
+        with told_as_keywords():
+            self.settings = read_settings(settings, len(policies))
+            self.policies = read_policies(policies, self.settings)
         self._machine = Machine(self.settings, self.policies)
         self._turn = _Turn()
         self._closed = False

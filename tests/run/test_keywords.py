@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 from pathlib import Path
-from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -15,9 +14,9 @@ from hypothesis import strategies as st
 
 from safeguard_cli import Labeler
 from safeguard_cli.cli import conflicts
-from safeguard_cli.cli.label import app, label
+from safeguard_cli.cli.label import app
 from safeguard_cli.errors import UsageError
-from safeguard_cli.run.keywords import CHOICES, NAMES, RANGES, read_settings
+from safeguard_cli.run.keywords import CHOICES, NAMES, RANGES, _read, read_settings
 from safeguard_cli.run.settings import Settings
 
 COMMAND = typer.main.get_command(app)
@@ -86,6 +85,22 @@ def test_policies_that_cannot_be_meant_are_refused(policies, keywords, said) -> 
         Labeler(*policies, **keywords)
 
 
+@pytest.mark.parametrize(
+    ("keywords", "said"),
+    [
+        (
+            {"context": 64},
+            r"policy spam, .*: context 64 is too small: .* at least context \d+ or a lower max_reasoning$",
+        ),
+        ({"cpu_moe": 1}, "^cpu_moe has no effect: llama.cpp finds no GPU here"),
+        ({"rename": "A B"}, r"or pass rename"),
+    ],
+)
+def test_what_is_found_out_later_names_the_setting_too(keywords, said, tiny) -> None:
+    with pytest.raises(UsageError, match=said):
+        Labeler("spam", model=str(tiny), **keywords).label(["a"])
+
+
 def test_values_come_as_settings_has_them() -> None:
     given = {"threads": np.int64(2), "threshold": Fraction(1, 4), "model": Path("a.gguf"), "labels": " a, b "}
     settings = read_settings({**given, "violates": ["b"], "seed": 0, "max_reasoning": None}, 1)
@@ -101,15 +116,35 @@ def test_the_names_are_those_of_settings_and_each_is_of_one_kind() -> None:
     assert not RANGES.keys() & CHOICES.keys()
 
 
+def taken(name: str, value: object) -> tuple[bool, bool]:
+    """Whether the command line takes an option's value, and whether a Labeler takes it."""
+    option = {"context": "--ctx"}.get(name, f"--{name.replace('_', '-')}")
+    answers = []
+    for take in (
+        lambda: COMMAND.make_context("label", ["in.jsonl", "--policy", "spam", f"{option}={value}"]),
+        lambda: _read(name, value),
+    ):
+        try:
+            take()
+            answers.append(True)
+        except Exception as error:
+            assert isinstance(error, UsageError) or hasattr(error, "format_message"), error
+            answers.append(False)
+    return answers[0], answers[1]
+
+
 def test_ranges_and_choices_are_the_command_lines() -> None:
-    hints = get_type_hints(label, include_extras=True)
+    assert len(RANGES) == 12 and len(CHOICES) == 4
     for name, (kind, low, high) in RANGES.items():
-        hint = hints[OPTION.get(name, name)]
-        values, option = get_args(hint)
-        assert (option.min, option.max) == (low, high), name
-        assert kind in (values, *get_args(values)), name
+        step = 1 if kind is int else 0.01
+        assert taken(name, low) == (True, True), name
+        assert taken(name, low - step) == (False, False), name
+        assert taken(name, high or 10**9) == (True, True), name
+        assert high is None or taken(name, high + step) == (False, False), name
+        assert kind is float or taken(name, low + 1.5) == (False, False), name
     for name, choices in CHOICES.items():
-        assert tuple(member.value for member in get_args(hints[name])[0]) == choices, name
+        assert {taken(name, choice) for choice in choices} == {(True, True)}, name
+        assert taken(name, "other") == (False, False), name
 
 
 VALUES = {
