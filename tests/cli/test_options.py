@@ -279,7 +279,11 @@ def test_any_table_is_taken_or_refused_as_a_usage_error(arrived, monkeypatch, ke
         assert getattr(refused, "exit_code", None) == USAGE, refused
 
 
-OF_A_RUN = [o for name, o in options(commands()["eval"]).items() if name in measured.OF_A_RUN and o != "--sure"]
+OF_A_RUN = [
+    o
+    for name, o in options(commands()["eval"]).items()
+    if name in measured.OF_A_RUN and o not in ("--sure", "--together")
+]
 
 
 @pytest.mark.parametrize("option", OF_A_RUN)
