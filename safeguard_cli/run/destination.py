@@ -220,7 +220,7 @@ def _open_parquet(
         raise UsageError("--csv-safe has no effect: the output is not CSV")
     journal, before = journal_path(out), None
     if from_file_of_parquet(settings):
-        check_types(settings, kept_fields(settings))
+        check_types(settings, _kept_fields(settings))
         before = Path(settings.input).stat()
     with ExitStack() as stack, ExitStack() as undo:
         if not settings.dry_run:
@@ -250,7 +250,7 @@ def _remove_unbegun(journal: Path) -> None:
         remove(journal)
 
 
-def kept_fields(settings: Settings) -> list[str] | None:
+def _kept_fields(settings: Settings) -> list[str] | None:
     """The row's own fields that are written; None: all of them."""
     if settings.keep is None:
         return None
@@ -271,7 +271,7 @@ def _describe(settings: Settings, source: Source, format: Format, policies: Sequ
         rationale=settings.rationale,
         reasoning=settings.reasoning,
     )
-    keep = kept_fields(settings)
+    keep = _kept_fields(settings)
     check_names(source, format, names, columns, keep)
     return Output(
         format=format,
