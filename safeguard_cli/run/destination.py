@@ -121,27 +121,34 @@ class Scratch(File):
 
 
 @dataclass(frozen=True, slots=True)
-class ParquetFile(File):
-    """A Parquet file, made of the rows in `path`, its journal, when they are all there.
+class HeldParquet:
+    """A Parquet output that no other run can write, with its journal as it is to be gone on with.
 
-    `before` is the state of an input that is Parquet too, whose columns are read once more then. `undo` takes away a
-    journal that was made of a finished file, as long as no session has begun with it.
+    `before` is the state of an input that is Parquet too, whose columns are read once more at the end. `undo` takes
+    away a journal that was made of a finished file, as long as no session has begun with it.
     """
 
-    out: Path
-    settings: Settings
+    path: Path
     before: os.stat_result | None
     undo: ExitStack
 
+
+@dataclass(frozen=True, slots=True)
+class ParquetFile(File):
+    """A Parquet file, made of the rows in `path`, its journal, when they are all there."""
+
+    held: HeldParquet
+    settings: Settings
+
     def complete(self) -> None:
         """Turn the journal into the file, where it is not made of it already."""
-        self.undo.pop_all()
-        done, result = load_finished(self.path)
-        if not is_made_from(self.out, result):
-            make_parquet(self.settings, done, result, self.path, self.out, self.before)
+        self.held.undo.pop_all()
+        out, (done, result) = self.held.path, load_finished(self.path)
+        if not is_made_from(out, result):
+            make_parquet(self.settings, done, result, self.path, out, self.held.before)
         remove(self.path)
         if not self.settings.quiet:
-            note(f"{done.progress.rows:,} rows are in {self.out}")
+            note(f"{done.progress.rows:,} rows are in {out}")
 
 
 Destination = Stream | File
@@ -154,15 +161,16 @@ def last_machine(destination: Destination) -> Mapping[str, Any]:
 
 @contextmanager
 def open_destination(
-    settings: Settings, source: Source, policies: Sequence[Policy], read: Sequence[Used]
+    settings: Settings, source: Source, policies: Sequence[Policy], read: Sequence[Used], held: HeldParquet | None
 ) -> Iterator[Destination]:
-    """Find out where the output goes, and hold it where that takes more than the run's own journal.
+    """Find out where the output goes: into the Parquet file that is held, a stream or a file.
 
     It is none of the files that are `read`. Raises SafeguardError where it cannot be written.
     """
-    if (out := _parquet_output(settings)) is not None:
-        with _open_parquet(settings, out, source, policies, read) as parquet:
-            yield parquet
+    if held is not None:
+        journal = journal_path(held.path)
+        check_output(journal, read, beside(journal, "jsonl"))
+        yield ParquetFile(*_file(settings, source, journal, policies), held, settings)
         return
     if settings.output == "-" or (settings.output is None and not sys.stdout.isatty()):
         yield _stream(settings, source, data_output(), policies)
@@ -208,10 +216,14 @@ def _parquet_output(settings: Settings) -> Path | None:
 
 
 @contextmanager
-def _open_parquet(
-    settings: Settings, out: Path, source: Source, policies: Sequence[Policy], read: Sequence[Used]
-) -> Iterator[ParquetFile]:
-    """Hold a Parquet output, with its journal as an earlier session left it or made of the finished file."""
+def hold_parquet(settings: Settings, read: Sequence[Used]) -> Iterator[HeldParquet | None]:
+    """Hold the Parquet output of a run, with its journal as an earlier session left it or made of the finished file.
+
+    None where the output is no Parquet file: those of other formats are held by their journal alone.
+    """
+    if (out := _parquet_output(settings)) is None:
+        yield None
+        return
     pyarrow()
     if settings.only:
         raise UsageError("--only leaves rows out, and a Parquet output has them all: filter it when it is read")
@@ -220,7 +232,7 @@ def _open_parquet(
         raise UsageError("--csv-safe has no effect: the output is not CSV")
     journal, before = journal_path(out), None
     if from_file_of_parquet(settings):
-        check_types(settings, kept_fields(settings))
+        check_types(settings, _kept_fields(settings))
         before = Path(settings.input).stat()
     with ExitStack() as stack, ExitStack() as undo:
         if not settings.dry_run:
@@ -230,9 +242,7 @@ def _open_parquet(
             if not (journal.exists() or settings.overwrite or not out.exists()):
                 unpack(settings, out, journal)
                 undo.callback(_remove_unbegun, journal)
-        check_output(journal, read, beside(journal, "jsonl"))
-        found = _file(settings, source, journal, policies)
-        yield ParquetFile(*found, out, settings, before, undo)
+        yield HeldParquet(out, before, undo)
 
 
 def _check_beside_parquet(out: Path, journal: Path) -> None:
@@ -250,7 +260,7 @@ def _remove_unbegun(journal: Path) -> None:
         remove(journal)
 
 
-def kept_fields(settings: Settings) -> list[str] | None:
+def _kept_fields(settings: Settings) -> list[str] | None:
     """The row's own fields that are written; None: all of them."""
     if settings.keep is None:
         return None
@@ -271,7 +281,7 @@ def _describe(settings: Settings, source: Source, format: Format, policies: Sequ
         rationale=settings.rationale,
         reasoning=settings.reasoning,
     )
-    keep = kept_fields(settings)
+    keep = _kept_fields(settings)
     check_names(source, format, names, columns, keep)
     return Output(
         format=format,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import json
 from contextlib import contextmanager
 
@@ -10,10 +11,18 @@ import pytest
 from helpers.fake_engine import FakeEngine
 
 from safeguard_cli import errors
+from safeguard_cli.engine.local.process import LocalEngine
 from safeguard_cli.errors import SafeguardError
+from safeguard_cli.rows.sink import open_sink, verdict_columns
+from safeguard_cli.rows.text import make_selector
 from safeguard_cli.run import label as run
 from safeguard_cli.run import sessions
 from safeguard_cli.run.destination import File, ParquetFile, Scratch, Stream
+from safeguard_cli.run.display import make_progress
+from safeguard_cli.run.engines import start_engine
+from safeguard_cli.run.pipeline import Pipeline
+from safeguard_cli.run.prepare import load_policies, open_input, prepare
+from safeguard_cli.run.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("own_cache", "no_fsync")
 
@@ -82,10 +91,11 @@ def test_a_journal_made_again_stays_when_rows_were_labelled_and_goes_when_none_w
     assert [path.name for path in bench.folder.glob("out.*")] == ["out.parquet", "out.parquet.manifest.json"]
     assert bench.out.read_bytes() == whole
 
+    def full(*given: object) -> None:
+        raise OSError(28, "No space left on device")
+
     with monkeypatch.context() as patched:
-        patched.setattr(
-            "safeguard_cli.run.to_parquet.write_parquet", lambda *_: (_ for _ in ()).throw(OSError(28, "full"))
-        )
+        patched.setattr("safeguard_cli.run.to_parquet.write_parquet", full)
         with pytest.raises(SafeguardError, match="the same command goes on from there"):
             bench()
     assert len(journal.read_bytes().splitlines()) == 20
@@ -93,3 +103,29 @@ def test_a_journal_made_again_stays_when_rows_were_labelled_and_goes_when_none_w
     assert bench(broken) == errors.ROWS_IN_ERROR  # there is nothing left to label
     assert not journal.exists()
     assert bench.manifest()["rows"] == 20
+
+
+def test_a_pipeline_needs_no_session_to_label_rows_in_memory(tiny, tmp_path) -> None:
+    """With the real engine: the same bytes as `label` writes, and nothing beside them."""
+    source = tmp_path / "in.jsonl"
+    source.write_text(
+        "".join(json.dumps({"id": n, "text": f"free prize {n % 3}" if n else None}) + "\n" for n in range(6))
+    )
+    out = tmp_path / "out.jsonl"
+    settings = Settings(
+        str(source), ("spam",), output=str(out), model=str(tiny), effort="none", slots=2, threads=1, quiet=True
+    )
+    assert run.label(settings) == errors.ROWS_IN_ERROR
+    policies = load_policies(settings)
+    columns, written = verdict_columns(windows=True, truncated=False, rationale=False, reasoning=False), io.BytesIO()
+    with open_input(settings) as rows:
+        prepared = prepare(settings, policies, {})
+        selector = make_selector(rows, text_fields=("text",), template=None)
+        progress = make_progress("none", policies, quiet=True)
+        pipeline = Pipeline(settings, prepared, selector, progress)
+        sink = open_sink(written, source=rows, format="jsonl", names=["spam"], columns=columns)
+        with progress, start_engine(settings, prepared, LocalEngine) as engine, sink:
+            pipeline.label(iter(rows), engine, sink)
+    assert written.getvalue() == out.read_bytes()
+    assert (pipeline.session.written, progress.written.rows_in_error) == (6, 1)
+    assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "out.jsonl", "out.jsonl.manifest.json"}
