@@ -109,7 +109,7 @@ class Call:
         self._machine, self._labeling, self._read, self._texts = machine, prepared.labeling, read, texts
         self._remembered = remembered if machine.settings.temperature == 0 else 0  # sampling says something else
         self._slots = prepared.shape.plan.slots
-        self._group = WAITING * self._slots // 2 if _prefixes_compete(prepared) else 1
+        self._group = WAITING * self._slots // 2 if prepared.prefixes_compete else 1
         self._number, self._ended = 0, False
         self._rows: deque[Answer] = deque()
         self._undecided: dict[int, Answer] = {}
@@ -189,9 +189,3 @@ class Call:
     def _prompts(self) -> Iterator[Prompt | Feed]:
         while self._queue or not self._ended:
             yield self._queue.popleft() if self._queue else Feed.HOLD
-
-
-def _prefixes_compete(prepared: Prepared) -> bool:
-    """Whether the cache cannot hold all policies beside the largest row."""
-    prefixes = [len(prefix.ids) for prefix in prepared.labeling.rules.prefixes]
-    return sum(prefixes) - min(prefixes) + prepared.shape.context > prepared.shape.plan.cells

@@ -85,7 +85,7 @@ class Pipeline:
 
     def _prompts(self, records: Iterator[Record], sink: Sink) -> Iterator[Prompt | Feed]:
         every = self.prepared.drain
-        group = self._most // 2 if _prefixes_compete(self.prepared) else 1
+        group = self._most // 2 if self.prepared.prefixes_compete else 1
         number = self.session.written
         if every:
             yield from self._begin_anew()
@@ -165,9 +165,3 @@ class Pipeline:
                 self.progress.row_written(verdicts)
                 self.session.row_written(row.record, sink)
             self.session.save_now_and_then(sink)
-
-
-def _prefixes_compete(prepared: Prepared) -> bool:
-    """Whether the cache cannot hold all policies beside the largest row."""
-    prefixes = [len(prefix.ids) for prefix in prepared.labeling.rules.prefixes]
-    return sum(prefixes) - min(prefixes) + prepared.shape.context > prepared.shape.plan.cells

@@ -54,6 +54,12 @@ class Prepared:
     untrained: tuple[str, ...] = ()
 
     @property
+    def prefixes_compete(self) -> bool:
+        """Whether the cache cannot hold all policies beside the largest row."""
+        prefixes = [len(prefix.ids) for prefix in self.labeling.rules.prefixes]
+        return sum(prefixes) - min(prefixes) + self.shape.context > self.shape.plan.cells
+
+    @property
     def header(self) -> Header:
         """The header of the model file; there is one where there are no servers."""
         assert self.local is not None
