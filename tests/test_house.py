@@ -12,7 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, TESTS
 
 TRAINING = "safeguard_cli/demo/training/"
 PACKAGE = ROOT / "safeguard_cli"
@@ -153,3 +153,14 @@ def test_the_map_names_what_is_there() -> None:
     named = set(re.findall(r"`([a-z_/]+\.py)`", (PACKAGE / "README.md").read_text()))
     assert len(named) > 20
     assert {name for name in named if not ((PACKAGE / name).is_file() or (ROOT / name).is_file())} == set()
+
+
+def test_every_promise_names_a_test_that_is_there() -> None:
+    readme = (ROOT / "README.md").read_text()
+    tests = {
+        name for path in TESTS.rglob("test_*.py") for name in re.findall(r"^def (test_\w+)", path.read_text(), re.M)
+    }
+    named = set(re.findall(r"`(test_\w+)`", readme))
+    assert len(named) > 15
+    assert named - tests == set()
+    assert {name for name in re.findall(r"`(tests/[\w/]+\.py)`", readme) if not (ROOT / name).is_file()} == set()
