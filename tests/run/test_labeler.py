@@ -285,7 +285,7 @@ CALLS = st.tuples(st.sampled_from(["label", "stream", "leave", "fail"]), st.list
 @hypothesis.settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_calls_one_after_another_give_each_text_its_verdicts(at_once, fake, compete, calls, slots) -> None:
     with pytest.MonkeyPatch.context() as patch, Labeler("spam", "hate", model=fake, slots=slots) as labeler:
-        patch.setattr("safeguard_cli.run.calls._prefixes_compete", lambda _: compete)
+        patch.setattr("safeguard_cli.run.prepare.Prepared.prefixes_compete", compete)
         known = {value: shown(found) for value, found in zip(VALUES, labeler.label(VALUES), strict=True)}
         for way, values in calls:
             expected = [known[value] for value in values]

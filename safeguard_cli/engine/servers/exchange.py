@@ -6,6 +6,7 @@ Every failure has a sentence that quotes neither the answer nor the question.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import ssl
 import threading
@@ -194,18 +195,24 @@ class Network:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(0.5)
         if not self._thread.is_alive():
-            # On a busy machine tasks may be left, some of which have not begun: each sees that it is cancelled.
-            if left := asyncio.all_tasks(self._loop):
-                for task in left:
-                    task.cancel()
-                self._loop.run_until_complete(asyncio.wait(left, timeout=0.5))
+            with suppress(RuntimeError):  # a busy machine had no time for all tasks; stopped again, they are left
+                self._loop.call_later(0.5, self._loop.stop)
+                self._loop.run_until_complete(_end(()))
             self._loop.close()
 
 
 async def _end(clients: Iterable[httpx.AsyncClient]) -> None:
     while others := [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]:
-        for task in others:
+        # A task that has not begun begins first: anyio's never await what they were given when they are cancelled then.
+        begun = [task for task in others if _has_begun(task)]
+        for task in begun:
             task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0)
+        await asyncio.gather(*begun, return_exceptions=True)
     for client in clients:
         await client.aclose()
+
+
+def _has_begun(task: asyncio.Task[Any]) -> bool:
+    coroutine = task.get_coro()
+    return not inspect.iscoroutine(coroutine) or inspect.getcoroutinestate(coroutine) != inspect.CORO_CREATED

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import anyio
 import httpx
 import pytest
 from helpers.fault_server import FaultServer
@@ -17,7 +18,7 @@ from helpers.server_runs import fill, run
 
 from safeguard_cli import errors
 from safeguard_cli.address import Address
-from safeguard_cli.engine.servers import pool
+from safeguard_cli.engine.servers import exchange, pool
 from safeguard_cli.engine.servers.exchange import Network
 from safeguard_cli.engine.servers.pool import Patience, Pool, RowFailed, Served
 from safeguard_cli.errors import EngineError
@@ -198,3 +199,29 @@ def test_what_has_not_begun_when_the_network_is_closed_is_ended_too() -> None:
     assert begun.wait(5)
     network.close()
     assert ended == [True]
+
+
+def test_a_task_that_is_ended_before_its_first_step_takes_it_first() -> None:
+    """As anyio's do while a connection is opened: what one of them was to await is never lost."""
+    ended: list[str] = []
+
+    async def connect() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    async def connecting() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(connect)
+            await asyncio.sleep(60)
+
+    async def main() -> None:
+        task = asyncio.get_running_loop().create_task(connecting())
+        await asyncio.sleep(0)  # the group is open, and what it has started has not begun
+        await exchange._end(())
+        assert task.cancelled()
+
+    asyncio.run(main())
+    assert ended == ["cancelled"]
