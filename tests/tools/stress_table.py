@@ -1,4 +1,4 @@
-"""Measures the demo model under stress for the README's table: python tests/tools/stress_table.py README.md."""
+"""Measures the demo model under stress: python tests/tools/stress_table.py safeguard_cli/measure/README.md."""
 
 from __future__ import annotations
 
@@ -54,6 +54,6 @@ def table(results: dict[str, dict]) -> str:
 
 if __name__ == "__main__":
     written = table({name: measure(name) for name in POLICIES})
-    readme = Path(sys.argv[1])
-    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-    readme.write_text(before + BEGIN + written + END + rest.partition(END)[2], encoding="utf-8")
+    page = Path(sys.argv[1])
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    page.write_text(before + BEGIN + written + END + rest.partition(END)[2], encoding="utf-8")
