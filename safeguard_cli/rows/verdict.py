@@ -7,17 +7,32 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 ErrorCode = Literal[
-    "bad_json",  # the line is not JSON, or holds NaN, Infinity or a lone surrogate
-    "bad_row",  # JSON but no object, or beyond what can be read; a CSV row with an open quote or too many cells
-    "bad_encoding",  # bytes that are not valid in the input's encoding
-    "no_text",  # the text field is missing, null or blank, or the whole row is
-    "not_text",  # the text field holds something that is no text
-    "row_too_big",  # the row is larger than --max-row-bytes
-    "too_long",  # more tokens than --ctx, --long and --max-windows allow
-    "control_token",  # the tokenizer gave a control token for ordinary text
-    "engine",  # the engine failed on this row
-    "server",  # with --server: no usable answer for this row, however often it was asked for
+    "bad_json",
+    "bad_row",
+    "bad_encoding",
+    "no_text",
+    "not_text",
+    "row_too_big",
+    "too_long",
+    "control_token",
+    "engine",
+    "server",
 ]
+# When a row gets which code, for people: the page of rows has it as a table.
+WHEN: Mapping[ErrorCode, str] = {
+    "bad_json": "the line is not JSON, or holds NaN, Infinity or a lone surrogate",
+    "bad_row": "JSON but no object, with a number beyond 1.8e308, or nested deeper than 1,024 levels; a CSV row with an"
+    " unclosed quote, or with more cells than the header",
+    "bad_encoding": "bytes that are not valid in the input's encoding",
+    "no_text": "the text field is missing, null or blank, or the whole row is",
+    "not_text": "the text field holds something that is no text",
+    "row_too_big": "the row is larger than `--max-row-bytes`",
+    "too_long": "more tokens than `--ctx`, `--long` and `--max-windows` allow",
+    "control_token": "the tokenizer gave a control token for ordinary text (it cannot; checked all the same)",
+    "engine": "the model gave no usable numbers for this row, or the engine died on it twice",
+    "server": "with `--server`: no server gave a usable answer for this row in 5 tries, one refused the row, or all"
+    " were too busy for 15 minutes",
+}
 ERROR_CODES: tuple[str, ...] = get_args(ErrorCode)
 EFFORTS = ("none", "low", "medium", "high")  # with which a label comes about: `auto` comes down to none or low
 

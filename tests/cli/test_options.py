@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import ROOT, TESTS
+from helpers import TESTS
 from helpers.command import safeguard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tools.options_table import COMMANDS, by_command, commands, options, written
+from tools.pages import COMMANDS, by_command, commands, options
 
 from safeguard_cli.cli.app import app
 from safeguard_cli.errors import OK, USAGE, UsageError
@@ -23,7 +23,6 @@ from safeguard_cli.model import config
 from safeguard_cli.rows.records import MAX_ROW_BYTES
 from safeguard_cli.run.settings import Settings
 
-PAGE = ROOT / "safeguard_cli/cli/README.md"
 RUNS = {
     "label": "safeguard_cli.run.label.label",
     "eval": "safeguard_cli.measure.evaluate.evaluate",
@@ -101,12 +100,6 @@ def arrived(monkeypatch, tmp_path) -> list[Any]:
     return found
 
 
-def test_the_page_of_options_is_as_the_options_are() -> None:
-    page = PAGE.read_text()
-    assert written(page) == page, "run tests/tools/options_table.py safeguard_cli/cli/README.md"
-    assert page.count("\n| `--") > 50
-
-
 CELLS = [(name, option) for name in COMMANDS for option in options(commands()[name]).values()]
 
 
@@ -144,7 +137,7 @@ def test_an_option_that_a_command_does_not_take_is_refused(name, tmp_path) -> No
         with pytest.raises(Exception, match="No such option") as refused:
             app([name, "in.jsonl", option], standalone_mode=False)
         assert getattr(refused.value, "exit_code", USAGE) == USAGE
-    assert all(f"| `{option}` |" in by_command() for option in every)
+    assert all(f"`{option}`" in by_command() for option in every)
 
 
 def test_one_option_has_one_help_and_default_wherever_it_is() -> None:
