@@ -258,9 +258,7 @@ def test_standard_input_by_its_name_has_its_default_output_in_the_working_folder
 # What is there already
 
 
-@pytest.mark.promise(
-    "A file that is no output of `safeguard` is never touched. `--overwrite` is the one way to start over."
-)
+@pytest.mark.promise("Without `--overwrite`, a file that is no output of `safeguard` is never touched.")
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
 def test_a_file_that_is_no_output_is_refused_and_another_name_advised_first(bench, suffix) -> None:
     bench.fill(3)

@@ -38,7 +38,9 @@ def test_a_deterministic_run_with_a_limit_and_then_more_equals_one_run(bench) ->
     assert bench.out.read_bytes() == whole
 
 
-@pytest.mark.promise("`--append-input` labels the rows that were added to the end of an input, and nothing else does.")
+@pytest.mark.promise(
+    "Rows that were added to an input are labelled only with `--append-input`, and only where the rest is unchanged."
+)
 def test_an_input_that_grew_is_continued_only_when_asked_for(bench) -> None:
     bench.fill(20)
     bench()

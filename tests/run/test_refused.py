@@ -92,9 +92,7 @@ def test_another_machine_warns_and_refuses_only_when_deterministic(bench, capsys
     assert bench.state() == before
 
 
-@pytest.mark.promise(
-    "A file that is no output of `safeguard` is never touched. `--overwrite` is the one way to start over."
-)
+@pytest.mark.promise("Without `--overwrite`, a file that is no output of `safeguard` is never touched.")
 def test_an_output_without_its_manifest_is_never_touched(bench) -> None:
     bench.fill(5)
     bench()
