@@ -19,7 +19,10 @@ from safeguard_cli.errors import UsageError
 from safeguard_cli.output.manifest import Foreign, Locked, locked_beside
 from safeguard_cli.output.merge import merge
 
-pytestmark = pytest.mark.usefixtures("own_cache", "no_fsync")
+pytestmark = [
+    pytest.mark.usefixtures("own_cache", "no_fsync"),
+    pytest.mark.promise("A file of yours beside an output is never written, followed or removed, whatever its name."),
+]
 
 
 def names(folder: Path) -> set[str]:

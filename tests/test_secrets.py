@@ -26,6 +26,10 @@ from safeguard_cli.engine.local.process import EngineSpec, LocalEngine
 from safeguard_cli.engine.servers import pool
 from safeguard_cli.errors import SafeguardError, UsageError
 
+pytestmark = pytest.mark.promise(
+    "No password and no key is printed, kept, or handed to a process that does not need it."
+)
+
 SAFEGUARD = str(Path(sys.executable).parent / "safeguard")
 SECRET = "S3cr3t"
 REFUSED = (

@@ -26,6 +26,10 @@ from safeguard_cli.model.gguf import BadModelFile, read_header
 from safeguard_cli.model.tokenizer import Tokenizer
 from safeguard_cli.prompt.harmony import Harmony
 
+pytestmark = pytest.mark.promise(
+    "A damaged or hostile model file, `tokenizer.json` or settings file is refused in one sentence, without delay."
+)
+
 SAFEGUARD = str(Path(sys.executable).parent / "safeguard")
 
 

@@ -59,6 +59,10 @@ def test_a_pull_is_found_again_without_network_and_can_be_removed(machine: Machi
     assert "not here" in machine.run("models", "rm", f"hf:{REPO}:{FILE}").stderr
 
 
+@pytest.mark.promise(
+    "`pull`, `merge`, `--retry-errors` and the last step to Parquet can be killed anywhere: the "
+    "same command finishes the work."
+)
 def test_a_pull_cut_at_30_random_points_completes_with_the_right_checksum(machine: Machine, content: bytes) -> None:
     machine.hub.cuts = sorted(random.Random(7).sample(range(1, len(content)), 30))
     done = machine.run("pull", f"hf:{REPO}:{FILE}")
@@ -308,6 +312,9 @@ def test_a_user_without_a_home_gets_no_folder_named_tilde(monkeypatch, tmp_path)
     assert not folder.is_relative_to(tmp_path)
 
 
+@pytest.mark.promise(
+    "A damaged or hostile model file, `tokenizer.json` or settings file is refused in one sentence, without delay."
+)
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -71,6 +71,7 @@ def try_all(bench: Bench, record: Path, use: Callable[[], object], every: int = 
     return count, accepted
 
 
+@pytest.mark.promise("A damaged or hostile manifest is used, or refused in one sentence.")
 def test_a_finished_runs_manifest_with_anything_wrong_is_used_or_refused(bench, at_once, capsys) -> None:
     bench.fill(6)
     bench()
@@ -86,6 +87,7 @@ def test_a_finished_runs_manifest_with_anything_wrong_is_used_or_refused(bench, 
     assert accepted > 100
 
 
+@pytest.mark.promise("A damaged or hostile manifest is used, or refused in one sentence.")
 @pytest.mark.parametrize("options", [{"deterministic": True}, {"only": "violates"}])
 def test_an_unfinished_runs_record_with_anything_wrong_is_used_or_refused(
     bench, at_once, capsys, monkeypatch, options
@@ -106,6 +108,7 @@ def test_an_unfinished_runs_record_with_anything_wrong_is_used_or_refused(
     assert accepted > 50
 
 
+@pytest.mark.promise("A damaged or hostile manifest is used, or refused in one sentence.")
 def test_a_shards_manifest_with_anything_wrong_is_merged_or_refused(bench, at_once, capsys) -> None:
     bench.fill(6)
     shards = [bench.folder / f"part{part}.jsonl" for part in (1, 2)]
@@ -123,6 +126,7 @@ def test_a_shards_manifest_with_anything_wrong_is_merged_or_refused(bench, at_on
     assert accepted > 50
 
 
+@pytest.mark.promise("A damaged or hostile manifest is used, or refused in one sentence.")
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_parquet_outputs_record_with_anything_wrong_is_used_or_refused(bench, at_once, capsys, finished) -> None:
     bench.source, bench.out = bench.folder / "in.parquet", bench.folder / "out.parquet"
@@ -157,6 +161,7 @@ def kept_files(tiny: Path) -> dict[str, object]:
     return {HASHES: {model_key(tiny): model_sha256(tiny)}, LOADABLE: [model_key(tiny)]}
 
 
+@pytest.mark.promise("A cached file that is damaged, or that others could have written, is never used.")
 def test_kept_files_with_anything_wrong_are_made_anew(cache, tiny, monkeypatch) -> None:
     right, asked = kept_files(tiny), []
     monkeypatch.setattr(probe.Probe, "ask", lambda *_, **named: asked.append(named))
@@ -192,6 +197,7 @@ def test_what_is_no_small_file_is_not_read(cache, tiny, monkeypatch, name, kind)
     assert kind == "folder" or json.loads(path.read_bytes())
 
 
+@pytest.mark.promise("A cached file that is damaged, or that others could have written, is never used.")
 @pytest.mark.parametrize("kind", ["open folder", "somebody else's folder", "open file", "somebody else's file"])
 def test_what_others_could_have_put_there_is_not_used(cache, tiny, monkeypatch, capsys, kind) -> None:
     lie = {model_key(tiny): "0" * 64}

@@ -29,6 +29,7 @@ lines = st.sampled_from(
 )
 
 
+@pytest.mark.promise("The shards of an input hold each of its rows once.")
 @settings(max_examples=300)
 @given(st.lists(lines, max_size=12).map(b"".join), st.integers(1, 5), st.sampled_from(["jsonl", "csv"]))
 def test_shards_have_each_row_of_any_input_once(tmp_path_factory, data, parts, suffix) -> None:
@@ -59,6 +60,7 @@ def shards_of(bench: Bench, parts: int, **options: object) -> list[Path]:
     return made
 
 
+@pytest.mark.promise("Merged shards equal the unsharded output byte for byte, where scores do not move with the batch.")
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.integers(0, 30),

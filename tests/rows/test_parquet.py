@@ -114,6 +114,7 @@ def agrees(found: object, expected: object) -> bool:
     return found == expected and (isinstance(found, str) == isinstance(expected, str))
 
 
+@pytest.mark.promise("Every row that goes in comes out once and in order, whatever the rows are.")
 @settings(max_examples=150)
 @given(st.data())
 def test_every_row_of_any_file_comes_out_once_with_its_values(tmp_path_factory, data) -> None:
@@ -315,6 +316,7 @@ def kill_at(bench, nth: int, **options: object) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
 
 
+@pytest.mark.promise("A Parquet output appears whole or not at all. A run killed at any step resumes to the same file.")
 @pytest.mark.parametrize("first", [{}, {"limit": 40}, {"overwrite": True}])
 def test_killed_at_every_step_that_touches_the_disk_it_is_continued_to_the_same_file(
     bench, table, at_once, first
@@ -337,6 +339,7 @@ def test_killed_at_every_step_that_touches_the_disk_it_is_continued_to_the_same_
     assert nth > 12
 
 
+@pytest.mark.promise("A Parquet output appears whole or not at all. A run killed at any step resumes to the same file.")
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_a_run_killed_at_any_row_is_continued(bench, table, no_fsync, deterministic) -> None:
     bench.whole(deterministic=deterministic)

@@ -54,6 +54,10 @@ def everything(bench: Bench) -> dict[str, Path]:
     }
 
 
+@pytest.mark.promise(
+    "A run never writes to a file that it reads: input, policy, model, tokenizer or settings, by "
+    "any name, link or stream."
+)
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
 @pytest.mark.parametrize("link", [os.link, os.symlink])
 def test_no_file_that_a_run_reads_is_its_output(bench, everything, monkeypatch, suffix, link) -> None:
@@ -124,6 +128,10 @@ def shell(folder: Path, command: str, **more: str) -> subprocess.CompletedProces
     )
 
 
+@pytest.mark.promise(
+    "A run never writes to a file that it reads: input, policy, model, tokenizer or settings, by "
+    "any name, link or stream."
+)
 @pytest.mark.parametrize(
     "command",
     [
@@ -250,6 +258,7 @@ def test_standard_input_by_its_name_has_its_default_output_in_the_working_folder
 # What is there already
 
 
+@pytest.mark.promise("Without `--overwrite`, a file that is no output of `safeguard` is never touched.")
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
 def test_a_file_that_is_no_output_is_refused_and_another_name_advised_first(bench, suffix) -> None:
     bench.fill(3)
@@ -430,6 +439,7 @@ def inputs(bench: Bench, suffix: str, rows: int) -> Callable[..., bytes]:
 KINDS = ["jsonl", "csv", "parquet", "jsonl.gz"]
 
 
+@pytest.mark.promise("A run whose input is changed, cut short or replaced while it reads is not finished (exit 1).")
 @pytest.mark.parametrize("rows", [40, 6000])  # less and more than is read at once
 @pytest.mark.parametrize("suffix", KINDS)
 @pytest.mark.parametrize("write", [rewrite, replace])
@@ -453,6 +463,7 @@ def test_an_input_that_is_changed_where_it_was_read_is_not_finished(bench, no_fs
     assert bench.manifest()["rows"] == rows
 
 
+@pytest.mark.promise("A run whose input is changed, cut short or replaced while it reads is not finished (exit 1).")
 @pytest.mark.parametrize("rows", [40, 6000])
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "jsonl.gz"])
 def test_an_input_that_is_cut_short_is_not_finished_and_gone_on_with_when_it_is_whole(
@@ -470,6 +481,7 @@ def test_an_input_that_is_cut_short_is_not_finished_and_gone_on_with_when_it_is_
     assert ids(bench.out.read_bytes(), bench.out.suffix[1:]) == list(range(rows))
 
 
+@pytest.mark.promise("A run whose input is changed, cut short or replaced while it reads is not finished (exit 1).")
 @pytest.mark.parametrize("suffix", KINDS)
 def test_an_input_that_is_moved_away_is_not_finished(bench, no_fsync, suffix) -> None:
     inputs(bench, suffix, 40)
@@ -496,6 +508,7 @@ def test_an_input_that_is_touched_or_written_again_with_the_same_rows_is_finishe
     assert "grown" not in capsys.readouterr().err
 
 
+@pytest.mark.promise("A run whose input only grows labels the rows that were there, finishes, and reports the growth.")
 @pytest.mark.parametrize("rows", [40, 6000])
 @pytest.mark.parametrize("suffix", KINDS)
 def test_an_input_that_only_grows_is_finished_as_far_as_it_went_and_it_is_said(

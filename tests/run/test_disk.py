@@ -48,6 +48,9 @@ class Disk:
         return call
 
 
+@pytest.mark.promise(
+    "A disk that fails or fills leaves whole rows and one sentence. The run resumes when there is room."
+)
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 @pytest.mark.parametrize("for_good", [True, False])
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
@@ -101,6 +104,9 @@ def test_a_shell_appends_to_a_file_that_a_full_disk_must_not_empty(bench, tmp_pa
         sys.stdout.detach()
 
 
+@pytest.mark.promise(
+    "A disk that fails or fills leaves whole rows and one sentence. The run resumes when there is room."
+)
 def test_an_output_that_vanishes_is_noticed(bench, monkeypatch) -> None:
     bench.fill(30)
     gone = bench.folder / "sub"
@@ -158,6 +164,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", place], check=True)
 
 
+@pytest.mark.promise(
+    "A disk that fails or fills leaves whole rows and one sentence. The run resumes when there is room."
+)
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_a_disk_that_fills_keeps_whole_rows_and_the_run_goes_on_when_there_is_room(bench, small_disk, suffix) -> None:
     bench.fill(2000, suffix)

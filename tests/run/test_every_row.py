@@ -29,6 +29,7 @@ def bad_lines(chance: random.Random) -> Iterator[bytes]:
     yield b'{"text":"' + b"y" * 3000 + b'"}\n'
 
 
+@pytest.mark.promise("Every row that goes in comes out once and in order, whatever the rows are.")
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_of_a_thousand_random_files_every_row_comes_out_once_and_in_order(bench, at_once, suffix) -> None:
     """What an input's rows are is for the reader to say, and its own tests: here each comes out in its place."""
@@ -73,6 +74,7 @@ def test_of_a_thousand_random_files_every_row_comes_out_once_and_in_order(bench,
             assert code == (3 if any(in_error) else 0)
 
 
+@pytest.mark.promise("Each error code is reached by a test, and there are no others.")
 def test_every_code_of_the_closed_list_is_reached(bench, monkeypatch) -> None:
     from safeguard_cli.prompt.harmony import ControlTokenError, Harmony
 
@@ -105,6 +107,7 @@ def test_every_code_of_the_closed_list_is_reached(bench, monkeypatch) -> None:
     assert sum(bench.manifest()["result"]["errors"].values()) == len(codes)
 
 
+@pytest.mark.promise("Memory does not grow with the input.")
 def test_memory_does_not_grow_with_the_input(bench) -> None:
     """The million rows of the promise take minutes: here are fewer, and memory that would grow with them."""
     rows = 60_000

@@ -20,6 +20,7 @@ def test_a_finished_run_repeated_says_so_and_gives_its_old_code(bench, capsys) -
     assert bench.state() == before
 
 
+@pytest.mark.promise("`--limit` can be raised: the run continues with the rows that follow.")
 def test_limit_is_no_part_of_the_run_and_can_be_raised(bench) -> None:
     bench.fill(20)
     for limit, rows in ((5, 5), (5, 5), (3, 5), (12, 12), (None, 20)):
@@ -37,6 +38,9 @@ def test_a_deterministic_run_with_a_limit_and_then_more_equals_one_run(bench) ->
     assert bench.out.read_bytes() == whole
 
 
+@pytest.mark.promise(
+    "Rows that were added to an input are labelled only with `--append-input`, and only where the rest is unchanged."
+)
 def test_an_input_that_grew_is_continued_only_when_asked_for(bench) -> None:
     bench.fill(20)
     bench()

@@ -25,6 +25,7 @@ def command(source: Path, out: Path, model: Path, *options: str) -> list[str]:
     return [SAFEGUARD, "label", str(source), "-o", str(out), *given, *options]
 
 
+@pytest.mark.promise("A killed run resumes without losing, doubling or reordering a row.")
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_the_command_killed_at_many_points_loses_and_doubles_nothing(tmp_path, tiny, deterministic) -> None:
     """SIGKILL at random moments and just after a row was written, 26 of each; then the same command again."""
@@ -59,6 +60,9 @@ def test_the_command_killed_at_many_points_loses_and_doubles_nothing(tmp_path, t
     assert out.read_bytes() == whole.read_bytes() or not deterministic
 
 
+@pytest.mark.promise(
+    "Ctrl-C and SIGTERM end a run within 2 seconds, leave whole rows, and name the command that resumes it."
+)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_command_interrupted_ends_in_two_seconds_and_names_the_command_that_goes_on(
     tmp_path, tiny, number, code

@@ -20,7 +20,13 @@ from helpers.runs import plant
 from safeguard_cli import errors
 from safeguard_cli.output.merge import merge
 
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = [
+    pytest.mark.usefixtures("own_cache"),
+    pytest.mark.promise(
+        "`pull`, `merge`, `--retry-errors` and the last step to Parquet can be killed anywhere: the "
+        "same command finishes the work."
+    ),
+]
 KILLS = 12
 
 

@@ -201,6 +201,7 @@ def test_the_address_may_be_left_out_and_a_shard_must_be_one(options, monkeypatc
     assert ("-o DIR" if "--ray" in options[0] else "K/N") in capfd.readouterr().err
 
 
+@pytest.mark.promise("On two Ray nodes, one of them killed on the way, 10,000 rows come out once each.")
 def test_ten_thousand_rows_on_two_nodes_one_of_them_killed_come_out_once_each(cluster, tmp_path, tiny, capsys) -> None:
     fill(tmp_path, 8, 1250)
     labels, killed = tmp_path / "labels", []

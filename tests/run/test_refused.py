@@ -30,6 +30,9 @@ CHANGES: dict[str, tuple[dict[str, object], str]] = {
 }
 
 
+@pytest.mark.promise(
+    "After a change that can change a label, a run refuses to resume (exit 4), names the change and touches nothing."
+)
 @pytest.mark.parametrize("finished", [False, True])
 @pytest.mark.parametrize("change", [*CHANGES, "model", "input", "shorter input"])
 def test_what_can_change_a_label_refuses_and_touches_nothing(bench, tmp_path, change, finished) -> None:
@@ -58,6 +61,9 @@ def test_what_can_change_a_label_refuses_and_touches_nothing(bench, tmp_path, ch
     assert bench(overwrite=True, **options) in (errors.OK, errors.ROWS_IN_ERROR)
 
 
+@pytest.mark.promise(
+    "After a change that can change a label, a run refuses to resume (exit 4), names the change and touches nothing."
+)
 @pytest.mark.parametrize(
     ("old", "new"), [('{"id":3}', '{"id":3,"a":1}'), ('{"id":3,"a":1}', '{"id":3}'), ("[1]", "[2]"), ("{}", '{"a":1}')]
 )
@@ -86,6 +92,7 @@ def test_another_machine_warns_and_refuses_only_when_deterministic(bench, capsys
     assert bench.state() == before
 
 
+@pytest.mark.promise("Without `--overwrite`, a file that is no output of `safeguard` is never touched.")
 def test_an_output_without_its_manifest_is_never_touched(bench) -> None:
     bench.fill(5)
     bench()
@@ -107,6 +114,7 @@ def test_a_manifest_that_cannot_be_understood_refuses(bench, content) -> None:
     assert bench.state() == before
 
 
+@pytest.mark.promise("Two runs cannot write the same output.")
 def test_a_second_run_on_one_output_is_refused_and_names_the_first(bench) -> None:
     bench.fill(20)
     refusals = []

@@ -16,6 +16,7 @@ from safeguard_cli.run import prepare
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 
+@pytest.mark.promise("Rows with the same text are decoded once and get the same labels.")
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_rows_of_one_content_are_decoded_once_and_get_the_same_labels(bench, at_once, deterministic) -> None:
     chance = random.Random(1)

@@ -13,6 +13,7 @@ from safeguard_cli import errors
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 
+@pytest.mark.promise("A torn last line is dropped, and its row is labelled again.")
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_an_output_cut_at_any_byte_of_its_last_three_lines_is_completed(bench, at_once, suffix) -> None:
     """Also when the last whole row is one that spans lines, and with the manifest only as new as the start."""
@@ -33,6 +34,9 @@ def test_an_output_cut_at_any_byte_of_its_last_three_lines_is_completed(bench, a
         assert bench.out.read_bytes()[:size].startswith(done[: size - max(lengths[-3:]) - 1])
 
 
+@pytest.mark.promise(
+    "With `--deterministic`, a run that was killed and resumed equals one that never stopped, byte for byte."
+)
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 @pytest.mark.parametrize("policies", [("spam",), ("spam", "hate")])
 def test_a_deterministic_run_killed_anywhere_and_continued_equals_one_never_killed(

@@ -42,6 +42,7 @@ def test_retry_errors_with_a_limit_that_it_would_pass_over_is_refused(bench) -> 
     assert bench(retry_errors=True, limit=30) == errors.ROWS_IN_ERROR  # the fixture's own error rows
 
 
+@pytest.mark.promise("`--retry-errors` leaves the output as it was when it is killed or fails.")
 def test_retry_errors_killed_or_failing_leaves_the_output_as_it_was(bench) -> None:
     bench.fill(30)
     bench(failing(4, 15, 29))
@@ -61,6 +62,9 @@ def test_retry_errors_killed_or_failing_leaves_the_output_as_it_was(bench) -> No
     assert bench.state() == before
 
 
+@pytest.mark.promise(
+    "`--on-error stop` ends the run before the row in error. With `--on-error record`, it continues there."
+)
 def test_on_error_stop_ends_before_the_row_and_record_goes_on_from_there(bench) -> None:
     bench.fill(30)
     with pytest.raises(SafeguardError, match="row 1: no_text"):

@@ -28,6 +28,9 @@ def handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+@pytest.mark.promise(
+    "Ctrl-C and SIGTERM end a run within 2 seconds, leave whole rows, and name the command that resumes it."
+)
 def test_a_signal_at_any_row_leaves_whole_rows_and_says_how_to_go_on(bench, handlers, monkeypatch, capsys) -> None:
     bench.fill(60)
     whole = bench.whole(deterministic=True)
@@ -66,6 +69,7 @@ def run_into_a_pipe(bench) -> tuple[int, int]:
     return child, reader
 
 
+@pytest.mark.promise("A pipe gets whole lines only, unless its reader stalls in the middle of one.")
 def test_a_signal_that_comes_in_the_middle_of_a_row_waits_for_its_end(bench, handlers, monkeypatch) -> None:
     """A row larger than a pipe takes, a reader that is slow: the pipe gets whole lines."""
     bench.fill(3)
@@ -85,6 +89,7 @@ def test_a_signal_that_comes_in_the_middle_of_a_row_waits_for_its_end(bench, han
     os.close(reader)
 
 
+@pytest.mark.promise("A pipe gets whole lines only, unless its reader stalls in the middle of one.")
 @pytest.mark.parametrize("size", [100, 400_000])
 def test_a_reader_that_has_stalled_does_not_keep_a_signal_from_ending_the_run(bench, handlers, size) -> None:
     bench.fill(0)

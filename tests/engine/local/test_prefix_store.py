@@ -19,6 +19,10 @@ from safeguard_cli.engine.local.process import EngineSpec, LocalEngine
 from safeguard_cli.prompt.contract import Completion, Prompt
 from safeguard_cli.prompt.harmony import Harmony
 
+pytestmark = pytest.mark.promise(
+    "The kept state of a policy is made anew where it is damaged, or of another model or build."
+)
+
 IDS = (1, 2, 3)
 
 

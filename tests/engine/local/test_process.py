@@ -57,6 +57,7 @@ def test_the_child_gives_what_the_scheduler_gives(spec, harmony) -> None:
     assert len(ours) == 6
 
 
+@pytest.mark.promise("A crash of llama.cpp costs time, never a row.")
 def test_a_child_killed_once_costs_no_row(spec, harmony) -> None:
     prompts = prompts_of(harmony, [5, 30, 12, 80, 7, 9, 11, 3])
     said: list[str] = []
@@ -75,6 +76,7 @@ def test_a_child_killed_once_costs_no_row(spec, harmony) -> None:
     assert "memory" in said[0]
 
 
+@pytest.mark.promise("A crash of llama.cpp costs time, never a row.")
 def test_a_row_that_kills_twice_becomes_an_error_and_the_run_goes_on(spec, harmony) -> None:
     engine = Deadly(spec)
     engine.lethal = frozenset([1])

@@ -36,6 +36,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, own_cache: None) -> None:
     monkeypatch.delenv(address.KEY, raising=False)
 
 
+@pytest.mark.promise("Whatever a server does or answers, no row is lost or doubled.")
 @pytest.mark.parametrize("seed", range(3))
 def test_of_rows_under_spoilt_answers_none_is_lost_and_no_error_holds_text(tiny, tmp_path, capfd, seed) -> None:
     seeds, spoilt = itertools.count(1000 * seed), []

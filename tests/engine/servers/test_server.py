@@ -50,6 +50,7 @@ def real() -> Iterator[str]:
         yield address
 
 
+@pytest.mark.promise("Whatever a server does or answers, no row is lost or doubled.")
 @given(script=st.lists(st.sampled_from((*FAULTS, "ok", "ok", "ok")), min_size=1, max_size=12), low=st.booleans())
 @settings(max_examples=5)
 def test_of_200_rows_none_is_lost_or_doubled_whatever_the_server_does(tiny, tmp_path_factory, script, low) -> None:
@@ -125,6 +126,7 @@ def test_another_model_refuses_to_go_on_and_another_address_does_not(tiny, tmp_p
         run(source, out, several.address, model=str(tiny))
 
 
+@pytest.mark.promise("No password and no key is printed, kept, or handed to a process that does not need it.")
 def test_the_key_comes_from_the_environment_and_no_secret_is_printed_or_kept(tiny, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv(address.KEY, "s3cret-key")
     source, out = fill(tmp_path, 3), tmp_path / "out.jsonl"

@@ -168,6 +168,7 @@ def test_a_row_that_makes_a_server_drop_it_is_an_error_row_and_the_others_are_no
     assert "(5 tries)" in world.outcomes[3]
 
 
+@pytest.mark.promise("Whatever a server does or answers, no row is lost or doubled.")
 @pytest.mark.usefixtures("own_cache")
 def test_a_server_that_dies_and_comes_back_in_the_middle_of_500_rows_costs_no_row(tiny: Path, tmp_path: Path) -> None:
     with FaultServer(dies_after=150, returns_after=1.0) as server:
