@@ -113,7 +113,7 @@ class Servers:
     server_api: Annotated[
         Literal["completion", "chat"],
         typer.Option(
-            help="completion: token ids, as on this machine. chat: for endpoints without them; weaker, see the README."
+            help="completion: token ids, as on this machine. chat: for endpoints without them; weaker, see the page of engines."
         ),
     ] = "completion"
     server_model: Annotated[
