@@ -113,7 +113,8 @@ class Servers:
     server_api: Annotated[
         Literal["completion", "chat"],
         typer.Option(
-            help="completion: token ids, as on this machine. chat: for endpoints without them; weaker, see the page of engines."
+            help="completion: token ids, as on this machine. chat: for endpoints without them; weaker: the server makes the"
+            " prompt."
         ),
     ] = "completion"
     server_model: Annotated[
