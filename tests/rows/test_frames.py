@@ -139,7 +139,7 @@ def test_a_string_that_is_not_valid_spoils_its_row_only() -> None:
 
 @pytest.mark.parametrize("frame", [None, "text", {"body": ["a"]}, [TABLE], TABLE.column("body")])
 def test_what_is_no_table_is_refused(frame) -> None:
-    with pytest.raises(UsageError, match="this is no table, but of type"):
+    with pytest.raises(UsageError, match="this is not a table, but of type"):
         table_of(frame)
 
 

@@ -163,7 +163,7 @@ def test_several_verdicts_stand_side_by_side():
 
 
 def test_an_unreadable_line_comes_out_with_its_number_and_text():
-    error = {"label": None, "error": {"code": "bad_row", "message": "line 2: the JSON value is no object"}}
+    error = {"label": None, "error": {"code": "bad_row", "message": "line 2: the JSON value is not an object"}}
     data = b'{"text":"a"}\n[1,"\xc3\xa9"]\n{"a\xff'
     out = [json.loads(line) for line in write(data).splitlines()]
     assert out[1] == {"_line": 2, "_raw": '[1,"é"]', "spam": error} and out[2]["_raw"] == '{"a�'
@@ -172,7 +172,7 @@ def test_an_unreadable_line_comes_out_with_its_number_and_text():
     assert dicts(write(data, "csv", keep=["text"]))[1] == {
         "text": "",
         **dict.fromkeys((f"spam_{column}" for column in COLUMNS), ""),
-        "spam_error": "bad_row: line 2: the JSON value is no object",
+        "spam_error": "bad_row: line 2: the JSON value is not an object",
     }
 
 
