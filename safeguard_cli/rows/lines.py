@@ -285,8 +285,8 @@ def _transcode(chunks: Iterable[bytes], encoding: str, name: str) -> Iterator[by
         yield decoder.decode(b"", final=True).encode("utf-8", "surrogatepass")
     except UnicodeError as problem:  # from UTF-16 and UTF-32 only: the handler marks anything else
         raise UsageError(
-            f"{name}: --encoding {encoding} needs a byte order mark at the beginning, and there is none: leave"
-            f" --encoding out, or use {codecs.lookup(encoding).name}-le or -be if the input is that"
+            f"{name}: there is no byte order mark, which --encoding {encoding} needs: leave --encoding out, or use"
+            f" {codecs.lookup(encoding).name}-le or -be if the input is that"
         ) from problem
 
 
