@@ -18,7 +18,7 @@ from safeguard_cli.policy.policy import Policy, builtin_policies, load_policy, m
 from safeguard_cli.policy.rationale import CODE
 from safeguard_cli.terminal import Hanging, fail, note, safe, show_hanging
 
-BEST_TOKENS = (400, 600)  # the model's makers say that the model reads this length best
+BEST_TOKENS = (400, 600)  # the model's makers say that this length reads best
 SLACK = 0.1  # the count is an estimate: only the real model comes with the real vocabulary
 BYTES_PER_TOKEN = 4.0  # o200k on English policies: 3.84 to 4.18 on the built-in ones
 EXAMPLES = (4, 6)

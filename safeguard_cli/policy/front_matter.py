@@ -40,9 +40,7 @@ _IN_LINE = re.compile(  # JSON, a comment, lines ended by what is no line end he
     rf"labels{_IS_LIST}.*violates{_IS_LIST}|violates{_IS_LIST}.*labels{_IS_LIST}|\s*[-*]\s+(?:labels|violates){_IS_LIST}",
     re.DOTALL,
 )
-_BESIDE = re.compile(
-    r"\s{2,}|[\s>]*(?:#|//|<!--|-\s|\]|\}|$)"
-)  # may stand between such lines: comments, items, values, nothing
+_BESIDE = re.compile(r"\s{2,}|[\s>]*(?:#|//|<!--|-\s|\]|\}|$)")  # between such lines: comments, items, values, nothing
 _KINDS = {  # how other kinds of files begin
     rb"version https://git-lfs\.github\.com/spec/": "a Git LFS pointer, not the policy itself: git lfs pull fetches it",
     rb"\s*<(?:!doctype|html)\b": "a page of HTML, perhaps an error page instead of the download",

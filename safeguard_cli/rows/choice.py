@@ -218,7 +218,7 @@ def _size(value: Any) -> int:
 
 
 def _question(rows: Sequence[Mapping[str, Any]], likely: Mapping[str, Seen], fields: Mapping[str, Seen]) -> str:
-    """Return the question which field holds the text, with the fields that could be meant, else with all."""
+    """Return the question for the field with the text; it lists those that could be meant, else all."""
     inside = {path: value for row in rows[:1] for path, value in _inside(row) if path.split(".")[0] in fields}
     examples = {name: seen.example for name, seen in likely.items()} | inside
     if examples:

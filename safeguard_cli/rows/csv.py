@@ -88,7 +88,7 @@ class CsvRows:
     def __iter__(self) -> Iterator[Record]:
         index = -1
         while first := self._lines.next():
-            first = first.removeprefix(codecs.BOM_UTF8)  # concatenated files have marks inside
+            first = first.removeprefix(codecs.BOM_UTF8)  # concatenated files have more of them
             if not first.strip(b"\r\n"):
                 self._lines.skip_blank(b"\r\n")
                 continue

@@ -81,7 +81,7 @@ def table_of(frame: Any) -> Any:
     if isinstance(frame, pa.Table) or _is_of(frame, "pandas", "polars"):
         return frame
     if hasattr(frame, "__arrow_c_stream__") or isinstance(frame, pa.RecordBatch):
-        with suppress(TypeError, pa.ArrowException):  # a single column gives a stream too, but is no table
+        with suppress(TypeError, pa.ArrowException):  # a single column gives a stream too
             return pa.table(frame)
     raise UsageError(
         f"this is not a table, but of type {type(frame).__name__}: give a pandas or polars DataFrame or a pyarrow.Table"

@@ -35,7 +35,7 @@ class JsonRows:
         while line := self._lines.next():
             if self._lines.torn:
                 return self._lines.go_back()
-            line = line.removeprefix(codecs.BOM_UTF8)  # concatenated files have marks inside
+            line = line.removeprefix(codecs.BOM_UTF8)  # concatenated files have more of them
             if line.strip():
                 yield line.rstrip(b"\r\n")
             else:

@@ -151,7 +151,7 @@ class Lines:
         return bool(self._bytes.failure) and not data.endswith(b"\n")
 
     def go_back(self, line: int | None = None) -> None:
-        """Set the number back to before a row in which reading failed: it does not count, and comes whole next time.
+        """Step back before a row in which reading failed: it does not count, and comes whole from a whole input.
 
         The row begins on the given line, else on the last one.
         """

@@ -126,9 +126,7 @@ def real(out: Path) -> Path:
 def descriptor(path: Path) -> int | None:
     """Return the number of the open file that a path such as /dev/stdout or /dev/fd/3 means; None for other paths."""
     for _ in range(_MOST_LINKS):
-        name = str(
-            Path(os.path.realpath(path.parent)) / path.name
-        )  # the last part unresolved: its link leads to a file
+        name = str(Path(os.path.realpath(path.parent)) / path.name)  # its own link, not followed, leads to a file
         if name in _STREAMS:
             return _STREAMS[name]
         if (found := _DESCRIPTOR.fullmatch(name)) and found[1] in (None, str(os.getpid())):
