@@ -113,8 +113,8 @@ class Servers:
     server_api: Annotated[
         Literal["completion", "chat"],
         typer.Option(
-            help="completion: token ids, as on this machine. chat: for endpoints without them; weaker: the server makes the"
-            " prompt."
+            help="completion: token ids, as on this machine. chat: for endpoints without them, and weaker, for there the"
+            " server makes the prompt."
         ),
     ] = "completion"
     server_model: Annotated[

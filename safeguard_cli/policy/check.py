@@ -1,4 +1,4 @@
-"""`safeguard policy`: lints a policy file by its line numbers, starts a new one, and lists those that are built in."""
+"""`safeguard policy`: lints a policy file by line number, starts a new one, and lists and shows the built-in ones."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from safeguard_cli.policy.policy import Policy, builtin_policies, load_policy, m
 from safeguard_cli.policy.rationale import CODE
 from safeguard_cli.terminal import Hanging, fail, note, safe, show_hanging
 
-BEST_TOKENS = (400, 600)  # what the model's makers say reads best
-SLACK = 0.1  # the count is an estimate: the real vocabulary comes with the real model only
-BYTES_PER_TOKEN = 4.0  # of o200k on policies in English: 3.84 to 4.18 on the built-in ones
+BEST_TOKENS = (400, 600)  # the model's makers say that this length reads best
+SLACK = 0.1  # the count is an estimate: only the real model comes with the real vocabulary
+BYTES_PER_TOKEN = 4.0  # o200k on English policies: 3.84 to 4.18 on the built-in ones
 EXAMPLES = (4, 6)
 
-# What a section is called is the writer's choice; what it is for is not.
+# The writer chooses a section's name, but not its purpose.
 SECTIONS = {
     "an instruction": "instruct|task|goal|overview",
     "definitions": "defin|terms|glossary",
@@ -41,7 +41,7 @@ _HEADING = re.compile(r"\s{0,3}#{1,6}\s+(.+?)\s*#*\s*$")
 _VAGUE = re.compile(rf"\b(?:{VAGUE})(?![\w])", re.IGNORECASE)
 _RULE = re.compile(rf"\s*[-*]\s+\W*({CODE.pattern})")
 _ITEM = re.compile(r"\s*(?:[-*]|\d+[.)])\s+\S")
-_HEAD = re.compile(r"\s{0,12}(?:(?:[-*]|\d{1,3}[.)]|[a-z]{1,12}:)\s{1,4})?")  # what stands before a line's text
+_HEAD = re.compile(r"\s{0,12}(?:(?:[-*]|\d{1,3}[.)]|[a-z]{1,12}:)\s{1,4})?")  # what comes before a line's text
 _MARKER = re.compile(r"<\|[^|>\n]{0,40}\|>")
 
 
@@ -57,16 +57,16 @@ class Finding:
 class _Line:
     number: int
     text: str
-    section: str  # the heading that it stands under, "" before the first
+    section: str  # the heading above it, "" before the first
 
 
 def tokens(text: str) -> int:
-    """About how many tokens of the real vocabulary a policy has."""
+    """Return about how many tokens of the real vocabulary a policy has."""
     return round(len(text.encode()) / BYTES_PER_TOKEN)
 
 
 def check(name_or_path: str) -> tuple[Path, list[Finding]]:
-    """Lint a policy; return its path and what was found, by line. Raises UnreadableError when there is no such file."""
+    """Lint a policy; return its path and the findings, by line, or raise UnreadableError if there is no such file."""
     try:
         file = read_policy(name_or_path)
         policy = make_policy(file)
@@ -113,19 +113,19 @@ def _sections(lines: Sequence[_Line]) -> Iterator[Finding]:
 
 def _labels(policy: Policy, line: int, violates: int) -> Iterator[Finding]:
     if set(policy.violates) == set(policy.labels):
-        yield Finding(violates, "every label violates; one must be left for what is safe")
+        yield Finding(violates, "every label violates; leave one for what is safe")
     for label in policy.labels:
         if not mentions(policy.text, label):
             yield Finding(line, f"the label {label!r} is never mentioned in the text, spelled like this")
         for other in policy.labels:
             if label != other and label.lower() in other.lower():
                 yield Finding(
-                    line, f"the label {label!r} stands inside {other!r}: readers and models mix them up; rename one"
+                    line, f"the label {label!r} stands inside {other!r}: readers and models confuse them; rename one"
                 )
 
 
 def _rules(lines: Sequence[_Line]) -> Iterator[Finding]:
-    """Rules have codes, once each; every code that is cited is one of a rule."""
+    """Check that rules have codes, that no two share one, and that every cited code is a rule's."""
     defined: dict[str, int] = {}
     for section in ("criteria for what violates", "criteria for what is safe"):
         under = _under(lines, section)
@@ -135,7 +135,7 @@ def _rules(lines: Sequence[_Line]) -> Iterator[Finding]:
             yield Finding(under[0].number, f"the {section} have no rule codes, such as AB1, for a rationale to cite")
         for number, code in coded:
             if defined.setdefault(code, number) != number:
-                yield Finding(number, f"the rule code {code} is used in line {defined[code]} already")
+                yield Finding(number, f"the rule code {code} is already used in line {defined[code]}")
     stems = {re.match(r"[A-Z]+", code)[0] for code in defined}  # type: ignore[index]
     for line in lines:
         for code in CODE.findall(line.text):
@@ -161,7 +161,7 @@ def _examples(policy: Policy, lines: Sequence[_Line]) -> Iterator[Finding]:
     if items and not shown.intersection(policy.violates):
         yield Finding(under[0].number, "no example violates")
     if items and not shown.difference(policy.violates):
-        yield Finding(under[0].number, "no example is safe: show what looks like a violation and is none")
+        yield Finding(under[0].number, "no example is safe: show something that looks like a violation but is not one")
 
 
 def _words(lines: Sequence[_Line], whole: Sequence[str]) -> Iterator[Finding]:
@@ -175,7 +175,7 @@ def _words(lines: Sequence[_Line], whole: Sequence[str]) -> Iterator[Finding]:
         if marker := _MARKER.search(text):
             yield Finding(number, f"{marker[0]} spells a control token; to the model it is plain text that misleads")
         if re.search(r"\bTODO\b", text):
-            yield Finding(number, "TODO: this is still to be written")
+            yield Finding(number, "TODO: this is not written yet")
 
 
 def _length(policy: Policy, first: int) -> Iterator[Finding]:
@@ -189,9 +189,9 @@ def _count(number: int, thing: str) -> str:
 
 
 def check_command(names: Sequence[str]) -> int:
-    """Run `safeguard policy check`: findings as FILE:LINE: MESSAGE on standard output; exit 5 when there are any.
+    """Run `safeguard policy check`: print findings as FILE:LINE: MESSAGE on standard output; exit 5 if there are any.
 
-    A file that is not there, which is exit 2, does not keep the others from being checked.
+    A missing file means exit 2, but the others are still checked.
     """
     code = errors.OK
     for name in names:
@@ -211,7 +211,7 @@ def check_command(names: Sequence[str]) -> int:
 
 
 def list_command() -> int:
-    """Run `safeguard policy list`: the built-in policies."""
+    """Run `safeguard policy list`: print the built-in policies."""
     policies = [load_policy(name) for name in builtin_policies()]
     names = max((len(policy.name) for policy in policies), default=0)
     labels = max((len(", ".join(policy.labels)) for policy in policies), default=0)
@@ -221,7 +221,7 @@ def list_command() -> int:
 
 
 def show_command(name: str) -> int:
-    """Run `safeguard policy show`: the file as it is, made harmless at a terminal."""
+    """Run `safeguard policy show`: print the file as it is; at a terminal, made harmless."""
     file = read_policy(name)
     make_policy(file)
     if sys.stdout.isatty():
@@ -240,20 +240,20 @@ def _listed(policy: Policy, names: int, labels: int) -> Hanging:
 
 
 def _shown(line: str) -> Hanging:
-    """Return a line of a policy whose continuation begins where its text does: behind a bullet or a key's name."""
+    """Return a line of a policy, to be wrapped under the start of its text: after a bullet or a key's name."""
     head = _HEAD.match(line)
     assert head is not None
     return Hanging(safe(head[0]), line[head.end() :])
 
 
 def new_command(name: str, labels: Sequence[str], violates: Sequence[str], output: str | None) -> int:
-    """Run `safeguard policy new`: a policy to be filled in, as NAME.md here; never over a file that exists."""
+    """Run `safeguard policy new`: write a policy to fill in, as NAME.md here; never overwrite a file."""
     labels = tuple(labels) or ("allowed", "violating")
     violates = tuple(violates) or labels[-1:]
     Policy(name, "checks the name and the labels", labels, violates)
     good = [label for label in labels if label not in violates]
     if not good:
-        raise UsageError("every label violates; one must be left for what is safe")
+        raise UsageError("every label violates; leave one for what is safe")
     template = resources.files("safeguard_cli.policy").joinpath("template.md").read_text(encoding="utf-8")
     text = template.format(
         name=name,
@@ -269,8 +269,8 @@ def new_command(name: str, labels: Sequence[str], violates: Sequence[str], outpu
         with path.open("x", encoding="utf-8", newline="\n") as file:
             file.write(text)
     except FileExistsError:
-        raise UsageError(f"{path} exists already; nothing was written") from None
+        raise UsageError(f"{path} already exists; nothing was written") from None
     except OSError as error:
         raise SafeguardError(f"{path}: cannot be written: {error.strerror}") from None
-    note(f"{path} is begun; fill in every TODO, then: safeguard policy check {path}")
+    note(f"{path} is written; fill in every TODO, then run: safeguard policy check {path}")
     return errors.OK

@@ -1,7 +1,7 @@
 """Reads a policy file: its bytes, its front matter with the line of every key, and its text.
 
-Front matter is what stands between `---` and `---` or `...` at the top of the file, blank lines above allowed. What
-looks like it and stands elsewhere is refused: taken for text, it would leave the policy with other labels in silence.
+Front matter stands between `---` and `---` or `...` at the top of the file; blank lines may come before it. What looks
+like it but stands elsewhere is refused: taken for text, it would silently leave the policy with other labels.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ import yaml
 from safeguard_cli.errors import UsageError, shortened
 
 KEYS = ("name", "description", "labels", "violates")
-MAX_BYTES = 1 << 20  # of a policy's file: more than any model reads
-MAX_FRONT = 64 << 10  # characters of front matter; YAML is read slowly
-PIPE_SECONDS = 10.0  # for which a pipe may be silent
+MAX_BYTES = 1 << 20  # of a policy file: more than any model reads
+MAX_FRONT = 64 << 10  # characters of front matter: reading YAML is slow
+PIPE_SECONDS = 10.0  # a pipe may be silent for so long
 
 _DECISIVE = {"labels", "violates"}  # without them a policy has other labels
 _BREAK = re.compile(r"\r\n|\r|\n")
-_LOOKED_AT = 2000  # characters of a line
+_LOOKED_AT = 2000  # characters of a line that are searched
 _BLANK = " \t\v\f\u00a0\u200b\ufeff"
-# What people draw around front matter, other than as it must be: `----`, ` ---`, `+++`, a code fence, Word's dashes.
+# Wrong lines that people draw around front matter: `----`, ` ---`, `+++`, a code fence, Word's dashes.
 _DRAWN = re.compile(r"[\s>]*(?:[-–—―−]{2,}|—|\+{3,}|={3,}|\*{3,}|\.{3}|…|`{3,}|~{3,})[\s\w{}.#]*$")
-_MARKS = r"[\s>]*(?:[-*+]\s+)?(?:\*\*|__|`)?"  # of a list, of bold type, of code
+_MARKS = r"[\s>]*(?:[-*+]\s+)?(?:\*\*|__|`)?"  # Markdown's marks of a list item, of bold type, of code
 _MARKED_KEY = re.compile(rf"""{_MARKS}(labels|violates)(?:\*\*|__|`)?\s*[:=：](?:\*\*|__|`)?\s+()""", re.IGNORECASE)
 _KEY_LINE = re.compile(r"""[\s>]*["']?([^\W\d][\w-]*)["']?\s*(?:[:=](?=\s|$|["'\[])|：)\s*(.*)$""")
 _IS_LIST = r"""["']?\s*[:=：]\s*[\["']"""
-_IN_LINE = re.compile(  # JSON, a comment, lines that end at what is no line end here; or an item of a list
+_IN_LINE = re.compile(  # JSON, a comment, lines ended by what is no line end here; or a list item
     rf"labels{_IS_LIST}.*violates{_IS_LIST}|violates{_IS_LIST}.*labels{_IS_LIST}|\s*[-*]\s+(?:labels|violates){_IS_LIST}",
     re.DOTALL,
 )
 _BESIDE = re.compile(r"\s{2,}|[\s>]*(?:#|//|<!--|-\s|\]|\}|$)")  # between such lines: comments, items, values, nothing
-_KINDS = {  # what other files begin with
+_KINDS = {  # how other kinds of files begin
     rb"version https://git-lfs\.github\.com/spec/": "a Git LFS pointer, not the policy itself: git lfs pull fetches it",
     rb"\s*<(?:!doctype|html)\b": "a page of HTML, perhaps an error page instead of the download",
     rb"PK\x03\x04": "a zip file, as .docx and .odt are: save it as plain text",
@@ -55,7 +55,7 @@ _MISPLACED = (
 
 
 class PolicyError(UsageError):
-    """What is wrong in a policy file: `reason`, at `line` where there is one."""
+    """What is wrong in a policy file: `reason`, at `line` if that is known."""
 
     def __init__(self, path: Path, line: int | None, reason: str) -> None:
         super().__init__(f"{path}, line {line}: {reason}" if line else f"{path}: {reason}")
@@ -63,15 +63,15 @@ class PolicyError(UsageError):
 
 
 class UnreadableError(UsageError):
-    """There is no policy file that can be read, so none whose content could be wrong."""
+    """There is no readable policy file, so nothing in it can be wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyFile:
     """A policy file as read.
 
-    `lines` are the file's, without their ends. `front` has the keys' values, lists as tuples; `at` the keys' line
-    numbers. `text` is what the model reads, word for word; it begins in line `first`.
+    `lines` are the file's lines without their ends. `front` has the keys' values, with lists as tuples; `at` has the
+    keys' line numbers. `text` is what the model reads, word for word; it begins in line `first`.
     """
 
     path: Path
@@ -83,12 +83,12 @@ class PolicyFile:
     at: dict[str, int] = field(default_factory=dict)
 
     def error(self, reason: str, key: str = "") -> PolicyError:
-        """Return what is wrong, in the line of a key where it is given."""
+        """Return the error for a reason, at the line of `key` if the file has that key."""
         return PolicyError(self.path, self.at.get(key), reason)
 
 
 def read_policy_file(path: Path) -> PolicyFile:
-    """Read a policy file. Raises PolicyError, UnreadableError where there is nothing to read, FileNotFoundError."""
+    """Read a policy file; raise PolicyError, FileNotFoundError, or UnreadableError if there is nothing to read."""
     data = _read(path)
     source = _decode(path, data)
     lines = tuple(_BREAK.split(source))
@@ -105,19 +105,19 @@ def read_policy_file(path: Path) -> PolicyFile:
     first = body + 1 + len(_BREAK.findall(rest[: rest.find(text)])) if text else body + 1
     if "\0" in text:
         line = first + len(_BREAK.findall(text[: text.index("\0")]))
-        raise PolicyError(path, line, "a NUL character: this is no text")
+        raise PolicyError(path, line, "a NUL character: this is not a text file")
     if "labels" not in front and (line := _misplaced(lines[body:])):
         raise PolicyError(path, body + line, _MISPLACED)
     return PolicyFile(path, data, lines, text, first, front, at)
 
 
 def split_lines(text: str) -> list[str]:
-    """Split at line ends of any system, and at nothing else, so that line numbers are those of an editor."""
+    """Split at the line ends of any system and nothing else, so that line numbers are an editor's."""
     return _BREAK.split(text)
 
 
 def _read(path: Path) -> bytes:
-    """The file's bytes: bounded, and without waiting for ever."""
+    """Return the file's bytes, at most MAX_BYTES of them, and without waiting for ever."""
     try:
         state = path.stat()
         if stat.S_ISDIR(state.st_mode):
@@ -146,16 +146,14 @@ def _read(path: Path) -> bytes:
 
 
 def _pieces(path: Path, descriptor: int, pipe: bool) -> Iterator[bytes]:
-    """What there is to read. A pipe whose writer has not come yet, or says nothing, is waited for in bounds."""
+    """Yield what there is to read; wait only so long for a pipe's writer to come, or to write."""
     until, begun = time.monotonic() + PIPE_SECONDS, False
     while True:
         try:
             piece = os.read(descriptor, 1 << 16)
         except BlockingIOError:
             if not select.select([descriptor], [], [], max(0.0, until - time.monotonic()))[0]:
-                raise UnreadableError(
-                    f"{path}: nothing came through this pipe for {PIPE_SECONDS:.0f} seconds"
-                ) from None
+                raise UnreadableError(f"{path}: nothing came through this pipe in {PIPE_SECONDS:.0f} seconds") from None
             continue
         if piece:
             begun, until = True, time.monotonic() + PIPE_SECONDS
@@ -180,7 +178,7 @@ def _decode(path: Path, data: bytes) -> str:
 
 
 def _offset(source: str, line: int) -> int:
-    """Where the line of this index begins."""
+    """Return where the line of this index begins."""
     if not line:
         return 0
     for number, found in enumerate(_BREAK.finditer(source), 1):
@@ -194,7 +192,7 @@ def _is(line: str, mark: str) -> bool:
 
 
 def _find(path: Path, lines: Sequence[str]) -> tuple[int, int] | None:
-    """The indices of the lines that open and close front matter; None where the file has none at its top."""
+    """Return the indices of the lines that open and close front matter; None if the file has none at its top."""
     top = next((index for index, line in enumerate(lines) if line.strip(_BLANK)), 0)
     if not _is(lines[top].lstrip("\u200b\ufeff"), "---"):
         return None
@@ -205,12 +203,12 @@ def _find(path: Path, lines: Sequence[str]) -> tuple[int, int] | None:
             raise PolicyError(path, top + 1, "the front matter that begins here is not closed: write --- below it")
         return None
     if lines[closing].startswith("."):
-        # `...` and then `---` close it together.
+        # A `---` right after `...` belongs to the closing.
         after = next((at for at in range(closing + 1, len(lines)) if lines[at].strip(_BLANK)), closing)
         closing = after if _is(lines[after], "---") else closing
     if top == 0:
         return top, closing
-    # Below blank lines, two rules with text between them are no front matter.
+    # Below blank lines, two rules with text between them are not front matter.
     keys = _keys(lines, top + 1, closing)
     known = [key for key in keys if key in KEYS]
     plain = all(_KEY_LINE.match(line) or _BESIDE.match(line) for line in lines[top + 1 : closing])
@@ -218,14 +216,14 @@ def _find(path: Path, lines: Sequence[str]) -> tuple[int, int] | None:
 
 
 def _end_of_paragraph(lines: Sequence[str], begin: int) -> int:
-    """The index of the first blank line after what is written at `begin`."""
+    """Return the index of the first blank line after the paragraph at or below `begin`."""
     while begin < len(lines) and not lines[begin].strip(_BLANK):
         begin += 1
     return next((at for at in range(begin, len(lines)) if not lines[at].strip(_BLANK)), len(lines))
 
 
 def _keys(lines: Sequence[str], begin: int, end: int) -> list[str]:
-    """What look like keys; those that are close to one that matters count as it."""
+    """Return what look like keys; a misspelled `labels` or `violates` counts as such."""
     return [_known(found[1]) for line in lines[begin:end] if (found := _KEY_LINE.match(line))]
 
 
@@ -240,10 +238,10 @@ def _known(key: str) -> str:
 def _parse(
     path: Path, lines: Sequence[str], begin: int, end: int
 ) -> tuple[dict[str, str | tuple[str, ...]], dict[str, int]]:
-    """The values and line numbers of the keys in `lines[begin:end]`.
+    """Return the values and line numbers of the keys in `lines[begin:end]`.
 
-    Nodes are read as they are written (BaseLoader, and nothing constructed), so that a label `no` or `1` is what it
-    looks like, and an alias never grows.
+    Nodes are read as written (BaseLoader, and nothing constructed), so that a label `no` or `1` is what it looks like,
+    and no alias is expanded.
     """
     block = "\n".join(lines[begin:end]) + "\n"
     if len(block) > MAX_FRONT:
@@ -270,14 +268,14 @@ def _parse(
             hint = f"; did you mean {near[0]!r}?" if near else f" (known: {', '.join(sorted(KEYS))}); take it out"
             raise PolicyError(path, line, f"unknown key {key!r} in the front matter{hint}")
         if key in at:
-            raise PolicyError(path, line, f"the key {key!r} is given twice, in line {at[key]} already")
+            raise PolicyError(path, line, f"the key {key!r} is given twice, first in line {at[key]}")
         at[key] = line
         front[key] = _value(path, line, key, value)
     return front, at
 
 
 def _value(path: Path, line: int, key: str, node: yaml.Node) -> str | tuple[str, ...]:
-    """Text, or for labels a list of texts; one label alone is a list too."""
+    """Return a key's value: a text, or for `labels` and `violates` a list of texts, even of a single one."""
     if key in _DECISIVE:
         items = node.value if isinstance(node, yaml.SequenceNode) else [node]
         if not all(isinstance(item, yaml.ScalarNode) for item in items):
@@ -293,12 +291,12 @@ def _value(path: Path, line: int, key: str, node: yaml.Node) -> str | tuple[str,
 
 
 def _line_of(error: yaml.YAMLError, block: str) -> int:
-    """The index of the line that a YAML error is in.
+    """Return the index of the line that a YAML error is in.
 
-    Where it shows at the end only, as with a bracket that is never closed, it is where that began. YAML counts lines
-    by other line ends than an editor, so its own line numbers are not used.
+    If the error shows only at the end, as with a bracket that is never closed, it is the line where that began. YAML
+    counts other line ends than an editor does, so its own line numbers are not used.
     """
-    at = getattr(error, "position", None)  # of a character that YAML has not
+    at = getattr(error, "position", None)  # set for a character that YAML does not allow
     mark, context = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
     if at is None and mark is not None:
         at = mark.index
@@ -310,24 +308,24 @@ def _line_of(error: yaml.YAMLError, block: str) -> int:
 def _reason(error: yaml.YAMLError) -> str:
     if isinstance(error, yaml.reader.ReaderError):
         code = error.character if isinstance(error.character, int) else ord(error.character)
-        return f"the character U+{code:04X} may not stand there"
+        return f"the character U+{code:04X} is not allowed there"
     problem = str(getattr(error, "problem", None) or error).replace("\n", " ")
-    return "a tab stands where YAML takes spaces only" if "'\\t'" in problem else problem
+    return "a tab stands where YAML allows only spaces" if "'\\t'" in problem else problem
 
 
 @dataclass(slots=True)
 class _Group:
-    """Lines that look like keys, with what may stand between them: key, line number, and what else counts."""
+    """Lines that look like keys, with what may stand between them, and what surrounds them."""
 
-    top: bool  # nothing but comments and blank lines above
+    top: bool  # only comments and blank lines above
     below_drawn: bool
     above_drawn: bool = False
-    keys: list[tuple[str, int]] = field(default_factory=list)
+    keys: list[tuple[str, int]] = field(default_factory=list)  # with line numbers
     written: list[int] = field(default_factory=list)  # lines that can hardly be anything but YAML or TOML
-    lower: bool = True  # all keys are in lower case, and without quotes
+    lower: bool = True  # all keys are in lower case and unquoted
 
     def suspect(self) -> int:
-        """The number of the line that looks like front matter, or 0."""
+        """Return the number of the line that looks like front matter, or 0."""
         names = {key for key, _ in self.keys}
         decisive = next((number for key, number in self.keys if key in _DECISIVE), 0)
         ours = names <= set(KEYS)
@@ -341,7 +339,7 @@ class _Group:
 
 
 def _misplaced(lines: Sequence[str]) -> int:
-    """The number of a line that looks like front matter, in a file that has none at its top; 0 where none does."""
+    """Return the number of a line that looks like front matter, in a file with none at its top; 0 if none does."""
     return next((line for group in _groups(lines) if (line := group.suspect())), 0)
 
 

@@ -1,4 +1,4 @@
-"""Policy files: Markdown with optional front matter that names the policy, its labels and which of them violate."""
+"""Loads policies: Markdown with optional front matter that names the policy, its labels and which of them violate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NAME = re.compile(r"[a-z0-9_-]+")
 
 
 class PolicyFault(UsageError):
-    """What is wrong in a policy, and of which key."""
+    """What is wrong in a policy, and in which key."""
 
     def __init__(self, key: str, reason: str) -> None:
         super().__init__(reason)
@@ -31,9 +31,9 @@ class PolicyFault(UsageError):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A policy as the model reads it (`text`, word for word) with its answer contract.
+    """A policy as the model reads it (`text`, word for word) with its labels.
 
-    `labels` are in the policy's order, `violates` is a subset of them.
+    `labels` are in the policy's order; `violates` is a subset of them.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Policy:
     description: str = ""
 
     def __post_init__(self) -> None:
-        """Raise PolicyFault for what cannot be meant."""
+        """Raise PolicyFault for what nobody can mean."""
         if not _NAME.fullmatch(self.name):
             raise PolicyFault(
                 "name", f"policy name {self.name!r}: use lower-case letters, digits, - and _ only (or pass --as)"
@@ -52,7 +52,7 @@ class Policy:
             raise PolicyFault("text", f"policy {self.name} holds no text for the model to read")
         if len(self.labels) < 2:
             raise PolicyFault(
-                "labels", f"policy {self.name} has {len(self.labels)} label; give at least two (labels: or --labels)"
+                "labels", f"policy {self.name} needs at least two labels, not {len(self.labels)} (labels: or --labels)"
             )
         if len(set(self.labels)) < len(self.labels):
             raise PolicyFault("labels", f"policy {self.name} names a label twice: {', '.join(self.labels)}")
@@ -82,31 +82,31 @@ class Policy:
         return hashlib.sha256("\0".join((self.text, *self.labels)).encode()).hexdigest()
 
     def warnings(self) -> list[str]:
-        """What looks like a mistake but does not stop a run."""
+        """Return what looks like a mistake but does not stop a run."""
         silent = [label for label in self.labels if not mentions(self.text, label)]
         return [f"policy {self.name} never mentions its label {label!r}, spelled like this" for label in silent]
 
 
 def mentions(text: str, label: str) -> bool:
-    """Whether the label stands in the text by itself, since VALID stands in INVALID; not every script has spaces."""
+    """Return whether the label stands in the text by itself (not VALID in INVALID); not every script has spaces."""
     bounds = (r"(?<![0-9A-Za-z_])", r"(?![0-9A-Za-z_])") if label.isascii() else ("", "")
     return re.search(re.escape(label).join(bounds), text) is not None
 
 
 def builtin_policies() -> dict[str, Path]:
-    """The policies that come with the program, by name; from the wheel, or from the checkout of an editable install."""
+    """Return the built-in policies by name, from the wheel or from an editable install's checkout."""
     here = Path(str(resources.files("safeguard_cli")))
     folder = next((f for f in (here / "policies", here.parent / "policies") if f.is_dir()), None)
     return {file.stem: file for file in sorted(folder.glob("*.md"))} if folder else {}
 
 
 def find_policy(name_or_path: str) -> Path:
-    """Return the file of a built-in policy's name, or of a path; whether there is one is not known yet."""
+    """Return the file of a built-in policy's name, or of a path; it may not exist."""
     return builtin_policies().get(name_or_path, Path(name_or_path))
 
 
 def read_policy(name_or_path: str) -> PolicyFile:
-    """Read the file of a policy. Raises UnreadableError where there is none, PolicyError for its content."""
+    """Read the file of a policy; raise UnreadableError if there is none, PolicyError for what is wrong in it."""
     path = find_policy(name_or_path)
     try:
         return read_policy_file(path)
@@ -117,7 +117,7 @@ def read_policy(name_or_path: str) -> PolicyFile:
 
 
 def _near(name_or_path: str) -> str | None:
-    """Return the name of a built-in policy, or the path of a file beside, that a name was perhaps meant to be."""
+    """Return the built-in name, or the path of a file beside, that a mistyped name may mean."""
     path = Path(name_or_path)
     known = {name: name for name in builtin_policies()} | files_beside(path, ".md")
     near = nearest(path.stem if path.suffix.casefold() == ".md" else path.name, known)
@@ -131,9 +131,9 @@ def load_policy(
     violates: Sequence[str] | None = None,
     rename: str | None = None,
 ) -> Policy:
-    """Read a policy by its built-in name or its path; what is given here wins over the file's front matter.
+    """Read a policy by its built-in name or its path; the arguments win over the file's front matter.
 
-    Raises UsageError naming the file and what is wrong in it.
+    Raise UsageError that names the file and what is wrong in it.
     """
     return make_policy(read_policy(name_or_path), labels=labels, violates=violates, rename=rename)
 
@@ -145,7 +145,7 @@ def make_policy(
     violates: Sequence[str] | None = None,
     rename: str | None = None,
 ) -> Policy:
-    """Return the policy in a file that was read; what is given here wins. Raises UsageError as load_policy does."""
+    """Return the policy in a file that was read; the arguments win. Raise UsageError as load_policy does."""
     name = rename or str(file.front.get("name", "")) or name_of(file)
     chosen = tuple(labels or file.front.get("labels", DEFAULT_LABELS))
     bad = tuple(violates or file.front.get("violates", ()))
@@ -166,9 +166,9 @@ def make_policy(
 
 
 def name_of(file: PolicyFile) -> str:
-    """Return the policy's name after its file's. Raises UsageError where no letter or digit of it can stand in one."""
+    """Return the policy's name made from its file's; raise UsageError if nothing in that can stand in a name."""
     plain = unicodedata.normalize("NFKD", file.path.stem.lower())
     name = re.sub(r"[^a-z0-9_-]+", "-", "".join(c for c in plain if not unicodedata.combining(c))).strip("-")
     if not name:
-        raise file.error("no name can be made of the file's: write `name: …` into its front matter, or use --as")
+        raise file.error("the file's name gives no policy name: write `name: …` in its front matter, or use --as")
     return name

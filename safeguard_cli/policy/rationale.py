@@ -1,4 +1,4 @@
-"""What a rationale refers to: whether the rules that it cites are the policy's, and its quotes the content's."""
+"""Checks what a rationale refers to: whether its rules are the policy's, and its quotes from the text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-CODE = re.compile(r"\b[A-Z]{1,5}-?\d+(?:\.[a-z0-9]+)?\b")  # a rule's, such as SP1 or H2.f
+CODE = re.compile(r"\b[A-Z]{1,5}-?\d+(?:\.[a-z0-9]+)?\b")  # a rule's code, such as SP1 or H2.f
 _QUOTE = re.compile(r'"([^"]+)"|[“„]([^“”]+)[“”]|«([^«»]+)»|「([^「」]+)」')
 _ELLIPSIS = re.compile(r"\.{3,}|…|\[[….]+\]")
 _EDGES = " .,;:!?-"
@@ -17,8 +17,8 @@ _EDGES = " .,;:!?-"
 class References:
     """What one rationale cites and quotes.
 
-    `unknown_codes` are codes that neither policy nor content has, `policy_quotes` stand in the policy but not in the
-    content, `unknown_quotes` in neither; a quoted label is none of them.
+    `unknown_codes` are in neither policy nor text. `policy_quotes` stand in the policy but not in the text,
+    `unknown_quotes` in neither. A quoted label does not count as a quote.
     """
 
     codes: tuple[str, ...]
@@ -33,8 +33,8 @@ class References:
 
 
 def references(rationale: str, content: str, policy: str, labels: Sequence[str]) -> References:
-    """Look up everything that a rationale refers to. Quotes are compared without case, blanks and edge punctuation."""
-    outside = _QUOTE.sub(" ", rationale)  # what is quoted is no citation
+    """Look up everything that a rationale refers to; quotes match without case, extra blanks and edge punctuation."""
+    outside = _QUOTE.sub(" ", rationale)  # a quoted code is not a citation
     content_codes = set(CODE.findall(content))
     codes = tuple(dict.fromkeys(code for code in CODE.findall(outside) if code not in content_codes))
     known = set(CODE.findall(policy))
@@ -51,7 +51,7 @@ def references(rationale: str, content: str, policy: str, labels: Sequence[str])
 
 
 def _stands(quote: str, text: str) -> bool:
-    """Whether the quote is there, each of its parts where it leaves something out."""
+    """Return whether the quote stands in the text; if it has ellipses, whether each part does."""
     return all(_plain(part).strip(_EDGES) in text for part in _ELLIPSIS.split(quote))
 
 

@@ -1,4 +1,4 @@
-"""What an engine is given and gives back: prompts with the contract of their answers, and completions."""
+"""What an engine takes and returns: prompts with the contract of their answers, and completions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safeguard_cli.rows.verdict import ErrorCode
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Question:
-    """A further label that the same answer gives: the ids that lead to it, and those of its labels."""
+    """A further label in the same answer: the ids that lead to it, and those of the labels to choose from."""
 
     opening: tuple[int, ...]
     labels: tuple[tuple[int, ...], ...]
@@ -24,10 +24,10 @@ class Question:
 class Contract:
     """The answer that the engine must produce, as token ids: what is forced, what is chosen, what ends a message.
 
-    `labels` are the JSON-escaped labels' ids in the policy's order, `violating` the indices of those that violate.
-    `quote_ids` are all tokens that begin with the
-    closing quote. `channels` maps the first token of a channel's name to the ids that open such a message, the final
-    one apart. `stops` are all control ids: in a reasoning message each of them ends it.
+    `labels` are the ids of the JSON-escaped labels in the policy's order, `violating` the indices of those that
+    violate. `quote_ids` are all tokens that begin with the closing quote. `channels` maps the first token of each
+    channel's name, except the final one's, to the ids that open such a message. `stops` are all control ids: any of
+    them ends a reasoning message.
     """
 
     labels: tuple[tuple[int, ...], ...]
@@ -41,7 +41,7 @@ class Contract:
     open_rationale: tuple[int, ...]
     quote_ids: npt.NDArray[np.intp]
     stops: frozenset[int]
-    more: tuple[Question, ...] = ()  # with several policies in one prompt: those after the first
+    more: tuple[Question, ...] = ()  # with several policies in one prompt: one for each after the first
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +54,7 @@ class Prefix:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prompt:
-    """One content under one policy: `ids` follow the prefix. `row`, `policy` and `window` say whose content it is."""
+    """One window of a text under one policy: `ids` follow the prefix; `row`, `policy` and `window` identify it."""
 
     row: int
     policy: int
@@ -63,7 +63,7 @@ class Prompt:
 
 
 class Feed(Enum):
-    """What may stand among the prompts of a run: start nothing until something finished; begin anew; no more."""
+    """What may come among a run's prompts: start nothing until something finishes, begin anew, or no more prompts."""
 
     HOLD = "hold"
     RESET = "reset"
@@ -72,12 +72,12 @@ class Feed(Enum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Completion:
-    """What the model said about one prompt.
+    """What the model answered to one prompt.
 
-    `scores` are the labels' probabilities in the policy's order, summing to 1; where an answer holds labels of several
-    policies, one such list after the other. `analysis` are the reasoning messages'
-    ids, `at_once` whether none was needed, `ended` whether the model ended its reasoning itself, `generated` counts the
-    tokens that it chose freely. With `error`, there is nothing else, but its code.
+    `scores` are the labels' probabilities in the policy's order, with a sum of 1; for several policies, one such list
+    after the other. `analysis` has the ids of the reasoning messages. `at_once` tells whether none was needed, `ended`
+    whether the model ended its reasoning itself. `generated` counts the tokens that it chose freely. With `error`,
+    only `code` is set too.
     """
 
     prompt: Prompt

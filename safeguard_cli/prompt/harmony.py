@@ -1,8 +1,8 @@
-"""Harmony, the format gpt-oss reads and writes: the one place that knows its markers and our layout.
+"""Builds prompts in Harmony, the format of gpt-oss; the only module that knows its markers and our layout.
 
-Format: https://github.com/openai/harmony. A prompt is built from parts, and each part between two markers is tokenized
-on its own as ordinary text, so that neither a policy nor a content can place a marker. The template's optional date
-line is left out: a prompt is the same tomorrow.
+Format: https://github.com/openai/harmony. A prompt is built from parts. Each part between two markers is tokenized on
+its own as ordinary text, so that neither a policy nor a text can place a marker. The template's optional date line is
+left out, so that a prompt is the same tomorrow.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ _SUFFIX: tuple[Part, ...] = (Marker.END, Marker.START, "assistant")
 def prefix_parts(
     policy: Policy, effort: str, *, rationale: bool = False, policy_only: bool = False
 ) -> tuple[Part, ...]:
-    """What stands before every content of a run: system message, developer message, the user message's header.
+    """Return what comes before every text of a run: system message, developer message, the user message's header.
 
-    Efforts `none` and `auto` have the prompt of `low`. `policy_only` leaves the response format out.
+    Efforts `none` and `auto` use the prompt of `low`. `policy_only` leaves out the response format.
     """
     return _parts({"label": policy}, effort, rationale=rationale, policy_only=policy_only)
 
 
 def together_parts(policies: Sequence[Policy], effort: str, *, rationale: bool = False) -> tuple[Part, ...]:
-    """The same for several policies in one prompt, whose answer names a label under each policy's name."""
+    """Return the same for several policies in one prompt; its answer has a label under each policy's name."""
     return _parts({policy.name: policy for policy in policies}, effort, rationale=rationale, policy_only=False)
 
 
@@ -74,12 +74,12 @@ def _parts(policies: Mapping[str, Policy], effort: str, *, rationale: bool, poli
 
 
 def developer_text(policy: Policy, *, rationale: bool = False, policy_only: bool = False) -> str:
-    """The developer message of one policy, for a server that makes prompts itself."""
+    """Return the developer message of one policy, for a server that builds prompts itself."""
     return _developer({"label": policy}, rationale=rationale, policy_only=policy_only)
 
 
 def answer_schema(policy: Policy, *, rationale: bool = False) -> dict[str, object]:
-    """The JSON schema of one policy's answer."""
+    """Return the JSON schema of one policy's answer."""
     return _schema({"label": policy}, rationale)
 
 
@@ -100,7 +100,7 @@ def _schema(policies: Mapping[str, Policy], rationale: bool) -> dict[str, object
 
 
 def layout_hash() -> str:
-    """Hash of all text and markers that are ours; a model trained on another layout does not know this one."""
+    """Return the hash of our layout, its text and markers; a model trained on another one does not know it."""
     sample = Policy("sample", "{policy}", ("{a}", "{b}"), ("{b}",))
     prefixes = [prefix_parts(sample, effort, rationale=r) for effort in EFFORTS for r in (False, True)]
     layout = (*prefixes, _SUFFIX, _ANALYSIS, _NEXT_MESSAGE, _FINAL, (_RATIONALE,))
@@ -108,28 +108,30 @@ def layout_hash() -> str:
 
 
 def readable(part: Part) -> str:
-    """A part as text, markers by their spelling; for people and hashes, never to be tokenized."""
+    """Return a part as text, a marker as its spelling; for people and hashes, never to be tokenized."""
     return part.value if isinstance(part, Marker) else part
 
 
 class ControlTokenError(Exception):
-    """Ordinary text gave a control token. The tokenizer cannot do that; if it does, the row must not be labelled."""
+    """Ordinary text gave a control token: this should never happen, and the row must not be labelled."""
 
 
 class Harmony:
-    """Turns parts into token ids of one model. Raises SafeguardError when the vocabulary lacks a marker."""
+    """Turns parts into token ids of one model; raises SafeguardError if its vocabulary lacks a marker."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         missing = [m.value for m in Marker if m.value not in tokenizer.control]
         if missing:
-            raise SafeguardError(f"the model's vocabulary lacks harmony's {', '.join(missing)}; it is no gpt-oss model")
+            raise SafeguardError(
+                f"the model's vocabulary lacks harmony's {', '.join(missing)}; it is not a gpt-oss model"
+            )
         self._marker_ids = {m: tokenizer.control[m.value] for m in Marker}
         self.marker_ids = tuple(self._marker_ids.values())
         self.suffix = self.ids(_SUFFIX)
 
     def ids(self, parts: Iterable[Part]) -> tuple[int, ...]:
-        """Token ids of the parts; raises ControlTokenError when a text part yields a control token."""
+        """Return the parts' token ids; raise ControlTokenError if a text part gives a control token."""
         out: list[int] = []
         for part in parts:
             if isinstance(part, Marker):
@@ -139,23 +141,23 @@ class Harmony:
         return tuple(out)
 
     def text_ids(self, text: str) -> list[int]:
-        """Ids of ordinary text; raises ControlTokenError when one of them is a control token."""
+        """Return the ids of ordinary text; raise ControlTokenError if one of them is a control token."""
         ids = self.tokenizer.encode(text)
         if self.tokenizer.has_control(ids):
             raise ControlTokenError
         return ids
 
     def content_ids(self, content: Sequence[int]) -> tuple[int, ...]:
-        """A content's ids with what closes the user message and opens the assistant's."""
+        """Return a text's ids followed by what closes the user message and opens the assistant's."""
         return (*content, *self.suffix)
 
     def prefix(self, policy: Policy, effort: str, *, rationale: bool = False, policy_only: bool = False) -> Prefix:
-        """The shared tokens and the contract of one policy under one effort."""
+        """Return the shared tokens and the contract of one policy under one effort."""
         parts = prefix_parts(policy, effort, rationale=rationale, policy_only=policy_only)
         return Prefix(self.ids(parts), self._contract(policy))
 
     def prefix_together(self, policies: Sequence[Policy], effort: str, *, rationale: bool = False) -> Prefix:
-        """The shared tokens and the contract of several policies in one prompt and one answer."""
+        """Return the shared tokens and the contract of several policies in one prompt and one answer."""
         first, *others = policies
         contract = self._contract(first, (*_FINAL[:-1], f'{{"{first.name}":"'))
         more = tuple(Question(self.ids((f'","{other.name}":"',)), self._label_ids(other)) for other in others)
@@ -182,9 +184,9 @@ class Harmony:
         )
 
     def string_text(self, ids: Iterable[int]) -> str:
-        """The text of a rationale's ids, which are the inside of a JSON string."""
+        """Return the text of a rationale's ids, which are the inside of a JSON string."""
         return string_text(self.tokenizer.decode_bytes(ids)).strip()
 
     def readable(self, ids: Iterable[int]) -> str:
-        """The ids as text with the markers spelled out; for people only."""
+        """Return the ids as text with the markers spelled out, for people only."""
         return self.tokenizer.decode(ids)

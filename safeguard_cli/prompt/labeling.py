@@ -1,4 +1,4 @@
-"""One row's way: from its text to prompts under each policy, and from what the model said back to Verdicts."""
+"""Turns a row's text into prompts under each policy, and the model's completions into Verdicts."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from safeguard_cli.prompt.contract import Completion, Prefix, Prompt
 from safeguard_cli.prompt.harmony import ControlTokenError, Harmony
 from safeguard_cli.rows.verdict import RowError, Verdict
 
-OVERLAP = 64  # tokens that two neighbouring windows of a long content share, at most an eighth of a window
+OVERLAP = 64  # tokens that neighbouring windows of a long text share, at most an eighth of a window
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How contents become prompts and completions become Verdicts.
+    """How texts become prompts and completions become Verdicts.
 
-    A prompt asks about a group of policies: each about one, or all about all of them `together`. `prefixes` and
-    `window`, the most content tokens of a prompt, are by group; `long` is what is done with longer contents.
+    A prompt asks about a group of policies: about one, or about all of them if `together`. `prefixes` and `window`,
+    the most text tokens of a prompt, are by group. `long` says what to do with longer texts.
     """
 
     policies: tuple[Policy, ...]
@@ -38,7 +38,7 @@ class Rules:
 
 @dataclass(slots=True, eq=False)
 class Answer:
-    """What is said about a content: Verdicts by policy name, and the windows that are still being decoded."""
+    """The answer to a row: Verdicts by policy name, and the windows that are still being decoded."""
 
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     waiting: dict[int, int] = field(default_factory=dict)  # group → windows not yet decided
@@ -57,7 +57,7 @@ class Labeling:
         self.harmony, self.rules = harmony, rules
 
     def start(self, text: str | RowError, number: int) -> tuple[Answer, list[list[Prompt]]]:
-        """The Answer to row `number` and its prompts by group; without a text it is done at once, with the error."""
+        """Return the Answer to row `number` and its prompts by group; a row without a text is done, with its error."""
         answer = Answer()
         prompts: list[list[Prompt]] = [[] for _ in self.rules.groups]
         ids = text if isinstance(text, RowError) else self._tokens(text)
@@ -74,7 +74,7 @@ class Labeling:
         return answer, prompts
 
     def finish(self, answer: Answer, completion: Completion) -> None:
-        """Take a completion in; the policy's Verdict is made when its last window is there."""
+        """Add a completion; with the last window of a group, make the Verdicts of its policies."""
         index = completion.prompt.policy
         answer.windows[index].append(completion)
         answer.waiting[index] -= 1
@@ -84,14 +84,14 @@ class Labeling:
             for policy in self.rules.groups[index]:
                 answer.verdicts[policy.name] = self._verdict(policy, windows, begin, index in answer.truncated)
                 begin += len(policy.labels)
-            if not answer.waiting:  # in the policies' order, whichever came first
+            if not answer.waiting:  # in the policies' order, whichever finished first
                 answer.verdicts = {policy.name: answer.verdicts[policy.name] for policy in self.rules.policies}
 
     def _tokens(self, text: str) -> list[int] | RowError:
         rules, tokenizer = self.rules, self.harmony.tokenizer
         size = len(text.encode())
         most = max(rules.window) * (rules.max_windows if rules.long == "split" else 1)
-        # Sound before tokenizing: no token is longer than the longest. Truncation needs only the beginning.
+        # Safe to decide before tokenizing: no token is longer than the longest. Truncation needs only the beginning.
         if size > most * tokenizer.longest and rules.long != "truncate":
             return RowError("too_long", f"the text has {size:,} bytes, more than {most:,} tokens can hold")
         if rules.long == "truncate":
@@ -124,7 +124,7 @@ class Labeling:
         return self.harmony.tokenizer.token_bytes(token)[0] & 0xC0 != 0x80  # not a UTF-8 continuation byte
 
     def _verdict(self, policy: Policy, completions: list[Completion], begin: int, truncated: bool) -> Verdict:
-        """The window of highest p_violates speaks for the row; one that failed makes the row an error.
+        """Return the row's Verdict: that of the window with the highest p_violates, or an error if a window failed.
 
         The policy's scores begin at `begin` among those of a completion.
         """
@@ -140,7 +140,7 @@ class Labeling:
         own = worst.scores[begin : begin + len(policy.labels)]
         scores = {name: round(score, 6) for name, score in zip(policy.labels, own, strict=True)}
         label = max(zip(own, policy.labels, strict=True), key=lambda pair: pair[0])[1]
-        # The sum of what is written, so that a reader's sum equals it.
+        # The sum of the rounded scores, so that a reader's own sum equals it.
         p = min(1.0, round(sum(scores[name] for name in policy.labels if name in policy.violates), 6))
         threshold = self.rules.threshold
         decode = self.harmony.tokenizer.decode
@@ -159,7 +159,7 @@ class Labeling:
 
 
 def split(ids: Sequence[int], size: int, starts_character: Callable[[int], bool], most: int) -> list[Sequence[int]]:
-    """Overlapping windows of at most `size` tokens, each beginning at a character's first token; at most `most`."""
+    """Return at most `most` overlapping windows of up to `size` tokens; each begins at a character's first token."""
     overlap = min(OVERLAP, size // 8)
     windows: list[Sequence[int]] = []
     begin = 0

@@ -1,4 +1,4 @@
-"""The cells of a CSV's records, and the names of its columns."""
+"""Splits a CSV's records into cells, and makes the names of its columns unique."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import AnyStr
 
 
 def split_cells(text: str, delimiter: str, more: Callable[[], str]) -> list[str] | None:
-    """A record's cells by RFC 4180, from its first line and as many more as its quotes ask for; None if they never end.
+    """Return a record's cells by RFC 4180, or None if a quote never closes.
 
-    As in Python's csv module, a quote inside an unquoted cell is a character like any other, and text after a closing
-    quote belongs to the cell; but where a quote closes on another line than it opened, such text means that it was a
-    stray one, and that the lines between are rows of their own.
+    They come from the record's first line and as many more as its quotes need. As in Python's csv module, a quote
+    inside an unquoted cell is an ordinary character, and text after a closing quote belongs to the cell. But if a quote
+    closes on another line than it opened, such text means that the quote was a stray one, and that the lines between
+    are rows of their own.
     """
     if '"' not in text:
         return chomp(text).split(delimiter)
@@ -45,9 +46,9 @@ def split_cells(text: str, delimiter: str, more: Callable[[], str]) -> list[str]
 
 
 def is_sentence(line: str, delimiter: str) -> bool:
-    """Return whether a line of a table with one column is a text without quotes, whose delimiters are punctuation.
+    """Return whether a line of a one-column table is an unquoted text with delimiters that are only punctuation.
 
-    Such marks have white space after them, or digits on both sides.
+    Punctuation has white space after it, or digits on both sides.
     """
     if line.startswith('"') or delimiter not in line:
         return False
@@ -56,10 +57,10 @@ def is_sentence(line: str, delimiter: str) -> bool:
 
 
 def unique_names(names: Iterable[str]) -> tuple[str, ...]:
-    """`a, a, b` as `a, a_2, b`."""
+    """Return the names made unique: `a, a, b` as `a, a_2, b`."""
     taken = set(names := tuple(names))
     out: dict[str, None] = {}
-    last: dict[str, int] = {}  # by name, the number that it came to: lower ones are taken
+    last: dict[str, int] = {}  # by name, the number that it reached: lower ones are taken
     for name in names:
         new, n = name, last.get(name, 1)
         while new in out or (n > 1 and new in taken):
@@ -70,7 +71,7 @@ def unique_names(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def chomp(text: AnyStr) -> AnyStr:
-    """Without its line end."""
+    """Return a line without its line end."""
     if isinstance(text, bytes):
         return text.removesuffix(b"\n").removesuffix(b"\r")
     return text.removesuffix("\n").removesuffix("\r")

@@ -1,11 +1,11 @@
-"""Chat messages as text: a list of messages as one conversation, whichever of the two usual shapes they have."""
+"""Turns chat messages into text: a list of messages, in either of the two usual shapes, into one conversation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-_ROLES = {"human": "user", "gpt": "assistant"}  # as ShareGPT calls them
+_ROLES = {"human": "user", "gpt": "assistant"}  # ShareGPT's names
 
 
 def chat_text(value: Any) -> str | None:
@@ -24,7 +24,10 @@ def text_parts(value: Any) -> str | None:
 
 
 def _message(value: Any) -> str | None:
-    """A message {role, content} or {from, value}; its content is a string, null or a list of {type: text, text}."""
+    """Return a message as `role: text`; None for anything else.
+
+    A message is {role, content} or {from, value}; its content is a string, null or a list of {type: text, text}.
+    """
     if not isinstance(value, dict):
         return None
     for role, content in (("role", "content"), ("from", "value")):
@@ -43,7 +46,7 @@ def _text_part(value: Any) -> str | None:
 
 
 def _each(values: Any, convert: Callable[[Any], str | None], between: str) -> str | None:
-    """The items of a list converted and joined; None when it is no list, is empty, or one of them will not convert."""
+    """Return a list's items converted and joined; None if it is not a list, is empty, or has an item not converted."""
     if not isinstance(values, list) or not values:
         return None
     texts = [convert(value) for value in values]

@@ -1,6 +1,6 @@
-"""Chooses the field that holds the text where nobody says it: the one that every reader would take, or none.
+"""Chooses the field that holds the text when the user names none: the one that every reader would take, or none.
 
-A wrong choice labels ids or gold labels in silence, so a field is taken only where nothing speaks for another one.
+A wrong choice would silently label ids or gold labels, so a field is chosen only if no other field could be meant.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from safeguard_cli.terminal import cut
 DEFAULT_FIELD = "text"
 CHAT_FIELDS = ("messages", "conversation", "conversations")
 
-_SHOWN, _SHOWN_WIDTH = 12, 40  # fields that are listed, and how much of a value
-_LETTERS = 8  # that a value without white space must have: Chinese and Thai have none
-_MANY = 6  # values, from which on it tells something that few of them differ
-_LABEL_WORDS = 3  # that a label has at most
-_LOOKED_AT = 4000  # characters of a value
-_ADDRESS_SIZE = 320  # characters of an address, the most that a mail address has
+_SHOWN, _SHOWN_WIDTH = 12, 40  # fields that a message lists, and characters of each value
+_LETTERS = 8  # a text without white space has at least so many: Chinese and Thai use none
+_MANY = 6  # with fewer values, repeats mean nothing
+_LABEL_WORDS = 3  # the most words of a label
+_LOOKED_AT = 4000  # characters of a value that the checks read
+_ADDRESS_SIZE = 320  # characters of the longest mail address
 _DEPTH = 6
 _MONTHS = "jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
 _DAYS = "mon(?:day)?|tue(?:s(?:day)?)?|wed(?:nesday)?|thu(?:rs(?:day)?)?|fri(?:day)?|sat(?:urday)?|sun(?:day)?"
@@ -43,15 +43,15 @@ _ONE_WORD = re.compile(r"[A-Za-z]?[a-z]+[.,!?…]*|[A-Z]+[.,!?…]*")
 
 @dataclass(slots=True)
 class Seen:
-    """What a field held in the first rows: how many values, which of them read like a text, and how long they were."""
+    """What a field held in the first rows: how many values, how many of them read like texts, and their length."""
 
     values: int = 0
     texts: int = 0
     size: int = 0
     different: set[str] = field(default_factory=set)
     example: Any = None
-    certain: bool = False  # one of them is more than a word, which could be the name of something
-    long: bool = False  # one of them is longer than labels are
+    certain: bool = False  # one text is more than one word: a single word could be a name
+    long: bool = False  # one text is longer than any label
 
     def add(self, value: Any) -> None:
         self.values += 1
@@ -68,22 +68,22 @@ class Seen:
 
     @property
     def convincing(self) -> bool:
-        """Whether enough values read like texts, which short messages do not, and they are no few that come again."""
+        """Whether enough values read like texts (short messages do not), and they are not a few that repeat."""
         few = self.values >= _MANY and 3 * len(self.different) <= self.values and not self.long  # `not spam`, `spam`
         return self.certain and 4 * self.texts >= self.values and not few
 
 
 def choose_field(source: Source, taken: Collection[str]) -> str:
-    """Return the name of the field that holds the text of a source's rows; never one of `taken`.
+    """Return the name of the field that holds the text of a source's rows, never one of `taken`.
 
-    It is `text`, else a list of chat messages under one of their usual names, else the only field whose values read
-    like texts. Raises UsageError, with the fields that could be meant and a value of each, where that is not clear.
+    It is `text`, else a list of chat messages under one of their usual names, else the only field that reads like
+    texts. Raise UsageError if that is not clear; it lists the fields that could be meant, with a value of each.
     """
     if DEFAULT_FIELD not in taken and not source.lacks([DEFAULT_FIELD]):
         return DEFAULT_FIELD
     rows = [record.fields or {} for record in source.sample()]
     if not any(rows) and DEFAULT_FIELD not in taken:
-        return DEFAULT_FIELD  # nothing can be told, nor will be labelled
+        return DEFAULT_FIELD  # no row has fields, so none will be labelled
     chats = [name for name in CHAT_FIELDS if name not in taken and any(is_chat(row.get(name)) for row in rows)]
     unread = [
         name for name in CHAT_FIELDS if name not in {*taken, *chats} and any(_objects(row.get(name)) for row in rows)
@@ -104,12 +104,12 @@ def choose_field(source: Source, taken: Collection[str]) -> str:
 
 
 def _objects(value: Any) -> bool:
-    """Whether a value is a list of objects: under a chat's name, messages of a shape that is not known here."""
+    """Return whether a value is a list of objects: in a chat field, messages of a shape unknown here."""
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
 
 def reads_like_text(value: Any) -> bool:
-    """Return whether a value is a text that somebody wrote, or a chat: no number, date, address, hash or the like."""
+    """Return whether a value is a text that somebody wrote, or a chat: not a number, date, address or hash."""
     if not isinstance(value, str):
         return is_chat(value) or text_parts(value) is not None
     value = value[:_LOOKED_AT].strip()
@@ -123,7 +123,7 @@ def reads_like_text(value: Any) -> bool:
 
 
 def _is_address(word: str) -> bool:
-    """Whether a word is an address, a path or a hash, of which the beginning tells."""
+    """Return whether a word begins like an address, a path or a hash."""
     beginning = word[:_ADDRESS_SIZE]
     return bool(_ADDRESS.fullmatch(beginning) or _DIGEST.fullmatch(beginning))
 
@@ -133,7 +133,7 @@ def _is_date(value: str) -> bool:
 
 
 def _seen(rows: Sequence[Mapping[str, Any]], taken: Collection[str]) -> dict[str, Seen]:
-    """The fields of some rows, in the order in which they come, without those that are spoken for."""
+    """Return what the fields of some rows held, in the rows' order, without the fields in `taken`."""
     fields: dict[str, Seen] = {}
     for row in rows:
         for name, value in row.items():
@@ -145,7 +145,7 @@ def _seen(rows: Sequence[Mapping[str, Any]], taken: Collection[str]) -> dict[str
 
 
 def _verdicts(rows: Sequence[Mapping[str, Any]]) -> set[str]:
-    """The fields that an earlier run of ours has added."""
+    """Return the fields that an earlier run of this program added."""
     names = {name for row in rows for name in row}
     stems = [name.removesuffix("_p_violates") for name in names if name.endswith("_p_violates")]
     found = {name for name in names for stem in stems if name.startswith(f"{stem}_")}
@@ -157,13 +157,13 @@ def _verdicts(rows: Sequence[Mapping[str, Any]]) -> set[str]:
 
 
 def _check_header(source: Source, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Raise UsageError where the line that was read as a CSV's header may be none; `name` is the field with the text.
+    """Raise UsageError if the line read as a CSV's header may not be one; `name` is the field with the text.
 
-    What stands in that line is labelled by nobody.
+    A row that is read as the header gets no label.
     """
     if source.names and not source.header[source.names.index(name)].strip():
         raise UsageError(
-            f"{source.name}: the column with the text has no name; is there a title above the header? Remove it, or say"
+            f"{source.name}: the column with the text has no name; is there a title above the header? Remove it, or use"
             f" --text-field {name!r}"
         )
     _check_is_header(source, name, rows)
@@ -173,15 +173,16 @@ def _check_is_header(source: Source, name: str, rows: Sequence[Mapping[str, Any]
     named = [name for name, cell in zip(source.names, source.header, strict=True) if cell.strip()]
     if _is_a_row(named, name, rows):
         raise UsageError(
-            f"{source.name}: is the first line a header? Then name the field with the text, with --text-field"
-            f" {cut(name, _SHOWN_WIDTH)!r}; else put a line with names above"
+            f"{source.name}: is the first line a header? If so, name the field with the text: --text-field"
+            f" {cut(name, _SHOWN_WIDTH)!r}; if not, add a line of column names above it"
         )
 
 
 def _is_a_row(header: Sequence[str], name: str, rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the header of a CSV looks like one of its rows: `name`, the field with the text, like a text too.
+    """Return whether a CSV's header looks like a row.
 
-    Or another like a number or a value of its own column, where nothing in it is what tables are made of.
+    It does if `name`, the field with the text, reads like a text, or if another cell has no letters or is also a value
+    of its own column. It does not if any cell is a common column name.
     """
     if any(map(is_common, header)):
         return False
@@ -195,7 +196,7 @@ def _is_a_row(header: Sequence[str], name: str, rows: Sequence[Mapping[str, Any]
 
 
 def _most_elsewhere(rows: Sequence[Mapping[str, Any]], taken: Collection[str]) -> int:
-    """How much text stands in the nested field that has most of it: there a shape may be that is not known here."""
+    """Return how much text the largest nested field holds: it may be the text, in a shape unknown here."""
     sizes: dict[str, int] = {}
     for row in rows:
         for name, value in row.items():
@@ -205,7 +206,7 @@ def _most_elsewhere(rows: Sequence[Mapping[str, Any]], taken: Collection[str]) -
 
 
 def _size(value: Any) -> int:
-    """How many characters of text a value holds, however it is nested."""
+    """Return how many characters of text a value holds at any depth."""
     found, waiting = 0, [value]
     while waiting:
         item = waiting.pop()
@@ -217,17 +218,17 @@ def _size(value: Any) -> int:
 
 
 def _question(rows: Sequence[Mapping[str, Any]], likely: Mapping[str, Seen], fields: Mapping[str, Seen]) -> str:
-    """Which field it is: asked with those that could be meant, else with all."""
+    """Return the question for the field with the text; it lists those that could be meant, else all."""
     inside = {path: value for row in rows[:1] for path, value in _inside(row) if path.split(".")[0] in fields}
     examples = {name: seen.example for name, seen in likely.items()} | inside
     if examples:
         return f"which field holds the text? Name it with --text-field; it could be {_listed(examples)}"
     listed = _listed({name: seen.example for name, seen in fields.items()})
-    return f"which field holds the text? Name it with --text-field; none looks like one, and there are {listed}"
+    return f"which field holds the text? Name it with --text-field; none looks like one: {listed}"
 
 
 def _inside(row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Texts and chats within nested fields, with their dotted paths."""
+    """Yield the texts and chats inside nested fields, each with its dotted path."""
     waiting = [(name, value, 1) for name, value in row.items() if not never_text(name)]
     while waiting:
         path, value, depth = waiting.pop(0)

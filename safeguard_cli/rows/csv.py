@@ -1,4 +1,4 @@
-"""The rows of CSV and TSV, as spreadsheets and programs write them."""
+"""Reads the rows of CSV and TSV, as spreadsheets and programs write them."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from safeguard_cli.rows.sniff import (
 )
 from safeguard_cli.rows.verdict import RowError
 
-_SEEN_LINES = 11  # lines that are looked at to tell what a header is
+_SEEN_LINES = 11  # lines that are looked at to recognise a header
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 
 
 class CsvRows:
-    """Rows for records.Rows: cells under a header, which is read at once.
+    """The records.Rows of a CSV: cells under a header, which is read at once.
 
-    `first` is the first line, which is still to come from `lines`; `sniffed` says that only a look at it has made this
-    a CSV, `by_name` that the name of the file has.
+    `first` is the first line, which `lines` will still give. `sniffed` means that only a look at that line made this a
+    CSV, `by_name` that the file's name did.
     """
 
     def __init__(
         self, file: str, lines: Lines, first: bytes, delimiter: str | None, *, sniffed: bool, by_name: bool
     ) -> None:
         self._file, self._lines = file, lines
-        self._reached = 0  # the last line that a quoted cell took in
-        self._doomed = 0  # up to this line, a line that begins inside quotes is known to lead nowhere
+        self._reached = 0  # the last line that a quoted cell included
+        self._doomed = 0  # a quoted cell that continues into a line up to this one is known never to close
         self.header: tuple[str, ...] = ()
         self.names: tuple[str, ...] = ()
         self._read_header(first, delimiter, sniffed, by_name)
@@ -48,11 +48,11 @@ class CsvRows:
         return sum(1 for _ in self)
 
     def _second(self) -> bytes:
-        """The second line that is not blank, waited for."""
+        """Wait for the second line that is not blank, and return it."""
         return [*self._lines.peek(2), b"", b""][1]
 
     def _following(self) -> list[bytes]:
-        """The lines after the first, as far as they are looked at."""
+        """Return the lines after the first that are looked at."""
         return self._lines.peek(_SEEN_LINES)[1:]
 
     def _read_header(self, line: bytes, delimiter: str | None, sniffed: bool, by_name: bool) -> None:
@@ -68,7 +68,7 @@ class CsvRows:
         rows = iter(self)
         header = next(rows, None)
         while header is not None and header.error is None and not any(cell.strip() for cell in header.cells):
-            header = next(rows, None)  # rows of commas that a spreadsheet left above its header
+            header = next(rows, None)  # a spreadsheet leaves rows of bare commas above its header
         if header is None:
             return
         if header.error is not None:
@@ -88,7 +88,7 @@ class CsvRows:
     def __iter__(self) -> Iterator[Record]:
         index = -1
         while first := self._lines.next():
-            first = first.removeprefix(codecs.BOM_UTF8)  # files put together have marks in the middle
+            first = first.removeprefix(codecs.BOM_UTF8)  # concatenated files have more of them
             if not first.strip(b"\r\n"):
                 self._lines.skip_blank(b"\r\n")
                 continue
@@ -109,7 +109,7 @@ class CsvRows:
             ):
                 return self._lines.go_back(line)
             if cells is None:
-                # Only this line is in error: the lines that the quote took in are read again, as rows of their own.
+                # Only this line is in error: the other lines inside the quote are read again, as rows of their own.
                 self._doomed = max(self._doomed, self._reached)
                 self._lines.push(bytes(taken[len(first) :]))
                 error = bad_encoding(first, line) or row_error("bad_row", line, "a quote is opened and never closed")
@@ -126,10 +126,10 @@ class CsvRows:
             )
 
     def _next_line(self, taken: bytearray) -> str:
-        """The line that a quoted cell goes on with; empty at the end, over the limit, or where it is hopeless.
+        """Return the next line of a quoted cell; empty at the end, over the limit, or if the cell cannot close.
 
-        A quoted cell goes on in the same way whoever opened it, so where one attempt failed, the next would too:
-        without `_doomed`, a file with a stray quote in every line would take quadratic time.
+        A quoted cell continues in the same way wherever it was opened, so where one attempt failed, the next would
+        too. Without `_doomed`, a file with a stray quote in every line would take quadratic time.
         """
         self._reached += 1
         if self._reached <= self._doomed:
@@ -139,11 +139,11 @@ class CsvRows:
         return piece.decode("utf-8", "replace") if len(taken) <= self._lines.limit else ""
 
     def _no_more(self) -> bool:
-        """Whether reading has failed, and nothing is left of what was read before: an open quote may go on there."""
+        """Return whether reading failed and all that was read is used up: an open quote may close after that."""
         return self._lines.failed and not self._lines.peek_any()
 
     def _bad_cells(self, cells: list[str], line: int) -> RowError | None:
         if self.names and any(cells[len(self.names) :]):
-            # Most often a delimiter that was not quoted: the text may be cut or shifted, so its label would mislead.
+            # Usually a delimiter was not quoted: the text may be cut or shifted, so its label would mislead.
             return row_error("bad_row", line, f"{len(cells)} cells where the header has {len(self.names)}")
         return None

@@ -1,4 +1,4 @@
-"""What the names of fields tell: which are never the text of a row, and which headers are often made of."""
+"""Knows field names: those that are never the text of a row, and those that are common in headers."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def never_text(name: str) -> bool:
     """Return whether a field of this name holds a label, an id, a date, an author, a language or the like."""
     plain = _plain(name)
     if name == "_source":
-        return False  # what Elasticsearch calls the document itself
+        return False  # in Elasticsearch, the document itself
     return plain in _EXACT or bool(_ENDS.fullmatch(plain) or _BEGINS.fullmatch(plain))
 
 
 def is_common(name: str) -> bool:
-    """Return whether the columns of tables are often called so."""
+    """Return whether this is a common name of a table's column."""
     plain = _plain(name)
     return plain in _COMMON or ("_" in name.strip() and never_text(plain))
 
 
 def _plain(name: str) -> str:
-    """`createdAt`, `Created At` and `created-at` as `created_at`."""
+    """Return a name in one form: `createdAt`, `Created At` and `created-at` as `created_at`."""
     words = re.sub(r"(?<=[a-z\d])(?=[A-Z])", "_", name.strip())
     return re.sub(r"[\W_]+", "_", words).strip("_").casefold()

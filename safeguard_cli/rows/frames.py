@@ -1,7 +1,7 @@
-"""Rows that a program has in its memory: Python values as texts, and tables with verdicts added to them as columns.
+"""Takes rows from a program's memory: Python values as texts, and tables, to which it adds verdicts as columns.
 
-A table is a pandas or polars frame, a pyarrow.Table, or anything that gives Arrow's stream. None of these packages is
-imported here before such a table comes, pyarrow apart.
+A table is a pandas or polars frame, a pyarrow.Table, or anything that gives an Arrow stream. Pandas and polars are
+imported only once such a frame comes.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from safeguard_cli.rows.records import Record, row_error
 from safeguard_cli.rows.text import Selector
 from safeguard_cli.rows.verdict import RowError, Verdict
 
-_NOTHING = {"NoneType", "NAType", "NaTType"}  # None, and what pandas has in its place
+_NOTHING = {"NoneType", "NAType", "NaTType"}  # None, and what pandas uses instead
 _LISTED = 20
 
 
 def text_of(value: object, line: int, field: str = "text", alone: bool = True) -> str | RowError:
-    """Return the text in a value, or the error that a row has which holds that value in its field `field`.
+    """Return the text in a value, or the error of a row that holds the value in its field `field`.
 
-    `line` is the row's, from 1 on; `alone` says that the row has no other field.
+    `line` is the row's line, from 1 on; `alone` means that the row has no other field.
     """
     plain = _plain(value, line)
     if isinstance(plain, RowError):
@@ -38,20 +38,20 @@ def text_of(value: object, line: int, field: str = "text", alone: bool = True) -
         try:
             found.encode()
         except UnicodeEncodeError:
-            return row_error("not_text", line, f"the field {field!r} holds a lone surrogate, which is no text")
+            return row_error("not_text", line, f"the field {field!r} holds a lone surrogate, which is not valid text")
     return found
 
 
 def _plain(value: object, line: int) -> Any:
-    """Return a value as JSON would have it, which has no NaN, or why it has none."""
-    if hasattr(value, "as_py"):  # Arrow's own
+    """Return a value as JSON has it (NaN is null there), or the error of a value that JSON cannot hold."""
+    if hasattr(value, "as_py"):  # an Arrow scalar
         value = _value(value)
     if isinstance(value, str):
         return str(value)
     if type(value).__name__ in _NOTHING:
         return None
     if isinstance(value, Number):
-        return None if _is_nan(value) else value if isinstance(value, bool) else 1  # any number: it is no text
+        return None if _is_nan(value) else value if isinstance(value, bool) else 1  # any number does: it is not text
     if isinstance(value, bytes):
         try:
             return value.decode()
@@ -61,8 +61,8 @@ def _plain(value: object, line: int) -> Any:
         if isinstance(value, (list, tuple, dict)):  # chat messages
             return orjson.loads(orjson.dumps(value))
     except (TypeError, ValueError, RecursionError):
-        return row_error("not_text", line, "the value is nested too deep, or holds what is no text")
-    return row_error("not_text", line, f"the value is no text, but of type {type(value).__name__}")
+        return row_error("not_text", line, "the value is nested too deep, or holds something that is not text")
+    return row_error("not_text", line, f"the value is not text, but of type {type(value).__name__}")
 
 
 def _is_nan(value: Any) -> bool:
@@ -73,9 +73,9 @@ def _is_nan(value: Any) -> bool:
 
 
 def table_of(frame: Any) -> Any:
-    """Return a frame of pandas or polars as it is, and what else gives Arrow's stream as a pyarrow.Table.
+    """Return a pandas or polars frame as it is, and anything else that gives an Arrow stream as a pyarrow.Table.
 
-    Raises UsageError for what is no table.
+    Raise UsageError for anything that is not a table.
     """
     pa = pyarrow()
     if isinstance(frame, pa.Table) or _is_of(frame, "pandas", "polars"):
@@ -84,7 +84,7 @@ def table_of(frame: Any) -> Any:
         with suppress(TypeError, pa.ArrowException):  # a single column gives a stream too
             return pa.table(frame)
     raise UsageError(
-        f"this is no table, but of type {type(frame).__name__}: give a pandas or polars DataFrame, or a pyarrow.Table"
+        f"this is not a table, but of type {type(frame).__name__}: give a pandas or polars DataFrame or a pyarrow.Table"
     )
 
 
@@ -94,7 +94,7 @@ def names_of(table: Any) -> list[Any]:
 
 
 def values_of(table: Any, name: str) -> list[object]:
-    """Return the values of a table's column. UsageError for one that is not there, or there twice."""
+    """Return the values of a table's column; raise UsageError if the table lacks it or has two of that name."""
     names = names_of(table)
     if name not in names:
         plain = {str(each).strip().casefold(): each for each in names}
@@ -110,7 +110,7 @@ def values_of(table: Any, name: str) -> list[object]:
     column = table.column(names.index(name))
     try:
         return list(column.to_pylist())
-    except ValueError:  # a value that Python has no place for, such as a string that is not valid UTF-8
+    except ValueError:  # a value that Python cannot hold, such as a string that is not valid UTF-8
         return [_value(scalar) for scalar in column]
 
 
@@ -124,16 +124,16 @@ def _value(scalar: Any) -> object:
 
 
 def check_free(table: Any, columns: Sequence[str]) -> None:
-    """Raise UsageError when a name that verdicts need is taken by a column of the table, or needed twice."""
+    """Raise UsageError if the table already has a column that verdicts need, or if two verdicts need the same one."""
     names = names_of(table)
     if taken := next((column for column in columns if column in names), None):
         raise UsageError(f"the table already has {taken!r}; Labeler(…, rename=NAME) gives the labels another name")
     if len(set(columns)) < len(columns):
-        raise UsageError(f"the policies' names give a column twice: {max(columns, key=columns.count)!r}")
+        raise UsageError(f"the policies' names give two columns the same name: {max(columns, key=columns.count)!r}")
 
 
 def columns_of(verdicts: Sequence[Mapping[str, Verdict]], names: Sequence[str], columns: Sequence[str]) -> Any:
-    """Return verdicts as a pyarrow.Table: the columns of a CSV output, with types."""
+    """Return verdicts as a pyarrow.Table: the columns of a CSV output, but typed."""
     pa = pyarrow()
     kinds = {
         "violates": pa.bool_(),
@@ -160,7 +160,7 @@ def _cell(verdict: Verdict, column: str) -> object:
 
 
 def with_columns(table: Any, added: Any) -> Any:
-    """Return a table of the same kind with the columns of a pyarrow.Table after its own."""
+    """Return a table of the same kind, with the columns of a pyarrow.Table added after its own."""
     if _is_of(table, "pandas"):
         pa, pandas = pyarrow(), import_module("pandas")
         nullable = {pa.bool_(): pandas.BooleanDtype(), pa.int32(): pandas.Int32Dtype()}
@@ -175,13 +175,13 @@ def with_columns(table: Any, added: Any) -> Any:
 
 
 def _is_of(frame: object, *packages: str) -> bool:
-    """Whether an object is a DataFrame of one of these packages, or of a class made from theirs."""
+    """Return whether an object is a DataFrame of one of these packages, or of a subclass."""
     bases = {(base.__module__.partition(".")[0], base.__name__) for base in type(frame).__mro__}
     return any((package, "DataFrame") in bases for package in packages)
 
 
 def pyarrow() -> Any:
-    """Return the package. Raises SafeguardError that names the extra where it is missing."""
+    """Return the pyarrow package; raise SafeguardError, which names the extra, if it is missing."""
     try:
         import pyarrow
     except ImportError:

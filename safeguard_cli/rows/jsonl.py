@@ -1,4 +1,4 @@
-"""The rows of JSON lines."""
+"""Reads the rows of JSON lines."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from safeguard_cli.rows.lines import Lines
 from safeguard_cli.rows.records import Record, bad_encoding, row_error, too_big
 from safeguard_cli.rows.verdict import RowError
 
-_NO_FLOATS = frozenset({str, int, bool, type(None)})  # and what can hold none
+_NO_FLOATS = frozenset({str, int, bool, type(None)})  # types that are no float and hold none
 _LONG_NUMBER = re.compile(rb"\d{19}")
 
 
 class JsonRows:
-    """Rows for records.Rows: an object in each line that is not blank."""
+    """The records.Rows of JSON lines: an object on each line that is not blank."""
 
     header: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class JsonRows:
         while line := self._lines.next():
             if self._lines.torn:
                 return self._lines.go_back()
-            line = line.removeprefix(codecs.BOM_UTF8)  # files put together have marks in the middle
+            line = line.removeprefix(codecs.BOM_UTF8)  # concatenated files have more of them
             if line.strip():
                 yield line.rstrip(b"\r\n")
             else:
@@ -53,9 +53,9 @@ class JsonRows:
                 yield Record(index, line, raw, None, bad_encoding(raw, line) or _bad_json(problem, line))
                 continue
             if type(fields) is not dict:
-                yield Record(index, line, raw, None, row_error("bad_row", line, "the JSON value is no object"))
+                yield Record(index, line, raw, None, row_error("bad_row", line, "the JSON value is not an object"))
                 continue
-            # orjson makes a float of an integer beyond 64 bits.
+            # orjson turns an integer beyond 64 bits into a float.
             if not _NO_FLOATS.issuperset(map(type, fields.values())) and _LONG_NUMBER.search(raw):
                 with suppress(ValueError, RecursionError):
                     fields = json.loads(raw)
@@ -63,9 +63,9 @@ class JsonRows:
 
 
 def _bad_json(problem: orjson.JSONDecodeError, line: int) -> RowError:
-    """What is wrong with a line; to orjson NaN, Infinity and lone surrogates are no JSON.
+    """Return the error of a line that orjson refuses: to it, NaN, Infinity and lone surrogates are not JSON.
 
-    A number beyond a double and very deep nesting are JSON, but no reader of the output would take them either.
+    A number beyond a double and very deep nesting are JSON, but readers of the output would refuse them too.
     """
     at = f"(column {problem.colno})"
     if "infinity" in problem.msg:

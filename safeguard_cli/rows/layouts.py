@@ -1,13 +1,13 @@
-"""A row and its Verdicts as the bytes of one JSON object or one CSV record.
+"""Writes a row and its Verdicts as the bytes of one JSON object or one CSV record.
 
-What a row of the other kind or a broken row becomes:
-- A line that could not be read has no fields. In JSONL it is `{"_line": 12, "_raw": "…"}` with the verdicts; from JSONL
-  to CSV that object stands in `_extra`; from CSV to CSV its text stands in the first column.
-- A CSV row with too many cells is in error. In JSONL the surplus is a list under `_extra`; in CSV it follows the
-  last cell's value, within that cell.
-- A later JSONL row that already has a policy's name keeps its field; the verdict stands after it, and readers of
-  JSON take the last.
-- `--keep` leaves out `_raw`, `_extra` and the surplus too, since they hold what may be sensitive.
+What becomes of a row in the other format, or of a broken row:
+- A line that could not be read has no fields. In JSONL it is `{"_line": 12, "_raw": "…"}` with the verdicts. From JSONL
+  to CSV, that object stands in `_extra`. From CSV to CSV, its text stands in the first column.
+- A CSV row with too many cells is in error. In JSONL, the surplus is a list under `_extra`. In CSV, it follows the
+  last cell's value within that cell.
+- A later JSONL row that already has a policy's name as a field keeps that field. The verdict stands after it, and
+  readers of JSON take the last.
+- `--keep` leaves out `_raw`, `_extra` and the surplus too, because they may hold what is sensitive.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from safeguard_cli.rows.verdict import Verdict
 
 _MEMBER_GAP = re.compile(rb"[\s,:]*")
 _SCALAR = re.compile(rb"[^\s,}\]]+")
-# What spreadsheets take for the beginning of a formula, the full-width forms in East Asian versions; see OWASP's "CSV
-# Injection". Quotes before it are matched too, so that what `guard` adds can always be told from what was there.
+# What spreadsheets take for the beginning of a formula; East Asian versions take the full-width forms too. See OWASP's
+# "CSV Injection". Quotes before it match too, so that `unguard` can tell what `guard` added from what was there.
 _FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")
 _NESTING = re.compile(rb'["{}\[\]]')
 
@@ -48,12 +48,12 @@ class JsonlLayout:
         return self.beginning(record) + b",".join(added) + b"}\n"
 
     def beginning(self, record: Record) -> bytes:
-        """What stands before the first verdict."""
+        """Return what comes before the first verdict."""
         head = self._own(record)
         return head if head.endswith(b"{") else head + b","
 
     def _own(self, record: Record) -> bytes:
-        """The row's own object, without its last brace. Of a JSONL row it is the very bytes: `1.10` stays `1.10`."""
+        """Return the row's own object without its last brace; a JSONL row keeps its bytes, so `1.10` stays `1.10`."""
         if record.fields is None:
             return orjson.dumps(_unreadable(record, self._keep is None))[:-1]
         if self._jsonl_in:
@@ -69,7 +69,7 @@ class JsonlLayout:
 
 
 class CsvLayout:
-    """Rows as cells under a header that stands from the start."""
+    """Rows as cells under a header that is fixed from the start."""
 
     def __init__(
         self,
@@ -103,14 +103,18 @@ class CsvLayout:
         return self._line(self._own(record), [cell for name in self._names for cell in self._verdict(verdicts[name])])
 
     def beginning(self, record: Record) -> bytes:
-        """What stands before the first verdict."""
+        """Return what comes before the first verdict."""
         return self._line(self._own(record), [""]).removesuffix(self._line_ending.encode())
 
     def _own(self, record: Record) -> list[str]:
         return self._from_jsonl(record) if self._jsonl_in else self._from_csv(record)
 
     def _from_jsonl(self, record: Record) -> list[str]:
-        """Strings as they are, null as nothing, all else as its JSON text; what the header lacks goes to `_extra`."""
+        """Return a JSONL row's cells.
+
+        Strings stay as they are, null becomes empty, and anything else its JSON text. Fields that the header lacks go
+        to `_extra`.
+        """
         if record.fields is None:
             extra = orjson.dumps(_unreadable(record, self._all)).decode()
             return [""] * len(self._fields) + [extra] * self._all
@@ -152,7 +156,7 @@ class CsvLayout:
 
 
 def guard(cell: str) -> str:
-    """Return the cell, so that no spreadsheet takes it for a formula; what is guarded already gets another `'`."""
+    """Return the cell so that no spreadsheet takes it for a formula; a guarded cell gets another `'`."""
     return "'" + cell if _FORMULA.match(cell) else cell
 
 
@@ -162,7 +166,7 @@ def unguard(cell: str) -> str:
 
 
 def field_names(source: Source) -> tuple[str, ...]:
-    """The fields' names, from a CSV's header or from the first JSONL row that can be read."""
+    """Return the fields' names, from a CSV's header or from the first readable JSONL row."""
     first = source.first() if source.format == "jsonl" else None
     return source.names if first is None else tuple(first.fields or ())
 
@@ -174,7 +178,7 @@ def _free(name: str, taken: Sequence[str]) -> str:
 
 
 def _unreadable(record: Record, raw: bool) -> dict[str, Any]:
-    """What stands for a line without fields. Invalid bytes show as U+FFFD."""
+    """Return the object that replaces a line without fields; invalid bytes show as U+FFFD."""
     out: dict[str, Any] = {"_line": record.line}
     if raw:
         cut = record.error is not None and record.error.code == "row_too_big"
@@ -188,13 +192,13 @@ def _cell(raw: bytes, value: Any) -> str:
 
 
 def as_object(values: Mapping[str, bytes]) -> str:
-    """Fields and the JSON text of each as one object; nothing where there are none."""
+    """Return fields, given with the JSON text of each, as one object; an empty string if there are none."""
     made = b",".join(orjson.dumps(key) + b":" + value for key, value in values.items())
     return (b"{" + made + b"}").decode() if values else ""
 
 
 def members(raw: bytes) -> Iterator[tuple[str, bytes, bytes]]:
-    """The members of a valid JSON object: key, the member's own bytes `"key": value`, the value's own bytes."""
+    """Yield each member of a valid JSON object: its key, its bytes `"key": value`, and its value's bytes."""
     at = raw.index(b"{") + 1
     while raw[at := _after(_MEMBER_GAP, raw, at)] != ord("}"):
         start, at = at, _string_end(raw, at)
@@ -210,7 +214,7 @@ def _after(pattern: re.Pattern[bytes], raw: bytes, at: int) -> int:
 
 
 def _string_end(raw: bytes, at: int) -> int:
-    """The place after the string that begins at `at`."""
+    """Return the place after the string that begins at `at`."""
     while True:
         at = raw.index(b'"', at + 1)
         before = at

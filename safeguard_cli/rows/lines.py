@@ -1,4 +1,4 @@
-"""The bytes of an input, a file or a pipe, gunzipped and as UTF-8, as chunks and then as physical lines."""
+"""Reads an input, a file or a pipe: its bytes, gunzipped and as UTF-8, as chunks and then as physical lines."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from typing import Any, BinaryIO
 from safeguard_cli.errors import UsageError
 from safeguard_cli.rows.sniff import head_of, refuse_other_encodings, refuse_other_kinds
 
-SHOWN_BYTES = 4096  # how much of a line over the limit is kept, to show which one it was
+SHOWN_BYTES = 4096  # kept of a line over the limit, to show which one it was
 READ_ERRORS = (OSError, EOFError, zlib.error)
-STANDARD_INPUT = "standard input"  # its name
+STANDARD_INPUT = "standard input"
 _CHUNK = 1 << 16
-_MARKING = "safeguard"  # how decoders treat what is invalid
-_ESCAPED = ("unicode-escape", "raw-unicode-escape")  # of Python's source: line ends would come out of escapes
+_MARKING = "safeguard"  # the decoders' error handler
+_ESCAPED = ("unicode-escape", "raw-unicode-escape")  # Python's source: escapes would become line ends
 
 
 class File:
-    """The underlying file, as chunks of bytes that are counted."""
+    """The underlying file, read as chunks of bytes, which it counts."""
 
     def __init__(self, path: str | Path | BinaryIO) -> None:
         self.bytes_read = 0
         self.path: Path | None = None
         self.size: int | None = None
         self.state: os.stat_result | None = None  # of a regular file, when it was opened
-        self.whole_lines = False  # what is read ends with a line: so it is with plain UTF-8
+        self.whole_lines = False  # reading ends at the end of a line, as is possible with plain UTF-8
         self._end = 0
         self._owned = isinstance(path, Path) or (isinstance(path, str) and path != "-")  # ./- is a file
         if not isinstance(path, (str, Path)):
@@ -44,7 +44,7 @@ class File:
             self._stream = Path(path).open("rb", buffering=0) if self._owned else sys.stdin.buffer  # noqa: SIM115
         except (OSError, ValueError) as problem:
             raise UsageError(f"{self.name}: {getattr(problem, 'strerror', None) or problem}") from problem
-        with suppress(OSError, ValueError):  # a standard input that is no file has no descriptor
+        with suppress(OSError, ValueError):  # standard input may have no descriptor
             state = os.fstat(self._stream.fileno())
             if stat.S_ISREG(state.st_mode):
                 self.size, self.state = state.st_size, state
@@ -52,11 +52,11 @@ class File:
                 self.path = Path(path) if self._owned else None
 
     def chunks(self) -> Iterator[bytes]:
-        """The bytes that were there when the file was opened, or all of a pipe. Raises OSError where some are gone.
+        """Yield the bytes that a file had when it was opened, or all of a pipe; raise OSError if some are gone.
 
-        A file may be appended to for as long as it is read: only a line that is being written then is read to its end.
+        Others may append to the file while it is read. Of that, only the rest of a line begun before is read.
         """
-        read = getattr(self._stream, "read1", self._stream.read)  # never waits for more than there is in a pipe
+        read = getattr(self._stream, "read1", self._stream.read)  # does not wait for more than a pipe holds
         while data := read(_CHUNK):
             room = self._end - self.bytes_read if self._end > 0 else len(data)
             self.bytes_read += min(room, len(data))
@@ -66,7 +66,7 @@ class File:
                     yield from self._rest_of_line(data[room:], read)
                 return
         if self.state and self.bytes_read < self._end and os.fstat(self._stream.fileno()).st_size < self.state.st_size:
-            raise OSError(f"it has become shorter: {self.bytes_read:,} of {self._end:,} bytes were still there")
+            raise OSError(f"it has become shorter: only {self.bytes_read:,} of {self._end:,} bytes were still there")
 
     def _rest_of_line(self, data: bytes, read: Callable[[int], bytes]) -> Iterator[bytes]:
         while data := data or read(_CHUNK):
@@ -78,11 +78,11 @@ class File:
             data = b""
 
     def now(self) -> os.stat_result:
-        """What stands under the file's name by now. Raises OSError where nothing does."""
+        """Return the state of what now has the file's name; raise OSError if nothing has."""
         return self.path.stat() if self.path else os.fstat(self._stream.fileno())
 
     def again(self) -> BinaryIO | None:
-        """What standard input reads, from the same place on: a stream of its own, where it is a file."""
+        """Return a new stream that reads standard input from where it began; None if that is not a file."""
         if self.state is None or self._owned:
             return None
         number = self._stream.fileno()
@@ -96,7 +96,7 @@ class File:
 
 
 class Stream(io.RawIOBase):
-    """Chunks as a raw stream; an error ends it, so that what was read before comes out, and stays in `failure`."""
+    """Chunks as a raw stream; an error is kept in `failure` and ends the stream, after what was read before it."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self.failure = ""
@@ -122,19 +122,19 @@ class Stream(io.RawIOBase):
 
 
 class Lines:
-    """Physical lines, of bounded length, with a way back."""
+    """Physical lines of bounded length, which can be given back."""
 
     def __init__(self, stream: Stream, limit: int) -> None:
-        self.number = 0  # of the line that `next` gave last
-        self.too_big = False  # that line was over the limit, and only its first part was given
-        self.torn = False  # reading failed in that line
+        self.number = 0  # of the last line from `next`
+        self.too_big = False  # that line was over the limit, and only its first part was returned
+        self.torn = False  # reading failed within that line
         self.limit = limit
         self._bytes = stream
         self._stream = io.BufferedReader(stream, _CHUNK)
         self._pushed: list[io.BytesIO] = []
 
     def next(self) -> bytes:
-        """The next line with its end; empty at the end. Of a line over the limit only the first SHOWN_BYTES."""
+        """Return the next line with its end, or the first SHOWN_BYTES of one over the limit; empty at the end."""
         line = self.read(self.limit)
         self.number += bool(line)
         self.too_big = len(line) > self.limit and len(line.rstrip(b"\r\n")) > self.limit
@@ -147,20 +147,23 @@ class Lines:
         return line
 
     def broke_off(self, data: bytes | bytearray) -> bool:
-        """Whether reading failed right behind this data, before its line ended."""
+        """Return whether reading failed right after this data, before its line ended."""
         return bool(self._bytes.failure) and not data.endswith(b"\n")
 
     def go_back(self, line: int | None = None) -> None:
-        """Reading failed in the row that begins in this line: it is none, and comes whole when the input is again."""
+        """Step back before a row in which reading failed: it does not count, and comes whole from a whole input.
+
+        The row begins on the given line, else on the last one.
+        """
         self.number = (self.number if line is None else line) - 1
 
     @property
     def failed(self) -> bool:
-        """Whether reading has failed, somewhere in what was read ahead."""
+        """Whether reading has failed, perhaps further ahead than the lines returned so far."""
         return bool(self._bytes.failure)
 
     def skip_blank(self, blank: bytes) -> None:
-        """Skip lines that hold nothing but bytes of `blank`: a packed file may have a thousand to a byte of its own."""
+        """Skip lines that hold only bytes of `blank`: one byte of a packed file may unpack to a thousand such lines."""
         while not self._pushed:
             ahead = self._stream.peek()
             rest = len(ahead.lstrip(blank))
@@ -171,16 +174,16 @@ class Lines:
                 return
 
     def read(self, room: int) -> bytes:
-        """A line of at most `room` bytes and its end, or the first part of a longer one."""
+        """Return a line of at most `room` bytes with its end, or the first part of a longer one."""
         return self._readline(room + 2) if self._pushed else self._stream.readline(room + 2)
 
     def push(self, data: bytes) -> None:
-        """Gives back bytes that were read, to be read again."""
+        """Give back bytes that were read, to be read again."""
         if data:
             self._pushed.append(io.BytesIO(data))
 
     def peek(self, most: int = 1) -> list[bytes]:
-        """The next lines that are not blank, at most so many and in the next 64 KiB, without taking them."""
+        """Return the next lines that are not blank, at most `most` and within 64 KiB, without taking them."""
         seen = b""
         found: list[bytes] = []
         while len(found) < most and len(seen) < _CHUNK and (line := self._readline(_CHUNK - len(seen))):
@@ -191,7 +194,7 @@ class Lines:
         return found
 
     def peek_any(self) -> bool:
-        """Whether anything is left to read, without waiting for more than that."""
+        """Return whether anything is left to read, waiting for one byte at most."""
         return bool(self._pushed or self._stream.peek(1))
 
     def _readline(self, size: int) -> bytes:
@@ -205,9 +208,9 @@ class Lines:
 
 
 def utf8_chunks(file: File, encoding: str) -> Iterator[bytes]:
-    """The file's chunks, unpacked when they are gzip (known by the first bytes), as UTF-8 without a byte order mark.
+    """Return the file's chunks as UTF-8 without a byte order mark, unpacked if the first bytes show gzip.
 
-    Raises UsageError when the file is not what its name or the encoding says, and READ_ERRORS on the way.
+    Raise UsageError if the file is not what its name or the encoding says. Reading the chunks may raise READ_ERRORS.
     """
     codec = _codec(encoding)
     utf8 = file.whole_lines = codec in ("utf-8", "utf-8-sig")
@@ -234,9 +237,9 @@ def utf8_chunks(file: File, encoding: str) -> Iterator[bytes]:
 
 
 def _starting(chunks: Iterable[bytes], enough: Callable[[bytes], bool]) -> Iterator[bytes]:
-    """The same bytes; the first chunk, even of an empty input, comes and is enough or all that there is.
+    """Yield the same bytes, with a first chunk that is enough, or all there is; even an empty input yields one.
 
-    Where reading fails meanwhile, what was read before comes first.
+    If reading fails before that, yield what was read, and then raise the failure.
     """
     chunks, start = iter(chunks), b""
     failure: Exception | None = None
@@ -257,7 +260,7 @@ def _gunzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
     inflate = zlib.decompressobj(31)
     for chunk in chunks:
         while chunk:
-            if inflate.eof:  # another member follows, or the padding that tape tools leave
+            if inflate.eof:  # another member follows, or padding from tape tools
                 chunk = chunk.lstrip(b"\0")
                 inflate = zlib.decompressobj(31) if chunk else inflate
                 continue
@@ -265,7 +268,7 @@ def _gunzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
             try:
                 yield inflate.decompress(chunk, _CHUNK)
             except zlib.error:
-                for byte in chunk:  # up to the very place of the damage, where this raises again
+                for byte in chunk:  # up to the damaged byte, where this raises again
                     yield before.decompress(bytes([byte]))
             chunk = inflate.unused_data if inflate.eof else inflate.unconsumed_tail
     yield inflate.flush()
@@ -274,16 +277,16 @@ def _gunzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _transcode(chunks: Iterable[bytes], encoding: str, name: str) -> Iterator[bytes]:
-    """UTF-8 from another encoding. What cannot be decoded becomes invalid UTF-8, so that its row is in error."""
+    """Yield UTF-8 from another encoding; what cannot be decoded becomes invalid UTF-8, so that its row is in error."""
     decoder = codecs.getincrementaldecoder(encoding)(_MARKING)
     try:
         for chunk in chunks:
             yield decoder.decode(chunk).encode("utf-8", "surrogatepass")
         yield decoder.decode(b"", final=True).encode("utf-8", "surrogatepass")
-    except UnicodeError as problem:  # UTF-16 and UTF-32 alone: all else is marked
+    except UnicodeError as problem:  # from UTF-16 and UTF-32 only: the handler marks anything else
         raise UsageError(
-            f"{name}: there is no mark at the beginning, which --encoding {encoding} needs: leave it out, or say"
-            f" {codecs.lookup(encoding).name}-le or -be where it is that"
+            f"{name}: there is no byte order mark, which --encoding {encoding} needs: leave --encoding out, or use"
+            f" {codecs.lookup(encoding).name}-le or -be if the input is that"
         ) from problem
 
 
@@ -296,11 +299,11 @@ codecs.register_error(_MARKING, _mark)
 
 
 def _codec(encoding: str) -> str:
-    """The name of an encoding's codec; UsageError where it gives no text, or not piece by piece."""
+    """Return the name of an encoding's codec; raise UsageError if it does not decode to text, or not incrementally."""
     try:
         codec = codecs.lookup(encoding)
         with suppress(UnicodeError):
-            b"a".decode(encoding)  # refuses hex, base64 and the like, which are codecs but give no text
+            b"a".decode(encoding)  # refuses hex, base64 and the like: codecs that give no text
     except (LookupError, ValueError) as problem:
         raise UsageError(f"unknown encoding {encoding!r}") from problem
     try:

@@ -12,7 +12,7 @@ Format: TypeAlias = Literal["jsonl", "ndjson", "csv", "tsv", "parquet"]
 
 
 class Written(NamedTuple):
-    """How a value stands on the command line: as a text, which `read` makes the value of; raises ValueError."""
+    """How a value is written on the command line: as a text that `read` parses, raising ValueError."""
 
     read: Callable[[str], Any]
 
@@ -20,7 +20,7 @@ class Written(NamedTuple):
 def _shard(value: str) -> tuple[int, int]:
     part, _, parts = value.partition("/")
     if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-        raise ValueError(f"{value!r} is no K/N with K from 1 to N")
+        raise ValueError(f"{value!r} is not K/N with K from 1 to N")
     return int(part), int(parts)
 
 
@@ -60,7 +60,7 @@ class Shard:
         Written(_shard),
         typer.Option(
             metavar="K/N",
-            help="Of every N rows label the K-th: a part of a job array; `safeguard merge` joins the outputs.",
+            help="Label the K-th of every N rows: one part of a job array; `safeguard merge` joins the outputs.",
         ),
     ] = (1, 1)
 
@@ -90,7 +90,7 @@ class Windows:
     long: Annotated[
         Literal["split", "truncate", "error"],
         typer.Option(
-            help="A text longer than --ctx allows: label overlapping windows, its beginning, or nothing.",
+            help="For a text longer than --ctx allows: label overlapping windows, only its beginning, or nothing.",
         ),
     ] = "split"
     max_windows: Annotated[

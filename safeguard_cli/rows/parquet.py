@@ -1,8 +1,8 @@
 """Reads Parquet: a file's rows as JSON lines, so that the rest of the program sees them like any others.
 
-Values without a place in JSON: times are ISO text, decimals keep their digits, NaN and infinities are null, binary is
-text where it is valid UTF-8 and else `{"base64": "…"}`, which is never taken for a text. A string that is not valid
-UTF-8 makes its line invalid too, and so the row one in error.
+Values that JSON lacks: times become ISO text, decimals keep their digits, NaN and infinities become null. Binary
+becomes text if it is valid UTF-8, else `{"base64": "…"}`, which is never taken for a text. A string that is not valid
+UTF-8 makes its line invalid too, so that the row is in error.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import orjson
 from safeguard_cli.errors import UsageError, missing_extra
 from safeguard_cli.rows.sniff import HEAD_BYTES, refuse_other_kinds
 
-BATCH_ROWS, BATCH_BYTES = 64, 4 << 20  # what is decoded at once, whatever the size of a row group
+BATCH_ROWS, BATCH_BYTES = 64, 4 << 20  # decoded at once, whatever the size of a row group
 
-GROUP_ROWS, GROUP_BYTES = 1 << 16, 64 << 20  # a row group is the last of: so many rows, so many bytes
+GROUP_ROWS, GROUP_BYTES = 1 << 16, 64 << 20  # a row group ends at whichever limit comes first
 
 
 def pyarrow() -> Any:
-    """The package with its part for Parquet. Raises SafeguardError that names the extra where it is missing."""
+    """Return the pyarrow package with its Parquet part; raise SafeguardError, naming the extra, if it is missing."""
     try:
         import pyarrow
         import pyarrow.compute
@@ -37,30 +37,30 @@ def pyarrow() -> Any:
 
 
 def open_parquet(path: Path) -> Any:
-    """A `ParquetFile` that is read piece by piece. UsageError when it cannot be opened or is none."""
+    """Return a `ParquetFile` to be read piece by piece; raise UsageError if the file cannot be opened or is not one."""
     pa = pyarrow()
     try:
         file = pa.parquet.ParquetFile(path, buffer_size=1 << 16, pre_buffer=False)
         _ = file.schema_arrow.names
     except OSError as problem:
         raise UsageError(f"{path}: {problem.strerror or first_line(problem)}") from None
-    except Exception as problem:  # a damaged file raises not only Arrow's own, but whatever it ran into
+    except Exception as problem:  # a damaged file raises Arrow's errors and any others
         _refuse_what_is_none(path)
         raise UsageError(f"{path}: not a Parquet file that can be read: {first_line(problem)}") from None
     return file
 
 
 def _refuse_what_is_none(path: Path) -> None:
-    """UsageError that says what a file is that does not begin as Parquet does."""
+    """Raise UsageError, saying what the file is, if it does not begin as Parquet does."""
     with path.open("rb") as file:
         start = file.read(HEAD_BYTES)
     if not start.startswith(b"PAR"):
         refuse_other_kinds(str(path), start)
-        raise UsageError(f"{path}: not a Parquet file; if it is JSON lines or CSV, say --format jsonl or csv")
+        raise UsageError(f"{path}: not a Parquet file; if it is JSON lines or CSV, use --format jsonl or csv")
 
 
 def read_batches(file: Any) -> Iterator[Any]:
-    """The record batches of an open file, BATCH_ROWS rows or fewer each. Raises OSError where the file is damaged."""
+    """Yield the record batches of an open file, at most BATCH_ROWS rows each; raise OSError if the file is damaged."""
     metadata = file.metadata
     try:
         for group in range(metadata.num_row_groups):
@@ -72,12 +72,12 @@ def read_batches(file: Any) -> Iterator[Any]:
 
 
 def pick(column: Any, rows: Sequence[int]) -> Any:
-    """Some rows of an array, in a new one. Of any type: Arrow can take from few, and join slices of all."""
+    """Return some rows of an array of any type as a new one: Arrow's `take` knows few types, but slices of all join."""
     return pyarrow().concat_arrays([column.slice(row, 1) for row in rows]) if rows else column.slice(0, 0)
 
 
 def join_rows(rows: Sequence[tuple[Any, int]], schema: Any) -> Any:
-    """One record batch of rows, each the record batch that it is in and its place there."""
+    """Return rows as one record batch; each is given as its record batch and its place there."""
     pa = pyarrow()
     columns = range(len(schema))
     joined = [pa.concat_arrays([batch.column(column).slice(row, 1) for batch, row in rows]) for column in columns]
@@ -85,15 +85,15 @@ def join_rows(rows: Sequence[tuple[Any, int]], schema: Any) -> Any:
 
 
 def count_parquet(path: Path) -> int:
-    """How many rows the file says that it has."""
+    """Return how many rows the file's metadata states."""
     with open_parquet(path) as file:
         return int(file.metadata.num_rows)
 
 
 def parquet_lines(file: Any, names: Sequence[str]) -> Iterator[bytes]:
-    """The rows of an open file as JSON lines, a batch of them at a time, with these names for its columns.
+    """Yield the rows of an open file as JSON lines, a batch at a time, with `names` for its columns.
 
-    Raises OSError where the file is damaged.
+    Raise OSError if the file is damaged.
     """
     with file:
         for batch in read_batches(file):
@@ -117,15 +117,15 @@ def _values(column: Any) -> list[Any]:
     pa = pyarrow()
     try:
         if pa.types.is_temporal(column.type):
-            # As Arrow writes them: Python's times have fewer digits and years, and with pandas they would be others.
+            # As Arrow writes them: Python's times have fewer digits and years, and pandas would give other types.
             column = pa.compute.replace_substring_regex(column.cast(pa.string()), r"^(\d{4}-\d\d-\d\d) ", r"\1T")
         return list(column.to_pylist())
-    except (ValueError, OverflowError, TypeError, pa.ArrowException):  # a value that Python has no place for
+    except (ValueError, OverflowError, TypeError, pa.ArrowException):  # a value that Python cannot hold
         return [_value(scalar) for scalar in column]
 
 
 def _plain(value: Any) -> Any:
-    """What orjson cannot write."""
+    """Return a value that orjson cannot write as one that it can."""
     if isinstance(value, bytes):
         try:
             return value.decode()
@@ -137,7 +137,7 @@ def _plain(value: Any) -> Any:
 
 
 def _value(scalar: Any) -> Any:
-    """A scalar's value where `as_py` of the whole column has failed."""
+    """Return a scalar's value, for a column that could not be converted as a whole."""
     pa = pyarrow()
     kind = scalar.type
     if not scalar.is_valid:
@@ -167,7 +167,7 @@ def first_line(problem: BaseException) -> str:
 
 
 def write_parquet(path: Path, schema: Any, batches: Iterator[Any]) -> None:
-    """Record batches as a file on disk, in row groups of a bounded size."""
+    """Write record batches to a file and to disk, in row groups of a bounded size."""
     pa = pyarrow()
     with path.open("wb") as file:
         with pa.parquet.ParquetWriter(file, schema) as writer:

@@ -1,4 +1,4 @@
-"""What a row of an input is, whatever its format: a Record, with what is wrong with it."""
+"""A row of an input in any format: a Record, with the error that it has."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import orjson
 
 from safeguard_cli.rows.verdict import ErrorCode, RowError
 
-Shard = tuple[int, int]  # (k, n): of every n rows the k-th, k from 1
+Shard = tuple[int, int]  # (k, n): the k-th of every n rows, k from 1
 
 MAX_ROW_BYTES = 64 << 20
 
@@ -21,9 +21,9 @@ MAX_ROW_BYTES = 64 << 20
 class Record:
     """One input row.
 
-    `raw` is UTF-8, without line end and byte order mark, and holds only a first part of a row over the limit. `fields`
-    is None when the row could not be read; a row can also have both fields and an error (a CSV row with too many
-    cells, or with invalid bytes, shown as U+FFFD). `cells` are a CSV row's cells as read; JSONL has none.
+    `raw` is UTF-8, without line end and byte order mark; of a row over the limit it holds only the first part.
+    `fields` is None if the row could not be read. A row can have both fields and an error: a CSV row with too many
+    cells, or with invalid bytes, shown as U+FFFD. `cells` are a CSV row's cells as read; JSONL has none.
     """
 
     index: int
@@ -35,14 +35,15 @@ class Record:
 
     @property
     def blank(self) -> bool:
-        """Whether the row was read and holds nothing: every value is empty, white space or null."""
+        """Whether the row was read and every value is empty, white space or null."""
         return self.error is None and self.fields is not None and all(map(is_blank, self.fields.values()))
 
 
 class Rows(Protocol):
-    """The rows of one format: iterated once for their Records, or counted without parsing them more than needed.
+    """The rows of one format, to be iterated once for their Records, or counted with as little parsing as possible.
 
-    `header` and `names` are a CSV's: its columns as written, and made unique, which are the keys of `fields`.
+    `header` and `names` are those of a CSV: `header` has its columns as written, `names` has them made unique, as the
+    keys of `fields`.
     """
 
     header: tuple[str, ...]
@@ -58,7 +59,7 @@ class Rows(Protocol):
 def json_text(value: Any) -> str:
     """Return a value of a row as JSON; integers beyond 64 bits keep all their digits.
 
-    Raises ValueError for a value that is nested too deep to be written.
+    Raise ValueError if the value is nested too deep to be written.
     """
     try:
         return orjson.dumps(value, default=str).decode()
@@ -69,7 +70,7 @@ def json_text(value: Any) -> str:
 
 
 def in_shard(rows: int, shard: Shard) -> int:
-    """How many of so many rows are the shard's."""
+    """Return how many of `rows` rows belong to the shard."""
     return len(range(shard[0] - 1, rows, shard[1]))
 
 
@@ -79,7 +80,7 @@ def is_blank(value: Any) -> bool:
 
 
 def row_error(code: ErrorCode, line: int, message: str) -> RowError:
-    """Return what is wrong with the row that begins in a line."""
+    """Return the error of the row that begins on a line."""
     return RowError(code, f"line {line}: {message}")
 
 
@@ -89,7 +90,7 @@ def too_big(line: int, limit: int) -> RowError:
 
 
 def bad_encoding(raw: bytes | bytearray, line: int) -> RowError | None:
-    """Return the error of a row whose bytes are no UTF-8, None where they are."""
+    """Return the error of a row with bytes that are not UTF-8; None if all of them are."""
     try:
         raw.decode()
     except UnicodeDecodeError as problem:

@@ -1,4 +1,4 @@
-"""The rows that come with the program: an input `sample:messages` is one of its files."""
+"""Finds the sample rows that come with the program: the input `sample:messages` is one of its files."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ PREFIX = "sample:"
 
 @cache
 def samples() -> dict[str, Path]:
-    """Return the files that come with the program, by name; of the wheel, or of an editable install's checkout.
+    """Return the sample files by name, from the wheel or from an editable install's checkout.
 
-    A checkout's folder may hold more, such as the labels of an earlier try: those are no samples.
+    A checkout's folder may hold other files, such as the labels of an earlier try, which are not samples.
     """
     here = Path(str(resources.files("safeguard_cli")))
     folder = next((f for f in (here / "samples", here.parent / "samples") if (f / "golden").is_dir()), None)
@@ -27,13 +27,13 @@ def samples() -> dict[str, Path]:
 
 
 def input_path(text: str) -> str:
-    """Return the path that an INPUT means: that of a sample for `sample:NAME`, and all else as it is.
+    """Return the path that an INPUT means: a sample's for `sample:NAME`, and anything else as it is.
 
-    A file that is really called so is taken before a sample. Raises UsageError where there is no such sample.
+    A file of that very name comes before a sample. Raise UsageError if there is no such sample.
     """
     if not text.startswith(PREFIX):
         return text
-    with suppress(OSError, ValueError):  # too long a name, or one with a NUL
+    with suppress(OSError, ValueError):  # the name is too long, or has a NUL
         if Path(text).exists():
             return text
     name = text.removeprefix(PREFIX)
@@ -47,5 +47,5 @@ def input_path(text: str) -> str:
 
 
 def is_sample(path: Path) -> bool:
-    """Return whether a path is that of a sample, as `input_path` gives it: nothing is written beside those."""
+    """Return whether a path is a sample's, as from `input_path`: nothing is written beside samples."""
     return path in samples().values()

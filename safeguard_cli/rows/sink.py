@@ -1,4 +1,4 @@
-"""Writes rows with their Verdicts to a file or a pipe, in input order: checks, opening, and writes that stay whole."""
+"""Writes rows with their Verdicts to a file or a pipe, in input order, each row whole or not at all."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from safeguard_cli.rows.verdict import COLUMNS, Verdict
 from safeguard_cli.rows.writable import descriptor
 from safeguard_cli.signals import UNBROKEN
 
-_ATOMIC = 4096  # bytes that a pipe with room takes at once, so that writing them never waits
+_ATOMIC = 4096  # bytes that a pipe with room takes at once, so that a write never waits
 _COMPRESSED = ("gz", "zst", "bz2", "xz", "zip")
-_STALLED = 0.5  # seconds between two looks whether a signal came while a reader takes nothing
+_STALLED = 0.5  # seconds between two checks for a signal while a reader takes nothing
 
 Written = Literal["jsonl", "csv", "parquet"]
 _WRITTEN: Mapping[str, Written] = {
@@ -38,25 +38,25 @@ _WRITTEN: Mapping[str, Written] = {
 def verdict_columns(
     *, windows: bool = False, truncated: bool = False, rationale: bool = False, reasoning: bool = False
 ) -> tuple[str, ...]:
-    """The parts of a verdict that get a CSV column, in order; without the policy's name before them."""
+    """Return the parts of a verdict that get a CSV column, in order, without the policy's name before them."""
     asked = {"windows": windows, "truncated": truncated, "rationale": rationale, "reasoning": reasoning}
     return tuple(column for column in COLUMNS if asked.get(column, True))
 
 
 def output_format(out: Path | None, source_format: Written) -> Written:
-    """OUT's format by its extension; without one, that of the input. UsageError for a format that is not written."""
+    """Return OUT's format by its extension, else the input's; raise UsageError for a format that is never written."""
     ending = _ending(out)
     if not ending:
         return source_format
     if format := _WRITTEN.get(ending):
         return format
-    kind = f".{ending}" if ending.isalnum() else "this extension"  # of a URL it can be what is secret
+    kind = f".{ending}" if ending.isalnum() else "this extension"  # the end of a URL can be secret
     why = "output is never compressed" if ending in _COMPRESSED else f"{kind} is not written"
     raise UsageError(f"{out}: {why}; name the output {', '.join(f'*.{each}' for each in _WRITTEN)}")
 
 
 def stream_format(name: Path | None, source_format: Format) -> Format:
-    """The format of what goes into a device or a named pipe: the input's where its name says none."""
+    """Return the format of what goes into a device or a named pipe: by its name, else the input's."""
     format = _WRITTEN.get(_ending(name), source_format)
     if format == "parquet":
         raise UsageError(f"{name}: a Parquet file must be a regular file")
@@ -64,7 +64,7 @@ def stream_format(name: Path | None, source_format: Format) -> Format:
 
 
 def output_delimiter(out: Path | None, source: Source) -> str:
-    """What separates the cells of a CSV output: a tab in .tsv, never one in .csv, else the input's."""
+    """Return what separates the cells of a CSV output: a tab in .tsv, never one in .csv, else the input's delimiter."""
     ending = _ending(out)
     if ending == "tsv":
         return "\t"
@@ -72,18 +72,18 @@ def output_delimiter(out: Path | None, source: Source) -> str:
 
 
 def _ending(out: Path | None) -> str:
-    """What follows the last dot of a name, of `.csv` too."""
+    """Return what follows the last dot of a name, even of `.csv`."""
     return out.name.lower().rpartition(".")[2] if out is not None and "." in out.name else ""
 
 
 def name_of(target: Path | BinaryIO) -> Path | None:
-    """The path of a file, a device or a named pipe; None for another stream."""
+    """Return the path of a file, a device or a named pipe; None for another stream."""
     name = target if isinstance(target, Path) else getattr(target, "name", None)
     return Path(name) if isinstance(name, (str, Path)) and name != "<stdout>" else None
 
 
 def default_output(source: Source) -> Path:
-    """Where labels go at a terminal: INPUT-stem.labels.jsonl (.csv, .tsv) beside the input; of a sample, here."""
+    """Return where labels go at a terminal: INPUT-stem.labels.jsonl (.csv, .tsv) beside the input, a sample's here."""
     path = source.path if source.path is not None and descriptor(source.path) is None else Path("stdin")
     path = Path(path.name) if is_sample(path) else path
     name = path.name.removesuffix(".gz")
@@ -94,9 +94,9 @@ def default_output(source: Source) -> Path:
 def check_names(
     source: Source, format: Format, names: Sequence[str], columns: Sequence[str], keep: Sequence[str] | None = None
 ) -> None:
-    """UsageError when a name that the output gets from us is already taken by the input's header or first row.
+    """Raise UsageError if the input's header or first row already has a name that the verdicts need.
 
-    Also when `--keep` names a field that is in none of the first rows.
+    Raise it too if two policies need the same column, or if `--keep` names a field that is in none of the first rows.
     """
     fields = field_names(source)
     ours = list(names) if format == "jsonl" else [f"{name}_{column}" for name in names for column in columns]
@@ -104,19 +104,19 @@ def check_names(
     if taken:
         raise UsageError(f"{source.name}: the input already has {taken[0]!r}; --as NAME gives the labels another name")
     if len(set(ours)) < len(ours):
-        raise UsageError(f"the policies' names give a column twice: {max(ours, key=ours.count)!r}")
+        raise UsageError(f"the policies' names give two columns the same name: {max(ours, key=ours.count)!r}")
     check_fields(source, "--keep", keep or ())
 
 
 class Disturbed(SafeguardError):
-    """The output is not what was written to it any more."""
+    """The output no longer holds what was written to it."""
 
 
 class Sink:
-    """An open output: `write` each row in input order, in a `with` block. Made by `open_sink`.
+    """An open output, made by `open_sink`: `write` each row in input order, in a `with` block.
 
-    A row is one write to the system, so that a killed run leaves whole rows; a failed one takes back its part.
-    `size` is that of the file in bytes.
+    Each row is one write to the system, so that a killed run leaves whole rows. A write that fails removes the part
+    of the row that it wrote. `size` is the file's size in bytes.
     """
 
     def __init__(
@@ -156,14 +156,14 @@ class Sink:
             self._abandon()
 
     def wait(self) -> None:
-        """Until a pipe takes more: the place for a signal to come, for a row that is begun is to be finished."""
+        """Wait until a pipe takes more, so that a signal comes here: a row that is begun must be finished."""
         if self._pipe and self._descriptor is not None:
             select.select([], [self._descriptor], [])
 
     def write(self, record: Record, verdicts: Mapping[str, Verdict]) -> bool:
-        """Writes the row with its verdict under each policy's name; False when `--only violates` leaves it out.
+        """Write the row with its verdict under each policy's name; return False if `--only violates` leaves it out.
 
-        BrokenPipeError when nobody reads any more; SafeguardError when the row cannot be written.
+        Raise BrokenPipeError if the reader has gone, SafeguardError if the row cannot be written.
         """
         if self._only_violating and not any(verdict.error or verdict.violates for verdict in verdicts.values()):
             return False
@@ -171,17 +171,17 @@ class Sink:
         return True
 
     def copy(self, row: bytes) -> None:
-        """Writes a row of an earlier output as it is."""
+        """Write a row of an earlier output as it is."""
         self._put(row)
 
     def sync(self) -> None:
-        """Has the system put everything on disk, if the output is a file. Disturbed when it is not there then."""
+        """Have the system put everything on disk, if the output is a file; raise Disturbed if it is not there then."""
         if self._path is None or self._descriptor is None:
             return
         try:
             os.fsync(self._descriptor)
         except OSError as problem:
-            if problem.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):  # a file system that has no fsync
+            if problem.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):  # file systems without it
                 raise SafeguardError(f"{self.name}: writing failed: {problem.strerror}") from problem
         state = os.fstat(self._descriptor)
         try:
@@ -192,12 +192,12 @@ class Sink:
             raise Disturbed(f"{self.name} was moved, replaced or deleted while it was being written")
         if state.st_size != self.size:
             raise Disturbed(
-                f"{self.name} was changed while it was being written: {self.size:,} bytes were, it has"
+                f"{self.name} was changed while it was being written: it should have {self.size:,} bytes, but has"
                 f" {state.st_size:,}"
             )
 
     def close(self) -> None:
-        """Puts everything on disk and closes the file; standard output stays open."""
+        """Put everything on disk and close the file; standard output stays open."""
         if self._path is not None and not self._stream.closed:
             try:
                 self.sync()
@@ -205,7 +205,7 @@ class Sink:
                 self._stream.close()
 
     def _abandon(self) -> None:
-        """Closes the file after a failure, which is the one to tell of."""
+        """Close the file after a failure; report that failure, not one from closing."""
         if self._path is not None:
             with suppress(OSError):
                 self._stream.close()
@@ -214,7 +214,7 @@ class Sink:
         rest = memoryview(data)
         try:
             while rest:
-                # Not through the stream's buffer, whose content would be a part of a row at any time.
+                # Not through the stream's buffer, which could hold part of a row at any time.
                 if self._descriptor is None:
                     rest = rest[self._stream.write(rest) :]
                     continue
@@ -225,7 +225,7 @@ class Sink:
             raise
         except OSError as problem:
             if self._descriptor is not None and len(rest) < len(data):
-                with suppress(OSError):  # a full disk takes a part of the row: cut that off again
+                with suppress(OSError):  # a full disk may have taken part of the row: cut it off again
                     start = os.lseek(self._descriptor, len(rest) - len(data), os.SEEK_CUR)
                     os.ftruncate(self._descriptor, start)
             raise SafeguardError(f"{self.name}: writing failed: {problem.strerror or problem}") from problem
@@ -233,15 +233,17 @@ class Sink:
 
 
 def _open(path: Path, append: bool) -> BinaryIO:
-    """Open an output so that its size tells if another writes to it too: no row goes over another's, none leaves a
-    hole."""
+    """Open an output with O_APPEND, so that its size shows whether another process writes to it too.
+
+    No row overwrites another's, and none leaves a hole.
+    """
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
     return os.fdopen(os.open(path, flags if append else flags | os.O_TRUNC, 0o666), "ab", 0)
 
 
 def _wait_for_a_slow_reader(pipe: int) -> None:
     while not select.select([], [pipe], [], _STALLED)[1]:
-        UNBROKEN.give_up()  # a reader that takes nothing any more must not keep the run from ending
+        UNBROKEN.give_up()  # a reader that takes nothing must not keep the run from ending
 
 
 def open_sink(
@@ -256,10 +258,10 @@ def open_sink(
     csv_safe: bool = False,
     append: bool = False,
 ) -> Sink:
-    """Opens OUT, or a binary stream that the caller owns, and writes a CSV's header unless it is appended to.
+    """Open OUT, or a binary stream that the caller owns, and write a CSV's header unless appending.
 
-    `names` are the verdicts' names, `columns` what `verdict_columns` gives, `keep` the fields to keep (None: all).
-    Call `writable.check_output` and `check_names` before.
+    `names` are the verdicts' names, `columns` those from `verdict_columns`, `keep` the fields to keep (None: all).
+    Call `writable.check_output` and `check_names` first.
     """
     delimiter = output_delimiter(name_of(target), source)
     layout = make_layout(source, format, names, columns, keep, delimiter, csv_safe)
@@ -275,7 +277,7 @@ def make_layout(
     delimiter: str,
     csv_safe: bool,
 ) -> JsonlLayout | CsvLayout:
-    """How rows become bytes; the arguments are those of `open_sink`."""
+    """Return the layout that makes bytes of rows; the arguments are those of `open_sink`."""
     if format == "jsonl":
         return JsonlLayout(source, keep)
     return CsvLayout(source, keep, names, columns, delimiter, csv_safe)

@@ -1,7 +1,7 @@
-"""What an input really is, by its first bytes and lines, and how to get rows out of what cannot be read as it is.
+"""Tells from an input's first bytes and lines what it really is, and how to convert what cannot be read.
 
-The checks are narrow: what could be a row that somebody wrote is left to be read as one. They look at the same bytes
-in whatever pieces a pipe gives them, and wait for no second line where the first one settles it.
+The checks are narrow: anything that could be a row is read as one. They look at the same bytes however a pipe splits
+them, and do not wait for a second line if the first one settles it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from safeguard_cli.errors import UsageError
 from safeguard_cli.rows.field_names import is_common
 from safeguard_cli.terminal import shell_line
 
-STREAMS = ("standard input", "input")  # the names of inputs that are no files
-HEAD_BYTES = 512  # what is looked at of the first bytes, at most up to the end of the first line that is not blank
+STREAMS = ("standard input", "input")  # the names of inputs that are not files
+HEAD_BYTES = 512  # the checks read at most so many bytes, and stop after the first line that is not blank
 DELIMITERS = ",;\t|"
 BARE_CR = "lines end in a bare CR; convert them first: tr '\\r' '\\n' < OLD > NEW"
 
-_MARKS = {  # by encoding, those of UTF-32 before those of UTF-16, with which they begin
+_MARKS = {  # by encoding; UTF-32 before UTF-16, because its little-endian mark begins with that of UTF-16
     "utf-32-le": codecs.BOM_UTF32_LE,
     "utf-32-be": codecs.BOM_UTF32_BE,
     "utf-16-le": codecs.BOM_UTF16_LE,
@@ -54,11 +54,11 @@ _NAME = re.compile(r"[^\W\d][^\t\"'.!?…:]{0,39}")
 _QUOTED = re.compile(rb'"[^"]*"[,;\t|]')
 _MEMBER = re.compile(rb'\s*"(?:[^"\\]|\\.)*"\s*:')
 _RULE = re.compile(rb"[|+\s]*:?[-=]{2,}:?(?:[|+,;\s]+:?[-=]{2,}:?)+[|+\s]*|[|+]+[-=]{2,}[|+]+")
-_AGREEING = 10  # lines that are compared with a header
+_AGREEING = 10  # lines that are compared with the header
 
 
 def head_of(start: bytes) -> bytes | None:
-    """Return the part of an input's first bytes that the checks look at; None where more of them are needed."""
+    """Return the part of an input's first bytes that the checks look at; None if they need more bytes."""
     at = len(start) - len(start.lstrip())
     end = start.find(b"\n", at)
     if len(start) < 4 or (end < 0 and len(start) < HEAD_BYTES):
@@ -67,16 +67,14 @@ def head_of(start: bytes) -> bytes | None:
 
 
 def refuse_other_kinds(name: str, head: bytes) -> None:
-    """Raise UsageError, with what it is and the way out, when an input begins like a file of another kind."""
+    """Raise UsageError, saying what it is and what to do, if an input begins like a file of another kind."""
     for magic, (kind, command) in _UNPACK.items():
         if head.startswith(magic):
             raise UsageError(f"{name}: this is packed with {kind}; unpack it: {_through(name, command)}")
     if _BZIP2.match(head):
         raise UsageError(f"{name}: this is packed with bzip2; unpack it: {_through(name, 'bzip2 -dc')}")
     if head.startswith(b"PAR1"):
-        raise UsageError(
-            f"{name}: this is Parquet: say --format parquet; from standard input it must first be saved to a file"
-        )
+        raise UsageError(f"{name}: this is Parquet: use --format parquet; from standard input, save it to a file first")
     for magic, kind in _FILES.items():
         if head.removeprefix(codecs.BOM_UTF8).startswith(magic):
             raise UsageError(f"{name}: this is {kind}")
@@ -85,20 +83,20 @@ def refuse_other_kinds(name: str, head: bytes) -> None:
 
 
 def refuse_other_encodings(name: str, head: bytes, codec: str) -> None:
-    """Raise UsageError when an input's first bytes show another encoding than `codec`, a codec's own name."""
+    """Raise UsageError if an input's first bytes show another encoding than `codec`, a codec's own name."""
     wide = codec.startswith(("utf-16", "utf-32"))
     mark = next((encoding for encoding, mark in _MARKS.items() if head.startswith(mark)), None)
     if mark == "utf-8":
         if not codec.startswith("utf-8"):
-            raise UsageError(f"{name}: this begins with the mark of UTF-8; leave out --encoding")
+            raise UsageError(f"{name}: this begins with a UTF-8 byte order mark; leave out --encoding")
     elif mark and codec not in (mark, mark[:6]):
-        raise UsageError(f"{name}: this is {mark[:6].upper()}; say --encoding {mark[:6]}")
+        raise UsageError(f"{name}: this is {mark[:6].upper()}; use --encoding {mark[:6]}")
     elif not mark and not wide and (found := _wide_without_mark(head)):
-        raise UsageError(f"{name}: this is {found.upper()} without a mark; say --encoding {found}")
+        raise UsageError(f"{name}: this is {found.upper()} without a byte order mark; use --encoding {found}")
 
 
 def _wide_without_mark(head: bytes) -> str | None:
-    """The encoding of UTF-16 and UTF-32 without a byte order mark."""
+    """Return which UTF-16 or UTF-32 this is, from bytes without a byte order mark; None for anything else."""
     zeros = tuple(byte == 0 for byte in head[:4])
     for encoding, pattern in (
         ("utf-32-le", (False, True, True, True)),
@@ -106,9 +104,10 @@ def _wide_without_mark(head: bytes) -> str | None:
         ("utf-16-le", (False, True, False, True)),
         ("utf-16-be", (True, False, True, False)),
     ):
-        if zeros == pattern and head[:4].strip(b"\0\r\n"):  # lines of zeros alone are just damaged
+        if zeros == pattern and head[:4].strip(b"\0\r\n"):  # lines of zeros alone are only damaged
             return encoding
-    # Letters of other alphabets have the number of their block there, which is a control character otherwise.
+    # For letters of other alphabets, that byte is the number of their Unicode block; in UTF-8 text it would be a
+    # control character.
     odd, even = (sum(byte < 32 and byte not in b"\t\r\n" for byte in head[at::2]) for at in (1, 0))
     if max(odd, even) >= 3 and not min(odd, even) and 4 * max(odd, even) >= len(head) // 2:
         return "utf-16-le" if odd else "utf-16-be"
@@ -116,7 +115,7 @@ def _wide_without_mark(head: bytes) -> str | None:
 
 
 def _through(name: str, command: str, suffix: str = "") -> str:
-    """A command that makes of an input another one."""
+    """Return the advice to pass an input through a command."""
     if name in STREAMS:
         return f"pipe it through {command}"
     out = Path(name).with_suffix(suffix).name if suffix or Path(name).suffix in _PACKED else "FILE"
@@ -124,7 +123,7 @@ def _through(name: str, command: str, suffix: str = "") -> str:
 
 
 def refuse_json_values(name: str, line: bytes, following: Callable[[], bytes]) -> None:
-    """Raise UsageError for a JSON array or a value spread over lines; `following` reads the second line."""
+    """Raise UsageError for a JSON array or a value spread over several lines; `following` reads the second line."""
     line = line.strip()
     found = re.match(rb"\[\s*(\{|$)", line)
     if found or (line == b"{" and _MEMBER.match(following())):
@@ -132,40 +131,40 @@ def refuse_json_values(name: str, line: bytes, following: Callable[[], bytes]) -
         way = _through(name, jq, ".rows.jsonl")
         if name.lower().endswith(".gz"):
             way = f"gunzip -c {shell_line([name])} | {jq} > rows.jsonl"
-        raise UsageError(f"{name}: this is {kind}, and one object on each line is read; convert it: {way}")
+        raise UsageError(f"{name}: this is {kind}, but one object per line is needed; convert it: {way}")
     if re.search(rb"\}\s*\r\s*\{", line):
         raise UsageError(f"{name}: {BARE_CR}")
 
 
 def refuse_json_in_csv(name: str, line: bytes, following: Callable[[], bytes]) -> None:
-    """Raise UsageError when a CSV's first line is JSON."""
+    """Raise UsageError if a CSV's first line is JSON."""
     refuse_json_values(name, line, following)
     if re.match(rb"\{\s*\"", line.strip()):
         try:
             orjson.loads(line)
         except orjson.JSONDecodeError:
             return
-        raise UsageError(f"{name}: this is JSON lines, not CSV; say --format jsonl")
+        raise UsageError(f"{name}: this is JSON lines, not CSV; use --format jsonl")
 
 
 def refuse_printed_table(name: str, lines: Sequence[bytes]) -> None:
-    """Raise UsageError when one of a CSV's first lines is a rule of dashes, as tables printed for people have it."""
+    """Raise UsageError if one of a CSV's first lines is a rule of dashes, as in tables printed for people."""
     if any(_RULE.fullmatch(line.strip()) for line in lines):
         raise UsageError(
             f"{name}: this is a table printed for people, with a rule of dashes at its header: export the rows as CSV"
-            " (psql --csv, mysql --batch), or take that line out (sed 2d)"
+            " (psql --csv, mysql --batch), or remove that line (sed 2d)"
         )
 
 
 def refuse_title(name: str, header: Sequence[str], following: Callable[[], Sequence[bytes]]) -> None:
-    """Raise UsageError when a CSV's header is one cell, and the lines below show that it is a title above a table."""
+    """Raise UsageError if a CSV's header is one cell, and the lines below show that it is a title above a table."""
     if len(header) != 1 or is_common(header[0]) or not (below := following()[:_AGREEING]):
         return
     counts = _counts(below[0])
     mark = max(counts, key=counts.__getitem__)
     if sum(is_common(cell.strip(' "')) for cell in below[0].decode("utf-8", "replace").split(mark)) > 1:
         raise UsageError(
-            f"{name}: the first line is a title, and the header stands below it: take out what is above (tail -n +2)"
+            f"{name}: the first line is a title, and the header is below it: remove the title (tail -n +2)"
         )
 
 
@@ -177,7 +176,7 @@ def sep_delimiter(line: bytes) -> str | None:
 
 
 def delimiter_of(line: bytes, following: Callable[[], Sequence[bytes]]) -> str:
-    """Return what separates the cells of a CSV header: of several candidates the one that the next lines bear out."""
+    """Return what separates the cells of a CSV header: of several candidates, the one that fits the next lines best."""
     counts = {mark: count for mark, count in _counts(line).items() if count}
     if len(counts) < 2:
         return next(iter(counts), ",")
@@ -186,20 +185,20 @@ def delimiter_of(line: bytes, following: Callable[[], Sequence[bytes]]) -> str:
 
 
 def refuse_csv_in_tsv(name: str, line: bytes) -> None:
-    """Raise UsageError when the header of a file that is TSV by its name alone has no tab, but other delimiters."""
+    """Raise UsageError if a file is TSV by its name alone, and its header has no tab but other delimiters."""
     counts = _counts(line)
     if not counts.pop("\t") and any(counts.values()):
         mark = max(counts, key=counts.__getitem__)
         raise UsageError(
-            f"{name}: its header has no tab, but {mark!r}: say --format csv where that separates the cells,"
-            " --format tsv where the file has one column"
+            f"{name}: its header has no tab, but {mark!r}: use --format csv if that separates the cells,"
+            " --format tsv if the file has one column"
         )
 
 
 def refuse_lines_without_header(
     name: str, cells: Sequence[str], line: bytes, following: Callable[[], Sequence[bytes]]
 ) -> None:
-    """Raise UsageError when nothing shows that the first line of a pipe is a CSV's header, and no row of its own."""
+    """Raise UsageError if nothing shows that the first line of a pipe is a CSV's header and not a row."""
     cells = [cell for cell in cells if cell.strip()] or [""]
     common = sum(map(is_common, cells))
     if len(cells) > 1 and (common > 1 or _QUOTED.match(line)):
@@ -207,17 +206,17 @@ def refuse_lines_without_header(
     names = all(_NAME.fullmatch(cell.strip()) and len(cell.split()) <= 3 for cell in cells)
     unsure = not names or (not common and (len(cells) == 1 or any(cell != cell.strip() for cell in cells)))
     if not (unsure or common) and (others := following()[:_AGREEING]):
-        own = {mark: count for mark, count in _counts(line).items() if count}  # other marks may stand in texts
+        own = {mark: count for mark, count in _counts(line).items() if count}  # other delimiters may stand in texts
         agreeing = sum(own.items() <= _counts(other).items() for other in others)
         unsure = 2 * agreeing < len(others)
     if unsure:
         raise UsageError(
-            f"{name}: is the first line a header or a text? Say --format csv if it is a header; plain lines become rows"
-            " with jq -cR '{text: .}'"
+            f"{name}: is the first line a header or a text? Use --format csv if it is a header; turn plain lines into"
+            " rows with jq -cR '{text: .}'"
         )
 
 
 def _counts(line: bytes) -> dict[str, int]:
-    """How often each delimiter stands outside quotes."""
+    """Return how often each delimiter stands outside quotes."""
     unquoted = re.sub(rb'"[^"]*"', b"", line).decode("latin-1")
     return {mark: unquoted.count(mark) for mark in DELIMITERS}

@@ -20,9 +20,9 @@ from safeguard_cli.rows.records import MAX_ROW_BYTES, Record, Rows, Shard, in_sh
 from safeguard_cli.rows.sniff import refuse_json_values
 
 Format = Literal["jsonl", "csv"]
-SAMPLE_ROWS, SAMPLE_BYTES = 100, 4 << 20  # what is looked at of an input before it is read: the last of both
-_LISTED = 40  # names of fields in an error
-_AHEAD_ROWS = 1000  # how many rows are read for that, unreadable ones among them
+SAMPLE_ROWS, SAMPLE_BYTES = 100, 4 << 20  # looked at before an input is read: whichever limit comes first
+_LISTED = 40  # the most field names in an error
+_AHEAD_ROWS = 1000  # the most rows read for the sample, unreadable ones included
 FORMATS: Mapping[str, tuple[Format, str | None]] = {
     "jsonl": ("jsonl", None),
     "ndjson": ("jsonl", None),
@@ -33,10 +33,10 @@ FORMATS: Mapping[str, tuple[Format, str | None]] = {
 
 
 class Source:
-    """An open input: iterate it once for its Records, in a `with` block. Made by `open_source`.
+    """An open input, made by `open_source`: iterate it once for its Records, in a `with` block.
 
-    When reading fails on the way (a gzip file cut short, a disk error), every whole row before comes out first, and
-    then the iteration raises a SafeguardError.
+    If reading fails on the way (a gzip file cut short, a disk error), the iteration yields every whole row before that
+    and then raises SafeguardError.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Source:
         self.name = file.name
         self.path = file.path  # None for a pipe or a stream
         self.total_bytes = file.size  # None for a pipe
-        self.state = file.state  # of a file, when it was opened
+        self.state = file.state  # a file's state when it was opened
         self.now, self.again = file.now, file.again
         self._file = file
         self._stream = Stream(chunks)
@@ -63,11 +63,11 @@ class Source:
         self._ahead: deque[Record] = deque()  # read for the sample, and still to come out
         self._sample: list[Record] = []
         self._ahead_rows = self._ahead_bytes = 0
-        self._taken = False  # the first row has come out: the sample is what it is
+        self._taken = False  # the first row has come out: the sample grows no more
         for _ in range(above):
             self._lines.next()
         first = next(iter(self._lines.peek()), b"").removeprefix(codecs.BOM_UTF8)
-        if self._lines.broke_off(first):  # half a line tells nothing
+        if self._lines.broke_off(first):  # half a line shows nothing
             first = b""
         sniffed = format is None
         if format is None:
@@ -83,7 +83,7 @@ class Source:
             rows = JsonRows(self._lines)
         self.line_ending, self.delimiter = rows.line_ending, rows.delimiter
         self.header = rows.header  # a CSV's column names as written, duplicates included
-        self.names = rows.names  # the same made unique (name, name_2): the keys of `fields`
+        self.names = rows.names  # the same, made unique (name, name_2): the keys of `fields`
         self._count, self._rows = rows.count, iter(rows)
 
     def __enter__(self) -> Source:
@@ -106,23 +106,23 @@ class Source:
             yield record
 
     def close(self) -> None:
-        """Closes the file; standard input and a stream of the caller's stay open."""
+        """Close the file; standard input and a stream that the caller owns stay open."""
         self._file.close()
 
     @property
     def bytes_read(self) -> int:
-        """Bytes taken from the file itself, compressed if it is: with `total_bytes`, how far the reading is."""
+        """Bytes read from the file itself, before decompression; `total_bytes` is the size of the same file."""
         return self._file.bytes_read
 
     def first(self) -> Record | None:
-        """Return the first row without an error, of all shards, or None. Those read to find it still come out."""
+        """Return the first row without an error, of all shards, or None; the rows read to find it still come out."""
         return next(self.sample(), None)
 
     def sample(self) -> Iterator[Record]:
-        """Yield the first SAMPLE_ROWS rows without an error, of all shards, all of which still come out.
+        """Yield the first SAMPLE_ROWS rows without an error, of all shards; all of them still come out.
 
-        No more rows are read than are asked for, so that a slow pipe is not waited for in vain. Rows beyond
-        SAMPLE_BYTES, and what a reader has not left, are no part of it.
+        Only as many rows are read as the caller takes, so that nobody waits for a slow pipe in vain. Rows beyond
+        SAMPLE_BYTES are not part of the sample, nor are rows not yet read once the iteration has begun.
         """
         at = 0
         while at < len(self._sample) or self._look():
@@ -130,7 +130,7 @@ class Source:
             at += 1
 
     def lacks(self, names: Iterable[str], has: Callable[[Mapping[str, Any], str], bool] = contains) -> list[str]:
-        """Return which of `names` are no fields of the sample's rows; none where it has no fields to check against."""
+        """Return which of `names` no row of the sample has; none of them if the sample has no fields at all."""
         missing = list(dict.fromkeys(names))
         if self.format == "csv":
             return [name for name in missing if name not in self.names] if self.names else []
@@ -149,7 +149,7 @@ class Source:
         return tuple(dict.fromkeys(name for record in self.sample() for name in record.fields or ()))
 
     def _look(self) -> bool:
-        """Read on to the next row of the sample."""
+        """Read on to the next row of the sample; return False if there is none."""
         while not self._taken and len(self._sample) < SAMPLE_ROWS and self._ahead_rows < _AHEAD_ROWS:
             if self._ahead_bytes > (SAMPLE_BYTES if self._sample else self._limit):
                 break
@@ -164,7 +164,7 @@ class Source:
         return False
 
     def count(self) -> int:
-        """Reads to the end and counts the rows, without parsing JSON; the source is used up then."""
+        """Read to the end and count the rows, without parsing JSON; this uses up the source."""
         return in_shard(self._count(), self._shard)
 
 
@@ -177,11 +177,11 @@ def open_source(
     shard: Shard = (1, 1),
     above: int = 0,
 ) -> Source:
-    """Opens a file, `-` (standard input) or a binary stream that the caller owns; with `shard` for its rows only.
+    """Open a file, `-` (standard input) or a binary stream that the caller owns, for the rows of one `shard` only.
 
-    `format` is jsonl, ndjson, csv, tsv or parquet; without it a file's extension decides, and a pipe's first bytes.
-    Gzip is known by its first bytes. `above` lines stand above a CSV's header. UsageError when the input cannot be
-    opened or is not what its name says.
+    `format` is jsonl, ndjson, csv, tsv or parquet; without it, a file's extension or a pipe's first bytes decide.
+    Gzip is recognised by its first bytes. `above` lines stand above a CSV's header. Raise UsageError if the input
+    cannot be opened or is not what its name says.
     """
     if format is not None and format not in FORMATS:
         near = nearest(format, FORMATS)
@@ -214,9 +214,9 @@ def _unknown_extension(name: str, lines: Lines) -> UsageError:
     line, following = [*lines.peek(2), b"", b""][:2]
     refuse_json_values(name, line, lambda: following)
     if line.lstrip().startswith(b"{"):
-        return UsageError(f"{name}: unknown extension; it looks like JSON lines: say --format jsonl")
-    plain = "plain lines become rows with jq -cR '{text: .}'"
-    return UsageError(f"{name}: unknown extension; --format says what it is: {', '.join(FORMATS)}; {plain}")
+        return UsageError(f"{name}: unknown extension; it looks like JSON lines: use --format jsonl")
+    plain = "turn plain lines into rows with jq -cR '{text: .}'"
+    return UsageError(f"{name}: unknown extension; name its format with --format: {', '.join(FORMATS)}; {plain}")
 
 
 def first_lines(path: Path, count: int, *, encoding: str = "utf-8") -> list[str]:
@@ -239,7 +239,7 @@ def count_rows(
     max_row_bytes: int = MAX_ROW_BYTES,
     shard: Shard = (1, 1),
 ) -> int:
-    """How many Records a file has, exactly, in bounded memory: for a progress bar."""
+    """Return exactly how many Records a file has, in bounded memory, for a progress bar."""
     if (format or extension(path)) == "parquet":
         return in_shard(count_parquet(path), shard)
     with open_source(path, format=format, encoding=encoding, max_row_bytes=max_row_bytes, shard=shard) as source:
@@ -247,7 +247,7 @@ def count_rows(
 
 
 def check_fields(source: Source, option: str, names: Iterable[str]) -> None:
-    """Raise UsageError, with the fields that there are, when one of `names` is in no row of the sample."""
+    """Raise UsageError, with the fields that there are, if one of `names` is in no row of the sample."""
     if missing := source.lacks(names):
         raise no_field(source.name, option, missing[0], source.fields())
 
@@ -263,7 +263,7 @@ def no_field(file: str, option: str, name: str, fields: Sequence[str]) -> UsageE
 
 
 def extension(path: Path) -> str:
-    """What a file is by its name: `csv` for `a.CSV.gz`."""
+    """Return what a file is by its name: `csv` for `a.CSV.gz`."""
     return Path(path.name.lower().removesuffix(".gz")).suffix[1:]
 
 

@@ -1,4 +1,4 @@
-"""Chooses the text of a row that the model sees: a field, several fields, or a template filled from them."""
+"""Selects the text of a row that the model sees: a field, several fields, or a template filled from them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _NOTHING = object()
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """What of a row is labelled. Made by `make_selector`.
+    """What of a row is labelled, made by `make_selector`.
 
-    Without a template the texts of `fields` are joined by blank lines, leaving out those that are missing, null or
-    blank. A template is `parts`, each a literal or (as a 1-tuple) a field to fill in; there every field must be
-    present, and one of them not blank. A field is that of its exact name, else where its dotted path leads to.
+    Without a template, blank lines join the texts of `fields`; those that are missing, null or blank are left out.
+    A template is `parts`, each a literal or (as a 1-tuple) a field to fill in. There every field must be present, and
+    at least one not blank. A field is found by its exact name, else by its dotted path.
     """
 
     fields: tuple[str, ...]
@@ -35,17 +35,17 @@ class Selector:
 
     @property
     def chosen(self) -> tuple[str, ...]:
-        """The fields that are joined; none with a template."""
+        """The fields that are joined; none if there is a template."""
         return () if self.parts else self.fields
 
     @property
     def described(self) -> str:
-        """What of a row is labelled, in words for people."""
+        """What of a row is labelled, for people."""
         names = ", ".join(self.fields)
         return f"--template of {names}" if self.parts else names
 
     def select(self, record: Record) -> str | RowError:
-        """The row's text, or why it has none: the record's own error, no_text or not_text."""
+        """Return the row's text, or the error that it has instead: the record's own, no_text or not_text."""
         if record.error is not None:
             return record.error
         assert record.fields is not None
@@ -55,7 +55,7 @@ class Selector:
         for name in self.fields:
             value = find(record.fields, name)
             if value is _NOTHING:
-                value = "" if record.cells else None  # what a short row of a CSV lacks is as empty as its cells
+                value = "" if record.cells else None  # a cell that a short CSV row lacks counts as empty
             if value is None:
                 if self.parts:
                     return _error("no_text", record, f"the template's field {name!r} is missing or null")
@@ -88,12 +88,12 @@ def make_selector(
     others: Collection[str] = (),
     before: Sequence[str] = (),
 ) -> Selector:
-    """The Selector that the options ask for, checked against the source's header or first rows.
+    """Return the Selector that the options ask for, checked against the source's header or first rows.
 
-    By default it is the field that `choose_field` finds, never one of `gold` (fields with the right labels, which
-    cannot be asked for either) or of `others` (fields that were named for another purpose). `before` are the fields
-    of an earlier session of the same run, which are kept. UsageError, with the fields that there are, when that does
-    not settle it or when a field asked for is not there.
+    By default it takes the field that `choose_field` finds, never one of `gold` (fields with the right labels, which
+    no option may name either) or of `others` (fields named for another purpose). `before` are the fields of an earlier
+    session of the same run, which are kept. Raise UsageError, with the fields that there are, if the field is not
+    clear or a named field is missing.
     """
     if text_fields and template is not None:
         raise UsageError("--text-field and --template exclude each other")
@@ -111,9 +111,9 @@ def make_selector(
 
 
 def first_choice(source: Source) -> tuple[str, ...]:
-    """Return the fields that version 0.1.0 chose, whose manifests do not name them; none where it chose none.
+    """Return the fields that version 0.1.0 chose, because its manifests do not name them; none if it chose none.
 
-    It was the field `text`, else the only one that held a string in the first row.
+    It chose the field `text`, else the only one that held a string in the first row.
     """
     first = source.first()
     found = dict.fromkeys(source.names, "") if source.format == "csv" else first and first.fields
@@ -123,13 +123,13 @@ def first_choice(source: Source) -> tuple[str, ...]:
 
 
 def say_text(selector: Selector, source: Source) -> None:
-    """Say on standard error what of the rows is labelled, where there are any."""
+    """Report on standard error what of the rows is labelled, if there are any."""
     if any(record.fields for record in source.sample()):
         note(f"text: {selector.described}")
 
 
 def find(fields: Mapping[str, Any], name: str) -> Any:
-    """Return the value of the field `name`, else that of a dotted path such as `body.items.0.text`; else a marker."""
+    """Return the value of the field `name`, else that at a dotted path such as `body.items.0.text`, else _NOTHING."""
     if name in fields:
         return fields[name]
     value: Any = fields
@@ -148,15 +148,18 @@ def _has(fields: Mapping[str, Any], name: str) -> bool:
 
 
 def _check_doubled_braces(template: str, source: Source) -> None:
-    """UsageError for `{{title}}` where `title` is a field: others fill such templates, here it is the text {title}."""
+    """Raise UsageError for `{{title}}` if `title` is a field: other tools fill it in, here it is the text {title}."""
     for found in _DOUBLED.finditer(template):
         name = found[1].strip()
         if name in source.fields():
-            raise UsageError(f"--template has {found[0]}, where doubled braces stand for themselves: write {{{name}}}")
+            raise UsageError(f"--template has {found[0]}, where doubled braces mean literal braces: write {{{name}}}")
 
 
 def _parse(template: str) -> tuple[str | tuple[str], ...]:
-    """Literals and fields of `{title}\\n{body}`; `{{` and `}}` are braces, `\\n`, `\\t` and `\\\\` are escapes."""
+    """Return a template's literals and fields, such as `{title}\\n{body}`.
+
+    `{{` and `}}` are braces; `\\n`, `\\t` and `\\\\` are escapes.
+    """
     if any("\ud800" <= character <= "\udfff" for character in template):
         raise UsageError("--template is not valid text in this terminal's encoding")
     parts: list[str | tuple[str]] = []
@@ -175,7 +178,7 @@ def _parse(template: str) -> tuple[str | tuple[str], ...]:
 
 
 def _text(value: Any) -> str | None:
-    """A string, a list of chat messages as a conversation, or the parts of one's content; None for anything else."""
+    """Return the text of a string, of a list of chat messages, or of the parts of one message; else None."""
     if isinstance(value, str):
         return value
     text = chat_text(value)

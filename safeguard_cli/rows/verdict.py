@@ -18,23 +18,23 @@ ErrorCode = Literal[
     "engine",
     "server",
 ]
-# When a row gets which code, for people: the page of rows has it as a table.
+# When a row gets each code, for people: a table in the manual.
 WHEN: Mapping[ErrorCode, str] = {
     "bad_json": "the line is not JSON, or holds NaN, Infinity or a lone surrogate",
-    "bad_row": "JSON but no object, with a number beyond 1.8e308, or nested deeper than 1,024 levels; a CSV row with an"
-    " unclosed quote, or with more cells than the header",
+    "bad_row": "JSON that is not an object, has a number beyond 1.8e308, or is nested deeper than 1,024 levels; a CSV"
+    " row with an unclosed quote, or with more cells than the header",
     "bad_encoding": "bytes that are not valid in the input's encoding",
     "no_text": "the text field is missing, null or blank, or the whole row is",
-    "not_text": "the text field holds something that is no text",
+    "not_text": "the text field holds something that is not text",
     "row_too_big": "the row is larger than `--max-row-bytes`",
     "too_long": "more tokens than `--ctx`, `--long` and `--max-windows` allow",
-    "control_token": "the tokenizer gave a control token for ordinary text (it cannot; checked all the same)",
+    "control_token": "the tokenizer gave a control token for ordinary text (this should never happen)",
     "engine": "the model gave no usable numbers for this row, or the engine died on it twice",
     "server": "with `--server`: no server gave a usable answer for this row in 5 tries, one refused the row, or all"
     " were too busy for 15 minutes",
 }
 ERROR_CODES: tuple[str, ...] = get_args(ErrorCode)
-EFFORTS = ("none", "low", "medium", "high")  # with which a label comes about: `auto` comes down to none or low
+EFFORTS = ("none", "low", "medium", "high")  # that a label is made with: `auto` ends as none or low
 
 # The parts of a verdict in the order of an output's CSV columns, each after the policy's name.
 COLUMNS = (
@@ -45,9 +45,9 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class RowError:
-    """Why a row has no label. `message` is for a person and never holds the row's content.
+    """Why a row has no label; `message` is for people and never holds the row's text.
 
-    `blank` is a row that holds nothing at all, which is no error of the run.
+    `blank` marks a row that holds nothing at all, which is not an error of the run.
     """
 
     code: ErrorCode
@@ -57,7 +57,7 @@ class RowError:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came out for one row under one policy. With `error`, there is no label and no score."""
+    """The result for one row under one policy; with `error`, there is no label and no score."""
 
     label: str | None = None
     violates: bool | None = None
@@ -66,13 +66,13 @@ class Verdict:
     effort: str | None = None
     windows: int = 1
     truncated: bool = False
-    cut: bool = False  # the budget ended its reasoning, or that of one of its windows
+    cut: bool = False  # the budget ended the reasoning about a window
     rationale: str | None = None
     reasoning: str | None = None
     error: RowError | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The object that JSONL output carries under the policy's name."""
+        """Return the object that JSONL output has under the policy's name."""
         if self.error is not None:
             return {"label": None, "error": {"code": self.error.code, "message": self.error.message}}
         assert self.label is not None

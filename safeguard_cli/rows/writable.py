@@ -1,4 +1,4 @@
-"""Which files a command may write: none that it reads, by whatever name or stream, and none that its folder refuses."""
+"""Checks which files a command may write: none that it reads, under any name or stream, and none its folder refuses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST_LINKS = 40  # as many as Linux follows
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """A file that a command reads. `what` names it to people: the input, the model, …"""
+    """A file that a command reads; `what` names it to people: the input, the model, …."""
 
     what: str
     device: int
@@ -33,7 +33,7 @@ class Used:
 
 
 def used(what: str, *files: str | Path) -> list[Used]:
-    """Those of the files that are there, `-` being standard input; pipes, terminals and devices hold nothing."""
+    """Return which of the files exist, `-` being standard input; pipes, terminals and other streams do not count."""
     found = []
     for file in files:
         with suppress(OSError, ValueError, AttributeError):  # standard input may be closed
@@ -44,14 +44,14 @@ def used(what: str, *files: str | Path) -> list[Used]:
 
 
 def check_streams(read: Iterable[Used]) -> None:
-    """UsageError when standard output or standard error goes into a file that is read.
+    """Raise UsageError if standard output or standard error goes into a file that is read.
 
-    Where that is standard error, no message may go there either: it goes to standard output, if that is another file.
+    If standard error does, the message may not go there either: it goes to standard output, if that is another file.
     """
     read = tuple(read)
     found: dict[str, tuple[Used, os.stat_result]] = {}
     for name, stream in (("standard output", sys.stdout), ("standard error", sys.stderr)):
-        with suppress(OSError, ValueError, AttributeError):  # closed, or none of the system's
+        with suppress(OSError, ValueError, AttributeError):  # closed, or not a stream of the system
             state = os.fstat(stream.fileno())
             if taken := next((each for each in read if each.is_file(state)), None):
                 found[name] = taken, state
@@ -64,9 +64,9 @@ def check_streams(read: Iterable[Used]) -> None:
 
 
 def check_output(out: Path, read: Iterable[Used] = (), beside: Sequence[Path] = ()) -> None:
-    """UsageError when a file cannot be written at `out`, or those `beside` it, or when one of them is read.
+    """Raise UsageError if `out` or one of the files `beside` it cannot be written, or is read.
 
-    A symlink is written through. Nothing is touched.
+    Symlinks are followed. Nothing is touched.
     """
     if not out.name:
         raise UsageError(f"{out}: this is a folder")
@@ -74,7 +74,7 @@ def check_output(out: Path, read: Iterable[Used] = (), beside: Sequence[Path] = 
     read = tuple(read)
     for path in (out, *beside):
         shown = str(out) if path == out else f"{out}: {path.name}, which goes beside it,"
-        with suppress(OSError):  # is not there; what else is wrong with it is said where it is opened
+        with suppress(OSError):  # it is not there; opening it reports any other problem
             state = path.stat()
             if stat.S_ISDIR(state.st_mode):
                 raise UsageError(f"{out}: this is a folder" if path == out else f"{shown} is a folder")
@@ -92,7 +92,7 @@ def check_output(out: Path, read: Iterable[Used] = (), beside: Sequence[Path] = 
 
 
 def _check_lengths(out: Path, paths: Iterable[Path]) -> None:
-    """UsageError when a name is longer than the file system takes it."""
+    """Raise UsageError if a name is longer than the file system allows."""
     name_limit, path_limit = 255, 4096
     with suppress(OSError, ValueError, AttributeError):
         name_limit = os.pathconf(out.parent, "PC_NAME_MAX")
@@ -103,13 +103,13 @@ def _check_lengths(out: Path, paths: Iterable[Path]) -> None:
         kind = ("characters" if out.name.isascii() else "bytes").removesuffix("s" if over == 1 else "")
         longest = max(paths, key=lambda path: len(path.name)).name.removeprefix(out.name)
         raise UsageError(
-            f"{out}: this name must be {over} {kind} shorter, to have room for {longest or 'all of it'}"
+            f"{out}: this name must be {over} {kind} shorter, to leave room for {longest or 'all of it'}"
             f" in a name of at most {name_limit} bytes"
         )
 
 
 def check_folder(*outs: Path) -> None:
-    """Try whether files can be made beside these. Raises SafeguardError saying why not."""
+    """Try whether files can be made beside these; raise SafeguardError, saying why, if not."""
     for folder, out in {out.parent: out for out in outs}.items():
         try:
             with draft(out):
@@ -119,14 +119,14 @@ def check_folder(*outs: Path) -> None:
 
 
 def real(out: Path) -> Path:
-    """The file that `out` means where it is a symlink, also one that leads to no file yet; else `out` itself."""
+    """Return the file that a symlink `out` leads to, even if it does not exist yet; else `out` itself."""
     return Path(os.path.realpath(out)) if os.path.islink(out) else out  # noqa: PTH114
 
 
 def descriptor(path: Path) -> int | None:
-    """The number of the open file that a path such as /dev/stdout or /dev/fd/3 stands for."""
+    """Return the number of the open file that a path such as /dev/stdout or /dev/fd/3 means; None for other paths."""
     for _ in range(_MOST_LINKS):
-        name = str(Path(os.path.realpath(path.parent)) / path.name)  # not of its own link, which leads to a file
+        name = str(Path(os.path.realpath(path.parent)) / path.name)  # its own link, not followed, leads to a file
         if name in _STREAMS:
             return _STREAMS[name]
         if (found := _DESCRIPTOR.fullmatch(name)) and found[1] in (None, str(os.getpid())):
@@ -139,11 +139,11 @@ def descriptor(path: Path) -> int | None:
 
 
 def open_stream(path: Path, read: Iterable[Used]) -> BinaryIO:
-    """Open what `is_stream` is true for, to be written to. UsageError when it is read, or open for reading only."""
+    """Open a path for writing if `is_stream` is true for it; raise UsageError if it is read, or read-only."""
     if (number := descriptor(path)) is None:
         return path.open("wb", buffering=0)
     _check_descriptor(path, number, read)
-    stream = os.fdopen(os.dup(number), "wb", buffering=0)  # opened anew, a file would be written from its start
+    stream = os.fdopen(os.dup(number), "wb", buffering=0)  # reopened, a file would be written from its start
     stream.name = str(path)
     return stream
 
@@ -168,11 +168,11 @@ def _writes(number: int) -> bool:
 
 
 def is_stream(path: Path) -> bool:
-    """Whether what is written to `path` goes into an open file, a device or a named pipe."""
+    """Return whether writing to `path` goes into an open file, a device or a named pipe."""
     if descriptor(path) is not None:
         return True
     try:
         mode = path.stat().st_mode
-    except (OSError, ValueError):  # is not there, or cannot be: for its opener to say
+    except (OSError, ValueError):  # it is not there, or cannot be: opening it reports that
         return False
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)

@@ -1,4 +1,4 @@
-"""The shipped policies and golden sets, and `safeguard policy`: what it finds, with line numbers."""
+"""Tests the shipped policies and golden sets, and the findings of `safeguard policy` with their line numbers."""
 
 from __future__ import annotations
 
@@ -80,11 +80,11 @@ def test_every_rule_of_a_policy_has_a_golden_row() -> None:
     [
         ("## Precedence\n", "## Order\n", "", "no section with precedence"),
         ("- **SP1** Prize bait", "- **SP1** Inappropriate bait", "- **SP1**", "'Inappropriate' is vague"),
-        ("- **SP2** Premium", "- **SP1** Premium", "- **SP1** Premium", "SP1 is used in line"),
+        ("- **SP2** Premium", "- **SP1** Premium", "- **SP1** Premium", "SP1 is already used in line"),
         ("→ spam, SP1", "→ spam, SP9", '- "You have been picked', "there is no rule SP9"),
         ("→ ham, SP7", "→ fine", '- "Your dentist', "does not say which label"),
         ("Bulk message", "Bulk <|end|> message", "- **Bulk", "<|end|> spells a control token"),
-        ("Bait", "TODO", "- **TODO", "still to be written"),
+        ("Bait", "TODO", "- **TODO", "not written yet"),
         ("labels: [ham, spam]", "labels: [ham, spam, gone]", "labels:", "'gone' is never mentioned"),
         ("labels: [ham, spam]", "labels: [ham, spam, hammer]", "labels:", "'ham' stands inside 'hammer'"),
         ("description:", "# description:", "---", "no description"),
@@ -132,7 +132,7 @@ def test_check_reads_a_file_as_label_does_whatever_its_line_ends(tmp_path) -> No
     for ends in ("\r", "\r\n"):
         (tmp_path / "p.md").write_bytes(text.replace("\n", ends).encode())
         assert [(finding.line, finding.message) for finding in check(str(tmp_path / "p.md"))[1]] == known
-    # No editor ends a line at these.
+    # Editors do not end a line at these.
     odd = text.replace("Bulk message", "Bulk\u2028\x0b\x85 message", 1)
     assert found(tmp_path / "p.md", odd) == known
 
@@ -158,7 +158,7 @@ def test_new_begins_a_policy_whose_only_gaps_are_what_to_write(tmp_path, monkeyp
     assert (policy.name, policy.labels, policy.violates) == ("off-topic", ("on_topic", "off_topic"), ("off_topic",))
     rest = [f.message for f in check("off-topic.md")[1] if "TODO" not in f.message and "tokens" not in f.message]
     assert rest == []
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="already exists"):
         new_command("off-topic", [], [], None)
     with pytest.raises(UsageError, match="every label violates"):
         new_command("b", ["x", "y"], ["x", "y"], None)

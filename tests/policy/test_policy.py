@@ -1,4 +1,4 @@
-"""A policy file means what it looks like, and one that cannot be meant is refused with file, line and reason."""
+"""A policy file means what it looks like, and one that nobody can mean is refused with file, line and reason."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from safeguard_cli.terminal import safe
 
 @pytest.fixture
 def load(tmp_path: Path) -> Callable[..., Policy]:
-    """Writes a policy file and loads it."""
+    """Write a policy file and load it."""
 
     def load(source: str | bytes, name: str = "my-policy.md", **options: object) -> Policy:
         path = tmp_path / name
@@ -133,7 +133,7 @@ def test_what_cannot_be_meant_is_a_usage_error(load, source: str | bytes, messag
         load(source)
 
 
-# Front matter as it comes: seen where it can only be meant, else refused, never taken for text in silence.
+# Front matter as people write it: read if it is certainly meant, else refused, never silently taken for text.
 
 FRONT = "name: mail\nlabels: [ham, spam]\nviolates: [spam]\n"
 TEXT = "# Mail\n\nPrize bait is spam, else ham.\n"
@@ -250,7 +250,7 @@ _WORD = (
 
 @st.composite
 def policy_files(draw: st.DrawFn) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
-    """A policy file as people have them, with the labels that are written in it."""
+    """Generate a policy file as people write them, with the labels in it."""
     labels = tuple(draw(st.lists(_WORD, min_size=2, max_size=4, unique=True)))
     violates = labels[-draw(st.integers(1, len(labels) - 1)) :]
 
@@ -302,7 +302,7 @@ def test_any_text_is_a_policy_or_is_refused(tmp_path_factory, source) -> None:
 
 
 def test_a_key_given_twice_is_refused_though_its_values_are_the_same(load) -> None:
-    with pytest.raises(UsageError, match=r"my-policy\.md, line 3: the key 'labels' is given twice, in line 2 already"):
+    with pytest.raises(UsageError, match=r"my-policy\.md, line 3: the key 'labels' is given twice, first in line 2"):
         load("---\nlabels: [0, 1]\nlabels: [0, 1]\n---\nx")
 
 
@@ -311,7 +311,7 @@ def test_an_alias_is_read_where_it_names_a_label(load) -> None:
 
 
 def test_a_file_that_is_no_policy_is_refused_without_waiting(tmp_path, monkeypatch) -> None:
-    """A folder, a device, a pipe that nobody writes to, a file that is larger than any policy."""
+    """These are a folder, a device, a pipe that nobody writes to, and a file larger than any policy."""
     monkeypatch.setattr(front_matter, "PIPE_SECONDS", 0.5)
     os.mkfifo(tmp_path / "pipe")
     with (tmp_path / "large.md").open("wb") as file:
@@ -366,7 +366,7 @@ def test_the_name_comes_from_the_file(load, file: str, name: str) -> None:
 
 @pytest.mark.parametrize("file", ["политика.md", "政策.md", "---.md", "(—).md"])
 def test_a_file_whose_name_holds_no_letters_of_a_name_asks_for_one(load, file: str) -> None:
-    with pytest.raises(UsageError, match=r"write `name: …` into its front matter, or use --as"):
+    with pytest.raises(UsageError, match=r"write `name: …` in its front matter, or use --as"):
         load("x", file)
     assert load("x", file, rename="p").name == "p"
     assert load("---\nname: q\n---\nx", file).name == "q"

@@ -1,4 +1,4 @@
-"""Whatever a content or a policy says, the prompt has the layout's markers and no others."""
+"""Whatever a text or a policy says, the prompt has the layout's markers and no others."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_hostile_content_has_the_structure_of_any_other(harmony: Harmony) -> N
 def test_long_runs_pass(harmony: Harmony, text: str) -> None:
     try:
         content = harmony.text_ids(text)
-    except ControlTokenError:  # an error row, as good as a label
+    except ControlTokenError:  # an error row is right too
         return
     assert harmony.tokenizer.decode_bytes(content) == text.encode()
 
@@ -136,7 +136,7 @@ def test_prompts_equal_the_reference_vectors(o200k: Harmony, data: Path) -> None
 
 def test_prompts_equal_openai_harmony(o200k: Harmony, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reference = pytest.importorskip("openai_harmony")
-    monkeypatch.setenv("TIKTOKEN_ENCODINGS_BASE", str(data))  # else it downloads the vocabulary
+    monkeypatch.setenv("TIKTOKEN_ENCODINGS_BASE", str(data))  # otherwise it would download the vocabulary
     encoding = reference.load_harmony_encoding(reference.HarmonyEncodingName.HARMONY_GPT_OSS)
     rng = random.Random(0)
 

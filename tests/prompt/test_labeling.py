@@ -20,14 +20,14 @@ TWO = (Policy("spam", "x", ("ham", "spam"), ("spam",)), Policy("hate", "y", ("no
 
 
 def labeling(harmony: Harmony, *window: int, policies: Sequence[Policy] = TWO, **rules: object) -> Labeling:
-    """Labeling under as many policies as windows are given."""
+    """Return a Labeling with one policy for each given window."""
     chosen = tuple(policies[: len(window)])
     prefixes = tuple(harmony.prefix(policy, "low") for policy in chosen)
     return Labeling(harmony, Rules(chosen, prefixes, window, "low", **rules))  # type: ignore[arg-type]
 
 
 def contents(harmony: Harmony, prompts: Sequence[Prompt]) -> list[bytes]:
-    """The bytes of each prompt's content."""
+    """Return the bytes of each prompt's text."""
     return [harmony.tokenizer.decode_bytes(prompt.ids[: -len(harmony.suffix)]) for prompt in prompts]
 
 
@@ -39,7 +39,7 @@ def finish(
 
 
 def verdict(harmony: Harmony, *scores: float, policy: Policy = TWO[0], **rules: object) -> Verdict:
-    """The verdict on a short text for which the model gave these scores."""
+    """Return the verdict on a short text for which the model gave these scores."""
     job = labeling(harmony, 100, policies=[policy], **rules)
     answer, (prompts,) = job.start("x", 0)
     finish(job, answer, prompts, scores)
@@ -79,7 +79,7 @@ def test_no_more_windows_are_made_than_asked_for() -> None:
 @given(st.text(st.sampled_from("aé漢🚀 "), max_size=300), st.integers(16, 60))
 def test_windows_of_a_text_hold_whole_characters(harmony: Harmony, text: str, size: int) -> None:
     _, (prompts,) = labeling(harmony, size, max_windows=1_000).start(text, 0)
-    parts = [content.decode() for content in contents(harmony, prompts)]  # raises when a character is cut
+    parts = [content.decode() for content in contents(harmony, prompts)]  # raises if a character is cut
     assert all(part in text for part in parts)
     assert text.startswith(parts[0])
     assert text.endswith(parts[-1])
@@ -98,7 +98,7 @@ def test_an_empty_text_is_labelled(harmony: Harmony) -> None:
 
 
 def test_more_windows_than_allowed_are_too_long(harmony: Harmony) -> None:
-    job = labeling(harmony, 16, max_windows=2)  # 16 tokens, then 14 new ones beside an overlap of 2
+    job = labeling(harmony, 16, max_windows=2)  # 16 tokens, then 14 new ones after an overlap of 2
     assert len(job.start("!" * 30, 0)[1][0]) == 2
     answer, (prompts,) = job.start("!" * 31, 0)
     assert answer.done

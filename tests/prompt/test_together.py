@@ -1,4 +1,4 @@
-"""`--together`: several policies in one prompt, whose one answer holds a label for each."""
+"""`--together`: several policies in one prompt, and one answer with a label for each."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_answer_is_one_json_object_with_the_likeliest_labels(harmony, ration
     answer = harmony.readable(decoded).partition("<|message|>")[2]
     if rationale:
         assert answer.startswith(json.dumps(said, separators=(",", ":"))[:-1] + ',"rationale":"')
-    else:  # the last label is chosen and needs not be decoded any more
+    else:  # the last label is chosen and need not be decoded
         rest = list(said.items())[:-1]
         assert answer.startswith(json.dumps(dict(rest), separators=(",", ":"))[:-1] + ',"third":"')
 

@@ -1,4 +1,4 @@
-"""The text of a row is found without being told, or asked for: never an id, a date or a gold label in silence."""
+"""A row's text is found without an option, or asked for; an id, a date or a gold label is never silently taken."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SHAREGPT = [{"from": "human", "value": "WIN a prize"}, {"from": "gpt", "value": 
 
 
 def chosen(*rows: object, **options: object) -> str:
-    """What is labelled of JSON rows, in words."""
+    """Return in words what is labelled of JSON rows."""
     data = "\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows)
     with open_source(io.BytesIO(data.encode()), format="jsonl") as source:
         return make_selector(source, **options).described
@@ -336,7 +336,7 @@ VALUES = {
 
 @st.composite
 def tables(draw: st.DrawFn) -> tuple[list[str], list[dict[str, str | None]], str]:
-    """Columns, rows, and what they are written as. No two cells with a text are equal."""
+    """Generate columns, rows, and the format to write them in; no two cells with a text are equal."""
     names = draw(st.lists(st.sampled_from([*IDS, *GOLD, *TEXTS, *OTHERS]), min_size=1, max_size=6, unique=True))
     empty = st.sampled_from([False, False, False, True])
     rows: list[dict[str, str | None]] = []

@@ -1,4 +1,4 @@
-"""Values and tables of a program: texts as rows give them, and verdicts as columns."""
+"""Values and tables in memory give the same texts as rows do, and verdicts become columns."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ JSON = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.
 
 
 def as_row(value: object, line: int) -> str | RowError:
-    """What the command takes for the text of a JSONL row that holds the value."""
+    """Return what the command takes for the text of a JSONL row that holds the value."""
     rows = b'{"text": "before"}\n' * (line - 1) + json.dumps({"text": value}).encode() + b"\n"
     with open_source(io.BytesIO(rows)) as source:
         selector = make_selector(source, text_fields=["text"])
@@ -40,7 +40,7 @@ def as_row(value: object, line: int) -> str | RowError:
 def test_a_value_is_what_a_row_of_it_is(value, line) -> None:
     try:
         orjson.dumps(value)
-    except TypeError:  # beyond 64 bits within, which rows alone can hold
+    except TypeError:  # nested integers beyond 64 bits, which only rows can hold
         return
     found = text_of(value, line)
     expected = as_row(value, line)
@@ -93,7 +93,7 @@ def test_no_value_raises_and_what_is_a_text_can_be_encoded(value) -> None:
 def test_what_is_no_text_is_an_error(value, code, blank) -> None:
     error = text_of(value, 3)
     assert (error.code, error.blank) == (code, blank) and error.message.startswith("line 3: ")
-    if blank:  # beside something else, a text that is missing is an error like any other
+    if blank:  # a missing text beside another field is an error like any other
         assert not text_of(value, 3, "body", alone=False).blank
 
 
@@ -104,7 +104,7 @@ def test_bytes_and_numpys_and_arrows_strings_are_texts() -> None:
 
 
 class Stream:
-    """A stand-in for a frame of another package: it gives Arrow's stream, once."""
+    """A stand-in for another package's frame: it gives an Arrow stream, once."""
 
     def __init__(self, table: pyarrow.Table) -> None:
         self.reader = table.to_reader()
@@ -139,7 +139,7 @@ def test_a_string_that_is_not_valid_spoils_its_row_only() -> None:
 
 @pytest.mark.parametrize("frame", [None, "text", {"body": ["a"]}, [TABLE], TABLE.column("body")])
 def test_what_is_no_table_is_refused(frame) -> None:
-    with pytest.raises(UsageError, match="this is no table, but of type"):
+    with pytest.raises(UsageError, match="this is not a table, but of type"):
         table_of(frame)
 
 

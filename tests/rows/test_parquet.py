@@ -1,4 +1,4 @@
-"""Parquet in and out: the rows and values of any file, and runs that are killed anywhere and continued."""
+"""Parquet in and out: the rows and values of any file, and runs that are killed anywhere and resumed."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ kinds = st.recursive(
 
 
 def plain(value: object, kind: pa.DataType) -> object:
-    """What a value must be in JSON, told apart from how the program finds it; `...` where anything will do."""
+    """Return what a value must be in JSON, computed in another way than by the program; `...` if anything will do."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return None
     if pa.types.is_struct(kind):
@@ -140,7 +140,7 @@ def test_every_row_of_any_file_comes_out_once_with_its_values(tmp_path_factory, 
 
 
 def invalid(kind: pa.DataType, values: list[bytes]) -> pa.Array:
-    """Bytes in a column of strings, which no library checks when it writes."""
+    """Return a column of strings made of these bytes, which no library checks when it writes."""
     raw = pa.array(values, pa.binary() if kind == pa.string() else pa.large_binary())
     return pa.Array.from_buffers(kind, len(values), raw.buffers())
 
@@ -241,7 +241,7 @@ def test_a_damaged_file_gives_whole_rows_and_then_a_sentence(tmp_path_factory, d
 
 @pytest.fixture
 def table(bench) -> pa.Table:
-    """An input with types that JSON has no place for, and error rows; the bench writes Parquet."""
+    """Write an input with types that JSON lacks and with error rows; the bench writes Parquet."""
     bench.source, bench.out = bench.folder / "in.parquet", bench.folder / "out.parquet"
     rows = 100
     made = pa.table(
@@ -296,7 +296,7 @@ def test_a_labelled_parquet_file_is_read_back_like_any_other_output(bench, table
 
 
 def kill_at(bench, nth: int, **options: object) -> bool:
-    """A run that is killed at its nth step of those that change what is on disk; False when it has fewer."""
+    """Kill a run at the nth step that changes what is on disk; return False if it has fewer steps."""
     child = os.fork()
     if not child:
         steps = iter(range(nth))
@@ -321,7 +321,7 @@ def kill_at(bench, nth: int, **options: object) -> bool:
 def test_killed_at_every_step_that_touches_the_disk_it_is_continued_to_the_same_file(
     bench, table, at_once, first
 ) -> None:
-    """Also where it goes on with a finished file (first up to a limit), and where it replaces one."""
+    """This holds too if it resumes a finished file (first run with a limit), and if it replaces one."""
     whole = pq.read_table(bench.folder / "whole.parquet") if bench.whole(deterministic=True) else None
     nth, killed = 0, True
     while killed:
@@ -331,7 +331,7 @@ def test_killed_at_every_step_that_touches_the_disk_it_is_continued_to_the_same_
             bench(deterministic=True, **({} if "overwrite" in first else first))
         killed = kill_at(bench, nth, deterministic=True, **({"overwrite": True} if "overwrite" in first else {}))
         if bench.out.exists():
-            pq.read_table(bench.out)  # it is never a part of a file
+            pq.read_table(bench.out)  # the file is never partial
         assert bench(deterministic=True) == 3
         assert pq.read_table(bench.out).equals(whole), nth
         assert left_over(bench) == FINISHED
@@ -445,9 +445,7 @@ def test_rows_of_json_get_the_type_that_all_values_have_and_the_rest_is_json(ben
 )
 def test_values_of_json_keep_every_digit(bench, no_fsync, values, kind, found) -> None:
     bench.source, bench.out = bench.folder / "in.jsonl", bench.folder / "out.parquet"
-    lines = [
-        f'{{"text":"a","x":0,"x":{value}}}\n' for value in values.split()
-    ]  # of a key that comes twice the last counts
+    lines = [f'{{"text":"a","x":0,"x":{value}}}\n' for value in values.split()]  # the last of a repeated key counts
     bench.source.write_text("".join(lines))
     assert bench() == 0
     column = pq.read_table(bench.out)["x"]
@@ -480,7 +478,7 @@ def test_any_values_mean_in_parquet_what_they_meant_in_json(bench, at_once, valu
             assert found == (json.loads(value) if value.startswith('"') else value)
         elif pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
             assert found == json.loads(value)
-        else:  # an integer is the same number, a fraction the nearest that there is
+        else:  # an integer must be equal, a fraction the nearest double
             assert found == (int(value) if value.lstrip("-").isdigit() else float(value))
 
 
@@ -498,7 +496,7 @@ def test_a_field_of_the_policys_name_in_a_later_row_stays(bench, no_fsync) -> No
 
 
 def odd_columns() -> dict[str, pa.Array]:
-    """A column of every type that Parquet files have, among them those that Arrow cannot take rows from."""
+    """Return a column of every type in Parquet files, including those that Arrow's `take` does not know."""
     rows = 70  # more than are read at once
     texts = [None if n % 7 == 3 else f"text {n} " + "é" * (n % 20) for n in range(rows)]
     whole = [None if n % 7 == 4 else n for n in range(rows)]
@@ -540,7 +538,7 @@ def odd_columns() -> dict[str, pa.Array]:
 
 @pytest.mark.parametrize("name", odd_columns())
 def test_a_column_of_any_type_comes_out_as_it_was(bench, at_once, name) -> None:
-    """Whole, up to a limit and gone on with, and in shards that are merged."""
+    """This holds for a whole run, for a resumed one that had a limit, and for merged shards."""
     bench.source, bench.out = bench.folder / "in.parquet", bench.folder / "out.parquet"
     column = odd_columns()[name]
     groups = {} if name == "struct_of_views" else {"row_group_size": 33}  # Arrow cannot cut those itself
@@ -589,7 +587,7 @@ def test_a_disk_that_is_full_at_the_end_keeps_the_labels_and_the_same_command_go
             bench()
     assert it.value.exit_code == 1
     assert "out.parquet" not in left_over(bench)
-    assert bench(engine=failing_now_and_then) == 3  # nothing is labelled again
+    assert bench(engine=failing_now_and_then) == 3  # no row is labelled again
     assert {
         verdict["error"] and verdict["error"]["code"] for verdict in pq.read_table(bench.out)["spam"].to_pylist()
     } == {*("no_text", None)}

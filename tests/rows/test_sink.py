@@ -1,4 +1,4 @@
-"""What goes out holds what came in, whole rows only, whatever the formats are."""
+"""The output holds what the input held, in whole rows only, whatever the formats are."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COLUMNS = verdict_columns()
 
 
 def write(data, format="jsonl", *, source_format=None, verdicts=None, **options):
-    """The whole output for an input, each readable row labelled ham."""
+    """Return the whole output for an input, with each readable row labelled ham."""
     out = io.BytesIO()
     with open_source(io.BytesIO(data), format=source_format) as source:
         options = {"names": ["spam"], "columns": COLUMNS, **options}
@@ -109,7 +109,7 @@ def test_csv_to_csv_keeps_values_delimiter_and_line_ending(rows, delimiter, line
     )
     out = write(text.getvalue().encode(), "csv", source_format="csv")
     assert out.endswith(line_ending.encode())
-    # Read back by this program's reader too: csv.reader of Python 3.10 refuses NUL.
+    # This program's own reader reads it back too: csv.reader of Python 3.10 refuses NUL.
     with open_source(io.BytesIO(out), format="csv") as source:
         assert source.header == ("a", "a", "text", *(f"spam_{column}" for column in COLUMNS))
         assert source.delimiter == delimiter and source.line_ending == line_ending
@@ -163,7 +163,7 @@ def test_several_verdicts_stand_side_by_side():
 
 
 def test_an_unreadable_line_comes_out_with_its_number_and_text():
-    error = {"label": None, "error": {"code": "bad_row", "message": "line 2: the JSON value is no object"}}
+    error = {"label": None, "error": {"code": "bad_row", "message": "line 2: the JSON value is not an object"}}
     data = b'{"text":"a"}\n[1,"\xc3\xa9"]\n{"a\xff'
     out = [json.loads(line) for line in write(data).splitlines()]
     assert out[1] == {"_line": 2, "_raw": '[1,"é"]', "spam": error} and out[2]["_raw"] == '{"a�'
@@ -172,7 +172,7 @@ def test_an_unreadable_line_comes_out_with_its_number_and_text():
     assert dicts(write(data, "csv", keep=["text"]))[1] == {
         "text": "",
         **dict.fromkeys((f"spam_{column}" for column in COLUMNS), ""),
-        "spam_error": "bad_row: line 2: the JSON value is no object",
+        "spam_error": "bad_row: line 2: the JSON value is not an object",
     }
 
 
@@ -394,5 +394,5 @@ def test_short_rows_pass_at_speed(tmp_path):
         for record in source:
             sink.write(record, {"spam": HAM})
         sink.close()
-    # 100,000 rows/s and more on an idle core; a machine that tests are run on may be busy.
+    # An idle core makes 100,000 rows/s and more; a test machine may be busy.
     assert 30_000 / (time.perf_counter() - started) > 10_000

@@ -1,4 +1,4 @@
-"""An input that is something else than its name says is read rightly or refused, with a way out that helps."""
+"""An input that is not what its name says is read correctly, or refused with advice that works."""
 
 from __future__ import annotations
 
@@ -269,7 +269,7 @@ def test_json_lines_are_never_taken_for_another_kind(rows):
 
 
 def test_nothing_is_waited_for_that_is_not_needed():
-    """A pipe that gives one row, and nothing more for now."""
+    """The pipe gives one row, and nothing more for now."""
 
     class Slow(io.RawIOBase):
         def __init__(self) -> None:

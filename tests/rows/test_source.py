@@ -1,4 +1,4 @@
-"""Every row of an input comes out once, in order, whatever is wrong with it."""
+"""Every row of an input comes out exactly once, in order, whatever is wrong with it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from safeguard_cli.rows.source import check_fields, count_rows, first_lines, no_
 
 
 class Pieces(io.RawIOBase):
-    """A pipe that gives what it holds in pieces of given sizes."""
+    """A pipe that gives its bytes in pieces of given sizes."""
 
     def __init__(self, data, sizes):
         self.data, self.sizes, self.turn = data, sizes, 0
@@ -130,7 +130,7 @@ CSV_LINES = st.sampled_from(
 @given(st.lists(CSV_LINES), st.lists(CSV_LINES))
 def test_an_unclosed_quote_costs_its_own_line_only(before, after):
     wanted = [*before, (b'5,"never closed,c\n', "bad_row"), *after]
-    # Where the next quote in the file could close it as well, no reader can tell; such files are left out here.
+    # If the next quote in the file could close it too, no reader can tell; such files are left out here.
     if any(b'"' in line for line, _ in after):
         after = wanted[len(before) + 1 :] = [item for item in after if b'"' not in item[0]]
     records = read(b"id,text,n\n" + b"".join(line for line, _ in wanted), max_row_bytes=256)
@@ -391,7 +391,7 @@ def test_a_damaged_gzip_gives_every_row_before_the_damage():
     ],
 )
 def test_a_row_that_breaks_off_with_its_gzip_is_none(data):
-    """Were it labelled, the run could not be gone on with once the file is whole."""
+    """If it were labelled, the run could not be resumed once the file is whole."""
     pack = zlib.compressobj(wbits=31)
     packed = pack.compress(data) + pack.flush(zlib.Z_SYNC_FLUSH)
     with open_source(io.BytesIO(packed)) as source:
@@ -425,7 +425,7 @@ def test_what_may_go_on_where_reading_fails_is_no_row(format, data) -> None:
 
 @given(st.lists(st.sampled_from(PIECES), max_size=30).map(b"".join), st.data(), st.sampled_from(["jsonl", "csv"]))
 def test_where_reading_fails_the_rows_are_the_first_of_the_whole_input(data, drawn, format):
-    """Also those over the limit, and whatever quotes are open: so a run goes on when the file is whole again."""
+    """This includes rows over the limit, and any open quotes: so a run can resume when the file is whole again."""
     head = b"id,text\n" if format == "csv" else b""
     cut = drawn.draw(st.integers(0, len(data)))
     pack = zlib.compressobj(wbits=31)
@@ -439,7 +439,7 @@ def test_where_reading_fails_the_rows_are_the_first_of_the_whole_input(data, dra
             found.append(record)
     assert found == whole[: len(found)]
     complete = data[: data[:cut].rfind(b"\n") + 1]
-    if b'"' not in complete:  # then no line can be the beginning of a longer row
+    if b'"' not in complete:  # without quotes, no line begins a longer row
         with open_source(io.BytesIO(head + complete), **options) as source:
             assert found == list(source)
 
@@ -494,8 +494,8 @@ def test_json_that_is_beyond_what_can_be_read_is_not_called_bad_json(value, said
         ("x.csv", b"", {"encoding": "base64"}, "unknown encoding"),
         ("x.csv", b"", {"encoding": "rot13"}, "unknown encoding"),
         ("x.csv", b"", {"encoding": "a\0b"}, "unknown encoding"),
-        ("x.csv", b"a\n1\n", {"encoding": "utf-16"}, r"x\.csv: there is no mark .* utf-16-le or -be"),
-        ("x.jsonl", b'{"a":1}\n', {"encoding": "utf-32"}, r"x\.jsonl: there is no mark .* utf-32-le or -be"),
+        ("x.csv", b"a\n1\n", {"encoding": "utf-16"}, r"x\.csv: there is no byte order mark.* utf-16-le or -be"),
+        ("x.jsonl", b'{"a":1}\n', {"encoding": "utf-32"}, r"x\.jsonl: there is no byte order mark.* utf-32-le or -be"),
         *(
             ("x.csv", b"a\n1\n", {"encoding": name}, f"--encoding {name} is not the encoding of a text file")
             for name in ("idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape")
@@ -549,7 +549,7 @@ def test_blank_lines_of_a_packed_file_are_not_read_one_by_one(tmp_path, monkeypa
         with open_source(path) as source:
             (record,) = source
         assert record.line == 1_000_001 + bool(head)
-        assert len(lines) < (1 << 16) + 1000  # the beginning, which is looked at first, and no more
+        assert len(lines) < (1 << 16) + 1000  # only the beginning, which is looked at first
 
 
 def test_equal_headers_take_time_in_proportion_to_their_number():
@@ -562,7 +562,7 @@ def test_equal_headers_take_time_in_proportion_to_their_number():
             assert unique[:3] == ("a", "a_2", "a_3") and len(unique) == names
         return min(took)
 
-    assert seconds(160_000) < 10 * seconds(40_000)  # where each were looked for among all, 16 times as much
+    assert seconds(160_000) < 10 * seconds(40_000)  # a search of all names for each would take 16 times as long
 
 
 @given(st.lists(st.sampled_from(["a", "b", "a_2", "a_3", "a_2_2", ""])))

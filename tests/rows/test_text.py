@@ -1,4 +1,4 @@
-"""What of a row the model sees."""
+"""What the model sees of a row."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHAT = [
 
 
 def select(*rows, format="jsonl", **options):
-    """What is selected of each row: its text, or the code of its error."""
+    """Return what is selected of each row: its text, or the code of its error."""
     lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
     with open_source(io.BytesIO("\n".join(lines).encode()), format=format) as source:
         selector = make_selector(source, **options)

@@ -611,7 +611,7 @@ def test_what_gives_arrows_stream_comes_back_as_a_table_with_its_rows(shared) ->
     [
         (pyarrow.table({"Body": ["a"]}), "body", "did you mean 'Body'"),
         (pyarrow.table({"text": ["a"], "spam_label": ["b"]}), "text", "already has 'spam_label'.*rename=NAME"),
-        ([{"text": "a"}], "text", "this is no table"),
+        ([{"text": "a"}], "text", "this is not a table"),
     ],
 )
 def test_a_table_that_cannot_be_labelled_is_refused_before_anything_is_loaded(table, text, said, tiny) -> None:
