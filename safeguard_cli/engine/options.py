@@ -113,7 +113,7 @@ class Servers:
     server_api: Annotated[
         Literal["completion", "chat"],
         typer.Option(
-            help="completion: token ids, as on this machine. chat: for endpoints without them, and weaker, for there the"
+            help="completion: token ids, as on this machine. chat: for endpoints without them, and weaker: there the"
             " server makes the prompt."
         ),
     ] = "completion"
