@@ -228,13 +228,13 @@ def test_what_reads_or_writes_files_or_leaves_the_machine_is_never_set_by_a_file
     [
         ("slots = 900", r"\[label\] slots"),
         ('effort = "lots"', r"\[label\] effort"),
-        ("effort = true", "no value of it"),
-        ('rationale = "yes"', "true or false is wanted"),
+        ("effort = true", "cannot have this value"),
+        ('rationale = "yes"', "must be true or false"),
         ('efort = "none"', "did you mean effort"),
         ('model = "../x.gguf"', "lies outside"),
         ('policy = ["../rules.md"]', "lies outside"),
         ('policy = ["/etc/rules.md"]', "lies outside"),
-        ("slots = {}", "no value of it"),
+        ("slots = {}", "cannot have this value"),
         ("slots = [1, 2]", r"\[label\] slots"),
     ],
 )
