@@ -129,8 +129,8 @@ def test_a_map_of_what_is_not_there_is_refused_or_told(tmp_path, capsys) -> None
     assert [row.gold["spam"] for row in golden({"ok": "ham"}).rows] == ["ham", "spam"]
     assert capsys.readouterr().err == ""
     assert len(golden({"ok": "ham", "fine": "ham"}).rows) == 2
-    assert capsys.readouterr().err == "--map: no row's gold says 'fine'\n"
-    with pytest.raises(UsageError, match="--map names 'win', which no row's gold says; it says 'ok', 'spam'"):
+    assert capsys.readouterr().err == "--map: no row has the gold label 'fine'\n"
+    with pytest.raises(UsageError, match="--map names 'win', which is no row's gold label; those are 'ok', 'spam'"):
         golden({"win": "spam"})
     with pytest.raises(UsageError, match="--map gives 'Ham', which is no label: ham, spam"):
         golden({"ok": "Ham"})
