@@ -131,7 +131,7 @@ def _check_not_empty(name: str, option: str, value: Any) -> None:
         if not text.strip():
             raise UsageError(f"{option} is empty: give it a value, or leave it out")
         if name in _LISTS and not all(item.strip() for item in text.split(",")):
-            raise UsageError(f"{option} {text!r} has nothing before, after or between its commas")
+            raise UsageError(f"{option} {text!r} has nothing between two commas, or before or after one")
 
 
 def _efforts(values: Values) -> set[str]:

@@ -218,10 +218,10 @@ def test_what_is_missing_is_said(kept, tmp_path) -> None:
     changed.write_text((ROOT / "policies/spam.md").read_text() + "\n- **SP9** One more.\n")
     for path, policies, most, message in (
         (golden, (), None, "--policy"),
-        (golden, ("spam", "hate"), None, "of one policy"),
+        (golden, ("spam", "hate"), None, "exactly one policy"),
         ("-", ("spam",), None, "no such file"),
         (str(kept), (), "few", "--max-flips"),
-        (str(kept), (str(changed),), None, "another one than"),
+        (str(kept), (str(changed),), None, "is not the one that"),
     ):
         with pytest.raises(UsageError, match=message):
             stress(Settings(path, policies), Wanted(), StressPlan(), None, most)
