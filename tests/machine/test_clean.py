@@ -53,7 +53,7 @@ def test_all_that_is_ours_goes_and_is_said(cache, tmp_path, capsys) -> None:
     said = capsys.readouterr().out
     assert everything(tmp_path) == before
     assert "2 states of policies" in said
-    assert "300 bytes  1 files that were not written to their end" in said
+    assert "300 bytes  1 files that were not completely written" in said
     assert "7 bytes  1 folders with rows that a killed command left behind" in said
     assert "would be removed" in said
     assert clean(dry_run=False) == errors.OK
@@ -98,7 +98,7 @@ def test_what_cannot_be_removed_is_said(cache, monkeypatch, capsys) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "unlink", refuse)
-    with pytest.raises(SafeguardError, match=f"(?s)not all could be removed:\n.*{HASHES}: Permission denied"):
+    with pytest.raises(SafeguardError, match=f"(?s)not everything could be removed:\n.*{HASHES}: Permission denied"):
         clean(dry_run=False)
     assert capsys.readouterr().out.split()[:2] == ["0", "bytes"]
 
