@@ -86,7 +86,7 @@ def test_without_an_input_contents_are_made_and_the_table_is_plain_in_a_pipe(tin
     )
     text = done.stdout.decode()
     assert done.returncode == 0, done.stderr.decode()
-    assert "made-up contents of 33 tokens" in text
+    assert "random texts of 33 tokens" in text
     assert "best: --slots 2 --threads 1 --batch 512" in text
     assert "1,000 such rows" in text
     assert "\x1b" not in text

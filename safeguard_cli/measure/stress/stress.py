@@ -126,7 +126,7 @@ def planned(settings: Settings, wanted: Wanted, plan: StressPlan, policy: Policy
     golden = usable_rows(settings, wanted, (answers,), others)
     rows = [_row(original, policy.name, ORIGINAL, text=original.text) for original in golden.rows]
     if LANGUAGES in plan.families and not plan.translations and plan.pair is None:
-        raise UsageError("--family languages needs --translation LANG=FIELD, or --pair FIELD for rows that are one row")
+        raise UsageError("--family languages needs --translation LANG=FIELD, or --pair FIELD if translations are rows")
     rest = [row for original in golden.rows for row in _variants_of(original, policy, chosen, plan)]
     if plan.has(LANGUAGES):
         rest += _translations(golden, policy.name, plan)
