@@ -32,7 +32,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 def killed(start) -> None:
-    """Something that a process did before it was killed."""
+    """Call `start` in a child process that then ends as if it was killed."""
     child = os.fork()
     if not child:
         start()

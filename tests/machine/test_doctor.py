@@ -1,4 +1,4 @@
-"""`safeguard doctor` says what matters on this machine, and nothing about another one."""
+"""`safeguard doctor` shows what matters on this machine, and nothing about other ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`safeguard eval` and `compare`: messy golden sets, outputs, several policies, and what is said about them."""
+"""`safeguard eval` and `compare`: messy golden sets, outputs, several policies, and their figures."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def labelled(tmp_path: Path) -> Path:
 
 
 def openai_style(path: Path) -> Path:
-    """A golden set as they go round: a title row, a header with ten empty columns, section rows, severity labels."""
+    """Write a typical golden set: a title row, a header with ten empty columns, section rows, severity labels."""
     empty = "," * 10
     texts = {
         "SP0": ["See you at the station, platform two", 'Mum said: "bring bread, milk"', "The meeting is moved to ten"],
@@ -186,7 +186,7 @@ def test_an_output_in_csv_reads_as_one_in_jsonl(tmp_path, tiny) -> None:
         safeguard("label", source, "-p", "spam", "--model", tiny, *TINY, "--rationale", "-o", tmp_path / name)
         labels = read_labels(tmp_path / name)
         assert labels.answers == (SPAM,)
-        verdicts = [replace(row.verdicts["spam"], cut=False) for row in labels.rows]  # a CSV does not say what is cut
+        verdicts = [replace(row.verdicts["spam"], cut=False) for row in labels.rows]  # a CSV does not tell what is cut
         found.append([verdict.as_dict() for verdict in verdicts])
     assert found[0] == found[1]
     assert len(found[0]) == 6
@@ -283,12 +283,12 @@ def test_compare_labels_a_golden_set_twice(tiny) -> None:
     assert b"exactly one of" in wrong.stderr
 
 
-# Options, names and numbers that are true
+# Options, names and numbers
 
 
 @pytest.fixture
 def two(tmp_path: Path) -> tuple[Path, Path]:
-    """Three rows labelled twice, with gold labels of several kinds beside them."""
+    """Return the outputs of three rows labelled twice, with gold labels of several kinds."""
     rows = [
         {"id": i, "text": f"row {i}", "label": gold, "flag": gold == "spam", "code": {"spam": "SP1", "ham": "OK"}[gold]}
         for i, gold in enumerate(("spam", "ham", "spam"))
@@ -307,7 +307,7 @@ def two(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def called(*args: object) -> Result:
-    """The command in this process, which is quicker than a child."""
+    """Call the command in this process, which is faster than a child."""
     return CliRunner().invoke(app, [str(arg) for arg in args])
 
 
