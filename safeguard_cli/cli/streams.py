@@ -24,8 +24,8 @@ def prepare() -> None:
     """Make the three standard streams safe. Call it once, before anything is read or printed.
 
     A stream that was closed when the program began is opened on the null device. Otherwise one of our files would get
-    its descriptor, and C code would print into that file. Reading or writing such a stream raises UsageError. Messages
-    to a closed or full standard error are dropped, since they are no reason to lose data.
+    its descriptor, and C code would print into that file. Reading or writing such a stream raises UsageError, but
+    messages to a closed or full standard error are dropped, since they are no reason to lose data.
     """
     for name in ("COLUMNS", "LINES"):
         if os.environ.get(name) == "0":  # a terminal without a size: nothing could be fitted to it

@@ -66,9 +66,7 @@ class Evaluated(Wanted):
     ] = None
     find_sure: Annotated[
         bool,
-        typer.Option(
-            "--find-sure", help="Also label without reasoning, to find from which --sure on it can be skipped."
-        ),
+        typer.Option("--find-sure", help="Also label without reasoning, to find a --sure that is enough to skip it."),
     ] = False
 
 
@@ -152,7 +150,7 @@ class Planned:
         str | None,
         typer.Option(
             metavar="N|N%",
-            help="Exit with code 5 if more labels of any family flip: a number, or a share such as 2%.",
+            help="Exit with code 5 if more than N, or N %, of any family's labels flip.",
             rich_help_panel="What is shown",
         ),
     ] = None
