@@ -199,7 +199,7 @@ def _try(found: Found, setting: Setting, settings: Settings, policies: tuple[Pol
         wave = last.wave * max(1.0, setting.slots / last.setting.slots)
         if wave > PATIENCE * wanted.seconds:
             raise SafeguardError(
-                f"{setting.slots} rows may take {span(wave)}; --seconds {wave / PATIENCE:.0f} measures them"
+                f"a row for each slot may take {span(wave)}; --seconds {wave / PATIENCE:.0f} measures this"
             )
     chosen = replace(
         settings, slots=setting.slots, threads=setting.threads, batch=setting.batch, quiet=True, verbose=False
@@ -292,7 +292,7 @@ def _lines(found: Found, result: dict[str, Any]) -> Iterator[RenderableType]:
     if found.figures:
         yield _table(result["settings"])
     for left in result["left_out"]:
-        yield facts(f"not measured: {left['slots']} slots, {left['threads']} threads: {left['reason']}", style="yellow")
+        yield facts(f"not measured: slots {left['slots']}, threads {left['threads']}: {left['reason']}", style="yellow")
     if found.interrupted:
         yield facts("interrupted: not everything was measured", style="yellow")
     if chosen := result.get("best"):

@@ -48,7 +48,7 @@ def clean(dry_run: bool) -> int:
                 folder.rmdir()
     for kind in dict.fromkeys(left.kind for left in found):
         sizes = [left.size for left in found if left.kind == kind]
-        print(f"{sum(sizes):>15,} bytes  {len(sizes):,} {kind}")
+        print(f"{sum(sizes):>15,} bytes  {kind}: {len(sizes):,}")
     total = sum(left.size for left in found)
     print(f"{total:>15,} bytes  {'would be' if dry_run else 'were'} removed; the cache folder is {safe(str(cache))}")
     if failed:

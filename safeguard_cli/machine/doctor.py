@@ -113,7 +113,7 @@ def _memory() -> Iterator[Finding]:
             "memory", "warning", text, ("close programs, or use a GPU; `safeguard label --dry-run` has figures",)
         )
     cores = hardware.free_cores()
-    text = f"{psutil.cpu_count(logical=False) or '?'} physical cores, {cores} idle now and used by default"
+    text = f"physical cores: {psutil.cpu_count(logical=False) or '?'}; idle now and used by default: {cores}"
     yield Finding("cpu", "ok", text)
 
 

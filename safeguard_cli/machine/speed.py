@@ -62,7 +62,7 @@ class Figure:
 
     @property
     def seconds(self) -> float:
-        """The median round's."""
+        """Seconds of the median round."""
         return statistics.median(part.seconds for part in self.rounds)
 
     @property

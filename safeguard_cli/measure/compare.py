@@ -303,7 +303,7 @@ def _shown(result: Mapping[str, Any], wanted: Wanted) -> Iterator[RenderableType
         said += f", {result['rows_in_error']:,} in error"
     yield facts(said)
     if any(alone := result["rows_only_in"].values()):
-        yield facts("{:,} rows are in A only, {:,} in B only: not compared".format(*alone), style="yellow")
+        yield facts("not compared: rows only in A {:,}, only in B {:,}".format(*alone), style="yellow")
     if result["agreement"] is not None:
         low, high = result["agreement_low"], result["agreement_high"]
         yield facts(

@@ -49,13 +49,13 @@ def shown(result: Mapping[str, Any], wrong: int) -> Iterator[RenderableType]:
 def not_used(unused: Mapping[str, int]) -> str:
     """Return how many rows the figures leave out, and why; empty if none."""
     reasons = "; ".join(f"{n:,} {reason}" for reason, n in unused.items() if n)
-    return f"{sum(unused.values()):,} rows not used: {reasons}" if reasons else ""
+    return f"rows not used: {sum(unused.values()):,} ({reasons})" if reasons else ""
 
 
 def _shown_policy(name: str, policy: Mapping[str, Any], most: int) -> Iterator[RenderableType]:
     yield Text.assemble("\n", (cut(name, 60), "bold"), f"  {policy['rows']:,} rows labelled")
     if policy["rows_in_error"]:
-        yield facts(f"{policy['rows_in_error']:,} rows in error, not counted", style="red")
+        yield facts(f"rows in error, not counted: {policy['rows_in_error']:,}", style="red")
     table = Figures("", "", "95 % interval")
     for key, title in FIGURES.items():
         found = policy["figures"][key]

@@ -52,9 +52,9 @@ def test_all_that_is_ours_goes_and_is_said(cache, tmp_path, capsys) -> None:
     assert clean(dry_run=True) == errors.OK
     said = capsys.readouterr().out
     assert everything(tmp_path) == before
-    assert "2 states of policies" in said
-    assert "300 bytes  1 files that were not completely written" in said
-    assert "7 bytes  1 folders with rows that a killed command left behind" in said
+    assert "states of policies: 2\n" in said
+    assert "300 bytes  files that were not completely written: 1\n" in said
+    assert "7 bytes  folders with rows that a killed command left behind: 1\n" in said
     assert "would be removed" in said
     assert clean(dry_run=False) == errors.OK
     assert capsys.readouterr().out == said.replace("would be", "were")

@@ -266,7 +266,7 @@ def _shown(result: Mapping[str, Any], most: int) -> Iterator[RenderableType]:
     for doubt in result["doubts"]:
         yield facts(doubt, style="yellow")
     if result["rows_in_error"]:
-        yield facts(f"{result['rows_in_error']:,} rows in error, not counted", style="red")
+        yield facts(f"rows in error, not counted: {result['rows_in_error']:,}", style="red")
     families = Figures("family", *FLIPS, "rows")
     for name, family in result["families"].items():
         families.add_row(cut(name, 20), *_cells(family), per_cent(family["rows_flipped"]["share"]))
@@ -295,7 +295,7 @@ def _shown_family(name: str, family: Mapping[str, Any], most: int) -> Iterator[R
             variants.add_row(cut(part["name"], 30), *_cells(part))
         yield variants
         if 0 < most < len(worst):
-            yield facts(f"{len(worst) - most:,} more variants flip no more often", style="dim")
+            yield facts(f"variants not shown, which flip no more often: {len(worst) - most:,}", style="dim")
     compared = family["groups_compared"]
     for groups in compared:
         of = "violating" if name != LANGUAGES else "recall"

@@ -313,7 +313,7 @@ def test_another_package_adds_a_family_of_its_own(installed) -> None:
     ("source", "message"),
     [
         ("raise ValueError('broken')", "theirs:MINE cannot be loaded: broken"),
-        ("MINE = ['x']", "no Variant"),
+        ("MINE = ['x']", "neither a Variant"),
         ('MINE = Variant("injection", "order", lambda text, about: {})', "two variants are named injection/order"),
         ('MINE = Variant("a", "b", lambda text, about: 1 / 0)', "the variant a/b fails: division by zero"),
         ('MINE = Variant("a", "b", lambda text, about: {"": "\\ud800"})', "the variant a/b fails"),
