@@ -19,7 +19,7 @@ _CalledWrongly: Any = typer.BadParameter.__base__  # UsageError, which typer doe
 
 
 class _Commands(TyperGroup):
-    """All commands; what one is called wrongly with is not quoted where it may be a URL with a password."""
+    """All commands. A message about a wrong argument does not quote it where it may be a URL with a password."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -33,15 +33,15 @@ class _Commands(TyperGroup):
             raise
 
 
-# Options that had another name or meaning before, by command and option, and what to write now.
+# Options that had another name or meaning, by command and option, and what to write now.
 _RENAMED = {
-    ("label", "--ray"): "--ray takes no value: an address is given with --ray-address",
-    ("eval", "--sure"): "--sure takes a number, as in label: what it did here is now --find-sure",
+    ("label", "--ray"): "--ray takes no value: give the address with --ray-address",
+    ("eval", "--sure"): "--sure takes a number, as in label; what it used to do here is now --find-sure",
 }
 
 
 def _renamed(arguments: list[str]) -> str:
-    """What to write instead of an option that meant something else before, where a call holds it."""
+    """Return what to write instead of the options in a call that used to mean something else."""
     found = {(arguments[0], each.partition("=")[0]) for each in arguments[1:]} if arguments else set()
     return "".join(f" ({told})" for call, told in _RENAMED.items() if call in found)
 
@@ -93,7 +93,7 @@ def main() -> None:
 
 
 def _called() -> int:
-    """Parse the command line and run its command. Returns the exit code."""
+    """Parse the command line, run its command and return the exit code."""
     arguments = sys.argv[1:]
     if not arguments or not {"-h", "--help", "--help-all"}.isdisjoint(arguments):
         _import_help()
@@ -105,14 +105,14 @@ def _called() -> int:
 
 
 def _import_help() -> None:
-    """Import what shows help, but not what that imports for modes that are off here, a quarter of the time."""
+    """Import what shows help, without what it imports for modes that are off here: a quarter of the time."""
     unused = {"rich.markdown": "Markdown", "rich.traceback": "Traceback"}
     if not unused.keys().isdisjoint(sys.modules):
         return
     for name, member in unused.items():
         sys.modules[name] = ModuleType(name)
         setattr(sys.modules[name], member, object)
-    with suppress(ImportError):  # of another typer; it is then imported as ever
+    with suppress(ImportError):  # another typer: the import then happens as usual
         importlib.import_module("typer.rich_utils")
     for name in unused:  # whoever wants them now gets them
         del sys.modules[name]

@@ -29,17 +29,17 @@ def bench(
     ctx: typer.Context,
     input: Annotated[
         str | None,
-        typer.Argument(metavar="INPUT", help="The file to be labelled; without it, random contents are measured."),
+        typer.Argument(metavar="INPUT", help="The file to be labelled; default: random texts."),
     ] = None,
     *,
     benched: Benched,
     asked: Annotated[OnMachine, Needed("policies")],
 ) -> None:
-    """Measure how fast this machine labels, and with which options; say how long a file will take.
+    """Measure how fast this machine labels, which options are best, and how long a file will take.
 
-    All slots are tried with the first of the threads and batch sizes, the others with the best slots.
+    All --slots are tried with the first of --threads and --batch, then the others with the best slots.
 
-    Ctrl-C shows what is measured so far. Other work on the machine falsifies the figures.
+    Ctrl-C shows what has been measured so far. Other work on the machine distorts the figures.
     """
 
     def call() -> int:

@@ -1,6 +1,6 @@
-"""Refuses options that were given on the command line and have no effect there, and values that are empty.
+"""Refuses options on the command line that have no effect there, and empty values.
 
-A command checks its own call first of all, inside `guard.run`, so that a refusal is one sentence and exit code 2:
+A command first checks its own call, inside `guard.run`, so that a refusal is one sentence and exit code 2:
 
     def command(ctx: typer.Context, …) -> None:
         def run() -> int:
@@ -8,12 +8,13 @@ A command checks its own call first of all, inside `guard.run`, so that a refusa
             …
         guard.run(run, debug)
 
-A Rule names an option by its parameter in the command, says by the values of all parameters when it has no effect, and
-why. Parameters that a command does not have count as not given, so COMMON serves every command. What a mode that is
-found out only later ignores (an input that is labelled already) is refused by `refuse(context, names, why)`.
+A Rule names an option by its parameter in the command, decides from the values of all parameters whether it has no
+effect, and says why. Parameters that a command does not have count as not given, so COMMON serves every command. Where
+a command finds out only later that an option has no effect (the input is labelled already), `refuse(context, names,
+why)` refuses it.
 
-Only what stands on the command line is refused. A default from a file of settings that has no effect is left out by
-`settled(ctx, rules, part)`, which checks too.
+Only options on the command line are refused. `settled(ctx, rules, part)`, which checks too, leaves out defaults from
+settings files that have no effect.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _LISTS = {"labels", "violates", "keep"}  # written with commas
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The option of parameter `option` has no effect where `idle` says so, `why` ends the sentence that says it."""
+    """The option of parameter `option` has no effect if `idle` returns True; `why` ends the sentence that says so."""
 
     option: str
     idle: Callable[[Values], bool]
@@ -46,7 +47,7 @@ class Rule:
 
 
 def given(context: typer.Context, source: str = "COMMANDLINE") -> dict[str, str]:
-    """Return what stands on the command line: by parameter, the option as it is spelled (`--max-reasoning`)."""
+    """Return the options on the command line: by parameter, the spelling (`--max-reasoning`)."""
     return {
         parameter.name: _spelled(parameter)
         for parameter in context.command.params
@@ -55,7 +56,7 @@ def given(context: typer.Context, source: str = "COMMANDLINE") -> dict[str, str]
 
 
 def check(context: typer.Context, rules: Iterable[Rule]) -> None:
-    """Raise UsageError for the first option on the command line that is empty or that one of `rules` finds idle."""
+    """Raise UsageError for the first option on the command line that is empty or idle by one of `rules`."""
     on_line = given(context)
     values = {name: _plain(value) for name, value in context.params.items()}
     for name, option in on_line.items():
@@ -66,9 +67,9 @@ def check(context: typer.Context, rules: Iterable[Rule]) -> None:
 
 
 def settled(context: typer.Context, rules: Sequence[Rule], part: Part) -> Part:
-    """Check a call, and return its options without the defaults from files of settings that have no effect in it.
+    """Check a call, and return its options without the defaults from settings files that have no effect in it.
 
-    What such defaults change is said once, unless the call is quiet.
+    The defaults that do have one are reported once, unless the call is quiet.
     """
     check(context, rules)
     values = {name: _plain(value) for name, value in context.params.items()}
@@ -103,19 +104,19 @@ def refuse(context: typer.Context, names: Iterable[str], why: str) -> None:
 
 
 def is_set(name: str) -> Callable[[Values], bool]:
-    """Return whether an option has a value that is neither nothing nor off."""
+    """Return a condition: the option has a value that is neither empty nor off."""
     return lambda values: bool(values.get(name))
 
 
 def _spelled(parameter: Any) -> str:
-    """The longest spelling of an option, the name in the help of an argument."""
+    """Return the longest spelling of an option, or an argument's name in the help."""
     if parameter.param_type_name == "argument":
         return str(parameter.metavar or parameter.name.upper()).removesuffix("...").removesuffix("…")
     return str(max(parameter.opts, key=len))
 
 
 def _plain(value: Any) -> Any:
-    """The value that was written, where typer has made it a member of an Enum."""
+    """Return the value as written, where typer has made it a member of an Enum."""
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value.value if isinstance(value, Enum) else value
@@ -123,7 +124,7 @@ def _plain(value: Any) -> Any:
 
 def _check_not_empty(name: str, option: str, value: Any) -> None:
     for text in value if isinstance(value, list) else [value]:
-        if text == Path():  # what becomes of an empty path
+        if text == Path():  # typer made it of an empty path
             text = ""
         if not isinstance(text, str):
             continue
@@ -134,13 +135,13 @@ def _check_not_empty(name: str, option: str, value: Any) -> None:
 
 
 def _efforts(values: Values) -> set[str]:
-    """The efforts of a command that takes one, or several."""
+    """Return the efforts of a call: one, or several."""
     effort = values.get("effort")
     return set(effort) if isinstance(effort, list) else {effort or "low"}
 
 
 def _parquet(values: Values) -> bool:
-    """Whether the input is Parquet by what is said of it; `-` never is."""
+    """Return whether --format or the extension says that the input is Parquet; `-` never is."""
     path = values.get("input") or values.get("golden") or values.get("a") or values.get("out") or ""
     return (values.get("format") or Path(path).suffix.lower().removeprefix(".")) == "parquet"
 
@@ -154,7 +155,7 @@ def _no_server(values: Values) -> bool:
 
 
 def _to_stream(values: Values) -> bool:
-    """Whether the output is no file that could be there already: standard output, a device or a named pipe."""
+    """Return whether the output cannot exist beforehand: it is standard output, a device or a named pipe."""
     output = values.get("output")
     if output == "-" or output is None:
         return output == "-" or not (sys.stdout and sys.stdout.isatty())
@@ -187,7 +188,7 @@ OF_THE_RUN = (
     *(Rule(option, is_set("ray"), "") for option in ("limit", "shard", "dry_run")),
     *(Rule(option, _parquet_out, "") for option in ("only", "csv_safe")),
 )
-"""What the run itself refuses, in sentences of its own: for the page of options, and for defaults from files."""
+"""What the run itself refuses, with its own messages: here for the page of options, and for defaults from files."""
 
 _HERE = "with --server: the model is not on this machine"
 _NO_SERVER = "without --server"
@@ -221,7 +222,7 @@ COMMON = (
     ),
     Rule("seed", _not_sampled, "without --temperature"),
     Rule("policy_only_prompt", _chat, "with --server-api chat, where the server makes the prompt"),
-    Rule("verbose", is_set("quiet"), "with --quiet: choose one of them"),
+    Rule("verbose", is_set("quiet"), "with --quiet: choose one of the two"),
     Rule(
         "progress",
         lambda v: bool(v.get("quiet")) and v.get("progress") != "none",
@@ -233,7 +234,7 @@ LABEL = (
     *COMMON,
     *(Rule(option, _to_stream, _STREAM) for option in ("overwrite", "append_input", "retry_errors")),
     *(
-        Rule(option, is_set("dry_run"), "with --dry-run, which looks at the input alone")
+        Rule(option, is_set("dry_run"), "with --dry-run, which looks only at the input")
         for option in ("append_input", "retry_errors")
     ),
     *(
@@ -255,19 +256,19 @@ LABEL = (
     Rule(
         "progress",
         lambda v: bool(v.get("ray")) and v.get("progress") == "rich",
-        "with --ray, which tells of its progress in lines",
+        "with --ray, which reports progress in lines",
     ),
     Rule("ray_address", lambda v: not v.get("ray"), "without --ray"),
 )
-"""`label`'s rules; the first that applies is the one that is told."""
+"""`label`'s rules; the first that applies is reported."""
 
-_IN_JSON = Rule("progress", is_set("json"), "with --json, which is quiet")
+_IN_JSON = Rule("progress", is_set("json"), "with --json, which shows none")
 
 MEASURE = (*COMMON, _IN_JSON, Rule("wrong", is_set("json"), "with --json, which holds all of them"))
 """The rules of `eval` and `compare`."""
 
 STRESS = (
-    Rule("seed", _not_sampled, "without --temperature; other variants are made by --variant-seed"),
+    Rule("seed", _not_sampled, "without --temperature; --variant-seed makes other variants"),
     *COMMON,
     _IN_JSON,
     Rule("worst", is_set("json"), "with --json, which holds all of them"),
@@ -289,7 +290,7 @@ STRESS = (
 
 BENCH = (
     *COMMON,
-    Rule("content", is_set("input"), "with INPUT, whose contents are measured"),
+    Rule("content", is_set("input"), "with INPUT: its texts are measured"),
     *(
         Rule(option, lambda v: not v.get("input"), "without INPUT")
         for option in ("format", "encoding", "max_row_bytes", "text_fields", "template")

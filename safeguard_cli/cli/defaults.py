@@ -1,4 +1,4 @@
-"""Defaults of options from files of settings: read into the command line's parser, which checks them like the line."""
+"""Reads defaults of options from settings files into the command line's parser, which checks them like the line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ORIGINS = "safeguard.defaults"
 
 
 def load(ctx: typer.Context) -> None:
-    """Give the command that is called its defaults. Raises UsageError naming the file, the table and the option."""
+    """Give the called command its defaults. Raise UsageError naming the file, the table and the option."""
     from safeguard_cli.model import config
 
     name = ctx.invoked_subcommand
@@ -37,39 +37,41 @@ def load(ctx: typer.Context) -> None:
 
 
 def spelled(parameter: Any) -> str:
-    """The longest spelling of an option."""
+    """Return the longest spelling of an option."""
     return str(max(parameter.opts, key=len))
 
 
 def _parameter(command: Any, key: str, where: str) -> Any:
-    """The option that a key names, by its spelling without dashes."""
+    """Return the option that a key names by its spelling without dashes."""
     from safeguard_cli.model.config import NEVER
 
     options = {spelled(each).removeprefix("--"): each for each in command.params if each.param_type_name == "option"}
     chosen = options.get(key.replace("_", "-"))
     if chosen is None:
         near = get_close_matches(key, options, n=1)
-        raise UsageError(f"{where} is no option of {command.name}" + (f"; did you mean {near[0]}?" if near else ""))
+        raise UsageError(f"{where} is not an option of {command.name}" + (f"; did you mean {near[0]}?" if near else ""))
     if chosen.name in NEVER:
         raise UsageError(
-            f"{where} cannot be set in a file, for that may have come with somebody else's data: use the command line"
+            f"{where} cannot be set in a file, which may have come with somebody else's data: use the command line"
         )
     return chosen
 
 
 def _plain(parameter: Any, value: Any, where: str) -> Any:
-    """A value as the parser takes it, who checks the rest."""
+    """Return a value in the form that the parser takes; the parser checks the rest."""
     flag = bool(getattr(parameter, "is_flag", False))
     values = value if isinstance(value, list) else [value]
     if any(isinstance(each, bool) != flag or not isinstance(each, (str, int, float)) for each in values):
-        raise UsageError(f"{where} = {value!r}: " + ("true or false is wanted" if flag else "this is no value of it"))
+        raise UsageError(
+            f"{where} = {value!r}: " + ("it must be true or false" if flag else "it cannot have this value")
+        )
     if parameter.multiple:
         return values
     return ",".join(map(str, value)) if isinstance(value, list) else value  # labels = ["ham", "spam"]
 
 
 def origin(ctx: Any, wrong: Any) -> str:
-    """Where a value that the parser refused comes from, where that is a file of settings."""
+    """Return where a value that the parser refused comes from, if that is a settings file."""
     name = getattr(getattr(wrong, "param", None), "name", None)
     where = ctx.meta.get(_ORIGINS, {}).get(name)
     return f" (in {where})" if where else ""

@@ -1,4 +1,4 @@
-"""Runs a command: whatever fails in it becomes a sentence on standard error and an exit code."""
+"""Runs a command; a failure in it becomes a sentence on standard error and an exit code."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from safeguard_cli.cli import streams
 
 
 def run(command: Callable[[], int], debug: bool = False) -> None:
-    """Run a command and exit with its code; its failures become one sentence on standard error and an exit code."""
+    """Run a command as `guarded` does, and exit with its code."""
     raise typer.Exit(guarded(command, debug))
 
 
 def guarded(command: Callable[[], int], debug: bool) -> int:
-    """Run a command; its failures become one sentence on standard error and an exit code."""
+    """Run a command and return its exit code; a failure becomes one sentence on standard error and an exit code."""
     try:
         code = command()
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        streams.give_up_output()  # who reads us has seen enough
+        streams.give_up_output()  # our reader has seen enough
         return errors.BROKEN_PIPE
     except errors.Interrupted as stop:
         return stop.exit_code
@@ -33,7 +33,7 @@ def guarded(command: Callable[[], int], debug: bool) -> int:
 
 
 def _told(error: Exception, debug: bool) -> int:
-    """Print a failure as a sentence, with `debug` after its traceback, and return its exit code."""
+    """Print a failure as a sentence, with `debug` after the traceback, and return its exit code."""
     from safeguard_cli.terminal import fail, note
 
     try:

@@ -41,9 +41,9 @@ def evaluate(
     asked: Asked,
     wanted: Evaluated,
 ) -> None:
-    """Label a golden set and say how right the labels are, with 95 % intervals.
+    """Label a golden set and measure how right the labels are, with 95 % intervals.
 
-    Rows without a usable gold label or text are counted and said. What is labelled already is not labelled again.
+    Rows without a usable gold label or text are left out and counted. An output is measured, not labelled again.
     """
 
     def call() -> int:
@@ -75,7 +75,7 @@ def compare(
     wanted: Compared,
     asked: Asked,
 ) -> None:
-    """What flipped between two labelings of the same rows, and whether one is better than chance would have it."""
+    """Show what flipped between two labelings of the same rows, and whether one is better by more than chance."""
 
     def call() -> int:
         from safeguard_cli.cli import conflicts
@@ -111,9 +111,9 @@ def report(
     reading: Reading,
     display: Display,
 ) -> None:
-    """An output as one HTML page that opens offline: shares, scores, examples, and figures where gold labels are.
+    """Write an output as one HTML page that opens offline: shares, scores, examples and, with gold labels, figures.
 
-    It is written anew each time: its content is OUT's.
+    An earlier report under the same name is replaced.
     """
 
     def call() -> int:
@@ -130,23 +130,23 @@ def report(
 
 
 def refusing(wanted: Any, ctx: typer.Context) -> Any:
-    """Return what is wanted with a way to refuse options that were given and have no effect."""
+    """Return `wanted` with a way to refuse options that were given and have no effect."""
     from safeguard_cli.cli import conflicts
 
     return replace(wanted, refuse=partial(conflicts.refuse, ctx))
 
 
 def one_of(option: str, value: str, choices: Any) -> str:
-    """Return a value if it is among the choices of a Literal. Raises UsageError."""
+    """Return a value if it is among the choices of a Literal, else raise UsageError."""
     from safeguard_cli.errors import UsageError
 
     if value not in get_args(choices):
-        raise UsageError(f"{option} {value!r} is none of {', '.join(get_args(choices))}")
+        raise UsageError(f"{option} {value!r} is not one of {', '.join(get_args(choices))}")
     return value
 
 
 def _settings(asked: Asked, input: str, wanted: Wanted) -> Settings:
-    """The settings of a run whose labels are measured; JSON on standard output is all that it shows."""
+    """Return the settings of a run to be measured; with --json it prints nothing but JSON."""
     from safeguard_cli.rows.samples import input_path
 
     values = vars(replace(asked, input=input_path(input), quiet=asked.quiet or wanted.json))
@@ -156,7 +156,7 @@ def _settings(asked: Asked, input: str, wanted: Wanted) -> Settings:
 
 
 def _check_read(settings: Settings) -> None:
-    """Refuse to print into a file that is read."""
+    """Raise UsageError if standard output goes into a file that is read."""
     from safeguard_cli.rows.writable import check_streams
     from safeguard_cli.run.destination import used_by
 

@@ -34,7 +34,7 @@ def pull(
     *,
     debugging: Debugging,
 ) -> None:
-    """Fetch a model into the Hugging Face cache: goes on where it was cut off, and checks what arrived.
+    """Fetch a model into the Hugging Face cache, resuming where it was cut off and checking what arrived.
 
     Only pull, --server and --ray use the network.
 
@@ -48,7 +48,7 @@ def pull(
 @app.command()
 @with_parts
 def clean(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed, and remove nothing.")] = False,
     *,
     debugging: Debugging,
 ) -> None:
@@ -66,7 +66,7 @@ def clean(
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Look at this machine: CPU, memory, disk, GPUs, llama.cpp's build, models; say what to do about each."""
+    """Examine this machine (CPU, memory, disk, GPUs, llama.cpp's build, models) and say what to do about problems."""
     from safeguard_cli.machine.doctor import doctor as run
 
     guard.run(lambda: run(as_json))
@@ -74,7 +74,7 @@ def doctor(
 
 @models_app.callback()
 def models(context: typer.Context) -> None:
-    """List the models that are here and those that could be fetched."""
+    """List the models on this machine and those that `safeguard pull` can fetch."""
     if context.invoked_subcommand is None:
         from safeguard_cli.model.catalog import list_models
 

@@ -19,11 +19,11 @@ def merge(
     ctx: typer.Context,
     outputs: Annotated[list[Path], typer.Argument(metavar="OUT...", help="The outputs of all shards, in any order.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT", help="The merged output.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists already.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
     *,
     telling: Telling,
 ) -> None:
-    """Join the outputs of label's --shard 1/N to N/N: the rows of the whole input, in its order."""
+    """Join the outputs of label's --shard 1/N to N/N into the rows of the whole input, in its order."""
 
     def run() -> int:
         from safeguard_cli.cli import conflicts
@@ -38,12 +38,12 @@ def merge(
 @command(app, epilog=(EXAMPLES + "safeguard show labels.csv\n\nsafeguard show out.jsonl --json | jq .result.labels"))
 def show(
     ctx: typer.Context,
-    output: Annotated[str, typer.Argument(metavar="OUT", help="An output of label's, finished or not.")],
+    output: Annotated[str, typer.Argument(metavar="OUT", help="An output of label, finished or not.")],
     json: Annotated[bool, typer.Option("--json", help="Print the manifest itself.")] = False,
     *,
     debugging: Debugging,
 ) -> None:
-    """Show how an output came about: counts, labels, settings, versions and hashes."""
+    """Show how an output was made: counts, labels, settings, versions and hashes."""
 
     def run() -> int:
         from safeguard_cli.cli import conflicts

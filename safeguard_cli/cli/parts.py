@@ -1,10 +1,10 @@
-"""Gives Typer commands whose parameters are dataclasses of options: their fields become the options.
+"""Turns commands with dataclasses of options as parameters into Typer commands: the fields become the options.
 
     @command(app, epilog=EXAMPLES + "…")
     def label(context: typer.Context, input: …, *, asked: Annotated[Settings, Needed("policies")]) -> None:
 
-A field that the command also has as a parameter of its own is left to the command, one that an earlier part has to that
-part, and one that is no option to the dataclass.
+A field that the command also has as a parameter of its own is left to the command. A field that an earlier part has is
+left to that part. A field that is no option keeps the dataclass's default.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ EXAMPLES = "[bold]Examples[/bold]\n\n"
 
 
 class Needed(NamedTuple):
-    """Stands beside a part in a command's signature: the option of this field must be given."""
+    """Marks a part in a command's signature: the option of this field must be given."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class _Option:
-    """One field as an option: what Typer is told of it, and how its value comes back."""
+    """One field as an option: what Typer is given, and how to read back its value."""
 
     name: str
     annotation: Any
@@ -46,9 +46,9 @@ class _Option:
 def command(
     app: typer.Typer, name: str | None = None, *, epilog: str, first: Iterable[str] = (), without: Iterable[str] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add a command to an app; see `with_parts`. `first` are the options that `--help` shows, `--help-all` shows all.
+    """Return a decorator that adds a command to an app; see `with_parts`.
 
-    `without` are fields that mean nothing to the command.
+    `--help` shows the options `first`, `--help-all` all of them. `without` are fields that the command has no use for.
     """
 
     def add(function: Callable[..., None]) -> Callable[..., None]:
@@ -61,7 +61,7 @@ def command(
 
 
 class _Command(TyperCommand):
-    """A command whose help shows the options that most people need, and all of them with `--help-all`."""
+    """A command with the options that most people need in `--help`, and all of them in `--help-all`."""
 
     first: frozenset[str] = frozenset()
 
@@ -84,7 +84,7 @@ _ALL = "safeguard.help-all"
 def _help_all(context: typer.Context, wanted: bool) -> None:
     if wanted and not context.resilient_parsing:
         context.meta[_ALL] = True
-        context.get_help()  # which rich prints itself
+        context.get_help()  # rich prints it itself
         raise typer.Exit
 
 
@@ -111,12 +111,12 @@ def _flat(call: Any, function: Any, parameters: list[inspect.Parameter]) -> Call
 
 
 def with_parts(function: Callable[..., None], without: Iterable[str] = ()) -> Callable[..., None]:
-    """Return a command of flat parameters that makes the parts of a function and calls it."""
+    """Return a command with flat parameters that builds a function's parts and calls it."""
     hints = get_type_hints(function, include_extras=True)
     hints.pop("return", None)
     parts = {name: _part(hint) for name, hint in hints.items() if _part(hint)}
     own = hints.keys() - parts.keys()
-    left = own | set(without)  # and, of a later part, what an earlier one has
+    left = own | set(without)  # grows by each part's fields, which later parts leave to it
     made: dict[str, dict[str, _Option]] = {}
     flat: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(function).parameters.items():
@@ -142,7 +142,7 @@ def with_parts(function: Callable[..., None], without: Iterable[str] = ()) -> Ca
 
 
 def _part(hint: Any) -> Any:
-    """The dataclass that a parameter is, None where it is something else."""
+    """Return the dataclass that a parameter's hint names, None if it is something else."""
     kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     return kind if is_dataclass(kind) else None
 

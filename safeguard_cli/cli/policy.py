@@ -10,13 +10,13 @@ from safeguard_cli.cli.guard import run
 from safeguard_cli.cli.parts import command, with_parts
 from safeguard_cli.run.settings import Debugging
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="List, read, check and begin policies.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="List, show, check and create policies.")
 
 
 @app.command("list", epilog="[bold]Example[/bold]\n\nsafeguard policy list")
 @with_parts
 def list_(*, debugging: Debugging) -> None:
-    """The built-in policies with their labels and lengths."""
+    """List the built-in policies with their labels and lengths."""
     from safeguard_cli.policy.check import list_command
 
     run(list_command, debugging.debug)
@@ -28,7 +28,7 @@ def show(
     *,
     debugging: Debugging,
 ) -> None:
-    """A policy's file, word for word: a beginning for one's own."""
+    """Print a policy's file, word for word, as a start for your own."""
     from safeguard_cli.policy.check import show_command
 
     run(lambda: show_command(policy), debugging.debug)
@@ -42,13 +42,13 @@ def check(
     *,
     debugging: Debugging,
 ) -> None:
-    """Find what weakens a policy, each as FILE:LINE: MESSAGE. Exit code 5 when there is anything.
+    """Find what weakens a policy, each as FILE:LINE: MESSAGE. Exit code 5 if anything is found.
 
     It finds what a run refuses, missing sections, rules without codes, vague words and too few examples.
 
-    It finds labels that are never mentioned or stand inside each other, and a length far from 400 to 600 tokens.
+    It finds labels that are never mentioned or are part of each other, and a length far from 400 to 600 tokens.
 
-    It finds spellings of control tokens and unfinished places.
+    It finds spellings of control tokens and places left unfinished.
     """
     from safeguard_cli.policy.check import check_command
 
@@ -63,14 +63,16 @@ def new(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The policy's name: a-z, 0-9, - and _.")],
     labels: Annotated[str | None, typer.Option(metavar="A,B", help="Its labels; default: allowed,violating.")] = None,
-    violates: Annotated[str | None, typer.Option(metavar="B", help="Which violate; default: the last.")] = None,
+    violates: Annotated[
+        str | None, typer.Option(metavar="B", help="The labels that violate; default: the last.")
+    ] = None,
     output: Annotated[
         str | None, typer.Option("--output", "-o", metavar="FILE", help="The policy's file; default: NAME.md.")
     ] = None,
     *,
     debugging: Debugging,
 ) -> None:
-    """Begin a policy from a template with all its sections."""
+    """Create a policy from a template with all its sections."""
     from safeguard_cli.cli import conflicts
     from safeguard_cli.policy.check import new_command
 

@@ -14,33 +14,33 @@ from typing import Any
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.terminal import ClosedStream
 
-PATIENCE = 5.0  # seconds in which a reader of standard error may make room
+PATIENCE = 5.0  # seconds that a reader of standard error has to make room
 _NARROW = "safeguard-narrow"
 _PLAIN = {"·": "-", "…": ".", "–": "-", "→": ">", "×": "x", "−": "-"}
-PIECE = 512  # bytes that a pipe which has room takes at once, says POSIX
+PIECE = 512  # bytes that a pipe with room takes at once, by POSIX
 
 
 def prepare() -> None:
-    """Make the three standard streams safe; called once, before anything is read or printed.
+    """Make the three standard streams safe. Call it once, before anything is read or printed.
 
-    A stream that was closed when the program began is opened on the null device, so that no file of ours gets its
-    descriptor and with it what C code prints. Reading or writing it then raises UsageError; what goes to a closed or
-    full standard error is dropped, since messages are no reason to lose data.
+    A stream that was closed when the program began is opened on the null device. Otherwise one of our files would get
+    its descriptor, and C code would print into that file. Reading or writing such a stream raises UsageError, but
+    messages to a closed or full standard error are dropped, since they are no reason to lose data.
     """
     for name in ("COLUMNS", "LINES"):
-        if os.environ.get(name) == "0":  # a terminal without a size, which nothing can be fitted to
+        if os.environ.get(name) == "0":  # a terminal without a size: nothing could be fitted to it
             del os.environ[name]
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor, which is this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor: this one
             os.set_inheritable(descriptor, True)
     if sys.stdin is None:
         sys.stdin = io.TextIOWrapper(io.BufferedReader(ClosedStream("standard input")))
     if sys.stdout is None:
         sys.stdout = io.TextIOWrapper(io.BufferedWriter(ClosedStream("standard output")))
-    elif (stdout := sys.__stdout__) is sys.stdout and stdout:  # who calls us with streams of their own keeps them
+    elif (stdout := sys.__stdout__) is sys.stdout and stdout:  # a caller's own streams stay
         sys.stdout = _text(stdout.encoding, _Output(1, "stdout"), stdout.isatty())
     if sys.stderr is None:
         sys.stderr = _text("utf-8", _Messages(_message_descriptor(), "stderr"), True)
@@ -49,7 +49,7 @@ def prepare() -> None:
 
 
 def give_up_output() -> None:
-    """Send what is still buffered for standard output nowhere: it cannot be written, and Python would complain."""
+    """Discard what is still buffered for standard output: it cannot be written, and Python would complain at exit."""
     null = os.open(os.devnull, os.O_WRONLY)
     with suppress(OSError, ValueError):
         os.dup2(null, sys.stdout.fileno())
@@ -57,13 +57,13 @@ def give_up_output() -> None:
 
 
 def _text(encoding: str, raw: io.FileIO, line_buffering: bool) -> io.TextIOWrapper:
-    """Return a text stream that shows a character which its encoding lacks as another of its width or an escape."""
+    """Return a text stream that replaces a character missing in its encoding by one of the same width or an escape."""
     codecs.register_error(_NARROW, _narrow)
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding, _NARROW, line_buffering=line_buffering)
 
 
 def _narrow(problem: UnicodeError) -> tuple[str | bytes, int]:
-    """A codec's error handler: our own punctuation, for which a display has left one cell, in ASCII."""
+    """Handle a codec's error: turn our own punctuation, which has one cell in a display, into ASCII."""
     if isinstance(problem, UnicodeEncodeError) and (plain := _PLAIN.get(problem.object[problem.start])):
         return plain, problem.start + 1
     return codecs.backslashreplace_errors(problem)
@@ -76,7 +76,7 @@ class _Standard(io.FileIO):
 
 
 class _Output(_Standard):
-    """Standard output: what cannot be written ends the command with a sentence."""
+    """Standard output: a failed write ends the command with a sentence."""
 
     def write(self, data: Any) -> int:
         try:
@@ -88,7 +88,7 @@ class _Output(_Standard):
 
 
 class _Messages(_Standard):
-    """Standard error: what cannot be written is dropped, also where a reader that is there does not read."""
+    """Standard error: what cannot be written is dropped, even if a reader is there but does not read."""
 
     _patience = PATIENCE
 
@@ -104,19 +104,19 @@ class _Messages(_Standard):
                 else:
                     time.sleep(0.02)  # a terminal has room, but not enough
         if rest:
-            self._patience = 0.0  # it was in vain: not again until something can be written
+            self._patience = 0.0  # waiting was in vain: do not wait again until something can be written
         return len(data)
 
     def _has_room(self, seconds: float) -> bool:
-        """Wait for room in a full pipe, or a terminal that was stopped."""
+        """Wait for room in a full pipe or a stopped terminal, and return whether there is some."""
         try:
             return bool(select.select([], [self], [], max(0.0, seconds))[1])
-        except (OSError, ValueError):  # more descriptors than select can count, or nothing that it can wait for
+        except (OSError, ValueError):  # too many descriptors for select, or one that it cannot wait for
             return True
 
 
 def _message_descriptor() -> int:
-    """The descriptor for messages. A terminal is opened again, so that writing to one that was stopped never waits."""
+    """Return the descriptor for messages; a terminal is opened anew, so that writing to a stopped one never waits."""
     with suppress(OSError, AttributeError):
         if os.isatty(2):
             return os.open(os.ttyname(2), os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -32,7 +32,10 @@ app = typer.Typer()
 def stress(
     ctx: typer.Context,
     golden: Annotated[
-        str, typer.Argument(metavar="GOLDEN", help="Rows with their right labels, or a stress test labelled before.")
+        str,
+        typer.Argument(
+            metavar="GOLDEN", help="Rows with their right labels, or a stress test that is labelled already."
+        ),
     ],
     *,
     planned: Planned,
@@ -40,9 +43,9 @@ def stress(
     output: Output,
     wanted: Wanted,
 ) -> None:
-    """Label a golden set and variants of its rows: how many labels flip, which way, and on which rows.
+    """Label a golden set and variants of its rows, and show how many labels flip, which way, and on which rows.
 
-    Injections are added, words disguised, people exchanged; rows come again, and rationales are checked.
+    Variants add injections, disguise words or exchange people. Rows are repeated, and rationales are checked.
     """
 
     def call() -> int:

@@ -52,13 +52,14 @@ class Pace:
             min=1,
             max=64,
             metavar="N",
-            help="Rows decoded together; default: 16, or what memory allows. With --server: rows at once, else found.",
+            help="Rows decoded together; default: 16, or what memory allows. With --server: rows sent at once; default:"
+            " found while labeling.",
         ),
     ] = None
     batch: Annotated[
         int | None,
         typer.Option(
-            min=64, max=4096, metavar="TOKENS", help="The most tokens that llama.cpp is given at once; default 512."
+            min=64, max=4096, metavar="TOKENS", help="The most tokens given to llama.cpp at once; default 512."
         ),
     ] = None
 
@@ -72,7 +73,7 @@ class Local:
         typer.Option(
             min=-1,
             metavar="N",
-            help="Layers on the GPU; -1 is all that fit, where llama.cpp was built for one.",
+            help="Layers on the GPU, if llama.cpp was built for one; -1: as many as fit.",
         ),
     ] = -1
     cpu_moe: Annotated[
@@ -80,7 +81,7 @@ class Local:
         typer.Option(
             min=0,
             metavar="N",
-            help="Keep the experts of the first N layers off the GPU; default: as many as must be.",
+            help="Keep the experts of the first N layers off the GPU; default: as few as its memory allows.",
         ),
     ] = None
     kv_type: Annotated[
@@ -92,7 +93,7 @@ class Local:
         Written(_repacking),
         typer.Option(
             metavar="auto|on|off",
-            help="Repack weights for this CPU: faster, for twice the memory; auto does where there is room for it.",
+            help="Repack weights for this CPU: faster, for twice the memory; auto repacks if there is room.",
         ),
     ] = None
 
@@ -107,18 +108,18 @@ class Servers:
             "--server",
             metavar="URL",
             help="Label on this server (vLLM, llama-server, SGLang) instead of this machine. Repeatable, for several"
-            " that serve the same model. A key is taken from SAFEGUARD_SERVER_KEY.",
+            " that serve the same model. An API key is read from SAFEGUARD_SERVER_KEY.",
         ),
     ] = field(default=(), repr=False)  # URLs may hold passwords
     server_api: Annotated[
         Literal["completion", "chat"],
         typer.Option(
-            help="completion: token ids, as on this machine. chat: for endpoints without them, and weaker: there the"
-            " server makes the prompt."
+            help="completion sends token ids, as on this machine; chat is for endpoints that take none, and weaker:"
+            " there the server makes the prompt."
         ),
     ] = "completion"
     server_model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The model's name there, where a server has several.")
+        str | None, typer.Option(metavar="NAME", help="The model's name on the server, if it serves several.")
     ] = None
     tokenizer: Annotated[
         str | None,

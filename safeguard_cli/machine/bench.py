@@ -1,4 +1,4 @@
-"""`safeguard bench`: how fast this machine labels rows with a model and a policy, and with which options."""
+"""`safeguard bench`: measures how fast this machine labels with a model and a policy, and which options are best."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from safeguard_cli.terminal import Figures, console, facts, note, print_json, sh
 
 SLOTS = (1, 2, 4, 8, 16, 32)
 BATCHES = (BATCH, BATCH // 2, BATCH * 2)
-SAMPLE = 256  # rows that are measured, spread over the file
-ROWS = 1000  # whose time is told where there is no file
-PATIENCE = 5  # times --seconds is the most that as many rows may take as there are slots
-BUSY = 0.25  # cores taken by others from which on figures are not to be trusted
+SAMPLE = 256  # rows to measure with, spread over the file
+ROWS = 1000  # rows to estimate the time of, if there is no file
+PATIENCE = 5  # times --seconds: the most that one row for each slot may take
+BUSY = 0.25  # cores used by other programs: with more, figures are not to be trusted
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Rows to measure with, each its prompts; how many there are in all, and the median of their contents' tokens."""
+    """Rows to measure with, each as its prompts; how many there are in all, and the median of their texts' tokens."""
 
     rows: tuple[tuple[Prompt, ...], ...]
     total: int
@@ -58,7 +58,7 @@ class Work:
 
 @dataclass(slots=True)
 class Found:
-    """What is measured so far: tokens/s of prompts and of single tokens, and the settings."""
+    """What has been measured: tokens/s of prompts and of single tokens, and the settings."""
 
     work: Work
     prompt: list[float] = field(default_factory=list)
@@ -75,13 +75,13 @@ class Found:
 
 
 def bench(settings: Settings, wanted: Wanted) -> int:
-    """Measure settings one after the other, and print them with the best; without an input, on made-up contents."""
+    """Measure settings one after the other, and print them with the best; without an input, on random texts."""
     policies = load_policies(settings)
     prepared = prepare(settings, policies, {})
     work = read_work(settings, prepared) if settings.input else make_work(prepared, wanted.content)
     found = Found(work, busy=busy_cores())
     if found.busy >= BUSY:
-        warn(f"other programs keep {found.busy:.1f} cores busy: what is measured now is less than the machine can do")
+        warn(f"other programs keep {found.busy:.1f} cores busy: the machine can do more than is measured now")
     threads = wanted.threads or halves(prepared.shape.loading.threads)
     try:
         _rates(found, prepared, threads[0], wanted.seconds)
@@ -98,7 +98,7 @@ def bench(settings: Settings, wanted: Wanted) -> int:
 
 
 def numbers(option: str, text: str | None, least: int, most: int) -> tuple[int, ...]:
-    """The numbers of a list such as 1,4,16, none twice."""
+    """Return the numbers of a list such as 1,4,16, each once."""
     try:
         found = tuple(dict.fromkeys(int(part) for part in text.split(","))) if text else ()
     except ValueError:
@@ -109,21 +109,21 @@ def numbers(option: str, text: str | None, least: int, most: int) -> tuple[int, 
 
 
 def halves(threads: int) -> tuple[int, ...]:
-    """The threads worth trying: all idle cores, and half of them, for memory may be the limit."""
+    """Return the thread counts worth trying: all idle cores, and half of them, since memory may be the limit."""
     return tuple(dict.fromkeys((threads, max(1, threads // 2))))
 
 
 def busy_cores() -> float:
-    """Cores' worth of work that all programs do, over half a second."""
+    """Return how many cores all programs keep busy, over half a second."""
     return psutil.cpu_percent(interval=0.5) / 100 * (psutil.cpu_count() or 1)
 
 
 def make_work(prepared: Prepared, tokens: int) -> Work:
-    """Contents of so many random ordinary tokens of the model's vocabulary."""
+    """Return texts of `tokens` random ordinary tokens of the model's vocabulary."""
     labeling = prepared.labeling
     most = min(labeling.rules.window)
     if not 1 <= tokens <= most:
-        raise UsageError(f"--content {tokens}: from 1 to {most} tokens fit beside policy and answer")
+        raise UsageError(f"--content {tokens}: from 1 to {most} tokens fit beside the policy and the answer")
     tokenizer = labeling.harmony.tokenizer
     ordinary = np.array([i for i in range(len(tokenizer.tokens)) if i not in tokenizer.control_ids])
     contents = np.random.default_rng(0).choice(ordinary, (SAMPLE, tokens)).tolist()
@@ -133,12 +133,12 @@ def make_work(prepared: Prepared, tokens: int) -> Work:
 
 
 def read_work(settings: Settings, prepared: Prepared) -> Work:
-    """A sample of a file's rows, spread evenly over it; rows that cannot be labelled are left out."""
+    """Return a sample of a file's rows, spread evenly over it; rows that cannot be labelled are left out."""
     how: dict[str, Any] = {"format": settings.format, "encoding": settings.encoding}
     labeling, rows, lengths = prepared.labeling, [], []
     with open_source(settings.input, **how) as source:
         if source.path is None:
-            raise UsageError("bench reads its input twice, which a pipe does not allow; give a file")
+            raise UsageError("bench reads its input twice, which a pipe does not allow: give it a file")
         total = count_rows(source.path, **how)
         selector = make_selector(source, text_fields=settings.text_fields, template=settings.template)
         if settings.says_its_text:
@@ -163,7 +163,7 @@ def _rates(found: Found, prepared: Prepared, threads: int, seconds: float) -> No
             **asdict(replace(loading, threads=threads)),
         )
         slow = (
-            not found.prompt  # said once
+            not found.prompt  # reported once
             and not prepared.shape.memory.video
             and prepared.header.number("attention.value_length") % 128 == 64
             and probe.ask("build")["half_precision"]
@@ -192,19 +192,19 @@ def _try_all(
 
 
 def _try(found: Found, setting: Setting, settings: Settings, policies: tuple[Policy, ...], wanted: Wanted) -> Figure:
-    """Measure a setting. Raises SafeguardError where memory or patience does not suffice."""
+    """Measure a setting. Raise SafeguardError if memory does not suffice, or if it would take too long."""
     if found.figures:
-        # Rows together are no slower than one after the other.
+        # Rows decoded together take no longer than one after the other.
         last = found.figures[-1]
         wave = last.wave * max(1.0, setting.slots / last.setting.slots)
         if wave > PATIENCE * wanted.seconds:
             raise SafeguardError(
-                f"{setting.slots} rows may take {span(wave)}; --seconds {wave / PATIENCE:.0f} measures them"
+                f"a row for each slot may take {span(wave)}; --seconds {wave / PATIENCE:.0f} measures this"
             )
     chosen = replace(
         settings, slots=setting.slots, threads=setting.threads, batch=setting.batch, quiet=True, verbose=False
     )
-    # Without kept states: what a policy costs is one of the figures.
+    # Without kept states: the cost of a policy is one of the figures.
     spec = replace(engine_spec(chosen, prepare(chosen, policies, {}, found.work.total)), states=None)
     with console().status(setting.options):
         return measure(spec, found.work.rows, wanted.seconds)
@@ -219,7 +219,7 @@ def _print(found: Found, settings: Settings, prepared: Prepared, wanted: Wanted)
 
 
 def as_json(found: Found, settings: Settings, prepared: Prepared, wanted: Wanted) -> dict[str, Any]:
-    """All figures; seconds, bytes and tokens."""
+    """Return all figures, in seconds, bytes and tokens."""
     result: dict[str, Any] = {
         "model": {"path": str(prepared.header.path), "bytes": prepared.header.size},
         "policies": [
@@ -279,9 +279,9 @@ def _figure(figure: Figure, bound: float) -> dict[str, Any]:
 
 
 def _lines(found: Found, result: dict[str, Any]) -> Iterator[RenderableType]:
-    """The result for people."""
+    """Yield the result for people."""
     content = result["content"]
-    source = content["input"] or "made-up contents"
+    source = content["input"] or "random texts"
     policies = ", ".join(f"{' and '.join(one['names'])} of {one['tokens']:,} tokens" for one in result["policies"])
     yield facts(f"{result['model']['path']}, {result['model']['bytes'] / 1e6:,.0f} MB; effort {result['effort']}")
     yield facts(f"policy {policies}; {source} of {content['median_tokens']:,} tokens (median)")
@@ -292,9 +292,9 @@ def _lines(found: Found, result: dict[str, Any]) -> Iterator[RenderableType]:
     if found.figures:
         yield _table(result["settings"])
     for left in result["left_out"]:
-        yield facts(f"not measured: {left['slots']} slots, {left['threads']} threads: {left['reason']}", style="yellow")
+        yield facts(f"not measured: slots {left['slots']}, threads {left['threads']}: {left['reason']}", style="yellow")
     if found.interrupted:
-        yield facts("interrupted: not all is measured", style="yellow")
+        yield facts("interrupted: not everything was measured", style="yellow")
     if chosen := result.get("best"):
         yield facts(f"best: {chosen['options']}", style="bold")
         estimate = result["estimate"]

@@ -1,4 +1,4 @@
-"""`safeguard clean`: remove what is kept in the cache folder and what killed commands left in the temporary one."""
+"""`safeguard clean`: removes what is kept in the cache folder and what killed commands left in the temporary folder."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from safeguard_cli.model.fingerprint import HASHES
 from safeguard_cli.run.remarks import STAMP
 from safeguard_cli.terminal import safe
 
-# With a number it was being written by an older version.
+# A number at the end: an older version was still writing it.
 _LISTS = re.compile(rf"({re.escape(HASHES)}|{re.escape(LOADABLE)})(\.\d+)?|{STAMP}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """Something of ours that can go: what it is in words, and its bytes."""
+    """Something of ours that can be removed: what it is in words, its path and its bytes."""
 
     kind: str
     path: Path
@@ -32,7 +32,7 @@ class Left:
 
 
 def clean(dry_run: bool) -> int:
-    """Remove all that is ours, or only say what would be; 1 where something could not be removed."""
+    """Remove all that is ours, or only show what would be removed. Raise SafeguardError if something could not be."""
     cache = files.cache_folder()
     found = [*_kept(cache), *_abandoned()]
     failed: list[str] = []
@@ -44,15 +44,15 @@ def clean(dry_run: bool) -> int:
                 failed.append(f"{left.path}: {error.strerror}")
                 found.remove(left)
         for folder in (cache / STATES, cache):
-            with suppress(OSError):  # something of others is in it
+            with suppress(OSError):  # it holds something that is not ours
                 folder.rmdir()
     for kind in dict.fromkeys(left.kind for left in found):
         sizes = [left.size for left in found if left.kind == kind]
-        print(f"{sum(sizes):>15,} bytes  {len(sizes):,} {kind}")
+        print(f"{sum(sizes):>15,} bytes  {kind}: {len(sizes):,}")
     total = sum(left.size for left in found)
     print(f"{total:>15,} bytes  {'would be' if dry_run else 'were'} removed; the cache folder is {safe(str(cache))}")
     if failed:
-        raise SafeguardError("not all could be removed:", *failed)
+        raise SafeguardError("not everything could be removed:", *failed)
     return errors.OK
 
 
@@ -62,11 +62,11 @@ def _kept(cache: Path) -> Iterator[Left]:
     for folder in (cache, cache / STATES):
         for path in files.drafts_in(folder):
             if files.is_abandoned(path):
-                yield Left("files that were not written to their end", path, path.lstat().st_size)
+                yield Left("files that were not completely written", path, path.lstat().st_size)
 
 
 def _files(folder: Path, kind: str, ours: Callable[[str], object]) -> Iterator[Left]:
-    """Regular files of this user's with a name of ours."""
+    """Yield this user's regular files with a name of ours."""
     with suppress(OSError):
         for path in sorted(folder.iterdir()):
             state = path.lstat()

@@ -1,4 +1,4 @@
-"""`safeguard doctor`: what this machine offers, what stands in the way, and what to do about each."""
+"""`safeguard doctor`: shows what this machine offers, what stands in the way, and what to do about it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _MARK = {"ok": "ok     ", "warning": "warning", "broken": "broken "}
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at; `advice` says what to do where it is not fine, the last of it with `command`."""
+    """One thing that was examined; `advice` says what to do if it is not fine, `command` belongs to the last of it."""
 
     topic: str
     state: State
@@ -54,7 +54,7 @@ class Finding:
     command: str = ""
 
     def lines(self) -> Iterator[Hanging]:
-        """Yield what is printed of it."""
+        """Yield the lines to print."""
         yield Hanging(f"{_MARK[self.state]} {self.topic:10} ", without_passwords(self.text))
         for number, advice in enumerate(self.advice, 1):
             text, is_command, rest = advice.partition(" safeguard ")
@@ -66,13 +66,13 @@ class Finding:
             yield Hanging(f"{'':18} → ", advice, command)
 
     def facts(self) -> dict[str, str]:
-        """Return it as it stands in JSON."""
+        """Return the finding for JSON."""
         advice = " ".join(filter(None, ("; ".join(self.advice), self.command)))
         return {"topic": self.topic, "state": self.state, "text": self.text, "advice": advice}
 
 
 def doctor(as_json: bool) -> int:
-    """Look at everything a run needs and print it; 0 fine, 5 works with warnings, 1 broken."""
+    """Examine everything a run needs and print it. Return 0: fine, 5: works with warnings, 1: broken."""
     findings = []
     for finding in examine():
         findings.append(finding)
@@ -86,7 +86,7 @@ def doctor(as_json: bool) -> int:
 
 
 def examine() -> Iterator[Finding]:
-    """All findings, the cheap ones first."""
+    """Yield all findings, the cheap ones first."""
     yield Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     yield from _memory()
     yield _disk()
@@ -113,7 +113,7 @@ def _memory() -> Iterator[Finding]:
             "memory", "warning", text, ("close programs, or use a GPU; `safeguard label --dry-run` has figures",)
         )
     cores = hardware.free_cores()
-    text = f"{psutil.cpu_count(logical=False) or '?'} physical cores, {cores} idle now and used by default"
+    text = f"physical cores: {psutil.cpu_count(logical=False) or '?'}; idle now and used by default: {cores}"
     yield Finding("cpu", "ok", text)
 
 
@@ -135,10 +135,10 @@ def _engine(build: dict[str, Any]) -> Iterator[Finding]:
         "llama.cpp", "ok", f"llama-cpp-python {build['version']}; backends {', '.join(build['backends'])}; {features}"
     )
     if build["amx"]:
-        yield Finding("amx", "ok", "weights repacked for AMX crash llama.cpp: they are repacked without it")
+        yield Finding("amx", "ok", "weights repacked for AMX crash llama.cpp, so they are repacked without it")
     if build["half_precision"]:
         text = "this build computes attention with AVX512-FP16, which is slow with gpt-oss's heads of 64 values"
-        advice = ("without it generating is some 15 % faster:",)
+        advice = ("without it, generating is some 15 % faster:",)
         yield Finding("attention", "ok", text, advice, f"{_SINGLE_PRECISION} {_INSTALL}")
     yield from _gpus(build)
 
@@ -154,7 +154,7 @@ def _gpus(build: dict[str, Any]) -> Iterator[Finding]:
     if build["gpu"]:
         state: State = "warning" if wanted else "ok"
         advice = ("there seems to be one: is its driver installed, and may this user use it?",) if wanted else ()
-        yield Finding("gpu", state, "llama-cpp-python was built for a GPU, and finds none", advice)
+        yield Finding("gpu", state, "llama-cpp-python was built for a GPU, but finds none", advice)
     elif wanted:
         advice = ("there seems to be a GPU; to use it:",)
         text = "llama-cpp-python was built for the CPU only"
@@ -164,7 +164,7 @@ def _gpus(build: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _gpu_here() -> str:
-    """Return which build uses the GPU of this machine, "" where none is seen."""
+    """Return which build uses this machine's GPU, "" if none is found."""
     if sys.platform == "darwin":
         return "Metal"
     if shutil.which("nvidia-smi"):
@@ -177,7 +177,7 @@ def _gpu_here() -> str:
 
 
 def _self_test() -> Finding:
-    """Label one text with the demo model, in a child process as ever."""
+    """Label one text with the demo model, in a child process as in every run."""
     path = find_model(DEMO)
     try:
         harmony = Harmony(Tokenizer.from_header(open_model(path)))

@@ -14,19 +14,19 @@ class Benched:
 
     slots: Annotated[str | None, typer.Option(metavar="N,N", help="Slots to try; default 1,2,4,8,16,32.")] = None
     threads: Annotated[
-        str | None, typer.Option(metavar="N,N", help="Threads to try; default: the idle cores, and half of them.")
+        str | None, typer.Option(metavar="N,N", help="Threads to try; default: all idle cores, and half of them.")
     ] = None
     batch: Annotated[str | None, typer.Option(metavar="N,N", help="Batch sizes to try; default 512,256,1024.")] = None
     rows: Annotated[
         int | None,
-        typer.Option(min=0, metavar="N", help="Tell the time of N rows; default: all rows of INPUT, else 1000."),
+        typer.Option(min=0, metavar="N", help="Estimate the time for N rows; default: all rows of INPUT, else 1000."),
     ] = None
     content: Annotated[
         int,
         typer.Option(
             min=1,
             metavar="TOKENS",
-            help="Without INPUT: the contents' length.",
+            help="Without INPUT: the length of the random texts.",
             rich_help_panel="What the model sees of a row",
         ),
     ] = 80
@@ -35,7 +35,9 @@ class Benched:
         typer.Option(
             min=0.1,
             metavar="S",
-            help="How long a setting is measured; one that needs more than five times as long is left out.",
+            help="How long to measure each setting; one that needs more than five times as long is left out.",
         ),
     ] = 20.0
-    json: Annotated[bool, typer.Option("--json", help="Everything as JSON.", rich_help_panel="What is shown")] = False
+    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.", rich_help_panel="What is shown")] = (
+        False
+    )

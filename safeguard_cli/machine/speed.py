@@ -1,4 +1,4 @@
-"""How fast one setting of slots, threads and batch labels rows, measured on the engine that runs use."""
+"""Measures how fast one setting of slots, threads and batch labels rows, on the engine that runs use."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from safeguard_cli.prompt.contract import Prompt
 from safeguard_cli.terminal import note
 
 ROUNDS = 5  # the most parts that a measurement is divided into for its median
-TIE = 0.03  # settings are told apart by no less: that much two runs of the same setting differ
+TIE = 0.03  # two runs of the same setting differ by so much: a smaller difference between settings means nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What can be chosen for a machine: rows decoded together, CPU threads, tokens that llama.cpp gets at once."""
+    """What can be set for a machine: rows decoded together, CPU threads, tokens given to llama.cpp at once."""
 
     slots: int
     threads: int
@@ -32,13 +32,13 @@ class Setting:
 
     @property
     def options(self) -> str:
-        """The options of `safeguard label` that give it."""
+        """The options of `safeguard label` that choose this setting."""
         return f"--slots {self.slots} --threads {self.threads} --batch {self.batch}"
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """A part of a measurement: rows that ended in it, its seconds, tokens that were decoded in it."""
+    """A part of a measurement: the rows that ended in it, its seconds, the tokens decoded in it."""
 
     rows: int
     seconds: float
@@ -47,8 +47,11 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What a setting gave: `rounds`, all of as many rows; seconds to `load` and until the `first` row was done, its
-    policy decoded; the engine's peak resident bytes of `memory`; `generated` tokens a row."""
+    """What was measured of a setting.
+
+    `rounds` all have the same number of rows. `load` is the seconds to load, `first` those from there until the first
+    row was done, its policy decoded. `memory` is the engine's peak resident bytes, `generated` the tokens a row.
+    """
 
     setting: Setting
     rounds: tuple[Round, ...]
@@ -59,7 +62,7 @@ class Figure:
 
     @property
     def seconds(self) -> float:
-        """Of the median round."""
+        """Seconds of the median round."""
         return statistics.median(part.seconds for part in self.rounds)
 
     @property
@@ -68,23 +71,23 @@ class Figure:
 
     @property
     def tokens_per_second(self) -> float:
-        """All tokens that were decoded, whoever asked for them; the median of the rounds."""
+        """All tokens decoded a second, for whatever purpose; the median of the rounds."""
         return statistics.median(part.tokens / part.seconds for part in self.rounds)
 
     @property
     def wave(self) -> float:
-        """Seconds that as many rows take as there are slots."""
+        """Seconds that one row for each slot takes."""
         return self.setting.slots / self.rows_per_second
 
     def seconds_for(self, rows: int, tokens_per_row: float) -> float:
-        """What so many rows of so many tokens, all that are decoded counted, will take; the start included."""
+        """Return how long so many rows will take with so many decoded tokens each, the start included."""
         return self.load + (self.first + (rows - 1) * tokens_per_row / self.tokens_per_second if rows else 0.0)
 
 
 def best(figures: Sequence[Figure]) -> Figure:
-    """The fastest; of those that cannot be told from it the one that takes the least memory and the fewest threads.
+    """Return the fastest; among those within TIE of it, the one with the least memory and the fewest threads.
 
-    The fastest in tokens/s: settings see more or fewer of the same rows, of which some take many times the others.
+    The fastest in tokens/s, not rows/s: settings see more or fewer of the rows, and some rows take many times as long.
     """
     least = (1 - TIE) * max(figure.tokens_per_second for figure in figures)
     good = [figure for figure in figures if figure.tokens_per_second >= least]
@@ -92,7 +95,7 @@ def best(figures: Sequence[Figure]) -> Figure:
 
 
 def tokens_per_row(figures: Sequence[Figure]) -> float:
-    """Tokens that were decoded for a row, over all that was measured."""
+    """Return the tokens decoded for a row, over all that was measured."""
     parts = [part for figure in figures for part in figure.rounds]
     return sum(part.tokens for part in parts) / sum(part.rows for part in parts)
 
@@ -103,8 +106,10 @@ def sweep(
     batches: Sequence[int],
     attempt: Callable[[Setting], Figure | None],
 ) -> None:
-    """Try all `slots` with the first of `threads` and `batches`; then the other threads and the other batches, each
-    with what was best so far. `attempt` measures a setting, or gives None where that cannot be done."""
+    """Try all `slots` with the first of `threads` and `batches`, then the others of these, each with the best so far.
+
+    `attempt` measures a setting, or returns None if it cannot.
+    """
     found: list[Figure] = []
 
     def try_one(setting: Setting) -> None:
@@ -120,13 +125,13 @@ def sweep(
 
 
 def measure(spec: EngineSpec, rows: Sequence[Sequence[Prompt]], seconds: float) -> Figure:
-    """Label `rows` (each its prompts) over and over for about so long, and until as many are done as there are slots.
+    """Label `rows` (each as its prompts) over and over for about `seconds`, and until one for each slot is done.
 
-    The first row is labelled alone, for it decodes the policy. Raises EngineError when the engine cannot work.
+    The first row is labelled alone, since it decodes the policy. Raise EngineError if the engine fails.
     """
     slots = spec.plan.slots
     waiting: dict[int, int] = {}
-    ended: list[float] = []  # rows since the engine last said how many tokens it decoded
+    ended: list[float] = []  # when rows ended, since the engine last reported how many tokens it had decoded
     generated = 0
 
     def enough() -> bool:
@@ -136,7 +141,7 @@ def measure(spec: EngineSpec, rows: Sequence[Sequence[Prompt]], seconds: float) 
         for number, row in enumerate(cycle(rows)):
             waiting[number] = len(row)
             for prompt in row:
-                # The engine asks for a prompt, and with that it says what it has decoded.
+                # When the engine asks for a prompt, it has just reported what it has decoded.
                 marks.extend((at, engine.decoded_tokens) for at in ended)
                 ended.clear()
                 if enough():
@@ -170,8 +175,8 @@ def measure(spec: EngineSpec, rows: Sequence[Sequence[Prompt]], seconds: float) 
 def rounds(marks: Sequence[tuple[float, int]], slots: int) -> tuple[Round, ...]:
     """Divide a measurement into equal rounds. `marks` are time and tokens decoded at its start and at each row's end.
 
-    Rows of like length end in waves, as many as there are slots: a round is whole waves. The first wave is left out
-    where there are more, for in it all contents are read and none is decided yet.
+    Rows of similar length end in waves, one row for each slot, so a round is whole waves. The first wave is left out if
+    there are more: it reads all texts while none is decided yet.
     """
     done = len(marks) - 1
     begin = slots if done >= 2 * slots else 0
@@ -183,7 +188,7 @@ def rounds(marks: Sequence[tuple[float, int]], slots: int) -> tuple[Round, ...]:
 
 
 def peak_memory() -> int:
-    """Peak resident bytes of the one engine that runs; where the system does not keep it, what is resident now."""
+    """Return the peak resident bytes of the one running engine; if the system does not keep them, those of now."""
     (child,) = multiprocessing.active_children()
     with suppress(OSError):
         for line in Path(f"/proc/{child.pid}/status").read_text().splitlines():

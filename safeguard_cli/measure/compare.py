@@ -1,4 +1,4 @@
-"""`safeguard compare`: what flipped between two labelings of the same rows, and whether one of them is better."""
+"""`safeguard compare`: shows what flipped between two labelings of the same rows, and whether one of them is better."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from safeguard_cli.terminal import Figures, cut, facts, figure, interval, line_o
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One labeling: what it is called, its answers, and per row its Verdict."""
+    """One labeling: its name, its policy's labels, and each row's Verdict."""
 
     name: str
     answers: LabelSet
@@ -40,10 +40,10 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two labelings of the same rows. `places` are each row's number and line in A; `texts` are for reading.
+    """Two labelings of the same rows. `places` are each row's number and line in A; `texts` are shown to the reader.
 
-    `gold` holds None where no right label is known; `not_used` says of how many rows, and why; `alone` are the rows
-    that only one of the two has; `doubts` are what a reader must know of the files.
+    `gold` holds None where no right label is known; `not_used` counts those rows by reason. `alone` counts the rows
+    that only A, and only B, has. `doubts` are what a reader must know about the files.
     """
 
     a: Side
@@ -59,9 +59,9 @@ class Pair:
 def compare(
     settings: Settings, other: str | None, wanted: Wanted, variants: Mapping[str, Sequence[str]], max_flips: int | None
 ) -> int:
-    """Run `safeguard compare`: two outputs, or with `other` None one golden set under the two `variants` of one option.
+    """Run `safeguard compare` on two outputs, or with `other` None on one golden set under two `variants` of an option.
 
-    Returns exit code 5 when more than `max_flips` rows flipped.
+    Return the exit code: 5 if more than `max_flips` rows flipped.
     """
     with metrics.sklearn():
         pass
@@ -82,7 +82,7 @@ def compare(
 
 
 def _outputs(path_a: Path, path_b: Path, settings: Settings, wanted: Wanted) -> list[Pair]:
-    """The policies that both outputs have; where each has one, these two, whatever their names."""
+    """Return a pair for each policy that both outputs have; if each has only one, for these, whatever their names."""
     for path in (path_a, path_b):
         if not path.is_file():
             raise UsageError(f"{path}: there is no such file")
@@ -103,7 +103,7 @@ def _outputs(path_a: Path, path_b: Path, settings: Settings, wanted: Wanted) -> 
     pairs = []
     for one, two in both:
         rows = [(a.rows[i], b.rows[j]) for i, j in places]
-        # One policy shown under both files' names; several, under their own.
+        # One policy: the files' names tell the sides apart. Several: the policies' names are added.
         suffix_a, suffix_b = ("", "") if len(both) == 1 else (f" {one.name}", f" {two.name}")
         pairs.append(
             Pair(
@@ -140,9 +140,9 @@ def _common(a: LabeledFile, b: LabeledFile, asked: Sequence[str]) -> list[tuple[
 
 
 def _places(a: LabeledFile, b: LabeledFile, id_field: str | None) -> tuple[list[tuple[int, int]], tuple[int, int]]:
-    """Which row of A goes with which of B: by their ids, else in order, where what both carry must be equal.
+    """Return which row of A goes with which of B, and how many rows of A, and of B, have no partner.
 
-    And how many rows of A, and of B, have no other.
+    Rows are paired by their ids, else in order; in order, fields that both have must be equal.
     """
     if id_field is not None:
         return _by_id(a, b, id_field)
@@ -154,7 +154,7 @@ def _places(a: LabeledFile, b: LabeledFile, id_field: str | None) -> tuple[list[
         common = one.fields.keys() & two.fields.keys()
         if any(normal(one.fields[key]) != normal(two.fields[key]) for key in common):
             raise UsageError(
-                f"row {one.number} of {a.path} (line {one.line}) is not that of {b.path};"
+                f"row {one.number} of {a.path} (line {one.line}) is another row in {b.path};"
                 " --id-field pairs rows by their ids"
             )
     return [(i, i) for i in range(len(a.rows))], (0, 0)
@@ -167,7 +167,7 @@ def _by_id(a: LabeledFile, b: LabeledFile, id_field: str) -> tuple[list[tuple[in
                 names = dict.fromkeys(name for row in labels.rows for name in row.fields)
                 raise no_field(str(labels.path), "--id-field", id_field, tuple(names))
             raise UsageError(f"{labels.path}, line {lacking[0].line}: this row has no {id_field!r} for --id-field")
-    for spelling in (plain, normal):  # what another program saved may have 7.0 for 7
+    for spelling in (plain, normal):  # another program may have saved 7 as 7.0
         ids_a, ids_b = (_ids(labels, id_field, spelling) for labels in (a, b))
         if found := [(i, ids_b[key]) for key, i in ids_a.items() if key in ids_b]:
             return found, (len(a.rows) - len(found), len(b.rows) - len(found))
@@ -185,7 +185,7 @@ def _ids(labels: LabeledFile, id_field: str, spelling: Callable[[Any], str]) -> 
 
 
 def _variants(settings: Settings, wanted: Wanted, variants: Mapping[str, Sequence[str]]) -> Pair:
-    """One golden set, labelled twice."""
+    """Label one golden set twice, and return the pair."""
     twice = [option for option, values in variants.items() if len(values) == 2]
     if len(twice) != 1 or any(len(values) > 2 for values in variants.values()):
         raise UsageError(
@@ -222,7 +222,7 @@ def _variants(settings: Settings, wanted: Wanted, variants: Mapping[str, Sequenc
 
 
 def _result(pair: Pair) -> dict[str, Any]:
-    """All that is said about two labelings. Labels that differ between policies are compared by what they mean."""
+    """Return all results about two labelings. If the policies' labels differ, compare whether they violate."""
     by_label = set(pair.a.answers.labels) == set(pair.b.answers.labels)
 
     def said(side: Side, verdict: Verdict) -> str:
@@ -303,7 +303,7 @@ def _shown(result: Mapping[str, Any], wanted: Wanted) -> Iterator[RenderableType
         said += f", {result['rows_in_error']:,} in error"
     yield facts(said)
     if any(alone := result["rows_only_in"].values()):
-        yield facts("{:,} rows are in A only, {:,} in B only: not compared".format(*alone), style="yellow")
+        yield facts("not compared: rows only in A {:,}, only in B {:,}".format(*alone), style="yellow")
     if result["agreement"] is not None:
         low, high = result["agreement_low"], result["agreement_high"]
         yield facts(
@@ -322,11 +322,11 @@ def _shown(result: Mapping[str, Any], wanted: Wanted) -> Iterator[RenderableType
             yield facts(f"gold: {unused}", style="yellow")
         sure = gold["mcnemar_p"] < 0.05
         better = "B is better" if gold["accuracy_b"] > gold["accuracy_a"] else "A is better"
-        yield Text(better if sure else "that is no proof that one is better: chance alone does this", "bold")
+        yield Text(better if sure else "no proof that one is better: the difference may be chance", "bold")
     elif found := result.get("violating"):
         yield facts(
             f"violating only in A {found['only_a']:,}, only in B {found['only_b']:,};"
-            f" McNemar's exact p {found['mcnemar_p']:.3g} (no gold labels: this says which is stricter, not better)"
+            f" McNemar's exact p {found['mcnemar_p']:.3g} (no gold labels: this shows which is stricter, not better)"
         )
     moves = Counter((flip["a"], flip["b"]) for flip in result["flips"])
     if moves:

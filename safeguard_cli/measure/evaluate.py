@@ -1,4 +1,4 @@
-"""`safeguard eval`: labels a golden set with the run that `label` uses, or reads an output, and says how good it is."""
+"""`safeguard eval`: labels a golden set with `label`'s run, or reads an output, and measures its labels."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from safeguard_cli.terminal import print_json, show
 
 
 def evaluate(settings: Settings, wanted: Wanted) -> int:
-    """Run `safeguard eval`. Returns the exit code; raises SafeguardError with a sentence for the user."""
+    """Run `safeguard eval` and return the exit code. Raise SafeguardError with a sentence for the user."""
     search = _parse_threshold(wanted.threshold)
     if isinstance(search, float):
-        settings = replace(settings, threshold=None)  # applied to the scores below, to outputs and new labels alike
-    with metrics.sklearn():  # says which extra is missing before a model is loaded
+        settings = replace(settings, threshold=None)  # applied to the scores below, of outputs and of new labels
+    with metrics.sklearn():  # fails before a model is loaded if the extra is missing
         pass
     measured = measure(settings, wanted)
     quick = None
     if wanted.find_sure:
         if measured.effort == "none":
-            raise UsageError("--sure compares effort none with full reasoning: use --effort low, medium or high")
+            raise UsageError("--find-sure compares effort none with full reasoning: use --effort low, medium or high")
         quick = label_golden(replace(settings, effort="none", rationale=False), measured.golden)
     result = {
         "golden": str(settings.input),
@@ -65,7 +65,7 @@ def policy_result(
     search: float | tuple[str, float] | None,
     quick: Sequence[Mapping[str, Verdict]] | None,
 ) -> dict[str, Any]:
-    """All that is said about one policy."""
+    """Return all results about one policy."""
     found, kept = outcomes(measured, answers, search if isinstance(search, float) else None)
     bounds = metrics.intervals(found)
     result: dict[str, Any] = {
@@ -110,7 +110,7 @@ def _places(kept: Sequence[int], wanted: Sequence[int]) -> Any:
 
 
 def multi_policy_result(measured: Measured) -> dict[str, Any]:
-    """The technical report's multi-policy accuracy: a row counts only if every policy's label is right."""
+    """Return the technical report's multi-policy accuracy: a row counts only if every policy's label is right."""
     whole = [
         (row, verdicts)
         for row, verdicts in zip(measured.golden.rows, measured.verdicts, strict=True)
@@ -155,7 +155,7 @@ def _wrong(row: GoldenRow, verdict: Verdict, policy: str) -> dict[str, Any]:
 
 
 def _parse_threshold(value: str | None) -> float | tuple[str, float] | None:
-    """`0.7`, `precision=0.95` or `recall=0.9`."""
+    """Read `0.7`, `precision=0.95` or `recall=0.9`."""
     if value is None:
         return None
     wanted, equals, number = value.rpartition("=")
@@ -169,5 +169,5 @@ def _parse_threshold(value: str | None) -> float | tuple[str, float] | None:
 
 
 def number(value: float) -> float | None:
-    """Return a figure for JSON, null where it is not defined."""
+    """Return a figure for JSON, null if it is not defined."""
     return None if math.isnan(value) else value

@@ -1,4 +1,4 @@
-"""Reads a golden set, however messy: title rows above its header, section rows, other names for fields and labels."""
+"""Reads a golden set, even a messy one: title rows above its header, section rows, other names of fields and labels."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from safeguard_cli.rows.verdict import RowError
 from safeguard_cli.terminal import note
 
 DEFAULT_FIELD = "label"
-_TITLE_ROWS = 20  # where a header is looked for
+_TITLE_ROWS = 20  # in which a header is looked for
 
 
 @dataclass(frozen=True, slots=True)
 class GoldenRow:
-    """A row that counts: the text to be labelled, and the right label by policy name."""
+    """A usable row: the text to be labelled, and the right label by policy name."""
 
     number: int  # of the row in its file, from 1
     line: int
@@ -36,9 +36,9 @@ class GoldenRow:
 
 @dataclass(slots=True)
 class Golden:
-    """A golden set, and the account of what in it was not used: how many rows for each reason.
+    """A golden set: its usable rows, and how many rows were left out for each reason.
 
-    `in_error` of these could not be read or have no text; `text` says which field holds the texts, where one does.
+    `in_error` of those could not be read or have no text. `text` names the field that holds the texts, if one does.
     """
 
     rows: list[GoldenRow] = field(default_factory=list)
@@ -53,10 +53,10 @@ class Golden:
 
 
 def gold_fields(given: Sequence[str], names: Sequence[str]) -> dict[str, str]:
-    """The field with the right label by policy: FIELD for one policy, NAME=FIELD for each of several."""
+    """Return by policy the field with the right label: FIELD for one policy, NAME=FIELD for each of several."""
     if len(names) == 1:
         if len(given) > 1:
-            raise UsageError("--gold-field is given twice, and there is one policy")
+            raise UsageError("--gold-field is given twice, but there is only one policy")
         return {names[0]: given[0].removeprefix(f"{names[0]}=") if given else DEFAULT_FIELD}
     fields = {name: f"{name}_gold" for name in names}
     for item in given:
@@ -68,7 +68,7 @@ def gold_fields(given: Sequence[str], names: Sequence[str]) -> dict[str, str]:
 
 
 def parse_map(given: Sequence[str]) -> dict[str, str]:
-    """`SP2,SP3=spam;SP0=ham` as a mapping from what the file says to the policy's labels."""
+    """Read `SP2,SP3=spam;SP0=ham` as a mapping from the file's values to the policy's labels."""
     found: dict[str, str] = {}
     for part in ";".join(given).split(";"):
         if not part.strip():
@@ -96,10 +96,10 @@ def read_golden(
     others: Collection[str] = (),
     needs_text: bool = True,
 ) -> Golden:
-    """Read a golden set. Raises UsageError when a field is not there or no row can be used, saying what the file has.
+    """Read a golden set. Raise UsageError saying what the file has, if a field is missing or no row is usable.
 
-    The text is never a field with a right label, and one of `others`, named for another purpose, only when asked for.
-    Where none is needed, as in an output that kept no text, the rows' texts are empty.
+    A field with a right label is never taken for the text. One of `others`, named for another purpose, is taken only if
+    asked for. If no text is needed, as in an output that kept none, the rows' texts are empty.
     `skip_rows` lines stand above the header; by default a CSV's header is the first line that has the gold fields.
     """
     mapping = mapping or {}
@@ -135,9 +135,9 @@ def read_golden(
     said = ", ".join(f"{value!r}" for value, _ in values.most_common(8)) or "nothing"
     absent = [value for value in mapping if value not in mapped]
     if absent and golden.rows and not mapped:
-        raise UsageError(f"{path}: --map names {absent[0]!r}, which no row's gold says; it says {said}")
+        raise UsageError(f"{path}: --map names {absent[0]!r}, which is no row's gold label; those are {said}")
     if absent and golden.rows:
-        note(f"--map: no row's gold says {', '.join(map(repr, absent))}")
+        note(f"--map: no row has the gold label {', '.join(map(repr, absent))}")
     if not golden.rows:
         labels = "; ".join(f"{answer.name}: {', '.join(answer.labels)}" for answer in answers)
         raise UsageError(
@@ -164,7 +164,7 @@ def _gold(
     values: Counter[str],
     mapped: set[str],
 ) -> tuple[dict[str, str], str | None]:
-    """The row's right labels, or why it has none."""
+    """Return the row's right labels, or why it has none."""
     gold: dict[str, str] = {}
     for answer in answers:
         value = as_text((record.fields or {}).get(fields[answer.name]))
@@ -181,7 +181,7 @@ def _gold(
 
 
 def as_text(value: Any) -> str:
-    """A value as text; JSON's true and 1 are the labels `true` and `1`."""
+    """Return a value as text; JSON's true and 1 are the labels `true` and `1`."""
     if value is None:
         return ""
     return str(value).lower() if isinstance(value, bool) else str(value).strip()
@@ -195,7 +195,7 @@ def _open(
     format: str | None,
     encoding: str,
 ) -> Source:
-    """The file from its header on."""
+    """Open the file from its header on."""
     if (format or extension(path)) not in ("csv", "tsv"):
         if skip_rows:
             raise UsageError("--skip-rows is for CSV: JSONL has no header")

@@ -1,4 +1,4 @@
-"""What is measured: a golden set that is labelled with the run of `label`, or an output with gold labels beside."""
+"""What is measured: a golden set, labelled with the run of `label`, or an output with its gold labels."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from safeguard_cli.run.prepare import load_policies
 from safeguard_cli.run.settings import Asked, Display, Settings
 from safeguard_cli.terminal import note
 
-# Options that only a run has: an output that is measured was labelled before.
+# Options that only a run has: an output is labelled already.
 _OF_ANY_READER = {"input", "policies", *(each.name for part in (Reading, Text, Display) for each in fields(part))}
 OF_A_RUN = (*(each.name for each in fields(Asked) if each.name not in _OF_ANY_READER), "max_row_bytes", "deterministic")
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One golden set and what was said about it: `verdicts` stand beside the golden rows."""
+    """A golden set and its verdicts; `verdicts` are in the order of the golden rows."""
 
     golden: Golden
     answers: tuple[LabelSet, ...]
@@ -42,18 +42,18 @@ class Measured:
 
 
 def measure(settings: Settings, wanted: Wanted) -> Measured:
-    """The golden set with verdicts: those that stand in it, else those of a run under the policies asked for."""
+    """Return the golden set with the verdicts in it, else with those of a run under the policies asked for."""
     path = golden_path(settings)
     policies = load_policies(settings) if settings.policies else ()
     answers = tuple(LabelSet(policy.name, policy.labels, policy.violates) for policy in policies)
     if (labels := existing_labels(path, settings, answers)) is not None:
         if wanted.find_sure:
-            raise UsageError("--sure labels the golden set twice; give it the golden set itself, not an output")
+            raise UsageError("--find-sure labels the golden set twice: give it the golden set itself, not an output")
         wanted.refuse(OF_A_RUN, f"on {path}, which is labelled already")
         return from_output(labels, policies, settings, wanted)
     if not policies:
         with open_source(path, format=settings.format, encoding=settings.encoding) as source:
-            source.first()  # a file that cannot be read says so itself
+            source.first()  # raises its own error if the file cannot be read
         raise UsageError(f"{path} holds no verdicts: name the policy to label it under, with --policy")
     golden = usable_rows(settings, wanted, answers)
     labels = label_golden(settings, golden)
@@ -62,7 +62,7 @@ def measure(settings: Settings, wanted: Wanted) -> Measured:
 
 
 def golden_path(settings: Settings) -> Path:
-    """The file that is measured. Raises UsageError where it is none."""
+    """Return the file to be measured. Raise UsageError if it is no file."""
     path = Path(settings.input)
     if settings.input == "-" or not path.is_file():
         raise UsageError(f"{settings.input}: there is no such file; a golden set is read twice, so it cannot be a pipe")
@@ -79,9 +79,9 @@ def _verdicts(labels: LabeledFile) -> tuple[Mapping[str, Verdict], ...]:
 
 
 def label_rows(settings: Settings, rows: Iterable[Mapping[str, Any]], output: str | None = None) -> LabeledFile:
-    """Label rows with a `text` by `safeguard label`'s own run, which goes on with an unfinished output.
+    """Label rows with a `text` by `safeguard label`'s own run, which resumes an unfinished output.
 
-    Without an output the rows go to a scratch file, which is gone when they are read again.
+    Without an output the rows go to a scratch file, which is removed once they are read again.
     """
     from safeguard_cli.run.label import label
 
@@ -106,7 +106,7 @@ def label_rows(settings: Settings, rows: Iterable[Mapping[str, Any]], output: st
 
 
 def existing_labels(path: Path, settings: Settings, known: Sequence[LabelSet] = ()) -> LabeledFile | None:
-    """The file as an output of ours, if its rows hold verdicts of all policies `known`, or of any."""
+    """Return the labels in a file if its rows hold verdicts of all policies `known` (if none, of any policy)."""
     how: dict[str, Any] = {"format": settings.format, "encoding": settings.encoding}
     found = holds_verdicts(path, **how)
     if not found or not {answers.name for answers in known} <= set(found):
@@ -121,9 +121,9 @@ def usable_rows(
     others: Collection[str] = (),
     needs_text: bool = True,
 ) -> Golden:
-    """The golden set that is asked for, as far as --limit goes. Raises UsageError as `read_golden` does.
+    """Return the golden set that is asked for, cut at --limit. Raise UsageError as `read_golden` does.
 
-    Which field holds the texts is said; it is none of `others`, which were named for another purpose.
+    The field that holds the texts is reported. It is none of `others`, which were named for another purpose.
     """
     golden = read_golden(
         Path(settings.input),
@@ -150,9 +150,9 @@ def usable_rows(
 
 
 def gold_of(labels: LabeledFile, names: Sequence[str], settings: Settings, wanted: Wanted) -> Golden | None:
-    """The right labels in an output, under its policies `names`; None where it has none and none were asked for.
+    """Return the right labels in an output under its policies `names`; None if it has none and none were asked for.
 
-    A field `label` that means something else is no gold, which is said. Raises UsageError as `usable_rows` does.
+    A field `label` that means something else is reported, and not used. Raise UsageError as `usable_rows` does.
     """
     answers = tuple(answers for answers in labels.answers if answers.name in names)
     fields = gold_fields(wanted.gold_fields, names)
@@ -171,7 +171,7 @@ def gold_of(labels: LabeledFile, names: Sequence[str], settings: Settings, wante
 
 
 def from_output(labels: LabeledFile, policies: Sequence[Policy], settings: Settings, wanted: Wanted) -> Measured:
-    """An output with the right labels beside it, under the policies asked for or all that it has."""
+    """Return an output with its right labels, under the policies asked for, else under all that it has."""
     given = [policy.name for policy in policies]
     answers = tuple(a for a in labels.answers if not given or a.name in given)
     wanted.refuse(("skip_rows",), f"on {labels.path}: an output has no lines above its header")
@@ -179,9 +179,9 @@ def from_output(labels: LabeledFile, policies: Sequence[Policy], settings: Setti
 
 
 def beside_gold(labels: LabeledFile, golden: Golden, answers: tuple[LabelSet, ...]) -> Measured:
-    """An output's verdicts beside its right labels."""
+    """Return an output's verdicts with its right labels."""
     at = {row.line: row for row in labels.rows}
-    if torn := [row for row in golden.rows if row.line not in at]:  # a row that is being written
+    if torn := [row for row in golden.rows if row.line not in at]:  # a run is still writing them
         golden.unused["not labelled yet"] += len(torn)
         golden.rows = [row for row in golden.rows if row.line in at]
     verdicts = tuple(at[row.line].verdicts for row in golden.rows)
@@ -189,7 +189,7 @@ def beside_gold(labels: LabeledFile, golden: Golden, answers: tuple[LabelSet, ..
 
 
 def _labelled_rows(labels: LabeledFile, settings: Settings, wanted: Wanted, answers: Sequence[LabelSet]) -> Golden:
-    """The usable rows of an output, with the text that is asked for, else what the run labelled, where it is there."""
+    """Return the usable rows of an output with the text asked for, else with what the run labelled, if it was kept."""
     if settings.text_fields or settings.template is not None:
         return usable_rows(settings, wanted, answers)
     chosen = labels.chosen_text(gold_fields(wanted.gold_fields, [a.name for a in labels.answers]).values())
@@ -199,7 +199,7 @@ def _labelled_rows(labels: LabeledFile, settings: Settings, wanted: Wanted, answ
 
 
 def outcomes(measured: Measured, answers: LabelSet, threshold: float | None = None) -> tuple[Outcomes, list[int]]:
-    """The rows that were labelled under a policy, as arrays, and their places among the golden rows."""
+    """Return the rows labelled under a policy as arrays, and their places among the golden rows."""
     kept = [i for i, verdicts in enumerate(measured.verdicts) if verdicts[answers.name].error is None]
     verdicts = [measured.verdicts[i][answers.name] for i in kept]
     if not kept:

@@ -1,7 +1,7 @@
-"""Figures of a labeling against a golden set, with 95 % intervals where rows suffice for one.
+"""Figures of a labeling against a golden set, with 95 % intervals if there are enough rows.
 
-A share has the interval of Clopper and Pearson, which never promises too much. The other figures are resampled, where
-each side has rows enough that a resample tells anything. What is divided by nothing is NaN, never 0.
+A share has the interval of Clopper and Pearson, which never promises too much. The other figures are resampled if each
+side has enough rows for a resample to tell anything. A figure divided by zero is NaN, never 0.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ CALIBRATION_BINS = 10
 SURE = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 LEVEL = 0.95
 RESAMPLES = 1000
-ENOUGH = 10  # rows on either side from which on resampling tells how far a figure can be trusted
+ENOUGH = 10  # rows on either side: fewer, and resampling does not tell how far a figure can be trusted
 MOST_UNDEFINED = 0.05  # of the resamples
-ALIKE = 1e-9  # how far resamples of a figure that never moves lie apart, by rounding
+ALIKE = 1e-9  # how far rounding alone spreads the resamples of a figure that never moves
 METHODS = {
     "shares": "Clopper-Pearson",
     "other figures": f"percentile bootstrap, {RESAMPLES} resamples, from {ENOUGH} rows on either side on",
 }
-AT_ONCE = 1 << 20  # weights held at a time
+AT_ONCE = 1 << 20  # weights in memory at a time
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -37,9 +37,10 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcomes:
-    """What was right and what was said, row by row, under one policy.
+    """The right label and the verdict of each row, under one policy.
 
-    `gold` and `said` are indices into `labels`; `violating` is what the verdict made of p_violates, threshold included.
+    `gold` and `said` (the verdict's label) are indices into `labels`; `violating` is the verdict's `violates`, by the
+    threshold if there is one.
     """
 
     labels: tuple[str, ...]
@@ -74,7 +75,7 @@ class Outcomes:
 
     @property
     def truth(self) -> npt.NDArray[np.bool_]:
-        """Whether the right label violates."""
+        """By row, whether the right label violates."""
         bad = np.array([label in self.violates for label in self.labels], np.bool_)
         truth: npt.NDArray[np.bool_] = bad[self.gold]
         return truth
@@ -85,7 +86,7 @@ class Outcomes:
         return same
 
     def take(self, rows: npt.NDArray[Any]) -> Outcomes:
-        """The rows at these indices, or under this mask."""
+        """Return the rows at these indices, or under this mask."""
         return Outcomes(
             self.labels,
             self.violates,
@@ -98,7 +99,7 @@ class Outcomes:
 
 @contextmanager
 def sklearn() -> Iterator[Any]:
-    """scikit-learn, quick and quiet: what a sample cannot tell comes out as NaN, without a warning each time."""
+    """Provide scikit-learn, fast and quiet: what a sample cannot tell becomes NaN, without a warning each time."""
     try:
         import sklearn as package
         import sklearn.metrics
@@ -114,7 +115,7 @@ def sklearn() -> Iterator[Any]:
 
 
 def figures(outcomes: Outcomes) -> dict[str, float]:
-    """Return all figures by name; NaN where a figure is not defined, such as AUROC when all rows violate.
+    """Return all figures by name; NaN if a figure is not defined, such as AUROC when all rows violate.
 
     `precision`, `recall`, `specificity` and `f1` are those of violating, `precision:LABEL` and so on those of each
     label. The Brier score, the calibration error, AUROC and average precision are of p_violates.
@@ -146,7 +147,7 @@ def figures(outcomes: Outcomes) -> dict[str, float]:
 
 
 def shares(outcomes: Outcomes) -> dict[str, tuple[int, int]]:
-    """Return the figures that are shares of rows: how many, of how many."""
+    """Return the figures that are shares of rows, each as (how many, of how many)."""
     safe, called_safe = ~outcomes.truth, ~outcomes.violating
     found = {
         "accuracy": (int(outcomes.right.sum()), len(outcomes)),
@@ -160,14 +161,14 @@ def shares(outcomes: Outcomes) -> dict[str, tuple[int, int]]:
 
 
 def _sides(outcomes: Outcomes) -> list[tuple[str, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
-    """Violating, then each label: the suffix of its figures, in which rows it is right, in which it is said."""
+    """Return for violating and for each label: its figures' suffix, where it is right, and where it is said."""
     labels = enumerate(outcomes.labels)
     each = [(f":{label}", outcomes.gold == i, outcomes.said == i) for i, label in labels]
     return [("", outcomes.truth, outcomes.violating), *each]
 
 
 def calibration_bins(truth: npt.NDArray[np.bool_], p: Floats) -> list[tuple[int, float, float]]:
-    """Per tenth of p_violates that has rows: how many, their mean p_violates, the share that violates."""
+    """Return per tenth of p_violates that has rows: how many, their mean p_violates, the share that violates."""
     at = _bins(p)
     masks = (at == i for i in range(CALIBRATION_BINS))
     return [(int(mask.sum()), float(p[mask].mean()), float(truth[mask].mean())) for mask in masks if mask.any()]
@@ -178,21 +179,21 @@ def _bins(p: Floats) -> Ints:
 
 
 def calibration_error(truth: npt.NDArray[np.bool_], p: Floats) -> float:
-    """Expected calibration error over ten equal bins (Naeini et al. 2015), which scikit-learn does not have."""
+    """Return the expected calibration error over ten equal bins (Naeini et al. 2015), which scikit-learn lacks."""
     return sum(n * abs(mean - share) for n, mean, share in calibration_bins(truth, p)) / max(len(p), 1)
 
 
 def intervals(outcomes: Outcomes, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, tuple[float, float]]:
     """Return 95 % intervals of all figures: exact ones of shares, percentile bootstrap intervals of the others.
 
-    NaN where a figure has none: too few rows on a side, or resamples that are all alike.
+    NaN if a figure has none: too few rows on a side, or resamples that are all alike.
     """
     found = {name: share_interval(count, total) for name, (count, total) in shares(outcomes).items()}
     return found | _resampled(outcomes, {name for name in figures(outcomes) if name not in found}, resamples, seed)
 
 
 def _resampled(outcomes: Outcomes, names: set[str], resamples: int, seed: int) -> dict[str, tuple[float, float]]:
-    """Draw rows with replacement, `resamples` times, and see how far the figures `names` move."""
+    """Draw rows with replacement, `resamples` times, and return how far the figures `names` move."""
     rows, rng = len(outcomes), np.random.default_rng(seed)
     able = {name for name in names if _enough(outcomes, name)}
     drawn: dict[str, list[Floats]] = {name: [] for name in able}
@@ -213,7 +214,7 @@ def _resampled(outcomes: Outcomes, names: set[str], resamples: int, seed: int) -
 
 
 def _enough(outcomes: Outcomes, name: str) -> bool:
-    """Whether each side of what a figure tells apart has rows enough to be drawn from."""
+    """Return whether each side that a figure tells apart has enough rows to draw from."""
     rows = len(outcomes)
     if name in ("brier", "calibration_error"):
         return rows >= 2 * ENOUGH
@@ -226,9 +227,9 @@ def _enough(outcomes: Outcomes, name: str) -> bool:
 
 
 def weighted_figures(outcomes: Outcomes, weights: Floats) -> dict[str, Floats]:
-    """What `figures` gives when each row counts as often as `weights` (samples, rows) says, for all samples at once.
+    """Return `figures` with each row counted `weights` (samples, rows) times, for all samples at once.
 
-    scikit-learn takes 10 ms and more a sample, a thousand samples of every figure here as much together.
+    scikit-learn takes 10 ms or more a sample; here a thousand samples of every figure take as much together.
     """
     k, truth, p = len(outcomes.labels), outcomes.truth, outcomes.p_violates
     total = weights.sum(axis=1)
@@ -236,7 +237,7 @@ def weighted_figures(outcomes: Outcomes, weights: Floats) -> dict[str, Floats]:
     table = (weights @ pairs).reshape(-1, k, k)
     hits, gold, said = np.trace(table, axis1=1, axis2=2), table.sum(axis=2), table.sum(axis=1)
     chance = (gold * said).sum(axis=1)
-    with np.errstate(all="ignore"):  # what is divided by nothing is NaN
+    with np.errstate(all="ignore"):  # a division by zero gives NaN
         spread = np.sqrt(total**2 - (said**2).sum(axis=1)) * np.sqrt(total**2 - (gold**2).sum(axis=1))
         safe, called_safe = ~truth, ~outcomes.violating
         found = {
@@ -253,7 +254,8 @@ def weighted_figures(outcomes: Outcomes, weights: Floats) -> dict[str, Floats]:
             found[f"f1{suffix}"] = 2 * both / (n_right + n_told)
         bins = np.eye(CALIBRATION_BINS)[_bins(p)]
         found["calibration_error"] = np.abs((weights * (p - truth)) @ bins).sum(axis=1) / total
-        # Down the distinct values of p_violates: what violates and what does not at or above each of them.
+        # At each distinct value of p_violates, from the highest down: the rows at or above it that violate, and those
+        # that do not.
         order = np.argsort(-p, kind="stable")
         ends = np.append(np.flatnonzero(np.diff(p[order])), len(p) - 1)
         above, below = ((weights * side)[:, order].cumsum(axis=1)[:, ends] for side in (truth, ~truth))
@@ -267,7 +269,7 @@ def weighted_figures(outcomes: Outcomes, weights: Floats) -> dict[str, Floats]:
 
 
 def share_interval(count: int, total: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share by Clopper and Pearson (1934), which is exact; NaN of no rows at all."""
+    """Return the 95 % interval of a share by Clopper and Pearson (1934), which is exact; NaN if there are no rows."""
     if not total:
         return math.nan, math.nan
     from scipy.stats import binomtest  # comes with scikit-learn
@@ -277,21 +279,21 @@ def share_interval(count: int, total: int) -> tuple[float, float]:
 
 
 def confusion(outcomes: Outcomes) -> list[list[int]]:
-    """Rows are the right labels, columns what was said, in the policy's order."""
+    """Return the confusion matrix: rows are the right labels, columns the verdicts', in the policy's order."""
     with sklearn() as metrics:
         matrix = metrics.confusion_matrix(outcomes.gold, outcomes.said, labels=range(len(outcomes.labels)))
     return [[int(count) for count in row] for row in matrix]
 
 
 def multi_policy_accuracy(right: Iterable[Sequence[bool]]) -> tuple[int, int]:
-    """Rows on which every policy's label is right, of all: `right` holds each row's policies."""
+    """Return on how many rows every policy's label is right, and of how many: `right` holds each row's policies."""
     rows = [all(row) for row in right]
     return sum(rows), len(rows)
 
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """A p_violates from which on a row violates, with what it gives on these rows."""
+    """The least p_violates at which a row violates, with the precision and recall it gives on these rows."""
 
     threshold: float
     precision: float
@@ -299,9 +301,9 @@ class Threshold:
 
 
 def find_threshold(outcomes: Outcomes, wanted: str, value: float) -> Threshold | None:
-    """The threshold of highest recall whose precision is at least `value`, or the other way round; None if none is.
+    """Return the threshold of highest recall with a precision of at least `value`, or the other way round.
 
-    None too where no row violates: there is nothing to find then.
+    None if there is no such threshold, or if no row violates: there is nothing to find then.
     """
     if not outcomes.truth.any():
         return None
@@ -317,7 +319,7 @@ def find_threshold(outcomes: Outcomes, wanted: str, value: float) -> Threshold |
 
 @dataclass(frozen=True, slots=True)
 class Sure:
-    """What `--effort auto --sure` would give: rows at least so sure without reasoning keep that label."""
+    """What `--effort auto --sure` would give: rows that are at least so sure without reasoning keep that label."""
 
     sure: float
     at_once: float  # share of rows
@@ -326,7 +328,7 @@ class Sure:
 
 
 def sure_table(quick: Outcomes, full: Outcomes) -> list[Sure]:
-    """One line per candidate, from the labels of effort none (`quick`) and those of full reasoning (`full`)."""
+    """Return one line per candidate, from the labels of effort none (`quick`) and of full reasoning (`full`)."""
     certainty = np.maximum(quick.p_violates, 1 - quick.p_violates)
     found = []
     for sure in SURE:
@@ -339,13 +341,13 @@ def sure_table(quick: Outcomes, full: Outcomes) -> list[Sure]:
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """Exact two-sided p of McNemar's test: how likely so lopsided a split of the rows is if A and B are as good."""
+    """Return McNemar's exact two-sided p: how likely so lopsided a split of the rows is if A and B are equally good."""
     from scipy.stats import binomtest
 
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
 def agreement(a: Sequence[str], b: Sequence[str]) -> tuple[float, float]:
-    """The share of equal labels, and Cohen's kappa (NaN when both have one label only)."""
+    """Return the share of equal labels, and Cohen's kappa (NaN when both have only one label)."""
     with sklearn() as metrics:
         return float(np.mean([x == y for x, y in zip(a, b, strict=True)])), float(metrics.cohen_kappa_score(a, b))

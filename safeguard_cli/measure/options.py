@@ -1,4 +1,4 @@
-"""The options of what measures labels, each declared once; see run/settings.py. Imports Typer alone."""
+"""The options of measuring labels, each declared once; see run/settings.py. Imports Typer alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 
 def _anything(names: Iterable[str], why: str) -> None:
-    """What refuses options where no command line was given."""
+    """Refuse nothing: there is no command line."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,11 @@ class Wanted(Gold):
     """What is shown"""
 
     by: Annotated[
-        tuple[str, ...], typer.Option(metavar="FIELD", help="Figures for each value of a field. Repeatable.")
+        tuple[str, ...],
+        typer.Option(metavar="FIELD", help="Also show figures for each value of this field. Repeatable."),
     ] = ()
-    wrong: Annotated[int, typer.Option(min=0, metavar="N", help="Show so many of the wrong or flipped rows.")] = 10
-    json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False
+    wrong: Annotated[int, typer.Option(min=0, metavar="N", help="Show up to N wrong or flipped rows.")] = 10
+    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False
     threshold: str | None = None
     find_sure: bool = False
     refuse: Callable[[Iterable[str], str], None] = _anything  # raises UsageError for the first that was given
@@ -60,12 +61,12 @@ class Evaluated(Wanted):
         str | None,
         typer.Option(
             metavar="T|precision=T|recall=T",
-            help="Measure with violates meaning p_violates ≥ T, or search for the T that gives it.",
+            help="Measure with violates set by p_violates ≥ T, or find the T that gives this precision or recall.",
         ),
     ] = None
     find_sure: Annotated[
         bool,
-        typer.Option("--find-sure", help="Also label without reasoning: how sure is sure enough to skip it?"),
+        typer.Option("--find-sure", help="Also label without reasoning, to find a --sure that is enough to skip it."),
     ] = False
 
 
@@ -75,16 +76,16 @@ class Compared(Wanted):
 
     model: Annotated[
         tuple[str, ...],
-        typer.Option(metavar="NAME", help="A model; or two of them.", rich_help_panel="Model and machine"),
+        typer.Option(metavar="NAME", help="A model, or two to compare.", rich_help_panel="Model and machine"),
     ] = ()
     effort: Annotated[
         tuple[str, ...],
         typer.Option(
-            metavar="EFFORT", help="An effort; or two of them. Default: low.", rich_help_panel="Policy and decision"
+            metavar="EFFORT", help="An effort, or two to compare. Default: low.", rich_help_panel="Policy and decision"
         ),
     ] = ()
     max_flips: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Exit code 5 when more rows than this flipped.")
+        int | None, typer.Option(min=0, metavar="N", help="Exit with code 5 if more than N rows flipped.")
     ] = None
 
 
@@ -93,7 +94,7 @@ class Reported(Gold):
     """What is shown"""
 
     output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FILE", help="The page; default: OUT with .html.")
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="The HTML page; default: OUT with .html.")
     ] = None
     policies: Annotated[
         tuple[str, ...],
@@ -101,14 +102,15 @@ class Reported(Gold):
             "--policy",
             "-p",
             metavar="FILE",
-            help="The policy of a stress test, to check what rationales cite; a built-in one is found by itself.",
+            help="The policy of a stress test, to check what rationales cite; a built-in one is found without it.",
             rich_help_panel="Policy and decision",
         ),
     ] = ()
     by: Annotated[
-        tuple[str, ...], typer.Option(metavar="FIELD", help="Figures for each value of a field. Repeatable.")
+        tuple[str, ...],
+        typer.Option(metavar="FIELD", help="Also show figures for each value of this field. Repeatable."),
     ] = ()
-    examples: Annotated[int, typer.Option(min=0, metavar="N", help="Rows shown of each label.")] = 25
+    examples: Annotated[int, typer.Option(min=0, metavar="N", help="Show up to N rows of each label.")] = 25
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,8 @@ class Planned:
         typer.Option(
             "--family",
             metavar="NAME",
-            help="injection, obfuscation, identity, languages, rationale or repeat; repeatable; default all. Without"
-            " rationale, none is asked for, which is faster.",
+            help="injection, obfuscation, identity, languages, rationale or repeat. Repeatable; default: all. Without"
+            " rationale, the model writes none, which is faster.",
         ),
     ] = ()
     translations: Annotated[
@@ -132,7 +134,7 @@ class Planned:
     ] = ()
     pair: Annotated[
         str | None,
-        typer.Option(metavar="FIELD", help="Rows with the same value here are one row in several languages."),
+        typer.Option(metavar="FIELD", help="Rows with the same value in this field are one row in several languages."),
     ] = None
     language_field: Annotated[str, typer.Option(metavar="FIELD", help="The field with a row's language.")] = "language"
     variant_seed: Annotated[int, typer.Option(metavar="N", help="Another seed makes other variants.")] = 0
@@ -140,7 +142,7 @@ class Planned:
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Write the variants as JSONL, repetitions apart, and label nothing.",
+            help="Write the variants as JSONL, without the repetitions, and label nothing.",
             rich_help_panel="Output",
         ),
     ] = None
@@ -148,13 +150,11 @@ class Planned:
         str | None,
         typer.Option(
             metavar="N|N%",
-            help="Exit code 5 when more of any family's labels flip: a number of them, or a share such as 2%.",
+            help="Exit with code 5 if more than N, or N %, of any family's labels flip.",
             rich_help_panel="What is shown",
         ),
     ] = None
     worst: Annotated[
         int,
-        typer.Option(
-            min=0, metavar="N", help="Show so many of the worst variants and rows.", rich_help_panel="What is shown"
-        ),
+        typer.Option(min=0, metavar="N", help="Show the N worst variants and rows.", rich_help_panel="What is shown"),
     ] = 5

@@ -1,4 +1,4 @@
-"""What `safeguard eval` prints at a terminal: figures, confusion, slices and wrong rows, in its result's order."""
+"""What `safeguard eval` prints at a terminal: figures, confusion, slices and wrong rows, in the result's order."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ FIGURES = {
     "brier": "Brier score",
     "calibration_error": "expected calibration error",
 }
-INTERVALS = "95 % intervals: shares by Clopper-Pearson, the others by bootstrap; – where it is not defined"
+INTERVALS = "95 % intervals: shares by Clopper-Pearson, the others by bootstrap; –: not defined"
 
 
 def shown(result: Mapping[str, Any], wrong: int) -> Iterator[RenderableType]:
-    """Yield the result of `eval` as a person reads it at a terminal, with so many of each policy's wrong rows."""
+    """Yield the result of `eval` for people, with up to `wrong` of each policy's wrong rows."""
     yield facts(
         f"{result['rows']:,} golden rows",
         f"model {result['model'] or 'not on record'}",
@@ -47,15 +47,15 @@ def shown(result: Mapping[str, Any], wrong: int) -> Iterator[RenderableType]:
 
 
 def not_used(unused: Mapping[str, int]) -> str:
-    """How many rows have no part in the figures, and why; empty where all have."""
+    """Return how many rows the figures leave out, and why; empty if none."""
     reasons = "; ".join(f"{n:,} {reason}" for reason, n in unused.items() if n)
-    return f"{sum(unused.values()):,} rows not used: {reasons}" if reasons else ""
+    return f"rows not used: {sum(unused.values()):,} ({reasons})" if reasons else ""
 
 
 def _shown_policy(name: str, policy: Mapping[str, Any], most: int) -> Iterator[RenderableType]:
     yield Text.assemble("\n", (cut(name, 60), "bold"), f"  {policy['rows']:,} rows labelled")
     if policy["rows_in_error"]:
-        yield facts(f"{policy['rows_in_error']:,} rows in error, not counted", style="red")
+        yield facts(f"rows in error, not counted: {policy['rows_in_error']:,}", style="red")
     table = Figures("", "", "95 % interval")
     for key, title in FIGURES.items():
         found = policy["figures"][key]
@@ -89,14 +89,14 @@ def _shown_policy(name: str, policy: Mapping[str, Any], most: int) -> Iterator[R
         for row in wrong[:most]:
             place = f"  row {row['row']}, line {row['line']}, p {row['p_violates']:.2f}"
             said = f"gold {cut(row['gold'], 24)}, said {cut(row['label'], 24)}"
-            text = f": {cut(row['text'], 100)}" if row["text"] else ""  # an output may have kept none
+            text = f": {cut(row['text'], 100)}" if row["text"] else ""  # an output may have kept no text
             yield line_of(f"{place}: {said}{text}")
             if row.get("rationale"):
                 yield line_of(f"    {cut(row['rationale'], 140)}", "dim")
 
 
 def _shown_choices(policy: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """What was found for --threshold and --sure."""
+    """Yield what was found for --threshold and --find-sure."""
     threshold = policy.get("threshold") or {}
     if "wanted" in threshold:
         wanted = "{} at least {}".format(*threshold["wanted"])

@@ -43,11 +43,11 @@ class Reading:
         str | None,
         typer.Option(
             metavar="FIELD",
-            help="The row's id: never taken for the text, kept whatever --keep says; `compare` pairs rows by it.",
+            help="The field with the row's id: never taken for the text, always kept; `compare` pairs rows by it.",
         ),
     ] = None
     limit: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Take the first N rows only; of a golden set, usable ones.")
+        int | None, typer.Option(min=0, metavar="N", help="Take only the first N rows; of a golden set, usable ones.")
     ] = None
 
 
@@ -60,7 +60,7 @@ class Shard:
         Written(_shard),
         typer.Option(
             metavar="K/N",
-            help="Label the K-th of every N rows: one part of a job array; `safeguard merge` joins the outputs.",
+            help="Label the K-th of every N rows, as one job of an array; `safeguard merge` joins the outputs.",
         ),
     ] = (1, 1)
 
@@ -75,7 +75,7 @@ class Text:
             "--text-field",
             metavar="FIELD",
             help="The field that holds the text or a list of chat messages; its name or a dotted path. Repeatable."
-            " Default: text, else the only field that reads like one.",
+            " Default: text, else the only field that reads like text.",
         ),
     ] = ()
     template: Annotated[
@@ -90,7 +90,7 @@ class Windows:
     long: Annotated[
         Literal["split", "truncate", "error"],
         typer.Option(
-            help="For a text longer than --ctx allows: label overlapping windows, only its beginning, or nothing.",
+            help="Of a text longer than --ctx allows, label overlapping windows, only its beginning, or nothing.",
         ),
     ] = "split"
     max_windows: Annotated[

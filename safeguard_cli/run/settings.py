@@ -43,7 +43,7 @@ class Asking:
     violates: Annotated[
         tuple[str, ...],
         Written(_list),
-        typer.Option(metavar="B", help="Which of the labels violate, instead of those in its file."),
+        typer.Option(metavar="B", help="The labels that violate, instead of those in its file."),
     ] = ()
     rename: Annotated[
         str | None,
@@ -60,7 +60,7 @@ class Asking:
     ] = False
     together: Annotated[
         bool,
-        typer.Option("--together", help="Ask about all policies in one prompt and one answer: faster, and less exact."),
+        typer.Option("--together", help="Ask about all policies in one prompt and one answer: faster but less exact."),
     ] = False
 
 
@@ -72,8 +72,8 @@ class Answering:
         Effort,
         typer.Option(
             metavar="EFFORT",
-            help="How much the model reasons before it decides: none is fastest, low, medium, high; auto reasons where"
-            " it is not --sure.",
+            help="How much the model reasons before it decides: none (fastest), low, medium or high; auto reasons only"
+            " about rows that it is not --sure of.",
         ),
     ] = "low"
     sure: Annotated[
@@ -82,8 +82,7 @@ class Answering:
             min=0.5,
             max=1.0,
             metavar="P",
-            help="With --effort auto: the greater of p_violates and 1 - p_violates from which on a row is decided at"
-            " once.",
+            help="With --effort auto: decide a row without reasoning if p_violates or 1 - p_violates is at least P.",
         ),
     ] = 0.95
     rationale: Annotated[bool, typer.Option("--rationale", help="Also write a short rationale for every row.")] = False
@@ -92,11 +91,12 @@ class Answering:
         typer.Option(
             min=1,
             metavar="TOKENS",
-            help="The most reasoning tokens; default 256, 1024 or 4096 by effort. Rather lower the effort.",
+            help="The most reasoning tokens; default 256, 1024 or 4096 by effort. Prefer a lower --effort.",
         ),
     ] = None
     temperature: Annotated[
-        float, typer.Option(min=0.0, metavar="T", help="Sample the reasoning instead of the likeliest token.")
+        float,
+        typer.Option(min=0.0, metavar="T", help="Sample the reasoning, instead of taking the likeliest tokens."),
     ] = 0.0
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed for --temperature.")] = 0
 
@@ -111,15 +111,15 @@ class Output:
             "--output",
             "-o",
             metavar="OUT",
-            help="The output; default: standard output, at a terminal INPUT-stem.labels.jsonl (.csv, .tsv, .parquet).",
+            help="The output; default: standard output; at a terminal, INPUT-stem.labels.jsonl (.csv, .tsv, .parquet).",
         ),
     ] = None
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists already.")] = False
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False
     deterministic: Annotated[
         bool,
         typer.Option(
             "--deterministic",
-            help="A resumed run equals an uninterrupted one byte for byte; a little slower.",
+            help="Make a resumed run equal an uninterrupted one byte for byte; a little slower.",
         ),
     ] = False
 
@@ -130,7 +130,9 @@ class Going:
 
     append_input: Annotated[
         bool,
-        typer.Option("--append-input", help="Go on with a finished output whose input has grown at its end."),
+        typer.Option(
+            "--append-input", help="Continue a finished output after rows were added at the end of its input."
+        ),
     ] = False
     retry_errors: Annotated[
         bool,
@@ -141,11 +143,11 @@ class Going:
     ] = False
     on_error: Annotated[
         Literal["record", "stop"],
-        typer.Option(help="Write rows that cannot be labelled as error rows, or stop there."),
+        typer.Option(help="On a row that cannot be labelled: write an error row, or stop."),
     ] = "record"
     keep: Annotated[
         str | None,
-        typer.Option(metavar="FIELDS|none", help="Write only these fields of the row, separated by commas."),
+        typer.Option(metavar="FIELDS|none", help="Write only these fields of the row, separated by commas, or none."),
     ] = None
     only: Annotated[
         Literal["violates"] | None,
@@ -155,7 +157,8 @@ class Going:
         bool,
         typer.Option(
             "--csv-safe",
-            help="Put ' before every CSV cell that a spreadsheet could take for a formula, not only before ours.",
+            help="Put ' before every CSV cell that a spreadsheet could take for a formula, not only before those that"
+            " safeguard adds.",
         ),
     ] = False
     threshold: Annotated[
@@ -164,7 +167,7 @@ class Going:
             min=0.0,
             max=1.0,
             metavar="T",
-            help="violates means p_violates ≥ T, instead of a violating label.",
+            help="Set violates by p_violates ≥ T, instead of by the label.",
             rich_help_panel="Policy and decision",
         ),
     ] = None
@@ -182,7 +185,7 @@ class Going:
 class Debugging:
     """Display"""
 
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback where something fails.")] = False
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False
 
 
 @dataclass(frozen=True)
@@ -198,10 +201,10 @@ class Display(Telling):
 
     progress: Annotated[
         Literal["auto", "rich", "plain", "none"],
-        typer.Option(help="The display on standard error; auto is rich at a terminal, plain elsewhere."),
+        typer.Option(help="The progress display on standard error; auto is rich at a terminal, plain elsewhere."),
     ] = "auto"
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Also print the run's shape and llama.cpp's log.")
+        bool, typer.Option("--verbose", "-v", help="Also print the run's slots and memory, and llama.cpp's log.")
     ] = False
 
 
@@ -230,7 +233,7 @@ class Cluster:
         str | None,
         typer.Option(
             metavar="HOST:PORT",
-            help="The cluster; default: that of RAY_ADDRESS or of this machine, else a new one here.",
+            help="The cluster; default: RAY_ADDRESS, else the one on this machine, else a new one here.",
         ),
     ] = None
 

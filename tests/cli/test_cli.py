@@ -1,4 +1,4 @@
-"""The command as a user calls it: input, output, exit codes and what reaches the terminal."""
+"""The command as users call it: input, output, exit codes and what reaches the terminal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from helpers.command import SAFEGUARD, rows, safeguard, write
 
 @pytest.fixture
 def label(tiny: Path):
-    """Call `safeguard label` with the tiny model, the spam policy and a small reasoning budget."""
+    """Return a call of `safeguard label` with the tiny model, the spam policy and a small reasoning budget."""
 
     def call(source: object, *args: object, stdin: bytes = b"", **env: str):
         given = ("--policy", "spam") if not {"--policy", "-p"} & set(args) else ()
@@ -309,7 +309,7 @@ def test_a_signal_ends_the_run_with_whole_rows_and_its_code(tiny, tmp_path, numb
 
 
 def at_terminal(*args: object, **env: str) -> tuple[int, bytes]:
-    """Call the command at a pseudo-terminal of 80 columns; its exit code and all that the terminal was sent."""
+    """Call the command at a pseudo-terminal of 80 columns; return its exit code and all output to the terminal."""
     parent, child = pty.openpty()
     command = [SAFEGUARD, *map(str, args)]
     process = subprocess.Popen(
@@ -317,7 +317,7 @@ def at_terminal(*args: object, **env: str) -> tuple[int, bytes]:
     )
     os.close(child)
     shown = b""
-    with contextlib.suppress(OSError):  # Linux says EIO when the other end is closed
+    with contextlib.suppress(OSError):  # Linux raises EIO when the other end is closed
         while chunk := os.read(parent, 4096):
             shown += chunk
     os.close(parent)

@@ -1,4 +1,4 @@
-"""No option of `label` is ignored: what has no effect in a mode, or is empty, is refused by its name."""
+"""No option of `label` is ignored: one that is empty or has no effect in a mode is refused by name."""
 
 from __future__ import annotations
 

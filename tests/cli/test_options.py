@@ -1,4 +1,4 @@
-"""Options mean one thing in every command, their page says which command takes which, and files hold defaults."""
+"""Options mean the same in every command, a page lists which command takes which, and files hold defaults."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RUNS = {
     "bench": "safeguard_cli.machine.bench.bench",
     "report": "safeguard_cli.measure.report.report.report",
 }
-# What an option needs beside it to have an effect.
+# The options that an option needs to have an effect.
 BESIDE = {
     "--sure": "--effort auto",
     "--seed": "--temperature 0.5",
@@ -45,7 +45,7 @@ BESIDE = {
     "--append-input": "-o out.jsonl",
     "--retry-errors": "-o out.jsonl",
 }
-# Values that are neither the default nor refused, by option; by what its help calls the value else.
+# Values that are neither the default nor refused, by option; for others, `value_of` goes by the metavar.
 VALUES: dict[str, tuple[str, Any]] = {
     "--shard": ("2/3", (2, 3)),
     "--labels": ("a,b", ("a", "b")),
@@ -66,7 +66,7 @@ VALUES: dict[str, tuple[str, Any]] = {
 
 
 def value_of(parameter: Any) -> tuple[str | None, Any]:
-    """A value for an option as it is written, and as it arrives in a run; None for a flag."""
+    """Return a value for an option as it is written (None for a flag), and as it arrives in a run."""
     option = max(parameter.opts, key=len)
     if getattr(parameter, "is_flag", False):
         return None, True
@@ -78,7 +78,7 @@ def value_of(parameter: Any) -> tuple[str | None, Any]:
 
 
 def leaves(values: Any) -> Iterator[Any]:
-    """All values that a run was called with, those inside of dataclasses and lists too."""
+    """Yield all values that a run was called with, also those inside dataclasses and lists."""
     yield values
     if isinstance(values, dict):
         values = list(values.values())
@@ -91,7 +91,7 @@ def leaves(values: Any) -> Iterator[Any]:
 
 @pytest.fixture
 def arrived(monkeypatch, tmp_path) -> list[Any]:
-    """What the last run was called with; runs do nothing."""
+    """Collect what the last run was called with; runs do nothing."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in.jsonl").write_text('{"text": "x"}\n')
     found: list[Any] = []
@@ -119,12 +119,12 @@ def test_every_option_arrives_in_the_run_of_every_command_that_takes_it(arrived,
     counts = []
     for more in ([], [option, *([] if text is None else [text])]):
         arrived.clear()
-        if option != "--policy" or name not in ("label", "bench") or more:  # which need one
+        if option != "--policy" or name not in ("label", "bench") or more:  # these need a policy
             assert app([name, *call, *more], standalone_mode=False) == OK
         counts.append(sum(type(leaf) is type(value) and leaf == value for leaf in leaves(arrived)))
-    if option == "--quiet":  # which says less of the text too
+    if option == "--quiet":  # it also changes what is reported of the text
         assert arrived[0].quiet
-    elif option not in ("--debug", "--ray"):  # which the guard heeds, and which calls another run
+    elif option not in ("--debug", "--ray"):  # the guard reads --debug, and --ray calls another run
         assert counts[1] > counts[0], arrived
 
 
@@ -166,7 +166,7 @@ def test_the_defaults_are_those_of_the_rooms_that_use_them() -> None:
     assert Settings().max_row_bytes == MAX_ROW_BYTES
 
 
-# Files of settings
+# Settings files
 
 
 def called(folder: Path, *args: object, **env: str) -> tuple[int, str, list[dict]]:
@@ -228,13 +228,13 @@ def test_what_reads_or_writes_files_or_leaves_the_machine_is_never_set_by_a_file
     [
         ("slots = 900", r"\[label\] slots"),
         ('effort = "lots"', r"\[label\] effort"),
-        ("effort = true", "no value of it"),
-        ('rationale = "yes"', "true or false is wanted"),
+        ("effort = true", "cannot have this value"),
+        ('rationale = "yes"', "must be true or false"),
         ('efort = "none"', "did you mean effort"),
         ('model = "../x.gguf"', "lies outside"),
         ('policy = ["../rules.md"]', "lies outside"),
         ('policy = ["/etc/rules.md"]', "lies outside"),
-        ("slots = {}", "no value of it"),
+        ("slots = {}", "cannot have this value"),
         ("slots = [1, 2]", r"\[label\] slots"),
     ],
 )

@@ -104,7 +104,7 @@ def test_a_plain_llama_cpp_program_gets_the_same_answer(low, monkeypatch: pytest
     from llama_cpp import Llama, llama_cpp
 
     params = llama_cpp.llama_model_default_params()
-    params.use_extra_bufts = not amx_build()  # a plain program crashes with AMX, and Llama has no argument for it
+    params.use_extra_bufts = not amx_build()  # Llama crashes with AMX, and has no argument for it
     monkeypatch.setattr(llama_cpp, "llama_model_default_params", lambda: params)
     harmony = Harmony(Tokenizer.from_header(read_header(find_model("demo"))))
     prefix = harmony.prefix(load_policy("spam"), "low")

@@ -122,7 +122,7 @@ def test_names_that_are_no_utf8(shell: Shell, tmp_path) -> None:
     ):
         ended = shell(line)
         assert ended.returncode == 0, (line, ended.stderr)
-    assert ended.stderr == b"r\\udce9.html is written; it opens in any browser, without a network\n"
+    assert ended.stderr == b"wrote r\\udce9.html; it opens in any browser, without a network\n"
 
 
 def test_a_file_named_like_standard_input_is_a_file(shell: Shell, tmp_path) -> None:

@@ -1,4 +1,4 @@
-"""`safeguard bench`: figures that agree with each other, the choice among them, and how it ends early."""
+"""`safeguard bench`: its figures agree with each other, it chooses the best setting, and it can end early."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ QUICK = ("--threads", "1", "--batch", "512", "--seconds", "0.3", "--max-reasonin
 
 
 def figure(slots: int, rate: float, threads: int = 1, batch: int = 512) -> Figure:
-    """A figure of `rate` tokens/s with rows of 10 tokens."""
+    """Return a figure of `rate` tokens/s with rows of 10 tokens."""
     return Figure(Setting(slots, threads, batch), (Round(100, 1000 / rate, 1000),), 2.0, 3.0, 1 << 20, 4.0)
 
 
 @pytest.fixture(scope="module")
 def found(tiny: Path) -> dict:
-    """One measurement of the tiny model on the shipped samples."""
+    """Measure the tiny model once on the shipped samples."""
     done = safeguard(
         *("bench", ROOT / "samples/messages.jsonl", "--policy", "spam", "--model", tiny, *QUICK),
         *("--slots", "1,4", "--batch", "512,64", "--rows", "5000", "--json"),
@@ -86,7 +86,7 @@ def test_without_an_input_contents_are_made_and_the_table_is_plain_in_a_pipe(tin
     )
     text = done.stdout.decode()
     assert done.returncode == 0, done.stderr.decode()
-    assert "made-up contents of 33 tokens" in text
+    assert "random texts of 33 tokens" in text
     assert "best: --slots 2 --threads 1 --batch 512" in text
     assert "1,000 such rows" in text
     assert "\x1b" not in text

@@ -32,7 +32,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 def killed(start) -> None:
-    """Something that a process did before it was killed."""
+    """Call `start` in a child process that then ends as if it was killed."""
     child = os.fork()
     if not child:
         start()
@@ -52,9 +52,9 @@ def test_all_that_is_ours_goes_and_is_said(cache, tmp_path, capsys) -> None:
     assert clean(dry_run=True) == errors.OK
     said = capsys.readouterr().out
     assert everything(tmp_path) == before
-    assert "2 states of policies" in said
-    assert "300 bytes  1 files that were not written to their end" in said
-    assert "7 bytes  1 folders with rows that a killed command left behind" in said
+    assert "states of policies: 2\n" in said
+    assert "300 bytes  files that were not completely written: 1\n" in said
+    assert "7 bytes  folders with rows that a killed command left behind: 1\n" in said
     assert "would be removed" in said
     assert clean(dry_run=False) == errors.OK
     assert capsys.readouterr().out == said.replace("would be", "were")
@@ -98,7 +98,7 @@ def test_what_cannot_be_removed_is_said(cache, monkeypatch, capsys) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "unlink", refuse)
-    with pytest.raises(SafeguardError, match=f"(?s)not all could be removed:\n.*{HASHES}: Permission denied"):
+    with pytest.raises(SafeguardError, match=f"(?s)not everything could be removed:\n.*{HASHES}: Permission denied"):
         clean(dry_run=False)
     assert capsys.readouterr().out.split()[:2] == ["0", "bytes"]
 

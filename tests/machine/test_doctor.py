@@ -1,4 +1,4 @@
-"""`safeguard doctor` says what matters on this machine, and nothing about another one."""
+"""`safeguard doctor` shows what matters on this machine, and nothing about other ones."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_gpu_that_the_build_leaves_idle_gets_the_one_command_for_it(wanted, mo
 def test_a_build_for_gpus_that_finds_none_says_so(seen, state, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_gpu_here", lambda: seen)
     (gpu,) = found({**CPU, "gpu": True}, "gpu")
-    assert (gpu.state, gpu.text) == (state, "llama-cpp-python was built for a GPU, and finds none")
+    assert (gpu.state, gpu.text) == (state, "llama-cpp-python was built for a GPU, but finds none")
     assert bool(gpu.advice) == (state == "warning")
     (gpu,) = found({**CPU, "gpu": True, "devices": [GPU]}, "gpu")
     assert (gpu.state, gpu.text) == ("ok", "CUDA0: H100, 70.0 of 80.0 GB free")

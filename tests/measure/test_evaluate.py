@@ -1,4 +1,4 @@
-"""`safeguard eval` and `compare`: messy golden sets, outputs, several policies, and what is said about them."""
+"""`safeguard eval` and `compare`: messy golden sets, outputs, several policies, and their figures."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def labelled(tmp_path: Path) -> Path:
 
 
 def openai_style(path: Path) -> Path:
-    """A golden set as they go round: a title row, a header with ten empty columns, section rows, severity labels."""
+    """Write a typical golden set: a title row, a header with ten empty columns, section rows, severity labels."""
     empty = "," * 10
     texts = {
         "SP0": ["See you at the station, platform two", 'Mum said: "bring bread, milk"', "The meeting is moved to ten"],
@@ -83,7 +83,15 @@ def test_a_messy_published_style_csv_goes_through_with_one_command(tmp_path, tin
 def test_the_account_of_rows_is_said_at_the_terminal_too(tmp_path, capsys, labelled) -> None:
     assert evaluate(Settings(str(labelled), ()), Wanted(by=("language",), mapping=("ham=spam",))) == 3
     shown = capsys.readouterr().out
-    for part in ("6 golden rows", "1 rows in error", "accuracy", "by language", "wrong, ", "because", "line 3"):
+    for part in (
+        "6 golden rows",
+        "rows in error, not counted: 1",
+        "accuracy",
+        "by language",
+        "wrong, ",
+        "because",
+        "line 3",
+    ):
         assert part in shown
     assert "\x1b[31m" not in shown
 
@@ -129,8 +137,8 @@ def test_a_map_of_what_is_not_there_is_refused_or_told(tmp_path, capsys) -> None
     assert [row.gold["spam"] for row in golden({"ok": "ham"}).rows] == ["ham", "spam"]
     assert capsys.readouterr().err == ""
     assert len(golden({"ok": "ham", "fine": "ham"}).rows) == 2
-    assert capsys.readouterr().err == "--map: no row's gold says 'fine'\n"
-    with pytest.raises(UsageError, match="--map names 'win', which no row's gold says; it says 'ok', 'spam'"):
+    assert capsys.readouterr().err == "--map: no row has the gold label 'fine'\n"
+    with pytest.raises(UsageError, match="--map names 'win', which is no row's gold label; those are 'ok', 'spam'"):
         golden({"win": "spam"})
     with pytest.raises(UsageError, match="--map gives 'Ham', which is no label: ham, spam"):
         golden({"ok": "Ham"})
@@ -186,7 +194,7 @@ def test_an_output_in_csv_reads_as_one_in_jsonl(tmp_path, tiny) -> None:
         safeguard("label", source, "-p", "spam", "--model", tiny, *TINY, "--rationale", "-o", tmp_path / name)
         labels = read_labels(tmp_path / name)
         assert labels.answers == (SPAM,)
-        verdicts = [replace(row.verdicts["spam"], cut=False) for row in labels.rows]  # a CSV does not say what is cut
+        verdicts = [replace(row.verdicts["spam"], cut=False) for row in labels.rows]  # a CSV does not tell what is cut
         found.append([verdict.as_dict() for verdict in verdicts])
     assert found[0] == found[1]
     assert len(found[0]) == 6
@@ -283,12 +291,12 @@ def test_compare_labels_a_golden_set_twice(tiny) -> None:
     assert b"exactly one of" in wrong.stderr
 
 
-# Options, names and numbers that are true
+# Options, names and numbers
 
 
 @pytest.fixture
 def two(tmp_path: Path) -> tuple[Path, Path]:
-    """Three rows labelled twice, with gold labels of several kinds beside them."""
+    """Return the outputs of three rows labelled twice, with gold labels of several kinds."""
     rows = [
         {"id": i, "text": f"row {i}", "label": gold, "flag": gold == "spam", "code": {"spam": "SP1", "ham": "OK"}[gold]}
         for i, gold in enumerate(("spam", "ham", "spam"))
@@ -307,7 +315,7 @@ def two(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def called(*args: object) -> Result:
-    """The command in this process, which is quicker than a child."""
+    """Call the command in this process, which is faster than a child."""
     return CliRunner().invoke(app, [str(arg) for arg in args])
 
 

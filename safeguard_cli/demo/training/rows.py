@@ -1,4 +1,4 @@
-"""Examples as token rows behind a policy's prompt, and rows as batches: what a step of the training sees."""
+"""Turns examples into token rows behind a policy's prompt, and rows into batches, which a training step sees."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from safeguard_cli.policy.policy import Policy
 from safeguard_cli.prompt.contract import Prefix
 from safeguard_cli.prompt.harmony import Harmony, Marker
 
-POOL = 192  # examples of one policy that are sorted by length together
+POOL = 192  # examples of one policy that are sorted by length at a time
 BATCH_TOKENS = 4000  # padding included; a step has one batch for each core
-MAX_CONTENT = 250  # tokens of a content; longer ones are cut
-# Loss weights of a label, in tokens of analysis: after the content alone, after its own analysis, and after one that
-# argues for the other label. That one must count for less, or an analysis would speak against its own conclusion.
+MAX_CONTENT = 250  # tokens of a text; longer ones are cut
+# Loss weights of a label, in tokens of analysis: after the text alone, after its own analysis, and after one that
+# argues for the other label. The last must count for less, or an analysis would be evidence against its own conclusion.
 LABEL_WEIGHT, REASONED_WEIGHT, MISLED_WEIGHT = 20.0, 10.0, 5.0
-FORCED_SHARE, FORCED_WEIGHT = 0.15, 0.5  # rows that also learn what the program forces: other tools let the model write
+FORCED_SHARE, FORCED_WEIGHT = 0.15, 0.5  # rows that also learn what the program forces, for tools that do not
 QUOTE = ' "'  # opens a quote
 SPACE = "Ġ"  # a space in a byte-level vocabulary
 _QUOTED = re.compile(r'"[^"]+"')
@@ -33,7 +33,7 @@ _OPENING = re.compile(r'[^\s"\\]{1,20}(?: [^\s"\\]+){0,2}')
 class Row:
     """Tokens behind the prefix; `weights[i]` is the loss weight of predicting `ids[i]`.
 
-    Where `soft` > 0, that share of the probability at `label_at` is wanted for `other`.
+    If `soft` > 0, that share of the probability at `label_at` should go to `other`.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Row:
     soft: float = 0.0
 
     def add(self, ids: Sequence[int], weight: float) -> None:
-        """Append tokens that all have one weight."""
+        """Append tokens, all with one weight."""
         self.ids.extend(ids)
         self.weights.extend([weight] * len(ids))
 
@@ -69,7 +69,7 @@ class RowBuilder:
         self.before_quote, self.after_quote = harmony.text_ids(f"Here:{QUOTE}"), harmony.text_ids('".')
 
     def row(self, example: data.Example, prefix: Prefix, effort: str, rationale: bool) -> Row:
-        """One example: at once to the label, or after an analysis, which sometimes argues for the wrong label."""
+        """Return one example: the label at once, or after an analysis, which sometimes argues for the wrong label."""
         contract, kind, row = prefix.contract, self.random.random(), Row()
         at_once, misled = effort == "low" and kind < 0.55, kind > 0.82
         learnt = 0.0 if misled else 1.0
@@ -101,9 +101,9 @@ class RowBuilder:
         return row
 
     def copying(self, prefix: Prefix) -> Row:
-        """A content of random words or tokens, and what quotes it: its opening, or spans of it.
+        """Return a text of random words or tokens, and quotes of it: its opening, or spans of it.
 
-        Any token may open a content, also those that hardly ever do in what there is to train on.
+        Any token may open the text, even one that hardly ever does in the training data.
         """
         row, start = Row(), 0
         if openings := self.random.random() < 0.6:
@@ -119,9 +119,9 @@ class RowBuilder:
         return row
 
     def quoting_ids(self, text: str, content: Sequence[int]) -> list[int]:
-        """Ids of an analysis whose quote consists of the content's own tokens, the space before it included.
+        """Return the ids of an analysis, with the text's own tokens as its quote, the space before it included.
 
-        Copying is then one thing to learn: spelt anew, its first word would have other tokens than in the content.
+        Copying is then one thing to learn: encoded anew, the first word would have other tokens than in the text.
         """
         before, mark, rest = text.partition(QUOTE)
         quote, _, after = rest.partition('"')
@@ -141,9 +141,9 @@ class RowBuilder:
 
 
 def opening(content: str) -> str:
-    """The first one to three words of a content, at most some 20 characters: what an analysis quotes.
+    """Return the first one to three words of a text, at most some 20 characters, for an analysis to quote.
 
-    A model this small finds the beginning of the content reliably, and any other place in a third of the rows.
+    A model this small finds the beginning of the text reliably, but any other place in only a third of the rows.
     """
     found = _OPENING.search(content)
     words = found[0].split(" ") if found else []
@@ -153,7 +153,7 @@ def opening(content: str) -> str:
 
 
 def batches(stream: Iterable[tuple[str, data.Example]], builder: RowBuilder) -> Iterator[Batch]:
-    """Endless batches: examples are pooled by policy, given an effort and a response format, and sorted by length."""
+    """Yield endless batches: examples are pooled by policy, given an effort and a response format, sorted by length."""
     prefixes = {
         (name, effort, rationale): builder.harmony.prefix(policy, effort, rationale=rationale)
         for name, policy in builder.policies.items()
@@ -176,7 +176,7 @@ def batches(stream: Iterable[tuple[str, data.Example]], builder: RowBuilder) -> 
 
 
 def cut_to_size(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows by length, in as few groups as fit a step, all about as large: the cores wait for the largest."""
+    """Group rows by length, in as few groups as fit a step, all about equally large: the cores wait for the largest."""
     ordered = sorted(rows, key=lambda row: len(row.ids), reverse=True)
     few = len(_cut(ordered, BATCH_TOKENS))
     limits = range(BATCH_TOKENS // 2, BATCH_TOKENS + 1, BATCH_TOKENS // 20)
@@ -193,7 +193,7 @@ def _cut(ordered: Sequence[Row], limit: int) -> list[list[Row]]:
 
 
 def copy_batches(builder: RowBuilder, prefix: Prefix) -> Iterator[Batch]:
-    """Endless batches of copying exercises behind the last words of a prompt."""
+    """Yield endless batches of copying exercises behind the last words of a prompt."""
     while True:
         for rows in cut_to_size([builder.copying(prefix) for _ in range(POOL)]):
             yield Batch(prefix.ids[-8:], rows)

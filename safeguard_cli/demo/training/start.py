@@ -1,6 +1,7 @@
-"""Where the training starts from: embeddings that know how words are spelt, and layers that know how to copy.
+"""The weights that the training starts from: embeddings that know how words are spelt, and layers that can copy.
 
-Both can be learnt, but copying alone took longer than the whole training: without this start no quote was right.
+Both can be learnt, but learning to copy alone took longer than the whole training: without this start no quote was
+right.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from safeguard_cli.demo.training.model import GptOss, Layer
 
 
 def spelled_alike(vocabulary: Vocabulary, width: int) -> Tensor:
-    """First embeddings: tokens of one spelling but for case or a leading space begin close together.
+    """Return the first embeddings: tokens that differ only in case or a leading space start close together.
 
-    A word without the space before it may be two tokens (` claim`, but `cl` `aim`): the one token begins with a share
+    A word without the space before it may be two tokens (` claim`, but `cl` `aim`): the one token starts with a share
     of both. Quoting is then one thing to learn for all words, not one for each.
     """
     encode = vocabulary.tokenizer().encode
@@ -35,11 +36,11 @@ def spelled_alike(vocabulary: Vocabulary, width: int) -> Tensor:
 
 
 def begin_with_copying(model: GptOss) -> None:
-    """Set the first two layers so that text seen before goes on as it went on there (an induction head).
+    """Set the first two layers to continue repeated text as it was continued before (an induction head).
 
-    Layer 0 tells each position about the token before it, by rotary phase alone; layer 1 looks for positions that
-    followed the present token, in the slow dimensions, which hardly turn over a hundred tokens, and passes on what
-    stands there. Found by training instead, this takes longer than the whole budget; without it no quote is right.
+    Layer 0 tells each position about the token before it, by rotary phase alone. Layer 1 looks for positions that
+    followed the present token, in the slow dimensions, which hardly turn over a hundred tokens, and passes on their
+    token. Learning this takes longer than the whole budget; without it no quote is right.
     """
     c, before, finder = model.c, model.layers[0], model.layers[1]
     assert isinstance(before, Layer) and isinstance(finder, Layer)

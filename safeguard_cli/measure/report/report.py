@@ -1,7 +1,7 @@
-"""`safeguard report`: an output as one HTML file that needs no network, for people who decide about a policy.
+"""`safeguard report`: writes an output as one HTML file that needs no network, for people who decide about a policy.
 
-What rows and policies say is hostile: the template escapes it all, control characters are spelled out, and the page's
-own content security policy lets no script run but ours, known by its hash.
+Texts of rows and policies are hostile. The template escapes them all, control characters are spelled out, and the
+page's content security policy lets only our script run, which it knows by its hash.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ BINS = 20
 _TITLE_END = " · safeguard</title>"  # as page.html has it
 SHOWN_CHARACTERS = 2000  # of a row's text
 WORST = 10  # rows of a stress test's family
-# Colours that the page's style sheet decides, so that charts follow its light and dark scheme. matplotlib knows only
-# fixed ones: these stand for them until the SVG is written.
+# The page's style sheet decides these colours, so that charts follow its light and dark scheme. matplotlib knows only
+# fixed colours: the keys stand for the variables until the SVG is written.
 _COLOURS = {"#010101": "currentColor", "#020202": "var(--bad)", "#030303": "var(--good)", "#040404": "var(--line)"}
 _INK, _BAD, _GOOD, _LINE = _COLOURS
 
 
 def report(settings: Settings, wanted: Wanted, output: str | None, examples: int) -> int:
-    """Run `safeguard report`. Returns the exit code; raises SafeguardError with a sentence for the user."""
+    """Run `safeguard report` and return the exit code. Raise SafeguardError with a sentence for the user."""
     try:
         import jinja2
         import matplotlib
@@ -67,7 +67,7 @@ def report(settings: Settings, wanted: Wanted, output: str | None, examples: int
         raise UsageError(f"--policy {unknown[0]}: {path} is labelled under {', '.join(names)}")
     stressed = is_stress_test(labels)
     if labels.manifest and not stressed:
-        wanted.refuse(("policies",), f"on {path}: what its policies allow is on record, and it is no stress test")
+        wanted.refuse(("policies",), f"on {path}: its policies' labels are on record, and it is no stress test")
     if stressed and not wanted.by:
         wanted = replace(wanted, by=("family",))
     golden = gold_of(labels, names, settings, wanted)
@@ -116,12 +116,12 @@ def report(settings: Settings, wanted: Wanted, output: str | None, examples: int
     except OSError as error:
         raise SafeguardError(f"{target}: cannot be written: {error.strerror}") from None
     if not settings.quiet:
-        note(f"{target} is written; it opens in any browser, without a network")
+        note(f"wrote {target}; it opens in any browser, without a network")
     return errors.OK
 
 
 def _check_target(target: Path, settings: Settings) -> None:
-    """Refuse, before the work, a page that cannot be written, or that would replace what is no report of ours."""
+    """Raise, before the work, if the page cannot be written or would replace a file that is no report of ours."""
     if is_stream(target):
         return
     if target.suffix.lower() not in ("", ".html", ".htm"):
@@ -142,7 +142,7 @@ def _policy(
     examples: int,
     texts: Mapping[int, str] | None,
 ) -> dict[str, Any]:
-    """What the page says about one policy."""
+    """Return what the page shows of one policy."""
     done = [row for row in labels.rows if row.verdicts[answers.name].error is None]
     verdicts = [row.verdicts[answers.name] for row in done]
     counts = Counter(verdict.label for verdict in verdicts)
@@ -187,7 +187,7 @@ def _stress(labels: LabeledFile, answers: LabelSet, policies: Sequence[Policy]) 
 def _examples(
     rows: Sequence[LabeledRow], answers: LabelSet, gold: Mapping[int, str], most: int
 ) -> Sequence[LabeledRow]:
-    """The rows of one label that teach most: the wrong ones first, then the least sure."""
+    """Return the rows of one label that teach most: the wrong ones first, then the least sure."""
 
     def order(row: LabeledRow) -> tuple[bool, float]:
         verdict = row.verdicts[answers.name]
@@ -198,12 +198,12 @@ def _examples(
 
 
 def _text(row: LabeledRow, texts: Mapping[int, str] | None) -> str:
-    """What a reader knows a row by: its text, else all its fields."""
+    """Return what a reader knows a row by: its text, else all its fields."""
     return orjson.dumps(dict(row.fields), default=str).decode() if texts is None else texts[row.number]
 
 
 def _facts(labels: LabeledFile, measured: Measured | None) -> list[tuple[str, str]]:
-    """Rows, time and tokens, each where it is known."""
+    """Return rows, time, tokens and more, each if it is known."""
     facts = [("rows", f"{len(labels.rows):,}")]
     if measured:
         facts.append(("with a gold label", f"{len(measured.golden.rows):,}"))
@@ -229,7 +229,7 @@ def _manifest(labels: LabeledFile) -> str:
 
 
 def _histogram(p: Sequence[float], violating: Sequence[bool]) -> str:
-    """How p_violates is spread; high in the middle means that the policy leaves the model unsure."""
+    """Draw how p_violates is distributed; high in the middle means that the policy leaves the model unsure."""
     sides = [[x for x, bad in zip(p, violating, strict=True) if bad is side] for side in (False, True)]
     figure, axes = _axes("p_violates", "rows")
     axes.hist(sides, bins=BINS, range=(0, 1), stacked=True, color=[_GOOD, _BAD], label=["safe", "violating"])
@@ -238,7 +238,7 @@ def _histogram(p: Sequence[float], violating: Sequence[bool]) -> str:
 
 
 def _calibration(measured: Measured, answers: LabelSet) -> str:
-    """Of the rows said to violate with probability p, how many do; on the diagonal p means what it says."""
+    """Draw how many of the rows with p_violates p do violate; on the diagonal p means what it says."""
     found, _ = outcomes(measured, answers)
     bins = metrics.calibration_bins(found.truth, found.p_violates)
     figure, axes = _axes("mean p_violates", "share that violates")
@@ -267,7 +267,7 @@ def _axes(x: str, y: str) -> tuple[Any, Any]:
 
 
 def _svg(figure: Any) -> str:
-    """The chart as an SVG element: text as text, the same bytes for the same figures."""
+    """Return the chart as an SVG element: text as text, the same bytes for the same figures."""
     import matplotlib
 
     out = io.StringIO()

@@ -1,7 +1,7 @@
-"""What a labelled stress test says: flips by family with exact intervals, groups tested for difference, rationales.
+"""Figures of a labelled stress test: flips by family with exact intervals, groups tested for difference, rationales.
 
-A flip is another label than the original got. A family holds the same rows many times, so that its rows are not
-independent: `rows_flipped`, the share of rows that at least one variant flips, has an interval that can be trusted.
+A flip is another label than the original got. A family holds the same rows many times, so its rows are not
+independent: only `rows_flipped`, the share of rows that at least one variant flips, has an interval to be trusted.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class Trial:
 
 
 def is_stress_test(labels: LabeledFile) -> bool:
-    """Whether an output's rows are those of a stress test."""
+    """Return whether an output's rows are those of a stress test."""
     return bool(labels.rows) and all(field in labels.rows[0].fields for field in FIELDS)
 
 
 def trials(labels: LabeledFile, answers: LabelSet) -> list[Trial]:
-    """The rows of a stress test under one policy. Raises UsageError for a row that is none."""
+    """Return the rows of a stress test under one policy. Raise UsageError for a row that is none."""
     found = []
     for labelled in labels.rows:
         fields = labelled.fields
@@ -52,13 +52,13 @@ def trials(labels: LabeledFile, answers: LabelSet) -> list[Trial]:
             family, variant, group, own, gold, text = names
             row = int(fields["row"])
         except (KeyError, TypeError, ValueError):
-            raise UsageError(f"{labels.path}: row {labelled.number} is none of a stress test") from None
+            raise UsageError(f"{labels.path}: row {labelled.number} is not one of a stress test") from None
         found.append(Trial(row, family, variant, group, own, gold, text, labelled.verdicts[answers.name]))
     return found
 
 
 def stress_figures(found: Sequence[Trial], answers: LabelSet, policy: Policy | None) -> dict[str, Any]:
-    """Everything that is said about a stress test; without the policy's text, rationales are not looked into."""
+    """Return all results of a stress test; without the policy's text, rationales are not checked."""
     whole = [trial for trial in found if trial.verdict.error is None]
     originals = {trial.row: trial for trial in whole if trial.family == ORIGINAL}
     families: dict[str, list[Trial]] = {}
@@ -91,7 +91,7 @@ def stress_figures(found: Sequence[Trial], answers: LabelSet, policy: Policy | N
 
 
 def rate(count: int, of: int) -> dict[str, Any]:
-    """A share with its 95 % Clopper-Pearson interval; null where there is nothing to count."""
+    """Return a share with its 95 % Clopper-Pearson interval; null if there is nothing to count."""
     low, high = metrics.share_interval(count, of) if of else (None, None)
     return {"count": count, "of": of, "share": count / of if of else None, "low": low, "high": high}
 
@@ -101,7 +101,7 @@ def _flipped(trial: Trial, originals: Mapping[int, Trial]) -> bool:
 
 
 def _flips(part: Sequence[Trial], originals: Mapping[int, Trial]) -> dict[str, Any]:
-    """How many flip, and which way: `to_allowed` of those that violated before, `to_violating` of the others."""
+    """Return how many flip, and which way: `to_allowed` of those that violated before, `to_violating` of the others."""
     violated = [trial for trial in part if originals[trial.row].verdict.violates]
     allowed = [trial for trial in part if not originals[trial.row].verdict.violates]
     return {
@@ -142,7 +142,7 @@ def _p(trial: Trial) -> float:
 
 
 def _worst(original: Trial, part: Sequence[Trial]) -> dict[str, Any]:
-    """A row with the variants that flip it, the widest move of p_violates first."""
+    """Return a row with the variants that flip it, the largest change of p_violates first."""
     moved = sorted(part, key=lambda trial: (-abs(_p(trial) - _p(original)), trial.variant, trial.group))
     return {
         "row": original.row,
@@ -170,7 +170,7 @@ def _badness(worst: Mapping[str, Any]) -> tuple[float, int]:
 
 
 def _groups(part: Sequence[Trial], originals: Mapping[int, Trial], gold: set[str]) -> dict[str, Any] | None:
-    """How often each group's texts are said to violate, among the rows whose right label is one of `gold`.
+    """Return how often each group's texts are labelled violating, among rows with a right label in `gold`.
 
     None unless the originals have groups of their own. The test for difference takes the rows that all groups have.
     """
@@ -201,10 +201,10 @@ def _groups(part: Sequence[Trial], originals: Mapping[int, Trial], gold: set[str
 
 
 def difference(table: Sequence[Sequence[bool]]) -> float | None:
-    """How likely groups (columns) differ so much if the group made no difference: a permutation test within rows.
+    """Return how likely groups (columns) differ so much if the group made no difference.
 
-    Its statistic orders tables as Cochran's Q does, whose own distribution holds for many rows only. None without two
-    rows and two groups.
+    This is a permutation test within rows. Its statistic orders tables as Cochran's Q does; Q's own distribution holds
+    for many rows only. None without two rows and two groups.
     """
     import numpy as np
     from scipy.stats import permutation_test
@@ -231,7 +231,7 @@ def difference(table: Sequence[Sequence[bool]]) -> float | None:
 
 
 def _spread(part: Sequence[Trial], originals: Mapping[int, Trial]) -> dict[str, float]:
-    """How far apart the same row's scores are, over its original and its repetitions."""
+    """Return how far apart the same row's scores are, over its original and its repetitions."""
     scores = defaultdict(list)
     for trial in part:
         scores[trial.row].append(_p(trial))
@@ -240,7 +240,7 @@ def _spread(part: Sequence[Trial], originals: Mapping[int, Trial]) -> dict[str, 
 
 
 def _rationales(part: Sequence[Trial], policy: Policy) -> dict[str, Any]:
-    """What the originals' rationales refer to that is not there."""
+    """Return how often the originals' rationales refer to something that does not exist."""
     found = [
         (trial, references(trial.verdict.rationale or "", trial.text, policy.text, policy.labels)) for trial in part
     ]
@@ -266,13 +266,13 @@ def _rationales(part: Sequence[Trial], policy: Policy) -> dict[str, Any]:
 
 
 def policy_of(labels: LabeledFile, name: str, policies: Sequence[Policy]) -> Policy | None:
-    """The policy that an output was made under: a given one, else a built-in one, of this name and text.
+    """Return the policy that an output was labelled under: a given one, else a built-in one, of this name and text.
 
-    Raises UsageError when the given one has changed since.
+    Raise UsageError if the given one has changed since.
     """
     known = labels.manifest.identity.policies.get(name) if labels.manifest else None
     given = next((policy for policy in policies if policy.name == name), None)
     if given and known and given.sha256 != known.sha256:
-        raise UsageError(f"the policy {name} is another one than {labels.path} was labelled under")
+        raise UsageError(f"the policy {name} is not the one that {labels.path} was labelled under")
     found = given or (load_policy(name) if name in builtin_policies() else None)
     return found if found and (given or (known and found.sha256 == known.sha256)) else None

@@ -1,6 +1,6 @@
-"""Whom a text is about, exchanged by lists: names, pronouns, nationalities, religions, orientations, ethnicities.
+"""Exchanges whom a text is about, by lists: names, pronouns, nationalities, religions, orientations, ethnicities.
 
-The lists are English and no judgement: a group's forms stand in the same order as every other group's.
+The lists are English and no judgement. A group's forms stand in the same order as every other group's.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 
-@dataclass(frozen=True)  # no slots, for what is computed once is kept
+@dataclass(frozen=True)  # no slots: cached_property needs a __dict__
 class Dimension:
-    """Groups that can stand for one another. `forms` are by group, aligned: the i-th of one becomes that of another.
+    """Groups that can replace one another. `forms` are by group, aligned: the i-th of one becomes the i-th of another.
 
-    Of a form that a group has twice, the first place is meant before a noun (`her` bag, a `Muslim` woman), the last
-    elsewhere. `exact` forms are found in this case only.
+    Of a form that a group has twice, the first place is used before a noun (`her` bag, a `Muslim` woman), the last
+    elsewhere. `exact` forms are matched with their case.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Dimension:
 
     @cached_property
     def places(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Each form with its group and its places there."""
+        """Each form with its group and its places in it."""
         found: dict[str, tuple[str, tuple[int, ...]]] = {}
         for group, forms in self.forms.items():
             for place, form in enumerate(forms):
@@ -37,14 +37,14 @@ class Dimension:
     def pattern(self) -> re.Pattern[str]:
         """A form as a whole word, with the article before it."""
         forms = "|".join(re.escape(form) for form in sorted(self.places, key=len, reverse=True))
-        case = "" if self.exact else "i"  # of ASCII letters: others have more than one partner
+        case = "" if self.exact else "i"  # of ASCII letters only: others may have more than one counterpart
         return re.compile(rf"(?<!\w)(?:((?ai:an?))(\s+))?((?a{case}:{forms}))(?!\w)")
 
 
 def swap(dimension: Dimension, text: str) -> dict[str, str]:
-    """The text by group: about each of the groups instead of its own, whose text is the original.
+    """Return the text by group: about each of the groups instead of its own; under its own, the original.
 
-    Empty where it speaks of no group or of several, for these cannot be exchanged without losing who is who.
+    Empty if the text is about no group or about several, which cannot be exchanged without losing who is who.
     """
 
     def form(match: re.Match[str]) -> tuple[str, tuple[int, ...]]:
@@ -66,7 +66,7 @@ def swap(dimension: Dimension, text: str) -> dict[str, str]:
     return found
 
 
-# A word before these was no attribute of what follows.
+# A word before one of these is no attribute of it.
 _NO_NOUN = (
     "a|about|all|also|an|and|are|as|at|be|because|been|but|by|can|cannot|could|did|do|does|for|from|had|has|have|he|how"
     "|if|in|into|is|it|just|may|might|must|never|no|not|of|off|on|only|or|ought|out|over|shall|she|should|so|than|that"
@@ -96,7 +96,7 @@ def _article(old: str, word: str) -> str:
 
 
 def _people(*groups: str) -> dict[str, tuple[str, ...]]:
-    """Adjectives that say nothing of people alone (black, straight), before the nouns that do."""
+    """Return adjectives that alone say nothing about people (black, straight), each before nouns that do."""
     return {group: tuple(f"{group} {noun}" for noun in _PEOPLE.split()) for group in groups}
 
 

@@ -1,7 +1,7 @@
-"""`safeguard stress`: a golden set and its variants labelled in one run, and how well the labels hold.
+"""`safeguard stress`: labels a golden set and its variants in one run, and measures how well the labels hold.
 
-One run for everything: the policy is decoded once, and rows are labelled again among other neighbours than before,
-since all but the originals are shuffled. The labelled file can be kept, continued and reported like any other.
+One run for everything: the policy is decoded once, and repeated rows get other neighbours than before, since all but
+the originals are shuffled. The labelled file can be kept, resumed and reported like any other.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ _MAX_FLIPS = re.compile(r"(\d+(?:\.\d+)?)\s*(%?)")
 class StressPlan:
     """Which rows a stress test has. No `families` means all of them.
 
-    `translations` are fields by language. Rows with the same value of the field `pair` are one row in the languages
-    that `language_field` names; the first of them is the original.
+    `translations` are LANG=FIELD. Rows with the same value of the field `pair` are one row in the languages that
+    `language_field` names; the first of them is the original.
     """
 
     families: tuple[str, ...] = ()
@@ -74,7 +74,7 @@ class StressPlan:
 
 
 def stress(settings: Settings, wanted: Wanted, plan: StressPlan, export: str | None, max_flips: str | None) -> int:
-    """Run `safeguard stress`. Returns the exit code; raises SafeguardError with a sentence for the user."""
+    """Run `safeguard stress` and return the exit code. Raise SafeguardError with a sentence for the user."""
     most = _parse_max_flips(max_flips)
     path = golden_path(settings)
     read = used_by(settings)
@@ -82,7 +82,7 @@ def stress(settings: Settings, wanted: Wanted, plan: StressPlan, export: str | N
     for option, out in (("-o", settings.output), ("--export", export)):
         if out is not None:
             _check_kept(option, Path(out), read)
-    with metrics.sklearn():  # says which extra is missing before a model is loaded
+    with metrics.sklearn():  # fails before a model is loaded if the extra is missing
         pass
     policies = load_policies(settings) if settings.policies else ()
     labels = existing_labels(path, settings)
@@ -90,14 +90,14 @@ def stress(settings: Settings, wanted: Wanted, plan: StressPlan, export: str | N
         wanted.refuse((*OF_A_RUN, *OF_A_PLAN, "output", "overwrite", "export"), f"on {path}, which is labelled already")
     else:
         if len(policies) != 1:
-            raise UsageError("a stress test is of one policy: name it with --policy")
+            raise UsageError("a stress test needs exactly one policy: name it with --policy")
         rows = planned(settings, wanted, plan, policies[0])
         if export:
             unused = (*OF_A_RUN, "output", "overwrite", "max_flips", "worst", "json")
             wanted.refuse(unused, "with --export, which labels nothing")
             rows = [row for row in rows if row["family"] != REPEAT]  # label would give them the same verdict again
             _write(rows, Path(export))
-            note(f"{len(rows):,} rows are in {export}; safeguard label {export} labels them, safeguard stress measures")
+            note(f"wrote {len(rows):,} rows to {export}; run safeguard label on it, and safeguard stress on the output")
             return errors.OK
         labels = _label(settings, plan, rows)
     result = {"golden": str(path), **measured(labels, policies)}
@@ -112,7 +112,7 @@ def stress(settings: Settings, wanted: Wanted, plan: StressPlan, export: str | N
 
 
 def planned(settings: Settings, wanted: Wanted, plan: StressPlan, policy: Policy) -> list[dict[str, Any]]:
-    """The rows of a stress test: the originals in their order, then all variants, shuffled."""
+    """Return the rows of a stress test: the originals in their order, then all variants, shuffled."""
     variants = all_variants()
     if taken := next((v for v in variants if v.family in (ORIGINAL, *OURS)), None):
         raise UsageError(f"the variant {taken.family}/{taken.name} needs a family of its own")
@@ -126,7 +126,7 @@ def planned(settings: Settings, wanted: Wanted, plan: StressPlan, policy: Policy
     golden = usable_rows(settings, wanted, (answers,), others)
     rows = [_row(original, policy.name, ORIGINAL, text=original.text) for original in golden.rows]
     if LANGUAGES in plan.families and not plan.translations and plan.pair is None:
-        raise UsageError("--family languages needs --translation LANG=FIELD, or --pair FIELD for rows that are one")
+        raise UsageError("--family languages needs --translation LANG=FIELD, or --pair FIELD if translations are rows")
     rest = [row for original in golden.rows for row in _variants_of(original, policy, chosen, plan)]
     if plan.has(LANGUAGES):
         rest += _translations(golden, policy.name, plan)
@@ -136,7 +136,7 @@ def planned(settings: Settings, wanted: Wanted, plan: StressPlan, policy: Policy
 
 
 def measured(labels: LabeledFile, policies: Sequence[Policy]) -> dict[str, Any]:
-    """The figures of a labelled stress test; its rationales' too, where the policy's text is at hand."""
+    """Return the figures of a labelled stress test; with the policy's text, those of its rationales too."""
     names = [answers.name for answers in labels.answers]
     chosen = [answers for answers in labels.answers if not policies or answers.name == policies[0].name]
     if len(chosen) != 1:
@@ -181,7 +181,7 @@ def _variants_of(
 
 
 def _translations(golden: Golden, policy: str, plan: StressPlan) -> Iterator[dict[str, Any]]:
-    """The rows in the languages that have a field of their own."""
+    """Yield the rows in the languages that have a field of their own."""
     for item in plan.translations:
         language, equals, field = item.partition("=")
         if not equals or not language or not field:
@@ -196,7 +196,7 @@ def _translations(golden: Golden, policy: str, plan: StressPlan) -> Iterator[dic
 
 
 def _pairs(golden: Golden, policy: str, plan: StressPlan) -> Iterator[dict[str, Any]]:
-    """The rows that are another one in another language."""
+    """Yield the rows that are a translation of an earlier row."""
     if plan.pair is None:
         return
     for field in (plan.pair, plan.language_field):
@@ -220,7 +220,7 @@ def _label(settings: Settings, plan: StressPlan, rows: Sequence[Mapping[str, Any
 
 
 def _check_kept(option: str, out: Path, read: Sequence[Used]) -> None:
-    """UsageError when the rows of a stress test cannot be kept there, to be read again."""
+    """Raise UsageError if the rows of a stress test cannot be kept in `out`, to be read again."""
     if out.name == "-" or is_stream(out):
         raise UsageError(f"{option} {out}: the rows are read again, so it must be a file")
     format = output_format(out, "jsonl")
@@ -231,7 +231,7 @@ def _check_kept(option: str, out: Path, read: Sequence[Used]) -> None:
 
 def _write(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     if path.exists():
-        raise UsageError(f"{path} is there already; --export does not overwrite")
+        raise UsageError(f"{path} exists already; --export does not overwrite")
     try:
         path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
     except OSError as error:
@@ -239,7 +239,7 @@ def _write(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def _parse_max_flips(value: str | None) -> tuple[float, bool] | None:
-    """`2%` or `3`: how many, and whether of a hundred."""
+    """Read `2%` or `3`: the number, and whether it is a percentage."""
     if value is None:
         return None
     found = _MAX_FLIPS.fullmatch(value.strip())
@@ -249,13 +249,13 @@ def _parse_max_flips(value: str | None) -> tuple[float, bool] | None:
 
 
 def _beyond(result: Mapping[str, Any], most: float, percent: bool) -> list[str]:
-    """The families in which more labels flip."""
+    """Return the families in which more labels flip."""
     flips = {name: family["flips"] for name, family in result["families"].items()}
     return [name for name, flip in flips.items() if (100 * (flip["share"] or 0.0) if percent else flip["count"]) > most]
 
 
 def _shown(result: Mapping[str, Any], most: int) -> Iterator[RenderableType]:
-    """The result as a person reads it at a terminal."""
+    """Yield the result for people, as printed at a terminal."""
     yield facts(
         f"{result['rows']:,} golden rows",
         f"{result['labelled']:,} labelled with their variants",
@@ -266,7 +266,7 @@ def _shown(result: Mapping[str, Any], most: int) -> Iterator[RenderableType]:
     for doubt in result["doubts"]:
         yield facts(doubt, style="yellow")
     if result["rows_in_error"]:
-        yield facts(f"{result['rows_in_error']:,} rows in error, not counted", style="red")
+        yield facts(f"rows in error, not counted: {result['rows_in_error']:,}", style="red")
     families = Figures("family", *FLIPS, "rows")
     for name, family in result["families"].items():
         families.add_row(cut(name, 20), *_cells(family), per_cent(family["rows_flipped"]["share"]))
@@ -279,7 +279,7 @@ def _shown(result: Mapping[str, Any], most: int) -> Iterator[RenderableType]:
     for name, family in result["families"].items():
         yield from _shown_family(name, family, most)
     if LANGUAGES not in result["families"]:
-        yield facts("no other languages: --translation and --pair say where they are", style="dim")
+        yield facts("no other languages: name them with --translation or --pair", style="dim")
     if spread := result["spread"]:
         yield facts(f"the same row's scores lie {spread['mean']:.4f} apart, at most {spread['most']:.4f}")
     if found := result["rationales"]:
@@ -295,7 +295,7 @@ def _shown_family(name: str, family: Mapping[str, Any], most: int) -> Iterator[R
             variants.add_row(cut(part["name"], 30), *_cells(part))
         yield variants
         if 0 < most < len(worst):
-            yield facts(f"{len(worst) - most:,} more variants flip no more often", style="dim")
+            yield facts(f"variants not shown, which flip no more often: {len(worst) - most:,}", style="dim")
     compared = family["groups_compared"]
     for groups in compared:
         of = "violating" if name != LANGUAGES else "recall"

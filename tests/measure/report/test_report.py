@@ -1,4 +1,4 @@
-"""`safeguard report`: one offline page, in which nothing that a row says is more than text."""
+"""`safeguard report`: one offline page, in which hostile text stays text."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from safeguard_cli.run.settings import Settings
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report of rows, labels and rationales that all try to break out of it."""
+    """Make a report of rows, labels and rationales that all try to break out of it."""
     folder = tmp_path_factory.mktemp("report")
     labels = ("ham", HOSTILE[0])
     rows = [
@@ -100,7 +100,7 @@ def test_a_browser_runs_no_script_of_the_content_and_filters_with_ours(page) -> 
     dom = done.stdout.decode()
     assert "<title>broken" not in dom
     assert "· safeguard</title>" in dom
-    # Ours did run: it wrote how many examples are shown. The page's policy would also stop a script that got in.
+    # Our script did run: it wrote how many examples are shown. The page's policy would also stop an injected script.
     assert "12 of 12</output>" in dom
     evil = page.with_name("evil.html")
     evil.write_text(page.read_text(encoding="utf-8").replace("</header>", f"{HOSTILE[0]}{HOSTILE[1]}</header>", 1))
@@ -113,7 +113,7 @@ def test_a_browser_runs_no_script_of_the_content_and_filters_with_ours(page) -> 
     assert "<title>broken" not in again.stdout.decode()
 
 
-# What stands at the top, and which text is shown
+# The facts at the top, and which text is shown
 
 
 def said(source: Path, **options: object) -> str:
@@ -126,7 +126,7 @@ def test_a_run_that_is_not_finished_is_said_at_the_top(tmp_path) -> None:
     source = output(tmp_path / "out.jsonl", rows)
     manifest(source, finished=False)
     with source.open("a") as file:
-        file.write('{"text": "row 4", "spam": {"la')  # it is being written
+        file.write('{"text": "row 4", "spam": {"la')  # a run is still writing it
     words = said(source)
     assert 0 < words.index("this run is not finished: 4 rows are labelled so far") < words.index("4 rows labelled, 0")
 

@@ -35,7 +35,7 @@ TINY = ("--max-reasoning", 2, "--slots", 8, "--threads", 1, "-q")
 
 
 def structure(harmony: Harmony, text: str) -> bool:
-    """Whether the prompt with this content has exactly the program's control tokens, and the content byte for byte."""
+    """Return whether the prompt with this text has exactly the program's control tokens, and the text byte for byte."""
     content = harmony.text_ids(text)
     ids = harmony.content_ids(content)
     whole = markers(harmony, ids) == CONTENT_MARKERS and ids[: len(content)] == tuple(content)
@@ -131,7 +131,7 @@ def test_languages_come_from_fields_or_from_rows_that_are_one(tmp_path) -> None:
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
-    """A stress test of two spam rows, labelled and kept."""
+    """Label a stress test of two spam rows, and keep it."""
     out = tmp_path_factory.mktemp("stress") / "out.jsonl"
     done = safeguard("stress", GOLDEN / "spam.jsonl", "-p", "spam", "--model", tiny, *TINY, "--limit", 2, "-o", out)
     assert done.returncode == 0, done.stderr
@@ -206,10 +206,10 @@ def test_an_export_can_be_labelled_and_measured_later(kept, tiny, tmp_path) -> N
         exported,
     )
     assert safeguard(*call).returncode == 0
-    assert safeguard(*call).returncode == 2  # it is there already
+    assert safeguard(*call).returncode == 2  # it exists already
     assert safeguard("label", exported, "-p", "spam", "--model", tiny, *TINY, "-o", out).returncode == 0
     result = measure(out)
-    assert (result["rows"], list(result["families"])) == (8, ["identity"])  # repetitions would be given one verdict
+    assert (result["rows"], list(result["families"])) == (8, ["identity"])  # repetitions would get the same verdict
 
 
 def test_what_is_missing_is_said(kept, tmp_path) -> None:
@@ -218,10 +218,10 @@ def test_what_is_missing_is_said(kept, tmp_path) -> None:
     changed.write_text((ROOT / "policies/spam.md").read_text() + "\n- **SP9** One more.\n")
     for path, policies, most, message in (
         (golden, (), None, "--policy"),
-        (golden, ("spam", "hate"), None, "of one policy"),
+        (golden, ("spam", "hate"), None, "exactly one policy"),
         ("-", ("spam",), None, "no such file"),
         (str(kept), (), "few", "--max-flips"),
-        (str(kept), (str(changed),), None, "another one than"),
+        (str(kept), (str(changed),), None, "is not the one that"),
     ):
         with pytest.raises(UsageError, match=message):
             stress(Settings(path, policies), Wanted(), StressPlan(), None, most)
@@ -246,7 +246,7 @@ def trial(
 
 @pytest.fixture
 def by_hand(tmp_path: Path) -> Path:
-    """Four originals (two violate) with rationales, four injections of which two flip, two languages, repetitions."""
+    """Write four originals (two violate) with rationales, four injections (two flip), two languages, repetitions."""
     originals = [
         trial(1, "original", 0.9, rationale='SP1: "row 1"'),
         trial(2, "original", 0.8, rationale='SP1 and SP99: "row 77"'),

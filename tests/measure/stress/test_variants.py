@@ -1,4 +1,4 @@
-"""Each variant changes what it says it changes and nothing else, and the same text always becomes the same variant."""
+"""Each variant changes what its name says and nothing else, and the same text always becomes the same variant."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_same_text_and_seed_give_the_same_variants(text: str, seed: int) -> 
     first, second = (changed_texts(all_variants(), text, ABOUT, seed) for _ in range(2))
     assert first == second
     assert all(new.text != text for new in first)
-    json.dumps([new.text for new in first]).encode()  # no lone surrogate came in
+    json.dumps([new.text for new in first]).encode()  # raises if there is a lone surrogate
 
 
 def test_another_seed_gives_other_variants() -> None:
@@ -115,7 +115,7 @@ def test_leet_changes_listed_letters_only(text: str, seed: int) -> None:
 @given(TEXTS, SEEDS)
 def test_homoglyphs_are_cyrillic_and_lead_back(text: str, seed: int) -> None:
     back = str.maketrans({new: chr(old) for old, new in variants.HOMOGLYPHS.items()})
-    assume(text == text.translate(back))  # no such letter in it before
+    assume(text == text.translate(back))  # the text has none of the new letters
     changed = variants.homoglyphs(text, Random(seed))
     assert changed.translate(back) == text
     assert all("\u0400" <= b <= "\u04ff" for a, b in zip(text, changed, strict=True) if a != b)
@@ -275,7 +275,7 @@ def test_the_lists_are_aligned_and_no_form_stands_for_two_groups() -> None:
         assert sum(map(len, forms)) == len(set.union(*forms))
 
 
-# The list of them all
+# The list of all variants
 
 
 def test_names_are_unique_and_every_family_is_there() -> None:
@@ -286,7 +286,7 @@ def test_names_are_unique_and_every_family_is_there() -> None:
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Install a package whose entry point is `theirs:MINE`; returns the rows of a stress test with it."""
+    """Install a package with the entry point `theirs:MINE`; return the rows of a stress test with it."""
 
     def install(source: str) -> list[dict]:
         info = tmp_path / "theirs-1.0.dist-info"
@@ -313,7 +313,7 @@ def test_another_package_adds_a_family_of_its_own(installed) -> None:
     ("source", "message"),
     [
         ("raise ValueError('broken')", "theirs:MINE cannot be loaded: broken"),
-        ("MINE = ['x']", "no Variant"),
+        ("MINE = ['x']", "neither a Variant"),
         ('MINE = Variant("injection", "order", lambda text, about: {})', "two variants are named injection/order"),
         ('MINE = Variant("a", "b", lambda text, about: 1 / 0)', "the variant a/b fails: division by zero"),
         ('MINE = Variant("a", "b", lambda text, about: {"": "\\ud800"})', "the variant a/b fails"),
