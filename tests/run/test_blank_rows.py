@@ -68,7 +68,7 @@ def test_a_run_that_goes_on_counts_them_the_same(sheet, no_fsync, prompts) -> No
     assert sheet(deterministic=True) == errors.ROWS_IN_ERROR
     assert counts(sheet) == ALL
     assert sheet.out.read_bytes() == whole
-    assert sheet(deterministic=True) == errors.ROWS_IN_ERROR, "finished already"
+    assert sheet(deterministic=True) == errors.ROWS_IN_ERROR, "already finished"
 
 
 def test_a_run_of_violating_rows_that_goes_on_counts_them_the_same(sheet, no_fsync, monkeypatch) -> None:

@@ -221,7 +221,7 @@ def test_a_call_inside_of_another_is_refused_and_neither_is_spoiled(shared) -> N
 
     def asking() -> Iterator[str]:
         for text in TEXTS[:2]:
-            with pytest.raises(UsageError, match="in the middle of another call") as refused:
+            with pytest.raises(UsageError, match="busy with another call") as refused:
                 shared.label(["inner"])
             refusals.append(refused)
             yield text

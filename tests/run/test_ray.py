@@ -138,7 +138,7 @@ def test_a_file_that_kills_its_workers_is_given_up_and_the_others_are_labelled(c
     (tmp_path / "in9.jsonl").write_text('{"title": 1}\n')
     assert label_on_ray(settings(tmp_path, model), cluster.address, Deadly) == errors.USAGE
     said = capsys.readouterr().err
-    assert "in1.jsonl: 3 workers died of it" in said
+    assert "in1.jsonl: 3 workers died on it" in said
     assert "in9.jsonl: " in said
     assert "2 files were not labelled" in said
     for name in ("in0.jsonl", "in2.jsonl"):
@@ -164,8 +164,8 @@ def test_what_ray_cannot_do_is_refused_before_anything_starts(tmp_path, tiny) ->
         ({"dry_run": True}, "--dry-run"),
         ({"servers": ("http://h:1", "http://u:p@h:2")}, "no user, password or query"),
         ({"output": None}, "-o DIR"),
-        ({"output": str(tmp_path / "in0.jsonl")}, "is no folder"),
-        ({"output": str(tmp_path)}, "written over"),
+        ({"output": str(tmp_path / "in0.jsonl")}, "is not a folder"),
+        ({"output": str(tmp_path)}, "overwritten"),
         ({"input": str(tmp_path / "*.none")}, "no file matches"),
         ({"input": str(tmp_path / "in0*")}, "both be written"),
     ):

@@ -96,7 +96,7 @@ def test_a_journal_made_again_stays_when_rows_were_labelled_and_goes_when_none_w
 
     with monkeypatch.context() as patched:
         patched.setattr("safeguard_cli.run.to_parquet.write_parquet", full)
-        with pytest.raises(SafeguardError, match="the same command goes on from there"):
+        with pytest.raises(SafeguardError, match="run the same command to resume from there"):
             bench()
     assert len(journal.read_bytes().splitlines()) == 20
     assert bench.out.read_bytes() == whole
