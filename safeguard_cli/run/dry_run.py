@@ -43,7 +43,7 @@ def dry_run(settings: Settings, prepared: Prepared, source: Source, selector: Se
         lines.append(f"policy          {names}: {len(prefix.ids):,} tokens, including the prompt around it")
     if lengths:
         lines.append(
-            f"text tokens     {_median(lengths):,} median, {max(lengths):,} longest; {split_rows:,} rows split"
+            f"text tokens     {_median(lengths):,} median, {max(lengths):,} longest; rows split: {split_rows:,}"
         )
     lines += [f"run             {shape_text(shape)}", "", "first prompt:", shown or "(none)"]
     print(safe("\n".join(lines), keep_newlines=True))

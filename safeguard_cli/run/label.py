@@ -91,7 +91,7 @@ def _work(job: Job, pipeline: Pipeline, session: SessionOfRun, make_engine: Engi
     elif advice and not settings.quiet:
         note(advice)
     if pipeline.truncated:
-        warn(f"{pipeline.truncated:,} rows were longer than --ctx allows and were labelled by their beginning")
+        warn(f"rows longer than --ctx allows: {pipeline.truncated:,}; only the beginning of each was labelled")
 
 
 def _select(settings: Settings, source: Source, previous: Manifest | None) -> tuple[Selector, tuple[str, ...]]:

@@ -364,6 +364,6 @@ def _summary(crew: _Crew, settings: Settings) -> int:
             tally = sum((Counter(result.labels[name]) for result in results), Counter[str]())
             note(f"{name}: " + ", ".join(f"{label} {count:,}" for label, count in tally.most_common()))
     if crew.failed:
-        warn(f"{len(crew.failed):,} files were not labelled; run the same command to label them")
+        warn(f"files not labelled: {len(crew.failed):,}; run the same command to label them")
         return max(done.exit_code for done in crew.failed.values())
     return errors.ROWS_IN_ERROR if in_error else errors.OK

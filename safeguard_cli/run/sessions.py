@@ -229,7 +229,7 @@ class Continued(New):
         _check_can_be_read_again(job, journal)
         self._take_up()
         if not job.settings.quiet:
-            note(f"{destination.path}: resuming after {journal.rows:,} rows")
+            note(f"{destination.path}: resuming after row {journal.rows:,}")
 
     def _take_up(self) -> None:
         """Take the finished rows out of the records, checking that they are those of the earlier sessions."""

@@ -140,7 +140,7 @@ def test_a_file_that_kills_its_workers_is_given_up_and_the_others_are_labelled(c
     said = capsys.readouterr().err
     assert "in1.jsonl: 3 workers died on it" in said
     assert "in9.jsonl: " in said
-    assert "2 files were not labelled" in said
+    assert "files not labelled: 2;" in said
     for name in ("in0.jsonl", "in2.jsonl"):
         assert len((tmp_path / "labels" / name).read_text().splitlines()) == 30
     assert (
