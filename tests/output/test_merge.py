@@ -151,7 +151,7 @@ def test_shards_of_standard_input_are_merged_and_the_right_reason_is_said(bench,
                 Steady,
             )
     assert merge(made, bench.out, overwrite=False, quiet=True) == 3
-    assert "nor continued: they were read from standard input" in capsys.readouterr().err
+    assert "nor resumed: the rows were read from standard input" in capsys.readouterr().err
 
 
 def test_a_shard_that_was_killed_is_continued_and_only_as_itself(bench) -> None:

@@ -362,7 +362,7 @@ def test_policies_that_changed_since_are_refused(tmp_path, bench) -> None:
     other.write_text("---\nname: spam\nlabels: [ham, spam]\nviolates: [ham]\n---\n# Spam\n\nham, spam\n")
     policy = load_policy(str(other))
     known = (LabelSet(policy.name, policy.labels, policy.violates),)
-    with pytest.raises(UsageError, match=r"of which violate ham; .* of which violate spam"):
+    with pytest.raises(UsageError, match=r"violating: ham\); .* \(violating: spam"):
         read_labels(bench.out, known=known)
 
 
