@@ -28,7 +28,7 @@ NO_TEXT = {"jsonl": '{"id":99,"text":""}\n', "csv": "99,\n"}
 
 @pytest.fixture(params=["jsonl", "csv"])
 def sheet(request: pytest.FixtureRequest, bench: Bench) -> Bench:
-    """Nine rows with a text, four blank ones, the first of all among them, and one that lacks its text."""
+    """Nine rows with a text, four blank rows, one of them first, and one row that lacks its text."""
     suffix = request.param
     bench.source, bench.out = bench.folder / f"in.{suffix}", bench.folder / f"out.{suffix}"
     rows, blank = ROWS[suffix], BLANK[suffix]

@@ -1,4 +1,4 @@
-"""Ray: a cluster of two nodes in this machine labels every row once, also when one of them is killed on the way."""
+"""Ray: a cluster of two nodes on this machine labels every row once, also if one of them is killed on the way."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ pytestmark = [
 
 
 class Slow(FakeEngine):
-    """A row takes some time, so that a node can be killed in the middle of one of its files."""
+    """An engine slow enough that a node can be killed before it has finished a file."""
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given, before=lambda _: time.sleep(0.001))
 
 
 class Deadly(FakeEngine):
-    """It takes its worker along at the row that says so; each loading leaves a line beside the model."""
+    """An engine that kills its worker at the row that says so; each loading leaves a line beside the model."""
 
     def __init__(self, spec: EngineSpec, log: Callable[[str], None], report: Listen | None = None) -> None:
         super().__init__(spec, log, report, before=self._die)
@@ -57,12 +57,12 @@ class Deadly(FakeEngine):
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A head node without a CPU for workers, and two nodes with one each."""
+    """Start a head node without a CPU for workers, and two nodes with one each."""
     import ray
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))  # for the workers: this file
+        patch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))  # workers import this file
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         made.add_node(num_cpus=1)
         made.add_node(num_cpus=1)

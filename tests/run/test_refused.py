@@ -1,4 +1,4 @@
-"""What cannot be continued is refused, and nothing is touched."""
+"""A run that cannot be resumed is refused, and nothing is touched."""
 
 from __future__ import annotations
 
