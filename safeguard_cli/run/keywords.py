@@ -147,7 +147,7 @@ def read_settings(given: Mapping[str, Any], policies: int) -> Settings:
 
 
 def read_policies(given: Sequence[str | Path | Policy], settings: Settings) -> tuple[Policy, ...]:
-    """Return the policies, read; raise UsageError if one cannot be used or two have the same name."""
+    """Read and return the policies; raise UsageError if one cannot be used or two have the same name."""
     if not given:
         raise UsageError("a Labeler needs a policy: the name of a built-in one, the path of a file, or a Policy")
     policies = tuple(_policy(each, settings) for each in given)

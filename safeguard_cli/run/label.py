@@ -66,7 +66,7 @@ def _say_beforehand(job: Job, destination: Destination, total: int | None) -> No
         warn(untrained_warning(job.prepared.untrained, job.prepared.header))
     lasting = isinstance(destination, File) and job.source.path is not None
     if not lasting and not job.settings.quiet and (total is None or total > LONG_RUN):
-        note("with a pipe, a stopped run cannot be taken up again; with files it can: safeguard label INPUT -o OUT")
+        note("with a pipe, a stopped run cannot be resumed; with files it can: safeguard label INPUT -o OUT")
 
 
 def _work(job: Job, pipeline: Pipeline, session: SessionOfRun, make_engine: EngineMaker) -> None:
@@ -130,7 +130,7 @@ def _remark(settings: Settings, prepared: Prepared, progress: Progress) -> str:
 
 
 def _total(settings: Settings, source: Source) -> int | None:
-    """Return the number of rows, or at most --limit, if it can be known without delaying the run, else --limit."""
+    """Return the number of rows to come, at most --limit; only --limit, if counting them would delay the run."""
     if source.path is None or (source.total_bytes or 0) > COUNTABLE_BYTES:
         return settings.limit
     rows = count_rows(

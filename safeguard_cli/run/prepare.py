@@ -61,7 +61,7 @@ class Prepared:
 
     @property
     def header(self) -> Header:
-        """Return the header of the model file, which is there if no servers are."""
+        """Return the header of the model file; a run on servers has none."""
         assert self.local is not None
         return self.local
 

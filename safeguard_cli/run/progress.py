@@ -148,7 +148,7 @@ class Progress:
 
     @property
     def shown(self) -> bool:
-        """Return whether a display shows the run."""
+        """Return whether a display is to show the run."""
         return self._make_display is not None
 
     def prepare(self) -> None:

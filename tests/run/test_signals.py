@@ -108,5 +108,5 @@ def test_a_pipe_that_cannot_be_continued_is_said_once_when_the_run_is_long(bench
         bench(output=None, quiet=False, progress="none")
         said = capsys.readouterr().err
         bench(output=None)
-    assert said.count("cannot be taken up again") == (rows > 1000)
-    assert "cannot be taken up again" not in capsys.readouterr().err
+    assert said.count("cannot be resumed") == (rows > 1000)
+    assert "cannot be resumed" not in capsys.readouterr().err
