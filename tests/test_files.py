@@ -173,7 +173,7 @@ def test_somebody_elses_file_under_the_name_of_a_record_is_refused_before_anythi
     else:
         path.write_text(content)
     before = bench.state()
-    with pytest.raises(Foreign, match=r"no record of safeguard's.*: move it away, or write") as refused:
+    with pytest.raises(Foreign, match=r"not a record of safeguard's.*: move it away, or write") as refused:
         bench(overwrite=overwrite)
     assert refused.value.exit_code == errors.RESUME_REFUSED
     assert bench.state() == before

@@ -1,7 +1,7 @@
 """The durable side of a run that writes a file: what an earlier session left, and what this one leaves behind.
 
-At every moment the files beside the output fit it, wherever the run is killed: what is to be continued is cut first,
-then described, and what says that it is finished goes away last.
+Wherever the run is killed, the files beside the output fit it. To resume, a session first cuts the output, then writes
+the manifest that describes it, and deletes the manifest of the finished output last.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ Start = Literal["new", "continue", "retry", "finished"]
 class Journal:
     """An output file under this run's lock.
 
-    `start` says what this session does with it: begin at row 0, go on after `rows` rows and `offset` bytes, label the
-    error rows of a finished output again, or nothing, because it is finished.
+    `start` says what this session does with it: begin at row 0, resume after `rows` rows and `offset` bytes, label the
+    error rows of a finished output again, or do nothing because it is finished.
     """
 
     output: Path
@@ -56,26 +56,26 @@ class Journal:
 
     @property
     def result(self) -> Result:
-        """What the finished output came to. Raises Refused where it is not finished."""
+        """Return the result of the finished output; raise Refused if it is not finished."""
         if self.manifest.result is None:
             raise Refused(f"{self.output} is not finished; run the same command again")
         return self.manifest.result
 
     def begin(self) -> None:
-        """Make what is on disk fit the start; called when all else is ready, so that a refusal touches nothing."""
+        """Make the files on disk fit `start`; called when all else is ready, so that a refusal touches nothing."""
         self._synced = self._began = time.monotonic()
         if self.start != "retry":
             truncate(self.output, self.offset)
             self.unfinish()
 
     def unfinish(self) -> None:
-        """From here on the output counts as one to be continued."""
+        """Replace the manifest of a finished output with that of an unfinished one, which is to be resumed."""
         self.manifest.process, self.manifest.result = os.getpid(), None
         self.manifest.save(run_path(self.output))
         manifest_path(self.output).unlink(missing_ok=True)
 
     def written(self, rows: int, digest: InputHash, size: int, cut: int, counts: Callable[[], dict[str, Any]]) -> None:
-        """Note how far the output is, where it could be gone on from: the next `save` says it."""
+        """Note how far the output is, for the next `save`, at rows from which the run can be resumed."""
         if rows % (self.manifest.identity.deterministic or 1):
             return
         done = self.manifest.progress
@@ -84,12 +84,12 @@ class Journal:
             done.counts = Tallies(counts())
 
     def save_now_and_then(self, sync: Callable[[], None]) -> None:
-        """Save what was noted, if it is time to."""
+        """Save what was noted, if a save is due."""
         if time.monotonic() - self._synced >= SYNC_SECONDS:
             self.save(sync)
 
     def save(self, sync: Callable[[], None]) -> None:
-        """Put the output on disk, then what is known of it."""
+        """Sync the output to disk, then save its manifest."""
         if self.start == "retry":
             return
         sync()
@@ -98,18 +98,18 @@ class Journal:
         self._synced = time.monotonic()
 
     def finish(self, result: dict[str, Any], instead: files.Draft | None = None) -> None:
-        """The output is complete and on disk, or is so in a draft that takes its place."""
+        """Finish an output that is complete and on disk, or the draft that takes its place."""
         self.manifest.progress.output_bytes = (instead.path if instead else self.output).stat().st_size
         self.manifest.process, self.manifest.progress.counts = os.getpid(), None
         self.manifest.result = Result({"finished": now(), **result})
-        if instead:  # killed from here on, the output is the old one with its manifest, or the new one with this
+        if instead:  # killed from here on, the run leaves the old output with its manifest, or the new one with this
             self.manifest.save(run_path(self.output))
             instead.publish()
         self.manifest.save(manifest_path(self.output))
         run_path(self.output).unlink(missing_ok=True)
 
     def count_time(self) -> None:
-        """Add the seconds since the last call to those of the run."""
+        """Add the seconds since the last call to the run's."""
         here, done = time.monotonic(), self.manifest.progress
         done.seconds, self._began = round(done.seconds + here - self._began, 3), here
 
@@ -127,14 +127,14 @@ def open_journal(
     retry_errors: bool,
     warn: Callable[[str], None],
 ) -> Iterator[Journal]:
-    """Lock the output and find out where it stands. Raises Refused, touching nothing, when it cannot be built on."""
+    """Lock the output and decide how to start; raise Refused, touching nothing, if it cannot be resumed."""
     existed = output.exists()
     with locked(output, run_path(output)):
         try:
             files.sweep(real(output), run_path(output), manifest_path(output))
             new = Manifest(identity, machine, now(), os.getpid())
             old = None if overwrite else find_manifest(output)
-            if old and old.result and run_path(output).exists():  # killed when all but this was done
+            if old and old.result and run_path(output).exists():  # killed just before this
                 old.save(manifest_path(output))
                 run_path(output).unlink()
             empty = not output.stat().st_size and not (old and old.finished and not old.progress.output_bytes)
@@ -144,7 +144,7 @@ def open_journal(
                 raise Refused(not_ours(output))
             else:
                 for difference in check_same(old, new, output):
-                    warn(f"not as when {output} was begun: {difference}")
+                    warn(f"changed since {output} was begun: {difference}")
                 old.machine = machine
                 journal = Journal(output, shape, old, _start(old, output, limit, append_input, retry_errors))
                 if old.result and not shape.every_row:
@@ -152,14 +152,14 @@ def open_journal(
                 if journal.start == "continue":
                     journal.rows, journal.offset = whole_rows(output, shape, old)
             if retry_errors and journal.start != "retry":
-                raise UsageError(f"--retry-errors: {output} is no finished output; run the same command without it")
+                raise UsageError(f"--retry-errors: {output} is not a finished output; run the same command without it")
             if journal.start != "finished":
                 check_folder(real(output), run_path(output))
             yield journal
         finally:
             with suppress(OSError, SafeguardError):
                 if not existed and not output.stat().st_size and find_manifest(output) is None:
-                    real(output).unlink()  # only the lock made it
+                    real(output).unlink()  # the lock alone created it
 
 
 def _start(old: Manifest, output: Path, limit: int | None, append_input: bool, retry_errors: bool) -> Start:

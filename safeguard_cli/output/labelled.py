@@ -1,7 +1,7 @@
-"""Reads an output back: each row's own fields and its Verdicts, and what answers each policy allowed.
+"""Read an output back: each row's own fields and Verdicts, and the labels that each policy allowed.
 
-This is the reader of `eval`, `compare`, `report`, `stress` and `show`. The output may have been saved again by another
-program: what it says is understood strictly or refused, with file, line and column.
+This is the reader of `eval`, `compare`, `report`, `stress` and `show`. Another program may have saved the output again:
+its values are read strictly, or refused with file, line and column.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from safeguard_cli.rows.verdict import COLUMNS, Verdict
 
 TOGETHER = "all policies in one prompt and one answer"
 APART = "one prompt for each policy"
-SAMPLE_ROWS = 100  # rows in which verdicts, and the text, are looked for
-_MOST_LABELS = 12  # of which subsets are tried for those that violate
+SAMPLE_ROWS = 100  # rows in which to look for verdicts, and for the text
+_MOST_LABELS = 12  # the most labels of which all subsets are tried as the violating ones
 _CLOSE = 2e-6  # scores are written with six digits
 
 
 @dataclass(frozen=True, slots=True)
 class LabelSet:
-    """What one policy could answer: its labels in order, and those that violate."""
+    """The labels of one policy, in order, and those that violate."""
 
     name: str
     labels: tuple[str, ...]
@@ -59,9 +59,9 @@ class LabeledRow:
 
 @dataclass(frozen=True, slots=True)
 class LabeledFile:
-    """An output: its rows, its policies' answers, and its manifest where it has one.
+    """An output: its rows, its policies' labels, and its manifest if it has one.
 
-    `doubts` are what a reader of any figure must know of the file: that its run has not ended, that it was changed.
+    `doubts` are what a reader of its figures must know: that its run has not finished, or that the file was changed.
     """
 
     path: Path
@@ -72,25 +72,25 @@ class LabeledFile:
 
     @property
     def prompting(self) -> str:
-        """Whether the policies were asked about together, as its figures must say."""
+        """Return whether the policies were asked about together, in words for its figures."""
         return TOGETHER if self.manifest and self.manifest.identity.answer.together else APART
 
     @property
     def model(self) -> str:
-        """The model that said all this: demo, a file's name, or a server's; empty where it is not on record."""
+        """Return the model that labelled the rows: demo, a file's name, or a server's; empty if not on record."""
         return _model_name(self.manifest) if self.manifest else ""
 
     @property
     def effort(self) -> str:
-        """The effort that was asked for, else those that the rows name."""
+        """Return the effort that the run asked for, else those that the rows name."""
         asked = self.manifest.identity.answer.effort if self.manifest else None
         found = {verdict.effort for row in self.rows for verdict in row.verdicts.values() if verdict.effort}
         return str(asked or ", ".join(sorted(found)))
 
     def chosen_text(self, gold: Iterable[str] = ()) -> tuple[tuple[str, ...], str | None] | None:
-        """Return the fields and the template of the text that was labelled: on record, else as a run chooses it.
+        """Return the fields and the template of the labelled text: those on record, else those that a run would choose.
 
-        Never one of the fields `gold`. None where that does not settle it.
+        The choice is never one of the fields `gold`. None if there is no clear choice.
         """
         if self.manifest:
             chosen = self.manifest.identity.input
@@ -104,9 +104,9 @@ class LabeledFile:
     def texts(
         self, text_fields: Sequence[str] = (), template: str | None = None, gold: Iterable[str] = ()
     ) -> tuple[str, ...] | None:
-        """Return each row's text: what is asked for, else what the run labelled; None where the output has it not.
+        """Return each row's text: the one asked for, else the one that the run labelled; None if the output lacks it.
 
-        Raises UsageError where a field asked for is in no row.
+        Raise UsageError if no row has a field that is asked for.
         """
         asked = bool(text_fields or template is not None)
         chosen = (text_fields, template) if asked else self.chosen_text(gold)
@@ -115,14 +115,14 @@ class LabeledFile:
         except UsageError:
             if asked:
                 raise
-            selector = None  # --keep left it out
+            selector = None  # --keep left the text out
         if selector is None:
             return None
         found = (selector.select(Record(row.number, row.line, b"", row.fields)) for row in self.rows)
         return tuple(text if isinstance(text, str) else "" for text in found)
 
     def _selector(self, fields: Sequence[str], template: str | None, without: frozenset[str] = frozenset()) -> Selector:
-        """What chooses a text in rows without our own fields."""
+        """Return a Selector that takes the text from the rows' own fields."""
         rows = ({name: row.fields[name] for name in row.fields if name not in without} for row in self.rows)
         lines = (orjson.dumps(row, default=str) for row in islice(rows, SAMPLE_ROWS))
         with open_source(io.BytesIO(b"\n".join(lines) + b"\n"), format="jsonl") as source:
@@ -133,23 +133,23 @@ class LabeledFile:
 def read_labels(
     path: Path, *, format: str | None = None, encoding: str = "utf-8", known: Sequence[LabelSet] = ()
 ) -> LabeledFile:
-    """Read an output of `safeguard label`; what policies `known` allow is not looked for elsewhere.
+    """Read an output of `safeguard label`; the labels of the policies `known` are taken from there.
 
-    Raises UsageError when it holds no verdicts, and with the line and the column where it holds something else.
+    Raise UsageError if it holds no verdicts; for a value that is none of ours, the error has the line and the column.
     """
     manifest = find_manifest(path)
     with open_source(path, format=format, encoding=encoding) as source:
         records = list(source)
         header = source.names
     if records and manifest and not manifest.finished and not _ends_in_a_line_end(path):
-        del records[-1]  # it was being written
+        del records[-1]  # the run is still writing it, or was killed at it
     readers = _readers(records, header)
     if not readers:
         raise UsageError(f"{path}: no row holds a verdict; is it an output of `safeguard label`?")
     records_of_rows = [(number, record) for number, record in enumerate(records, 1) if not _is_blank(record)]
     parquet = (format or extension(path)) == "parquet"
     for _, record in records_of_rows:
-        if not parquet:  # whose rows may hold text that is not valid UTF-8, and come as they were
+        if not parquet:  # rows of a Parquet output may hold text that is not valid UTF-8, as they did in the input
             _check_whole(record, path)
     allowed = _allowed(path, manifest, known)
     labels = {
@@ -180,16 +180,16 @@ def _doubts(path: Path, rows: int, manifest: Manifest | None) -> tuple[str, ...]
 
 
 def _allowed(path: Path, manifest: Manifest | None, known: Sequence[LabelSet]) -> dict[str, LabelSet]:
-    """What the policies allow that are on record or given. Raises UsageError where these do not agree."""
+    """Return the labels of the policies on record or given; raise UsageError if these do not agree."""
     on_record = manifest.identity.policies if manifest else {}
     allowed = {name: LabelSet(name, policy.labels, policy.violates) for name, policy in on_record.items()}
     for answers in known:
         if allowed.setdefault(answers.name, answers) != answers:
             there = allowed[answers.name]
             raise UsageError(
-                f"the policy {answers.name} has the labels {', '.join(answers.labels)}, of which violate"
-                f" {', '.join(answers.violates)}; {path} was labelled with {', '.join(there.labels)}, of which violate"
-                f" {', '.join(there.violates)}"
+                f"the policy {answers.name} has the labels {', '.join(answers.labels)} (violating:"
+                f" {', '.join(answers.violates)}); {path} was labelled with {', '.join(there.labels)} (violating:"
+                f" {', '.join(there.violates)})"
             )
     return allowed
 
@@ -210,17 +210,17 @@ def _model_name(manifest: Manifest) -> str:
 
 
 def holds_verdicts(path: Path, *, format: str | None = None, encoding: str = "utf-8") -> tuple[str, ...]:
-    """Return the names under which verdicts stand in a file, none when it is no output of ours."""
+    """Return the policy names under which a file holds verdicts, none if it is not an output of ours."""
     try:
         with open_source(path, format=format, encoding=encoding) as source:
             return tuple(_readers([*source.sample()], source.names))
-    except SafeguardError:  # a title row can look like anything; reading it as a golden set says what is wrong
+    except SafeguardError:  # it may be a golden set with a title row: reading it as one reports what is wrong
         return ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Where a policy's verdicts stand: in an object under its name, or in columns that begin with it."""
+    """Where a policy's verdicts are: in an object under its name, or in columns whose names begin with it."""
 
     name: str
     in_columns: bool
@@ -230,21 +230,21 @@ class _Reader:
         return tuple(f"{self.name}_{column}" for column in COLUMNS) if self.in_columns else (self.name,)
 
     def parts(self, fields: Mapping[str, Any]) -> Any:
-        """What a row says, still as it stands there."""
+        """Return the parts of a row's verdict, not yet parsed."""
         if self.in_columns:
             return {column: fields.get(key) for column, key in zip(COLUMNS, self.keys, strict=True)}
         value = fields.get(self.name)
         return _object(value) or value
 
     def place(self, part: str) -> str:
-        """What a part is called in the file."""
+        """Return what a part is called in the file."""
         if self.in_columns:
             return f"column {self.name}_{part}" if part else f"columns {self.name}_…"
         return f"field {self.name}.{part}" if part else f"field {self.name}"
 
 
 def _readers(records: Sequence[Record], header: Sequence[str]) -> dict[str, _Reader]:
-    """Where verdicts stand in the first rows, by policy name: objects, else columns under a policy's name."""
+    """Return where the first rows have verdicts, by policy name: in objects, else in columns under that name."""
     names = dict.fromkeys(header)
     for record in records[:SAMPLE_ROWS]:
         fields = record.fields or {}
@@ -261,7 +261,7 @@ def _readers(records: Sequence[Record], header: Sequence[str]) -> dict[str, _Rea
 
 
 def _object(value: Any) -> Mapping[str, Any] | None:
-    """An object, also one that stands in a cell as JSON or as pandas prints it."""
+    """Return a value as an object, also if it is a cell with JSON or with what pandas prints, else None."""
     if isinstance(value, Mapping):
         return value
     if not isinstance(value, str) or not value.startswith("{"):
@@ -280,7 +280,7 @@ def _is_verdict(value: Mapping[str, Any] | None) -> bool:
 
 
 def _scored(reader: _Reader, records: Iterable[Record]) -> tuple[str, ...]:
-    """The labels that have scores, in their order."""
+    """Return the labels that have scores, in their order."""
     found: dict[str, None] = {}
     for record in records:
         parts = reader.parts(record.fields or {})
@@ -300,13 +300,13 @@ def _read(reader: _Reader, record: Record, labels: Sequence[str], where: str) ->
 
 
 def _own(record: Record, readers: Iterable[_Reader]) -> dict[str, Any]:
-    """A row's fields without our own."""
+    """Return the row's own fields, without the verdicts."""
     ours = {key for reader in readers for key in reader.keys}
     return {name: value for name, value in (record.fields or {}).items() if name not in ours}
 
 
 def _is_blank(record: Record) -> bool:
-    """Whether a row has nothing at all, as spreadsheets leave them at the end."""
+    """Return whether a row holds nothing at all, as rows do that spreadsheets leave at the end."""
     return record.fields is not None and all(is_missing(value) for value in record.fields.values())
 
 
@@ -314,7 +314,7 @@ def _check_whole(record: Record, path: Path) -> None:
     if record.error is None:
         return
     hint = "; is there another --encoding, such as cp1252?" if record.error.code == "bad_encoding" else ""
-    raise UsageError(f"{path}: {record.error.message}; no row of an output is so: was it changed?{hint}")
+    raise UsageError(f"{path}: {record.error.message}; an output has no such row: was it changed?{hint}")
 
 
 def _ends_in_a_line_end(path: Path) -> bool:
@@ -326,7 +326,7 @@ def _ends_in_a_line_end(path: Path) -> bool:
 
 
 def _inferred(name: str, labels: Sequence[str], rows: Sequence[LabeledRow], path: Path) -> LabelSet:
-    """Without a manifest, what the rows themselves tell."""
+    """Return a policy's labels as the rows show them, for an output without a manifest."""
     verdicts = [row.verdicts[name] for row in rows if row.verdicts[name].error is None]
     if not verdicts:
         raise UsageError(f"{path}: no row is labelled under {name}, so there is nothing to measure")
@@ -335,9 +335,9 @@ def _inferred(name: str, labels: Sequence[str], rows: Sequence[LabeledRow], path
 
 
 def _violating(name: str, labels: Sequence[str], verdicts: Sequence[Verdict], path: Path) -> tuple[str, ...]:
-    """The labels that violate: those whose scores add up to p_violates in every row, else those said to violate.
+    """Return the violating labels: those whose scores add up to p_violates in every row, else those of violating rows.
 
-    With --threshold a row may violate whatever its label is, so the scores tell more than `violates` does.
+    With --threshold a row can violate whatever its label is, so the scores are better evidence than `violates`.
     """
     said = {(verdict.label, verdict.violates) for verdict in verdicts}
     scored = [verdict for verdict in verdicts if verdict.scores]

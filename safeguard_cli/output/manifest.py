@@ -1,7 +1,7 @@
-"""The record of a run beside its output: enough to go on with it, and in a year to say how its labels came about.
+"""The record of a run beside its output: enough to resume it, and to tell in a year how its labels came about.
 
 `OUT.run.json` stands beside an unfinished output, `OUT.manifest.json` beside a finished one. The output itself is the
-checkpoint: what the file beside it says of rows is only as new as the last sync.
+checkpoint: the count of rows in the file beside it is only as new as the last sync.
 """
 
 from __future__ import annotations
@@ -41,21 +41,24 @@ class Refused(SafeguardError):
 
 
 class Foreign(Refused):
-    """A file that is none of ours has the name of a record of ours: it is never touched, whatever was asked for."""
+    """A file that is not ours has the name of a record of ours: it is never touched, not even with --overwrite."""
 
     def __init__(self, path: Path, why: str = "") -> None:
         said = f" ({why})" if why else ""
-        super().__init__(f"{path} is no record of safeguard's{said}: move it away, or write to another output")
+        super().__init__(f"{path} is not a record of safeguard's{said}: move it away, or write to another output")
 
 
 class Locked(Refused):
-    """Another run has the output just now."""
+    """Another run holds the output's lock."""
 
 
 @dataclass(slots=True)
 class Manifest:
-    """`identity` is all that can change a label, `machine` what can only move its last digits, `progress` how far the
-    run is. `result` is there when it is finished, and `process` the one that had the output last."""
+    """The manifest of a run.
+
+    `identity` is all that can change a label, `machine` what can only move a score's last digits, `progress` how far
+    the run is. `result` is None until it is finished, `process` is the last one that held the output.
+    """
 
     identity: Identity
     machine: Footing
@@ -81,7 +84,7 @@ class Manifest:
         }
 
     def save(self, path: Path) -> None:
-        """Write atomically: whoever reads finds the old one or this one, whole."""
+        """Write the manifest atomically: a reader finds the old one or this one, whole."""
         try:
             files.write(path, json_bytes(self.record(), indent=True) + b"\n")
         except OSError as error:
@@ -92,9 +95,9 @@ _MEMBERS = ("decides", "machine", "started", "process", *Done.members(), "result
 
 
 def load(path: Path) -> Manifest | None:
-    """The manifest at `path`, None when there is none.
+    """Return the manifest at `path`, None if there is none.
 
-    Raises Foreign when it is none of ours, Refused when it is damaged or of another version.
+    Raise Foreign if it is not ours, Refused if it is damaged or of another version.
     """
     try:
         fields = orjson.loads(files.read_small(path, MOST_BYTES))
@@ -125,7 +128,7 @@ def load(path: Path) -> Manifest | None:
 
 
 def load_finished(output: Path) -> tuple[Manifest, Result]:
-    """Return the manifest of a finished output, and what its run came to. Raises Refused where there is none."""
+    """Return the manifest of a finished output and its result; raise Refused if there is none."""
     found = load(manifest_path(output))
     if found is None or found.result is None:
         raise Refused(not_ours(output))
@@ -133,13 +136,13 @@ def load_finished(output: Path) -> tuple[Manifest, Result]:
 
 
 def now() -> str:
-    """The time in UTC, to the second."""
+    """Return the time in UTC, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 @cache
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that labels pass through."""
+    """Return the versions of Python and of the packages that can affect labels."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         with suppress(PackageNotFoundError):
@@ -148,7 +151,7 @@ def versions() -> dict[str, str]:
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two records, as `name: old → new` for people."""
+    """Return the differences between two records, for people, as `name: old → new`."""
     found: list[str] = []
     for key in {**old, **new}:
         before, after = old.get(key), new.get(key)
@@ -168,9 +171,9 @@ def _short(value: Any) -> str:
 
 @contextmanager
 def locked(path: Path, holder: Path, output: Path | None = None) -> Iterator[IO[bytes]]:
-    """Hold `path`, made if need be, against other runs. Raises Locked naming the process that has it.
+    """Lock `path`, created if need be, against other runs; raise Locked, naming the process, if another one holds it.
 
-    `output` is what is to be written, where it is not `path` itself.
+    `output` is the file to be written, if it is not `path` itself.
     """
     try:
         file = path.open("ab")
@@ -182,13 +185,13 @@ def locked(path: Path, holder: Path, output: Path | None = None) -> Iterator[IO[
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             ours = path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
-        except ImportError:  # Windows: an open file is protected well enough there
+        except ImportError:  # Windows, where an open file is protected well enough
             ours = True
         except BlockingIOError:
             ours = False
         except OSError as error:
             raise SafeguardError(f"{path}: cannot be locked against other runs: {error.strerror}") from None
-        if not ours:  # or it was replaced by one that has just ended
+        if not ours:  # locked by another run, or replaced by one that has just ended
             other = load(holder)
             who = f"process {other.process}" if other and psutil.pid_exists(other.process) else "another process"
             raise Locked(f"{output or path} is being written by {who} just now") from None
@@ -197,10 +200,10 @@ def locked(path: Path, holder: Path, output: Path | None = None) -> Iterator[IO[
 
 @contextmanager
 def locked_beside(output: Path, holder: Path) -> Iterator[None]:
-    """Hold an output that is not there before it is whole, as `locked` does; nothing stays beside it."""
+    """Lock an output that does not exist until it is whole, by a file beside it that is removed at the end."""
     path = files.lock_path(output)
     if path.is_symlink():
-        raise Refused(f"{path} is a link, and the lock of {output} should be there; move it away")
+        raise Refused(f"{path} is a link where the lock of {output} belongs; move it away")
     with locked(path, holder, output):
         try:
             yield
@@ -209,22 +212,22 @@ def locked_beside(output: Path, holder: Path) -> Iterator[None]:
 
 
 def run_path(output: Path) -> Path:
-    """The manifest of an unfinished output."""
+    """Return the path of an unfinished output's manifest."""
     return output.with_name(output.name + ".run.json")
 
 
 def manifest_path(output: Path) -> Path:
-    """The manifest of a finished output."""
+    """Return the path of a finished output's manifest."""
     return output.with_name(output.name + ".manifest.json")
 
 
 def journal_path(output: Path) -> Path:
-    """The JSONL output that a Parquet output is made from."""
+    """Return the path of the JSONL output that a Parquet output is made from."""
     return output.with_name(output.name + ".rows.jsonl")
 
 
 def beside(output: Path, format: str) -> tuple[Path, ...]:
-    """The files that stand beside an output of this format, while a run writes it or afterwards."""
+    """Return the files that stand beside an output of this format, while a run writes it or afterwards."""
     if not output.name:
         return ()
     ours = (output, journal_path(output)) if format == "parquet" else (output,)
@@ -232,17 +235,17 @@ def beside(output: Path, format: str) -> tuple[Path, ...]:
 
 
 def not_ours(output: Path) -> str:
-    """What is said of a file that no run of ours wrote."""
+    """Return the message about a file that no run of ours wrote."""
     return (
         f"{output} exists and is not an output of safeguard: name another file with -o"
-        " (--overwrite would delete what is in it)"
+        " (--overwrite would delete its contents)"
     )
 
 
 def find_manifest(output: Path) -> Manifest | None:
-    """The manifest that belongs to an output; that of a finished run first.
+    """Return the manifest that belongs to an output, None if there is none; that of a finished run comes first.
 
-    Where --retry-errors was killed both can be of a finished one: that counts which fits the output.
+    If --retry-errors was killed, both files can be manifests of finished runs: the one that fits the output counts.
     """
     finished, begun = load(manifest_path(output)), load(run_path(output))
     if finished and begun and begun.result and is_what_was_written(output, begun, begun.result):
@@ -251,16 +254,16 @@ def find_manifest(output: Path) -> Manifest | None:
 
 
 def is_what_was_written(output: Path, manifest: Manifest, result: Result) -> bool:
-    """Whether an output is there, and still what its finished run wrote."""
+    """Return whether an output exists and is still what its finished run wrote."""
     if not output.is_file():
         return False
     return output.stat().st_size == manifest.progress.output_bytes and sha256(output) == result.output_sha256
 
 
 def check_beside(output: Path) -> None:
-    """Raise Foreign where a file that is none of ours has the name of a record of this output.
+    """Raise Foreign if a file that is not ours has the name of a record of this output.
 
-    `--overwrite` is for the output and what is ours beside it.
+    `--overwrite` applies only to the output and to our own files beside it.
     """
     for path in (run_path(output), manifest_path(output)):
         try:
@@ -268,4 +271,4 @@ def check_beside(output: Path) -> None:
         except Foreign:
             raise
         except Refused:
-            pass  # ours, and damaged
+            pass  # ours, but damaged or of another version

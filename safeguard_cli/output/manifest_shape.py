@@ -1,7 +1,7 @@
-"""What stands in a manifest: each object with its members, what they must be like, and what they are read as.
+"""The shape of a manifest: each object with its members, what they must be, and what they are read as.
 
-An object is a Part: the JSON as it stands in the file, read by attribute. Members that are not declared are nobody's to
-rely on, and stay as they are, so that a manifest of another version is written again with all that is in it.
+An object is a Part: the JSON as it stands in the file, read by attribute. Members that are not declared cannot be read,
+but are kept, so that a manifest of another version is written again with all its members.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from safeguard_cli.model.checks import (
 )
 from safeguard_cli.rows.sink import Written
 
-# What llama.cpp can be given; beyond it, it ends the process.
+# The limits of llama.cpp: beyond them, it ends the process.
 MOST_SLOTS, MOST_THREADS, MOST_BATCH, MOST_CELLS = 256, 512, 1 << 16, 1 << 26
 MOST_PROCESS = (1 << 31) - 1
 
@@ -41,7 +41,7 @@ _REQUIRED: Any = object()
 
 
 class Part:
-    """A JSON object on record. Its members are declared as a subclass's Members; `record` is the object itself."""
+    """A JSON object on record, `record`, with its members declared as Members of a subclass."""
 
     __slots__ = ("record",)
 
@@ -50,24 +50,24 @@ class Part:
 
     @classmethod
     def members(cls) -> dict[str, Member[Any]]:
-        """The declared members by name, a base class's first."""
+        """Return the declared members by name, a base class's first."""
         classes = reversed(cls.__mro__)
         return {name: one for each in classes for name, one in vars(each).items() if isinstance(one, Member)}
 
     @classmethod
     def check(cls, value: Any, where: str) -> None:
-        """Raise Misshapen where `value`, found at `where`, is no such object."""
+        """Raise Misshapen if `value`, found at `where`, is not such an object."""
         members = cls.members().items()
         needed = {name: one.check for name, one in members if one.default is _REQUIRED}
         table(needed, {name: one.check for name, one in members if name not in needed})(value, where)
 
     def changed(self: OnePart, **members: Any) -> OnePart:
-        """Return the same with other values of some members."""
+        """Return a copy with other values for some members."""
         return type(self)({**self.record, **members})
 
 
 class Member(Generic[Value]):
-    """A member of a Part: what it must be like, and what is made of its JSON. One with a default may be missing."""
+    """A member of a Part: the check of its JSON and what is made of it; one with a default may be missing."""
 
     def __init__(self, check: Check, make: Callable[[Any], Value] | None = None, default: Value = _REQUIRED) -> None:
         self.check, self.make, self.default = check, make, default
@@ -103,7 +103,7 @@ def _part(kind: type[OnePart]) -> Member[OnePart]:
 
 
 class PolicyOnRecord(Part):
-    """A policy that rows were labelled under."""
+    """A policy under which rows were labelled."""
 
     sha256 = Member[str](sha256)
     labels = Member[tuple[str, ...]](each(filled, 1), tuple)
@@ -111,7 +111,7 @@ class PolicyOnRecord(Part):
 
 
 class ModelOnRecord(Part):
-    """What the model is: a file's size and the hash of samples of it, or what servers call theirs (`served`)."""
+    """What the model is: a file's size and the hash of samples of it, or the servers' name for theirs (`served`)."""
 
     served = Member[str | None](text, default=None)
     bytes = Member[int](_count)
@@ -119,7 +119,7 @@ class ModelOnRecord(Part):
 
     @classmethod
     def check(cls, value: Any, where: str) -> None:
-        """Raise Misshapen where `value` is neither."""
+        """Raise Misshapen if `value` is neither."""
         either(table({"served": text}), super().check)(value, where)
 
 
@@ -135,7 +135,7 @@ class InputOnRecord(Part):
 
 
 class AnswerOnRecord(Part):
-    """What was asked of the model; other members are on record for people and for `changes`."""
+    """What was asked of the model; further members are on record for people and for `changes`."""
 
     effort = Member[str](text)
     ctx = Member[int](_small)
@@ -159,7 +159,7 @@ def _policies(found: Mapping[str, Any]) -> dict[str, PolicyOnRecord]:
 
 
 class Identity(Part):
-    """All that can change a label; a run is continued only where nothing of it differs."""
+    """All that can change a label; a run is resumed only if nothing of it differs."""
 
     policies = Member[dict[str, PolicyOnRecord]](by_name(PolicyOnRecord.check, 1), _policies)
     model = _part(ModelOnRecord)
@@ -171,8 +171,10 @@ class Identity(Part):
 
 
 class Footing(Part):
-    """What of the machine can only move a score's last digits; a further session keeps it where nothing else is asked
-    for."""
+    """What of the machine can only move a score's last digits.
+
+    A further session keeps it, unless its settings say otherwise.
+    """
 
     versions = Member[dict[str, str]](by_name(text))
     slots = Member[int | None](integer(1, MOST_SLOTS), default=None)
@@ -184,7 +186,7 @@ class Footing(Part):
 
 
 class Tallies(Part):
-    """What a run counts. An older version counted neither blank rows nor those that the budget cut."""
+    """What a run counts; an older version counted neither blank rows nor those that the budget cut."""
 
     rows = Member[int](_count)
     rows_in_error = Member[int](_count)
@@ -196,7 +198,7 @@ class Tallies(Part):
 
 
 class Result(Tallies):
-    """What a finished run came to."""
+    """The result of a finished run."""
 
     finished = Member[str](text)
     exit_code = Member[int](one_of(0, 3, 5))
@@ -213,7 +215,7 @@ class Result(Tallies):
 
     @property
     def tallies(self) -> Tallies:
-        """The counts alone."""
+        """Return the counts alone."""
         names = Tallies.members()
         return Tallies({name: count for name, count in self.record.items() if name in names})
 
@@ -221,11 +223,11 @@ class Result(Tallies):
 class Done(Part):
     """How far a run is: members of the manifest itself, which change as rows are written.
 
-    `rows`, `output_bytes` and `input_sha256` (a hash over the rows' bytes) are of what was written when the manifest
-    was last saved, `counts` too where the output itself cannot tell them (`--only`). Seconds and tokens are of all
-    sessions together; `repeated_rows` had an earlier row's content and got its Verdicts, `policy_tokens` were decoded
-    because no kept state had them, `cut_rows` are those whose reasoning the budget ended, for outputs whose rows do not
-    say so.
+    `rows`, `output_bytes` and `input_sha256` (a hash over the rows' bytes) describe what was written when the manifest
+    was last saved. So does `counts`, which is there if the output itself cannot give the counts (`--only`). Seconds and
+    tokens are sums over all sessions. `repeated_rows` had an earlier row's text and got its Verdicts. `policy_tokens`
+    were decoded because no kept state had them. `cut_rows` had their reasoning ended by the budget; the count is for
+    outputs whose rows do not tell.
     """
 
     rows = Changing[int](_count)
@@ -256,19 +258,19 @@ _around = table(
 
 
 def check_manifest(fields: dict[str, Any], members: Iterable[str]) -> None:
-    """Raise Misshapen, saying which member is not what it should be; `members` are all that a manifest can have."""
+    """Raise Misshapen, naming the member, if one is not what it should be; `members` are all of a manifest's."""
     _around(fields, "")
     Done.check(fields, "")
     if unknown := sorted(fields.keys() - members):
-        raise Misshapen(f"{unknown[0]} is no member of a manifest")
+        raise Misshapen(f"{unknown[0]} is not a member of a manifest")
     policies = fields["decides"]["policies"]
     for name, policy in policies.items():
         if not {*policy["violates"]} <= {*policy["labels"]}:
             raise Misshapen(f"decides.policies.{name}.violates should be some of its labels")
     shard = fields["decides"]["input"]["shard"]
     if shard and not (len(shard) == 2 and shard[0] <= shard[1]):
-        raise Misshapen("decides.input.shard should be a part and how many there are")
+        raise Misshapen("decides.input.shard should be a part's number and the number of parts")
     for member in ("counts", "result"):
         for tally in ("labels", "violating"):
             if unknown := sorted((fields.get(member) or {}).get(tally, {}).keys() - policies.keys()):
-                raise Misshapen(f"{member}.{tally} has {unknown[0]!r}, which is no policy of the run")
+                raise Misshapen(f"{member}.{tally} has {unknown[0]!r}, which is not a policy of the run")

@@ -1,4 +1,4 @@
-"""`safeguard merge`: the outputs of all shards of an input as the one output that an unsharded run would have given."""
+"""`safeguard merge`: merge the outputs of all shards of an input into the output that an unsharded run would give."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ from safeguard_cli.terminal import note, warn
 
 
 def merge(outputs: Sequence[Path], out: Path, *, overwrite: bool, quiet: bool) -> int:
-    """Write the rows of finished shards to `out` in the input's order. Returns the exit code of a run with them all.
+    """Write the rows of finished shards to `out` in the input's order, and return the exit code of a run over them all.
 
-    Raises UsageError, and writes nothing, when they are not all shards of one input or were changed since.
+    Raise UsageError, writing nothing, if they are not all shards of one input or were changed since they finished.
     """
     check_beside(out)
     shards = _in_order(outputs)
@@ -96,7 +96,7 @@ class _Shard:
 
 
 def _in_order(outputs: Sequence[Path]) -> list[_Shard]:
-    """The shards' outputs with their manifests, first to last."""
+    """Return the shards with their manifests, first to last."""
     found: dict[int, _Shard] = {}
     first: Manifest | None = None
     for path in outputs:
@@ -106,7 +106,7 @@ def _in_order(outputs: Sequence[Path]) -> list[_Shard]:
         if not is_what_was_written(path, made, made.result):
             raise UsageError(f"{path} was changed after it was finished")
         if made.identity.output.only:
-            raise UsageError(f"{path}: with --only the rows' places are not known any more")
+            raise UsageError(f"{path}: labelled with --only, so the places of its rows are unknown")
         if not made.result.input_exhausted:
             raise UsageError(f"{path}: labelled with --limit; run the same command without it first")
         first = first or made
@@ -126,7 +126,7 @@ def _in_order(outputs: Sequence[Path]) -> list[_Shard]:
 
 
 def _common(made: Manifest) -> dict[str, Any]:
-    """What all shards must share."""
+    """Return what all shards must share."""
     return _of_shard(made.identity, made.identity.input.shard[1]).record
 
 
@@ -165,7 +165,7 @@ def _merge_parquet(paths: Sequence[Path], new: Path) -> None:
 
 
 def _alternating(rows: Sequence[Iterator[Any]]) -> Iterator[Any]:
-    """One of each in turn, up to the first that has no more."""
+    """Yield one row of each in turn, until one has no more."""
     for each in cycle(rows):
         row = next(each, None)
         if row is None:
@@ -211,13 +211,13 @@ def _one_manifest(shards: Sequence[_Shard], new: Path) -> tuple[Manifest, Result
 
 
 def _check_input(made: Manifest, result: Result) -> None:
-    """Hash the input, so that the merged output can be gone on with. UsageError when it has other rows by now."""
+    """Hash the input, so that the merged output can be resumed; raise UsageError if its number of rows has changed."""
     digest, rows, asked = InputHash(), 0, made.identity.input
     try:
         if result.input == STANDARD_INPUT:
-            raise SafeguardError("they were read from standard input")
-        if not Path(_found(result.input)).is_file():  # the manifest says it, and a pipe would keep us waiting
-            raise SafeguardError(f"{result.input} is not there, or no file")
+            raise SafeguardError("the rows were read from standard input")
+        if not Path(_found(result.input)).is_file():  # the manifest could name a pipe, which would keep us waiting
+            raise SafeguardError(f"{result.input} is missing or not a file")
         with open_source(
             _found(result.input),
             format=result.input_format,
@@ -229,7 +229,7 @@ def _check_input(made: Manifest, result: Result) -> None:
                 rows += 1
     except (SafeguardError, OSError) as problem:  # a name that no file can have raises OSError
         reason = getattr(problem, "strerror", None) or problem
-        warn(f"the merged output cannot be checked against its input, nor continued: {reason}")
+        warn(f"the merged output cannot be checked against its input, nor resumed: {reason}")
         return
     if rows != made.progress.rows:
         raise UsageError(f"{result.input} has {rows:,} rows, and the shards {made.progress.rows:,}: it has changed")
@@ -237,7 +237,7 @@ def _check_input(made: Manifest, result: Result) -> None:
 
 
 def _found(name: str) -> Path:
-    """The file that a manifest names: one whose name is not UTF-8 stands there with its bytes as escapes."""
+    """Return the file that a manifest names; a name that is not UTF-8 stands there with its bytes as escapes."""
     path = Path(name)
     if os.path.exists(path):  # noqa: PTH110 Path's raises OSError for a name that no file can have
         return path

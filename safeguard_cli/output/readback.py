@@ -1,7 +1,7 @@
-"""Reads a verdict back from an output: as this program wrote it, or as another program saved it again.
+"""Read a verdict back from an output: as this program wrote it, or as another program saved it again.
 
-Every part is read strictly, by what it may be, and refused with its name where it is something else: a text such as
-`False` is never taken for true because it is not empty.
+Every part is read strictly, and refused by name if it is not what it may be: a text such as `False` is never taken for
+true because it is not empty.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from safeguard_cli.rows.layouts import unguard
 from safeguard_cli.rows.verdict import COLUMNS, EFFORTS, ERROR_CODES, RowError, Verdict
 
 _JSON_CELLS = ("violates", "p_violates", "score", "scores", "windows", "truncated")
-_PARTS = (*COLUMNS, "cut")  # what an object has; a CSV has no column for the last
+_PARTS = (*COLUMNS, "cut")  # of an object; a CSV has no column for the last
 _SHOWN = 40  # characters of a value in an error
 _CLOSE = 2e-6  # scores are written with six digits
 
 
 class BadPart(ValueError):
-    """A part of a verdict that holds what it cannot be: which one, what it holds, and what was expected."""
+    """A part of a verdict that is not what it may be: its name, its value, and what was expected."""
 
     def __init__(self, part: str, value: Any, expected: str) -> None:
         text = plain(value)
@@ -34,7 +34,8 @@ class BadPart(ValueError):
 def verdict_of(parts: Any, labels: Collection[str] = ()) -> Verdict:
     """Return the Verdict of the object under a policy's name, which another program may have saved again.
 
-    `labels` are the policy's, where they are known. A row without any part counts as one in error. Raises BadPart.
+    `labels` are the policy's, if they are known. A row without any part counts as one in error. Raise BadPart if a part
+    is not what it may be.
     """
     return _verdict(_parts(parts, labels), labels)
 
@@ -60,12 +61,12 @@ def _verdict(parts: Mapping[str, Any], labels: Collection[str]) -> Verdict:
 
 
 def verdict_of_cells(cells: Mapping[str, Any], labels: Collection[str] = ()) -> Verdict:
-    """Return what `verdict_of` does for the cells of a policy's columns, by their names in COLUMNS."""
+    """Return the Verdict of the cells of a policy's columns, by their names in COLUMNS, as `verdict_of` does."""
     return verdict_of({name: unguard(cell) if isinstance(cell, str) else cell for name, cell in cells.items()}, labels)
 
 
 def verdict_as_written(parts: Any, labels: Collection[str]) -> Verdict:
-    """Return the Verdict of an object that this program wrote and nobody changed. Raises BadPart."""
+    """Return the Verdict of an object as this program wrote it; raise BadPart if it was changed."""
     if not isinstance(parts, dict):
         raise BadPart("", parts, "a verdict")
     verdict = _verdict({name: value for name, value in parts.items() if value is not None}, labels)
@@ -80,7 +81,7 @@ def verdict_as_written(parts: Any, labels: Collection[str]) -> Verdict:
 
 
 def verdict_of_cells_as_written(cells: Mapping[str, str], labels: Collection[str]) -> Verdict:
-    """Return the Verdict of CSV cells that this program wrote and nobody changed, by their COLUMNS. Raises BadPart."""
+    """Return the Verdict of CSV cells, by their COLUMNS, as this program wrote them; raise BadPart if any changed."""
     parts: dict[str, Any] = {}
     for name, cell in cells.items():
         if not cell:
@@ -97,7 +98,7 @@ def verdict_of_cells_as_written(cells: Mapping[str, str], labels: Collection[str
     if "error" in parts:
         parts["error"] = _error_of_cell(parts["error"])
         parts = {"label": parts.get("label"), **parts}
-    if parts.get("windows") == 1:  # said in every row of a CSV, in JSONL only where there are several
+    if parts.get("windows") == 1:  # in every row of a CSV, in JSONL only if there are several
         del parts["windows"]
     return verdict_as_written(parts, labels)
 
@@ -110,7 +111,7 @@ def _parts(parts: Any, labels: Collection[str]) -> dict[str, Any]:
         raise BadPart("", parts, "an object with a label or an error")
     found = {name: parts[name] for name in _PARTS if name in parts and not is_missing(parts[name])}
     label = parts.get("label")
-    # A label may be called None or NA: it is one where the policy has it, or where a score stands beside it.
+    # A label may be called None or NA: it counts as one if the policy has it, or if it has a score beside it.
     if isinstance(label, str) and (label in labels or (label and not labels and "p_violates" in found)):
         found["label"] = label
     return found
@@ -122,9 +123,9 @@ def _failed(parts: Mapping[str, Any]) -> Verdict:
         error = _error_of_cell(error)
     code, message = (error.get("code"), error.get("message")) if isinstance(error, Mapping) else (None, None)
     if code not in ERROR_CODES:
-        raise BadPart("error", parts["error"], "an error of ours, which begins with its code")
+        raise BadPart("error", parts["error"], "an error of ours, which begins with a known code")
     if "label" in parts:
-        raise BadPart("label", parts["label"], "empty, as it is beside an error")
+        raise BadPart("label", parts["label"], "empty, as it must be beside an error")
     return Verdict(error=RowError(code, str(message or "")))
 
 
@@ -179,7 +180,7 @@ def _effort(value: Any) -> str | None:
 def _windows(value: Any) -> int:
     found = number(value)
     if found is None or found < 1 or not found.is_integer():
-        raise BadPart("windows", value, "a whole number from 1 on")
+        raise BadPart("windows", value, "a whole number, 1 or more")
     return int(found)
 
 

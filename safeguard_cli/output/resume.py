@@ -1,4 +1,4 @@
-"""What a further run builds on: an output that is of the same run, and an input whose rows are those that were read."""
+"""The checks before a run is resumed: the output is of the same run, and the input has the rows that were read."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from safeguard_cli.rows.verdict import Verdict
 
 
 def check_same(old: Manifest, new: Manifest, output: Path) -> list[str]:
-    """Refuse when anything differs that can change a label; returns what else differs, as warnings."""
+    """Raise Refused if anything differs that can change a label; return what else differs, for warnings."""
     if different := changes(old.identity.record, new.identity.record):
         raise Refused(f"{output} was labelled differently; -o names another output, {START_OVER}:", *different)
     different = changes(old.machine.record, new.machine.record)
     if different and old.identity.deterministic:
-        raise Refused(f"{output} is a --deterministic run on another footing, {START_OVER}:", *different)
+        raise Refused(f"{output} is a --deterministic run on another machine setup, {START_OVER}:", *different)
     return different
 
 
 class InputHash:
-    """A running hash over the bytes of the rows that were consumed."""
+    """A running hash over the bytes of the rows that were read."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
@@ -36,7 +36,7 @@ class InputHash:
         self._hash.update(record.raw)
 
     def value(self) -> str:
-        """The hash over all so far."""
+        """Return the hash over all rows so far."""
         return self._hash.hexdigest()
 
     def copy(self) -> InputHash:
@@ -54,14 +54,15 @@ def check_input(
     beginning: Callable[[Record], bytes],
     count: Callable[[Mapping[str, Verdict]], None],
 ) -> InputHash:
-    """Take the first `rows` rows, those that are done, out of `records`: are they still what they were?
+    """Take the first `rows` rows, those that are done, out of `records`; raise Refused if they are not what they were.
 
-    The manifest's hash tells for as many as it knew of, and the output's own row for each (`written` is empty where
-    not every row comes out). `again` are the same records. Calls `count` with each row's verdicts.
+    The manifest's hash checks as many rows as it knew of. The output's own row checks each one, by how it must begin;
+    `written` is empty if not every row comes out. `again` are the same records. `count` is called with each row's
+    Verdicts.
     """
     digest = InputHash()
     known, ahead = manifest.progress.rows, InputHash()
-    if known > rows:  # what the output has lost at its end is known as well
+    if known > rows:  # the hash also covers rows that the output has lost at its end
         for record in _first(again, known):
             ahead.add(record)
     for number, record in enumerate(_first(records, rows), 1):
@@ -79,7 +80,7 @@ def check_input(
 
 
 def _blank(verdicts: Mapping[str, Verdict]) -> dict[str, Verdict]:
-    """The Verdicts of a blank row: an output does not tell its errors from others."""
+    """Return the Verdicts of a blank row, marked as blank: an output does not tell its errors from others."""
     return {
         name: replace(verdict, error=replace(verdict.error, blank=True)) if verdict.error else verdict
         for name, verdict in verdicts.items()
@@ -96,7 +97,7 @@ def _first(records: Iterator[Record], count: int) -> Iterator[Record]:
 
 
 def truncate(path: Path, offset: int) -> None:
-    """Cut off what follows `offset`, on disk before anything is appended."""
+    """Cut off what follows `offset`, and sync the cut to disk before anything is appended."""
     with path.open("r+b") as file:
         file.truncate(offset)
         os.fsync(file.fileno())

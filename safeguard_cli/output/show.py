@@ -1,4 +1,4 @@
-"""`safeguard show`: what is on record about an output, finished or not."""
+"""`safeguard show`: print what is on record about an output, finished or not."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def show(output: Path, *, as_json: bool) -> int:
     manifest = load(path)
     if manifest is None:
         if not output.is_file() or not holds_verdicts(output):
-            raise UsageError(f"{output}: nothing is on record: no .manifest.json and no .run.json stands beside it")
+            raise UsageError(f"{output}: nothing is on record: neither .manifest.json nor .run.json is beside it")
         return _show_rows(read_labels(output), as_json)
     if as_json:
         print_json(orjson.loads(path.read_bytes()))
@@ -59,7 +59,7 @@ def _show_rows(labels: LabeledFile, as_json: bool) -> int:
         return errors.OK
     lines = [
         ("output", str(labels.path)),
-        ("state", "nothing is on record beside it: this is counted from its rows"),
+        ("state", "nothing is on record beside it: the counts are those of its rows"),
         ("rows", f"{len(labels.rows):,}, {failed:,} in error"),
     ]
     for one in labels.answers:
@@ -72,10 +72,10 @@ def _show_rows(labels: LabeledFile, as_json: bool) -> int:
 def _lines(output: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
     identity, done, result = manifest.identity, manifest.progress, manifest.result
     yield "output", str(output)
-    state = f"finished {result.finished}" if result else "unfinished: the same command goes on with it"
+    state = f"finished {result.finished}" if result else "unfinished: run the same command to resume it"
     yield "state", f"{state}; begun {manifest.started}"
     if result and (not output.exists() or output.stat().st_size != done.output_bytes):
-        yield "", "the file was changed since, or moved away: what follows is of the run"
+        yield "", "the file was changed since, or moved away: what follows describes the run"
     yield "rows", f"{done.rows:,}" + (_errors(result) if result else " or more")
     for name, policy in identity.policies.items():
         yield f"policy {name}", _labels(result, name, policy.labels) if result else ", ".join(policy.labels)
@@ -97,7 +97,7 @@ def _lines(output: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
         decoded = f"{done.policy_tokens:,} tokens" if done.policy_tokens else "kept by an earlier run, none"
         yield "policies", f"{decoded} decoded"
     if done.repeated_rows:
-        yield "repeated", f"{done.repeated_rows:,} rows had the content of an earlier one, and got its labels"
+        yield "repeated", f"{done.repeated_rows:,} rows had the text of an earlier one, and got its labels"
     for part, name in ((identity.answer, "answering"), (identity.input, "reading"), (identity.output, "writing")):
         yield name, _pairs(part.record)
     drained = identity.deterministic
@@ -135,10 +135,10 @@ def _text(value: Any) -> str:
 
 
 def cut_text(rows: int, budget: int) -> str:
-    """Say how many rows the budget cut."""
+    """Return a sentence on how many rows the budget cut."""
     return f"{rows:,} {'row' if rows == 1 else 'rows'}: the reasoning was cut by the budget of {budget:,} tokens"
 
 
 def untrained_text(name: str) -> str:
-    """Say that the labels under a policy mean nothing."""
+    """Return a sentence that the labels under a policy mean nothing."""
     return f"the labels under {name} mean nothing: the demo model was not trained on this policy"

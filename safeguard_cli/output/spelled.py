@@ -1,7 +1,7 @@
-"""Reads values that another program has saved again: booleans and numbers by closed lists, or not at all.
+"""Read values that another program has saved again: booleans and numbers by closed lists, or not at all.
 
 pandas writes True, NaN and 1.0; a spreadsheet writes TRUE in its user's language, decimal commas and 1E-05; databases
-write t, f and \\N. What stands on no list here is no value: nothing is guessed from "truthy" text.
+write t, f and \\N. A text that is on no list here is not a value: nothing is guessed from "truthy" text.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FALSE = (
 )
 _BOOLEANS = dict.fromkeys(_TRUE.split(), True) | dict.fromkeys(_FALSE.split(), False)
 
-# A missing value, by the letter: `none` is an effort and may be a label.
+# Spellings of a missing value, matched exactly: `none` is an effort and may be a label.
 _MISSING = frozenset(
     ("", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "#N/A N/A", "#NV", "NULL", "null", "None", "<NA>", "NaT", "\\N")
 )
@@ -33,14 +33,14 @@ _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def is_missing(value: Any) -> bool:
-    """Return whether a value stands for none: null, NaN, an empty cell, or a program's word for it."""
+    """Return whether a value is a missing one: null, NaN, an empty cell, or a program's word for it."""
     if isinstance(value, str):
         return value.strip() in _MISSING
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def boolean(value: Any) -> bool | None:
-    """Return the truth that a value spells, None when it spells none."""
+    """Return the boolean that a value spells, None if it spells none."""
     if isinstance(value, bool):
         return value
     if isinstance(value, (int, float)):
@@ -49,7 +49,7 @@ def boolean(value: Any) -> bool | None:
 
 
 def number(value: Any) -> float | None:
-    """Return the finite number that a value spells, with a decimal point or comma; None when it spells none."""
+    """Return the finite number that a value spells, with a decimal point or comma; None if it spells none."""
     if isinstance(value, bool):
         return None
     if isinstance(value, str):
@@ -65,10 +65,10 @@ def number(value: Any) -> float | None:
 
 
 def one_of(value: Any, choices: Collection[str]) -> str | None:
-    """Return the one of `choices` that a value spells: by the letter, else as the same number or the same truth.
+    """Return the one of `choices` that a value spells: exactly, else as the same number or the same boolean.
 
-    pandas makes 1.0 of the label 1 where a row has none, a spreadsheet TRUE of the label true. None when no choice, or
-    more than one, is meant.
+    pandas turns the label 1 into 1.0 if a row has no label, a spreadsheet turns the label true into TRUE. None if no
+    choice fits, or more than one.
     """
     text = plain(value).strip()
     if text in choices:
@@ -82,19 +82,19 @@ def one_of(value: Any, choices: Collection[str]) -> str | None:
 
 
 def _word(value: Any) -> bool | None:
-    """The truth that a word spells: 1 is the label 1, and not the label true."""
+    """Return the boolean that a word spells; a number spells none, so that 1 is the label 1, not the label true."""
     return boolean(value) if number(value) is None else None
 
 
 def plain(value: Any) -> str:
-    """Return a value as a CSV cell has it: text as it is, nothing for null, all else as JSON."""
+    """Return a value as a CSV cell has it: text unchanged, nothing for null, all else as JSON."""
     if isinstance(value, str):
         return value
     return "" if value is None else orjson.dumps(value, default=str).decode()
 
 
 def normal(value: Any) -> str:
-    """Return a value so that two spellings of it are equal: a truth, a number or none of them, else the text."""
+    """Return a value in one spelling for all its spellings: missing, a number or a boolean, else the text."""
     if is_missing(value):
         return ""
     found = number(value)

@@ -1,4 +1,4 @@
-"""Whether an input is still what a run has read: hours pass in which others may write to it."""
+"""Check that an input is still what a run has read: hours pass in which others may write to it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from safeguard_cli.errors import SafeguardError
 from safeguard_cli.output.resume import InputHash
 from safeguard_cli.rows.source import Source
 
-_LEFT = "when it is again what was read, the same command goes on; else --overwrite starts over"
+_LEFT = "restore it and run the same command to resume, or start over with --overwrite"
 
 
 def check_unchanged(
@@ -21,10 +21,10 @@ def check_unchanged(
     rows: int,
     digest: str,
 ) -> str:
-    """Compare an input with the first `rows` rows that were read of it, and `digest`, the hash over them.
+    """Check an input against `digest`, the hash over the first `rows` rows that were read of it.
 
-    They are read again only where the file is another one by now, or its size or times have changed. Returns what to
-    tell the user of what follows them, empty where nothing does. SafeguardError when the rows are others.
+    Read them again only if the file is another one by now, or its size or times have changed. Return what to tell the
+    user about further rows, empty if there are none. Raise SafeguardError if the rows have changed.
     """
     try:
         after = now()

@@ -1,4 +1,4 @@
-"""The rows of an output that are whole, and what they say."""
+"""The whole rows of an output, and their verdicts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class OutputShape:
-    """How an output is written: what it takes to read it again. `labels` are those of each policy, by its name."""
+    """How an output is written, as needed to read it again; `labels` are those of each policy, by its name."""
 
     format: str
     delimiter: str
@@ -40,9 +40,9 @@ class OutputShape:
 
 
 def read_output(path: Path, shape: OutputShape) -> Iterator[Written]:
-    """The whole rows of an output; a torn last one is left out. A CSV's header comes first, without verdicts.
+    """Yield the whole rows of an output, without a torn last one; a CSV's header comes first, without verdicts.
 
-    Raises Refused when a row is not one of ours, or is not as we wrote it.
+    Raise Refused if a row is not one of ours, or is not as we wrote it.
     """
     ours = [f"{name}_{column}" for name in shape.labels for column in shape.columns]
     width = 0
@@ -64,7 +64,7 @@ def read_output(path: Path, shape: OutputShape) -> Iterator[Written]:
             parts = {name: {column: row[f"{name}_{column}"] for column in shape.columns} for name in shape.labels}
             yield Written(raw, {name: _verdict(parts[name], name, shape, where) for name in shape.labels})
         except (ValueError, KeyError, TypeError):
-            raise Refused(f"{where}: not a row of such a run; {START_OVER}") from None
+            raise Refused(f"{where}: not a row that this run would write; {START_OVER}") from None
 
 
 def _verdict(parts: Any, name: str, shape: OutputShape, where: str) -> Verdict:
@@ -77,7 +77,11 @@ def _verdict(parts: Any, name: str, shape: OutputShape, where: str) -> Verdict:
 
 
 def whole_lines(path: Path, format: str) -> Iterator[bytes]:
-    """Rows with their line ends. In CSV one inside quotes is none: every quote is doubled, so their parity tells."""
+    """Yield whole rows with their line ends.
+
+    A line end inside a CSV cell's quotes ends no row. Quotes within cells are doubled, so the parity of all quotes so
+    far tells whether a cell is open.
+    """
     pieces: list[bytes] = []
     quotes = 0
     with path.open("rb") as file:
@@ -90,16 +94,16 @@ def whole_lines(path: Path, format: str) -> Iterator[bytes]:
 
 
 def whole_rows(path: Path, shape: OutputShape, manifest: Manifest) -> tuple[int, int]:
-    """How many input rows an output answers, and where these end in bytes; nothing is touched.
+    """Return how many input rows an output answers, and at which byte these end; nothing is touched.
 
-    In a deterministic run only up to where the slots were last drained. Where not every row comes out, the manifest's
-    last word counts if the output is still that long.
+    In a deterministic run, count only up to where the slots were last drained. If not every row comes out, the last
+    saved manifest gives the count, as long as the output has not become shorter.
     """
     if not shape.every_row:
         done = manifest.progress
         if path.stat().st_size >= done.output_bytes:
             if not _fits(path, shape, done):
-                raise Refused(f"{path} and what is on record about it do not fit each other; {START_OVER}")
+                raise Refused(f"{path} does not match what is on record about it; {START_OVER}")
             return done.rows, done.output_bytes
         return 0, len(next(whole_lines(path, shape.format), b"")) if shape.format == "csv" else 0
     every = manifest.identity.deterministic or 1
@@ -113,7 +117,7 @@ def whole_rows(path: Path, shape: OutputShape, manifest: Manifest) -> tuple[int,
 
 
 def _fits(path: Path, shape: OutputShape, done: Done) -> bool:
-    """Whether an output without every row has, up to where its manifest knows of it, the rows that were counted."""
+    """Return whether an output of --only has the rows that its manifest counted, up to the bytes that it knew of."""
     lines = end = 0
     for line in whole_lines(path, shape.format):
         if end >= done.output_bytes:

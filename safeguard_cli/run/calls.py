@@ -1,4 +1,4 @@
-"""The engine that a Labeler keeps between its calls, and what one call has under way."""
+"""The engine that a Labeler keeps between its calls, and the texts that one call has under way."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ from safeguard_cli.run.remarks import untrained_warning
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import warn
 
-Reader = Callable[[object, int], "str | RowError"]  # of a value and the number of its row, from 1 on
+Reader = Callable[[object, int], "str | RowError"]  # of a value and its row's number, counted from 1
 
 
 class Machine:
-    """The engine while it runs, and the call that it works for. Knows nothing of the Labeler, which can be collected.
+    """The engine while it runs, and the call that it works for.
 
-    `asked` is true while the engine is asked for something, and stays so where that fails.
+    It holds no reference to the Labeler, so that the Labeler can be collected. `asked` is true while the engine works
+    on a request, and stays true if the request fails.
     """
 
     def __init__(self, settings: Settings, policies: tuple[Policy, ...]) -> None:
@@ -45,13 +46,13 @@ class Machine:
         self._stack = ExitStack()
 
     def start(self) -> tuple[Prepared, Engine]:
-        """Load the model, if it is not loaded."""
+        """Load the model unless it is loaded; return it with what it was prepared with."""
         if os.getpid() != self._process:
-            raise UsageError("this Labeler belongs to the process that made it: make another one here")
+            raise UsageError("this Labeler belongs to the process that made it: make a new one in this process")
         if self._engine is None:
             if current_process().daemon and not self.settings.servers:
                 raise UsageError(
-                    "a worker of multiprocessing.Pool may start no process, and the engine is one:"
+                    "a worker of multiprocessing.Pool cannot start a process, and the engine runs in one:"
                     " use concurrent.futures.ProcessPoolExecutor"
                 )
             with ExitStack() as stack:
@@ -63,7 +64,7 @@ class Machine:
         return self._prepared, self._engine
 
     def call(self, texts: Iterator[object], read: Reader, remembered: int) -> Call:
-        """Begin a call, when the engine has finished what is left of the one before."""
+        """Begin a call, after the engine has finished the prompts left over from the previous call."""
         prepared, engine = self.start()
         if self._call:
             self._call.leave()
@@ -71,11 +72,11 @@ class Machine:
         return self._call
 
     def left(self) -> None:
-        """The engine has finished all that it had of the call."""
+        """Note that the engine has finished all prompts of the call."""
         self._call, self.asked = None, False
 
     def end(self) -> None:
-        """End the engine, if it is this process's; the next call starts it again."""
+        """End the engine if it belongs to this process; the next call starts it again."""
         self._engine, self._call, self.asked = None, None, False
         stack, self._stack = self._stack, ExitStack()
         if os.getpid() == self._process:
@@ -95,7 +96,7 @@ class Machine:
 
 
 class Call:
-    """The texts of one call on their way: they enter in order, are decided as slots allow, and leave in order."""
+    """The texts of one call under way: they enter in order, are decided as slots allow, and leave in order."""
 
     def __init__(
         self,
@@ -107,7 +108,7 @@ class Call:
         remembered: int,
     ) -> None:
         self._machine, self._labeling, self._read, self._texts = machine, prepared.labeling, read, texts
-        self._remembered = remembered if machine.settings.temperature == 0 else 0  # sampling says something else
+        self._remembered = remembered if machine.settings.temperature == 0 else 0  # sampling differs each time
         self._slots = prepared.shape.plan.slots
         self._group = WAITING * self._slots // 2 if prepared.prefixes_compete else 1
         self._number, self._ended = 0, False
@@ -118,7 +119,7 @@ class Call:
         self._completions = engine.complete(self._prompts())
 
     def step(self) -> list[Answer]:
-        """Return the next answers, one or more; none when all texts are labelled."""
+        """Return the next answers, one or more, or none when all texts are labelled."""
         while not (self._rows and self._rows[0].done):
             if self._can_take():
                 self._take()
@@ -142,12 +143,12 @@ class Call:
         self._machine.left()
 
     def _can_take(self) -> bool:
-        """Whether the engine could soon run out of prompts, and rows that wait for an earlier one leave room."""
+        """Return whether the engine may soon run out of prompts and the rows that wait leave room for a group."""
         room = WAITING * self._slots - len(self._rows)
         return not self._ended and len(self._queue) < self._slots and room >= self._group
 
     def _take(self) -> None:
-        """Begin some texts; whole groups by policy when not all prefixes fit at once."""
+        """Begin a group of texts; when not all prefixes fit at once, queue their prompts policy by policy."""
         texts = list(islice(self._texts, self._group))
         self._ended = len(texts) < self._group
         started = [self._start(text) for text in texts]
@@ -156,7 +157,7 @@ class Call:
                 self._queue.extend(prompts)
 
     def _start(self, value: object) -> list[list[Prompt]]:
-        """Begin a text; its prompts by policy, none where an earlier text is the same."""
+        """Begin a text; return its prompts by policy, none if an earlier text is the same."""
         number, text = self._number, self._read(value, self._number + 1)
         self._number += 1
         key = hashlib.blake2b(text.encode(), digest_size=16).digest() if isinstance(text, str) else b""
@@ -175,7 +176,7 @@ class Call:
         return prompts
 
     def _decide(self) -> None:
-        """Have the engine finish a prompt."""
+        """Have the engine finish one prompt."""
         self._machine.asked = True
         completion: Completion | None = next(self._completions, None)
         self._machine.asked = False

@@ -1,6 +1,6 @@
 """Where a run's output goes and what it holds, checked before anything is loaded.
 
-A Destination is a Stream, a File, a Scratch file that goes away when the command ends, or a ParquetFile.
+A Destination is a Stream, a File, a Scratch file that is deleted when the command ends, or a ParquetFile.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Output(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Standard output, a device or a named pipe: what is written there is gone, so that nothing can be continued."""
+    """Standard output, a device or a named pipe: its rows cannot be read back, so the run cannot be resumed."""
 
     source: Source
     target: BinaryIO
@@ -72,7 +72,7 @@ class Stream:
     last: Manifest | None = None
 
     def open_sink(self) -> Sink:
-        """Open it to write rows there."""
+        """Open the stream to write rows to it."""
         return open_sink(self.target, source=self.source, **self.output)
 
     def complete(self) -> None:
@@ -81,7 +81,7 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file of rows, with its manifest beside it; `last` is the one that an earlier session left."""
+    """A file of rows with its manifest beside it; `last` is the manifest that an earlier session left."""
 
     source: Source
     path: Path
@@ -91,7 +91,7 @@ class File:
 
     @property
     def shape(self) -> OutputShape:
-        """What it takes to read it again."""
+        """Return what is needed to read the file again."""
         return OutputShape(
             self.output["format"],
             output_delimiter(self.path, self.source),
@@ -101,11 +101,11 @@ class File:
         )
 
     def open_sink(self, *, append: bool, instead: Path | None = None) -> Sink:
-        """Open it to write rows there, or to the file that is to take its place."""
+        """Open the file, or the one that is to take its place, to write rows to it."""
         return open_sink(instead or self.path, source=self.source, append=append, **self.output)
 
     def what_is_left(self, rows: int, command: str) -> str:
-        """Say where the rows of a run are that was stopped; `command` goes on with it, where one can."""
+        """Return a sentence on where a stopped run's rows are; `command`, if there is one, resumes the run."""
         return f"{rows:,} rows are in {self.path}" + (f"; to go on: {command}" if command else "")
 
     def complete(self) -> None:
@@ -114,7 +114,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Scratch(File):
-    """A file in a folder that is gone when the command ends: rows to be measured, and promised to nobody."""
+    """A file in a folder that is deleted when the command ends: its rows are only measured."""
 
     def what_is_left(self, rows: int, command: str) -> str:
         return f"{rows:,} rows were labelled, and none is kept: run the command again"
@@ -122,10 +122,10 @@ class Scratch(File):
 
 @dataclass(frozen=True, slots=True)
 class HeldParquet:
-    """A Parquet output that no other run can write, with its journal as it is to be gone on with.
+    """A Parquet output that no other run can write, with the journal that the run resumes.
 
-    `before` is the state of an input that is Parquet too, whose columns are read once more at the end. `undo` takes
-    away a journal that was made of a finished file, as long as no session has begun with it.
+    `before` is the state of an input that is Parquet too: its columns are read once more at the end. `undo` removes a
+    journal that was made from a finished file, until a session begins with it.
     """
 
     path: Path
@@ -135,13 +135,13 @@ class HeldParquet:
 
 @dataclass(frozen=True, slots=True)
 class ParquetFile(File):
-    """A Parquet file, made of the rows in `path`, its journal, when they are all there."""
+    """A Parquet file, made from the rows in `path`, its journal, once they are all there."""
 
     held: HeldParquet
     settings: Settings
 
     def complete(self) -> None:
-        """Turn the journal into the file, where it is not made of it already."""
+        """Turn the journal into the file, unless the file was made from it already."""
         self.held.undo.pop_all()
         out, (done, result) = self.held.path, load_finished(self.path)
         if not is_made_from(out, result):
@@ -155,7 +155,7 @@ Destination = Stream | File
 
 
 def last_machine(destination: Destination) -> Mapping[str, Any]:
-    """Return what of the machine an earlier session left on record; empty where there was none."""
+    """Return what an earlier session recorded of its machine, empty if there was none."""
     return destination.last.machine.record if destination.last else {}
 
 
@@ -163,9 +163,9 @@ def last_machine(destination: Destination) -> Mapping[str, Any]:
 def open_destination(
     settings: Settings, source: Source, policies: Sequence[Policy], read: Sequence[Used], held: HeldParquet | None
 ) -> Iterator[Destination]:
-    """Find out where the output goes: into the Parquet file that is held, a stream or a file.
+    """Open the destination of the output: the Parquet file that is held, a stream or a file.
 
-    It is none of the files that are `read`. Raises SafeguardError where it cannot be written.
+    Raise SafeguardError if it cannot be written or is one of the files that are `read`.
     """
     if held is not None:
         journal = journal_path(held.path)
@@ -195,7 +195,7 @@ _OfFile = tuple[Source, Path, Output, dict[str, tuple[str, ...]], Manifest | Non
 
 
 def _file(settings: Settings, source: Source, path: Path, policies: Sequence[Policy]) -> _OfFile:
-    """What a File is made of."""
+    """Return the fields of a File."""
     check_beside(path)
     format: Format = "csv" if output_format(path, source.format) == "csv" else "jsonl"
     output = _describe(settings, source, format, policies)
@@ -204,7 +204,10 @@ def _file(settings: Settings, source: Source, path: Path, policies: Sequence[Pol
 
 
 def _parquet_output(settings: Settings) -> Path | None:
-    """The Parquet file that a run is to write, None when its output is another: OUT's extension, else the input's."""
+    """Return the Parquet file that a run is to write, None if its output is of another format.
+
+    OUT's extension decides, else the input's format.
+    """
     comes = from_file_of_parquet(settings)
     if settings.output is None:
         path = Path(settings.input)
@@ -217,16 +220,16 @@ def _parquet_output(settings: Settings) -> Path | None:
 
 @contextmanager
 def hold_parquet(settings: Settings, read: Sequence[Used]) -> Iterator[HeldParquet | None]:
-    """Hold the Parquet output of a run, with its journal as an earlier session left it or made of the finished file.
+    """Hold a run's Parquet output, with the journal that an earlier session left or one made from the finished file.
 
-    None where the output is no Parquet file: those of other formats are held by their journal alone.
+    Yield None if the output is not Parquet: outputs of other formats are held by open_journal.
     """
     if (out := _parquet_output(settings)) is None:
         yield None
         return
     pyarrow()
     if settings.only:
-        raise UsageError("--only leaves rows out, and a Parquet output has them all: filter it when it is read")
+        raise UsageError("--only leaves rows out, but a Parquet output has every row: filter it when you read it")
     check_output(out, read, beside(out, "parquet"))
     if settings.csv_safe:
         raise UsageError("--csv-safe has no effect: the output is not CSV")
@@ -246,7 +249,7 @@ def hold_parquet(settings: Settings, read: Sequence[Used]) -> Iterator[HeldParqu
 
 
 def _check_beside_parquet(out: Path, journal: Path) -> None:
-    """Refuse where what the run would write beside the output is somebody else's; --overwrite is not for that."""
+    """Raise Foreign if a file that the run would write beside the output is not ours, even with --overwrite."""
     check_beside(out)
     check_beside(journal)
     records = (run_path(journal), manifest_path(journal))
@@ -261,7 +264,7 @@ def _remove_unbegun(journal: Path) -> None:
 
 
 def _kept_fields(settings: Settings) -> list[str] | None:
-    """The row's own fields that are written; None: all of them."""
+    """Return the row's own fields that are written, None for all of them."""
     if settings.keep is None:
         return None
     fields = [] if settings.keep == "none" else [name.strip() for name in settings.keep.split(",")]
@@ -269,7 +272,7 @@ def _kept_fields(settings: Settings) -> list[str] | None:
 
 
 def _describe(settings: Settings, source: Source, format: Format, policies: Sequence[Policy]) -> Output:
-    """What the output holds, checked against the input's fields before anything is loaded."""
+    """Return what the output holds, checked against the input's fields before anything is loaded."""
     if settings.csv_safe and format != "csv":
         raise UsageError("--csv-safe has no effect: the output is not CSV")
     if settings.id_field is not None:
@@ -294,7 +297,7 @@ def _describe(settings: Settings, source: Source, format: Format, policies: Sequ
 
 
 def used_by(settings: Settings) -> list[Used]:
-    """All files that a command with these settings reads; what is wrong with one of them is for its reader to say."""
+    """Return all files that a command with these settings reads; each file's reader reports what is wrong with it."""
     builtin = builtin_policies()
     found = used("the input", settings.input)
     found += used("the policy", *(builtin.get(name, name) for name in settings.policies))

@@ -1,4 +1,4 @@
-"""What a person sees while a run works: a live display at a terminal, lines in a log; and the summary at its end."""
+"""What a person sees of a run: a live display at a terminal, or lines in a log, and the summary at its end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MOST_LABELS = 8
 def make_progress(kind: Kind, policies: Sequence[Policy], total: int | None = None, *, quiet: bool = False) -> Progress:
     """Return the Progress for this run: `auto` is `rich` at a terminal and `plain` elsewhere; `quiet` is `none`.
 
-    `total` is the number of rows, None while unknown: it may be set later (`progress.total = n`).
+    `total` is the number of rows, None while unknown: it can be set later (`progress.total = n`).
     """
     progress = Progress(policies, total)
     if not quiet and kind != "none" and sys.stderr is not None:
@@ -37,17 +37,18 @@ def make_progress(kind: Kind, policies: Sequence[Policy], total: int | None = No
 
 
 def make_display(progress: Progress, *, plain: bool) -> Display:
-    """Return the live display where standard error is a terminal that can show one, unless it shall be `plain`."""
-    at_terminal = console().is_interactive and sys.stderr.isatty()  # FORCE_COLOR makes no terminal
+    """Return the live display if standard error is a terminal that can show one and `plain` is false, else lines."""
+    # FORCE_COLOR alone makes rich take a file for a terminal.
+    at_terminal = console().is_interactive and sys.stderr.isatty()
     return Rich(progress) if at_terminal and not plain else Plain(progress)
 
 
 class Rich:
-    """A live display at a terminal, gone when it closes."""
+    """A live display at a terminal, erased when it closes."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        # Standard output carries data: rich must not take it over. Its own thread would print a traceback.
+        # Standard output carries data, so rich must not redirect it. Rich's own thread would print tracebacks.
         self._live = Live(self, console=console(), auto_refresh=False, transient=True, redirect_stdout=False)
 
     def open(self) -> None:
@@ -60,21 +61,21 @@ class Rich:
         self._live.stop()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
-        # Room for ^C, which the terminal itself prints after the last line.
+        # Leave room for ^C, which the terminal prints after the last line.
         width, height = max(options.max_width - 3, 1), max(options.size.height - 2, 1)
         progress, report = self._progress, self._progress.last
         lines: list[RenderableType] = [self._head(report, width), *_joined([*_numbers(progress, report)], width)]
-        # Each policy has a heading and a line for more.
+        # Each policy needs two lines besides its labels: a heading, and "… N more".
         room = (height - len(lines)) // len(progress.policies)
         if progress.decided.rows:
             lines += _tallies(progress, progress.decided, width, max(1, min(MOST_LABELS, room - 2)))
-        # Never taller than the terminal: what has scrolled away could not be erased.
+        # Never taller than the terminal: lines that have scrolled away could not be erased.
         for line in console.render_lines(Group(*lines), options.update_width(width), pad=False)[:height]:
             yield from line
             yield Segment.line()
 
     def _head(self, report: Report, width: int) -> RenderableType:
-        """A bar and what it stands for: how much is loaded, read, or decided."""
+        """Return a bar and its text: how much is loaded, read, or decided."""
         progress = self._progress
         done, total, colour = progress.decided.rows, progress.total, "green"
         text = f"{done:,} rows"
@@ -99,7 +100,7 @@ class Rich:
 
 
 class Plain:
-    """A line in a log at the start, and then every ten seconds or so, later every minute."""
+    """A line in a log at the start, then about every ten seconds, later every minute."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress, self._lines = progress, _Lines()
@@ -120,7 +121,7 @@ class Plain:
 
     def refresh(self) -> None:
         progress, now = self._progress, self._progress.clock()
-        sentence = _sentence(progress)  # its rates want to be asked for now and then
+        sentence = _sentence(progress)  # made each time, for each call adds a sample to the rates
         if now < self._next:
             return
         self._next = now + min(MOST_PLAIN_SECONDS, max(PLAIN_SECONDS, progress.seconds_open / 30))
@@ -139,11 +140,11 @@ else:
 
 
 class _Bar(_Tqdm):
-    monitor_interval = 0  # no thread of its own
+    monitor_interval = 0  # tqdm starts no thread
 
 
 class _Lines:
-    """Standard error as a log: tqdm redraws its line with a carriage return, here each becomes a line of its own."""
+    """Standard error as a log: each text that tqdm draws over the last one becomes a line of its own."""
 
     def __init__(self) -> None:
         self._failure: Exception | None = None
@@ -153,20 +154,20 @@ class _Lines:
             try:
                 sys.stderr.write(line + "\n")
                 sys.stderr.flush()
-            except Exception as failure:  # tqdm would keep its lock, and the next bar would wait for it forever
+            except Exception as failure:  # raised here, tqdm would keep its lock and the next bar would wait forever
                 self._failure = failure
 
     def flush(self) -> None:
         pass
 
     def check(self) -> None:
-        """Raise what a write failed with."""
+        """Raise the exception of a write that failed."""
         if self._failure:
             raise self._failure
 
 
 def summary(progress: Progress) -> RenderableType:
-    """Return rows, errors, time and rates, and per policy each label with its count, share and bar."""
+    """Return a run's rows, errors, time and rates, and per policy each label with its count, share and bar."""
     written, seconds = progress.written, progress.seconds
     tokens = progress.prompt_tokens + progress.generated_tokens
     total = f" of {progress.total:,}" if progress.total is not None and progress.total != written.rows else ""
@@ -187,7 +188,7 @@ def summary(progress: Progress) -> RenderableType:
 
 
 def _numbers(progress: Progress, report: Report) -> Iterator[tuple[str, str]]:
-    """The facts about what is being done, each with its style."""
+    """Yield the facts about the work now under way, each with its style."""
     pace, done, written = progress.pace(), progress.decided, progress.written
     if progress.doing is not None or report.stage == "loading":
         yield f"{span(progress.seconds_open)} so far", ""
@@ -213,7 +214,7 @@ def _numbers(progress: Progress, report: Report) -> Iterator[tuple[str, str]]:
 
 
 def _sentence(progress: Progress) -> str:
-    """What is being done, with its numbers, on one line."""
+    """Return the work now under way, with its numbers, on one line."""
     report, pace, done = progress.last, progress.pace(), progress.decided
     if progress.doing is not None:
         return _doing(progress)
@@ -264,7 +265,7 @@ def _kept(tokens: int) -> str:
 
 
 def _joined(facts: list[tuple[str, str]], width: int) -> Iterator[Text]:
-    """The facts with points between them, on as many lines as they need: none is cut in two."""
+    """Yield the facts, separated by points, on as many lines as they need; no fact is broken across lines."""
     line = Text(no_wrap=True, overflow="ellipsis")
     for text, style in facts:
         if line and cell_len(line.plain) + cell_len(text) + 3 > width:
@@ -276,17 +277,17 @@ def _joined(facts: list[tuple[str, str]], width: int) -> Iterator[Text]:
 
 
 def _tallies(progress: Progress, done: Counts, width: int, most: int | None) -> Iterator[RenderableType]:
-    """Per policy a heading and its labels, at most `most` of them: the most frequent when there are more."""
+    """Yield per policy a heading and its labels, at most `most` of them: the most frequent if there are more."""
     policies = progress.policies
     longest = max(cell_len(cut(label, width)) for policy in policies for label in policy.labels)
     if any(len(policy.labels) > MOST_LABELS for policy in policies):
         longest = max(longest, len("… 999 more"))
     count_width = max(7, len(f"{done.rows:,}"))
-    room = width - count_width - 25  # for names and bars, which are the first to become shorter
+    room = width - count_width - 25  # for names and bars, which shrink first
     bar_width = max(1, min(width // 6, room - longest))
     name_width = max(1, min(longest, room - bar_width))
     for policy in policies:
-        counts = done.labels[policy.name].copy()  # in one step: the run goes on counting in its own thread
+        counts = done.labels[policy.name].copy()  # in one step: the run counts on in its own thread
         labelled = sum(counts.values())
         shown = list(policy.labels)
         if most is not None and len(shown) > most + 1:  # never "… 1 more"

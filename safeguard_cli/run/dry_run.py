@@ -15,7 +15,7 @@ from safeguard_cli.terminal import safe
 
 
 def dry_run(settings: Settings, prepared: Prepared, source: Source, selector: Selector) -> int:
-    """Print what a run would do, from the vocabulary alone. Returns the exit code: 0, for no row is in error yet."""
+    """Print what a run would do, and return exit code 0: no row is in error yet."""
     labeling, shape = prepared.labeling, prepared.shape
     rules, tokenizer = labeling.rules, labeling.harmony.tokenizer
     lengths: Counter[int] = Counter()
@@ -40,10 +40,10 @@ def dry_run(settings: Settings, prepared: Prepared, source: Source, selector: Se
     lines = [f"rows            {', '.join(rows)}"]
     for group, prefix in zip(rules.groups, rules.prefixes, strict=True):
         names = " and ".join(policy.name for policy in group)
-        lines.append(f"policy          {names}: {len(prefix.ids):,} tokens, prompt around it included")
+        lines.append(f"policy          {names}: {len(prefix.ids):,} tokens, including the prompt around it")
     if lengths:
         lines.append(
-            f"content tokens  {_median(lengths):,} median, {max(lengths):,} longest; {split_rows:,} rows split"
+            f"text tokens     {_median(lengths):,} median, {max(lengths):,} longest; rows split: {split_rows:,}"
         )
     lines += [f"run             {shape_text(shape)}", "", "first prompt:", shown or "(none)"]
     print(safe("\n".join(lines), keep_newlines=True))

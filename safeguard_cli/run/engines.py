@@ -1,4 +1,4 @@
-"""Which engine a run is given, and what it is prepared with: on this machine, on servers, or handed in by a caller."""
+"""Which engine a run is given, and what it is prepared with: on this machine, on servers, or passed by a caller."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from safeguard_cli.run.prepare import Prepared, engine_spec
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import note, warn
 
-EngineMaker = Callable[..., Engine]  # of an EngineSpec, a log and, where somebody listens, a Listen
+EngineMaker = Callable[..., Engine]  # of an EngineSpec, a log and, if somebody listens, a Listen
 Preparer = Callable[[Settings, tuple[Policy, ...], Mapping[str, object], int | None], Prepared]
 
 
 def start_engine(
     settings: Settings, prepared: Prepared, make_engine: EngineMaker, report: Listen | None = None
 ) -> Engine:
-    """Make the engine of this machine, or the one on servers. It starts when it is entered.
+    """Return the engine, on this machine or on servers; it starts when it is entered.
 
-    `report` is called with what the engine does, where somebody listens.
+    `report`, if given, is called with what the engine does.
     """
     if prepared.remote is None:
         return make_engine(engine_spec(settings, prepared), note, *([report] if report else []))

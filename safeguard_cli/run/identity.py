@@ -1,4 +1,7 @@
-"""What makes a run the same run: all that can change a label, and what of the machine can move its last digits."""
+"""What makes a run the same run: all that can change a label, and what of the machine can move a score's last digits.
+
+A run is resumed only if nothing of the former differs.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ def identity(
     text_fields: Sequence[str],
     output: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """All that can change a label or how a row is written; `text_fields` are those chosen, `output` target.Output."""
+    """Return all that can change a label or how a row is written.
+
+    `text_fields` are the chosen ones, `output` is a destination.Output.
+    """
     rules = prepared.labeling.rules
     return {
         "policies": {
@@ -63,14 +69,14 @@ def identity(
 
 
 def _model(settings: Settings, prepared: Prepared) -> dict[str, Any]:
-    """What the model is: the file, or what servers say of it and how they are asked."""
+    """Return what the model is: its file, or what servers report of it and how they are asked."""
     if prepared.remote:
         return {**prepared.remote.model, "server_api": settings.server_api}
     return model_fingerprint(prepared.header.path)
 
 
 def footing(prepared: Prepared) -> dict[str, Any]:
-    """What can move a score's last digits."""
+    """Return what of the machine can move a score's last digits."""
     shape = prepared.shape
     if prepared.remote:
         servers = {served.address.shown: served.api.name for served in prepared.remote.servers}

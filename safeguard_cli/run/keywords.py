@@ -1,4 +1,4 @@
-"""What a Labeler is called with: policies and keywords, checked as the command line checks its options."""
+"""The policies and keywords of a Labeler, checked as the command line checks its options."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ NAMES = tuple(Keywords.__annotations__)
 
 
 def _choices_and_ranges() -> tuple[dict[str, tuple[Any, ...]], dict[str, tuple[type, float, float | None]]]:
-    """What the options are declared with: the words of a choice; the type of a number and its bounds."""
+    """Return how the options are declared: the words of each choice, and the type and bounds of each number."""
     choices: dict[str, tuple[Any, ...]] = {}
     ranges: dict[str, tuple[type, float, float | None]] = {}
     hints = get_type_hints(Settings, include_extras=True)
@@ -77,12 +77,12 @@ def _choices_and_ranges() -> tuple[dict[str, tuple[Any, ...]], dict[str, tuple[t
 CHOICES, RANGES = _choices_and_ranges()
 _FLAGS = {"rationale", "reasoning", "policy_only_prompt", "together", "repack", "verbose"}
 _LISTS = {"labels", "violates", "servers"}
-_OPTIONS = {"ctx": "context", "server": "servers", "as": "rename", "as_": "rename"}  # as the command line has them
+_OPTIONS = {"ctx": "context", "server": "servers", "as": "rename", "as_": "rename"}  # by names on the command line
 _OPTION = re.compile(r"--([a-z-]*[a-z])")
 _DEFAULTS = {each.name: each.default for each in fields(Settings)}
 _HERE = "with servers: the model is not on this machine"
 
-# Settings that have no effect beside others, and why; `policies` is their number. The first that applies is told.
+# Settings that have no effect beside others, and why; `policies` is their number. The first that applies is reported.
 _IDLE: tuple[tuple[str, Callable[[Settings, int], bool], str], ...] = (
     ("max_reasoning", lambda s, _: s.effort == "none", "with effort='none', which does not reason"),
     ("together", lambda _, policies: policies == 1, "with one policy: it asks about several in one prompt"),
@@ -121,7 +121,7 @@ _IDLE: tuple[tuple[str, Callable[[Settings, int], bool], str], ...] = (
 
 @contextmanager
 def told_as_keywords() -> Iterator[None]:
-    """Name settings in a UsageError as a program does: `context`, where the command line has `--ctx`."""
+    """Name settings in a UsageError as keywords: `context` instead of the command line's `--ctx`."""
     try:
         yield
     except UsageError as error:
@@ -134,7 +134,10 @@ def _keyword(option: re.Match[str]) -> str:
 
 
 def read_settings(given: Mapping[str, Any], policies: int) -> Settings:
-    """Return the settings that keywords ask for. Raises UsageError that names the first one that cannot be meant."""
+    """Return the settings that keywords ask for.
+
+    Raise UsageError naming the first keyword that is wrong or has no effect.
+    """
     values = {name: _read(name, value) for name, value in given.items()}
     settings = Settings("-", (), progress="none", quiet=not values.get("verbose"), **values)
     for name, idle, why in _IDLE:
@@ -144,7 +147,7 @@ def read_settings(given: Mapping[str, Any], policies: int) -> Settings:
 
 
 def read_policies(given: Sequence[str | Path | Policy], settings: Settings) -> tuple[Policy, ...]:
-    """Read the policies. Raises UsageError for one that cannot be used, and for two of one name."""
+    """Read and return the policies; raise UsageError if one cannot be used or two have the same name."""
     if not given:
         raise UsageError("a Labeler needs a policy: the name of a built-in one, the path of a file, or a Policy")
     policies = tuple(_policy(each, settings) for each in given)
@@ -189,7 +192,7 @@ def _unknown(name: str) -> UsageError:
     if name in _DEFAULTS and name != "policies":
         return UsageError(f"{name} has no effect on a Labeler, which reads and writes no files: leave it out")
     if name in ("policy", "policies"):
-        return UsageError(f"{name} is no setting: give policies first, as in Labeler('spam', 'hate')")
+        return UsageError(f"{name} is not a setting: give policies first, as in Labeler('spam', 'hate')")
     near = _OPTIONS.get(name) or next(iter(get_close_matches(name.casefold(), NAMES, 1)), None)
     hint = f"did you mean {near!r}?" if near else f"its settings are {', '.join(NAMES)}"
     return UsageError(f"a Labeler has no setting {name!r}; {hint}")
@@ -211,7 +214,7 @@ def _number(name: str, value: object) -> float:
 
 def _text(name: str, value: object) -> str:
     if not isinstance(value, (str, os.PathLike)):
-        raise UsageError(f"{name} is {_kind(value)}: give a text")
+        raise UsageError(f"{name} is {_kind(value)}: give a string")
     text = os.fsdecode(value)
     if not text.strip():
         raise UsageError(f"{name} is empty: give it a value, or leave it out")
@@ -219,11 +222,11 @@ def _text(name: str, value: object) -> str:
 
 
 def _list(name: str, value: object) -> tuple[str, ...]:
-    """A list of texts; of labels one text with commas will do, as on the command line."""
+    """Return a list of strings; labels can be one string with commas, as on the command line."""
     if isinstance(value, str):
         value = [value] if name == "servers" else value.split(",")
     if not isinstance(value, Sequence) or not all(isinstance(item, str) for item in value):
-        raise UsageError(f"{name} is {_kind(value)}: give a list of texts")
+        raise UsageError(f"{name} is {_kind(value)}: give a list of strings")
     if not all(item.strip() for item in value):
         raise UsageError(f"{name} has an empty item: leave it out")
     return tuple(item.strip() for item in value)

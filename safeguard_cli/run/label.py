@@ -26,12 +26,12 @@ from safeguard_cli.run.sessions import Finished, Job, SessionOfRun, open_session
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import note, one_file, warn
 
-COUNTABLE_BYTES = 256 << 20  # larger files are not read twice only to know their number of rows
-LONG_RUN = 1000  # rows from which on it is said that a pipe cannot be continued
+COUNTABLE_BYTES = 256 << 20  # larger files are not read an extra time only to count their rows
+LONG_RUN = 1000  # with more rows than this, the user is told that a pipe cannot be resumed
 
 
 def label(settings: Settings, make_engine: EngineMaker = LocalEngine, prepare: Preparer = prepare) -> int:
-    """Run `safeguard label`. Returns the exit code; raises SafeguardError with a sentence for the user."""
+    """Run `safeguard label` and return the exit code; raise SafeguardError with a sentence for the user."""
     settings = replace(settings, quiet=True) if _rows_and_messages_share_a_file(settings) else settings
     with sentences(), ExitStack() as stack:
         read = used_by(settings)
@@ -61,16 +61,16 @@ def label(settings: Settings, make_engine: EngineMaker = LocalEngine, prepare: P
 
 
 def _say_beforehand(job: Job, destination: Destination, total: int | None) -> None:
-    """Say what must be known before the work begins: labels that mean nothing, and a run that cannot be continued."""
+    """Tell the user before the work begins if labels will mean nothing or the run cannot be resumed."""
     if job.prepared.untrained:
         warn(untrained_warning(job.prepared.untrained, job.prepared.header))
     lasting = isinstance(destination, File) and job.source.path is not None
     if not lasting and not job.settings.quiet and (total is None or total > LONG_RUN):
-        note("a pipe cannot be taken up again if this run is stopped; files can: safeguard label INPUT -o OUT")
+        note("with a pipe, a stopped run cannot be resumed; with files it can: safeguard label INPUT -o OUT")
 
 
 def _work(job: Job, pipeline: Pipeline, session: SessionOfRun, make_engine: EngineMaker) -> None:
-    """Label what the session has still to label, and say at the end what came of it."""
+    """Label the rows that the session still has to label, and print the summary."""
     settings, prepared, progress = job.settings, job.prepared, job.progress
     if not prepared.remote:
         progress.report(Report(loaded=0.0))
@@ -91,11 +91,11 @@ def _work(job: Job, pipeline: Pipeline, session: SessionOfRun, make_engine: Engi
     elif advice and not settings.quiet:
         note(advice)
     if pipeline.truncated:
-        warn(f"{pipeline.truncated:,} rows were longer than --ctx allows and were labelled by their beginning")
+        warn(f"rows longer than --ctx allows: {pipeline.truncated:,}; only the beginning of each was labelled")
 
 
 def _select(settings: Settings, source: Source, previous: Manifest | None) -> tuple[Selector, tuple[str, ...]]:
-    """Return what of a row is labelled, as before where the run goes on, and its fields as the manifest has them."""
+    """Return the Selector of a row's text, as before if the run is resumed, and its fields as the manifest has them."""
     recorded = previous.identity.input.text_fields if previous else ()
     before = recorded or (first_choice(source) if previous else ())
     selector = make_selector(
@@ -109,7 +109,7 @@ def _select(settings: Settings, source: Source, previous: Manifest | None) -> tu
 
 
 def _rows_and_messages_share_a_file(settings: Settings) -> bool:
-    """Whether only errors and warnings may be printed, for all else would stand among the rows."""
+    """Return whether only errors and warnings may be printed, because anything else would stand among the rows."""
     return (
         not settings.dry_run
         and one_file()
@@ -118,7 +118,7 @@ def _rows_and_messages_share_a_file(settings: Settings) -> bool:
 
 
 def _remark(settings: Settings, prepared: Prepared, progress: Progress) -> str:
-    """Have the summary say what must be known of the labels; returns what to do about it, for a line of its own."""
+    """Add remarks on the labels to the summary, and return advice for a line of its own, empty if there is none."""
     budget, counts = prepared.options.budget, progress.written
     for name in prepared.untrained:
         progress.remarks[f"under {name}"] = untrained_text(name)
@@ -130,7 +130,7 @@ def _remark(settings: Settings, prepared: Prepared, progress: Progress) -> str:
 
 
 def _total(settings: Settings, source: Source) -> int | None:
-    """The number of rows to come, where it can be known without holding up the run."""
+    """Return the number of rows to come, at most --limit; only --limit, if counting them would delay the run."""
     if source.path is None or (source.total_bytes or 0) > COUNTABLE_BYTES:
         return settings.limit
     rows = count_rows(

@@ -1,4 +1,4 @@
-"""Labels texts from Python: `Labeler`, which keeps the model loaded between calls and prints nothing."""
+"""Label texts from Python with `Labeler`, which keeps the model loaded between calls and prints nothing."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 class Labeler:
     """Labels texts under one policy or several, with a model that stays loaded.
 
-    Policies are named as on the command line, by their built-in names or their files' paths, or given as Policy. The
+    Name policies as on the command line, by built-in names or by their files' paths, or give Policy objects. The
     settings are the options of `safeguard label` that mean something without files, such as `model`, `effort` or
-    `threshold`. The model is loaded where `with` begins, or else at the first call, and freed by `close()`, at the end
-    of `with`, or when the Labeler is collected.
+    `threshold`. The model is loaded at the start of `with`, or else at the first call. It is freed by `close()`, at the
+    end of `with`, or when the Labeler is collected.
 
     >>> with Labeler("spam", model="demo") as labeler:
     ...     verdicts = labeler.label(["Buy cheap pills now! http://pills.example", "see you at noon"])
     >>> [verdict.label for verdict in verdicts]
     ['spam', 'ham']
 
-    What fails raises SafeguardError with a sentence, a wrong setting UsageError. A text that cannot be labelled raises
-    nothing: its Verdict has an `error`.
+    A wrong setting raises UsageError, any other failure SafeguardError with a sentence. A text that cannot be labelled
+    raises nothing: its Verdict has an `error`.
 
-    One call works at a time. A call of another thread waits for it, but while a stream is open any other call is
+    One call works at a time. Calls from other threads wait for it, but while a stream is open any other call is
     refused. After an exception that ends the engine, such as KeyboardInterrupt, the next call loads the model again. A
     Labeler that was closed, or that belongs to another process, refuses every call.
     """
@@ -58,7 +58,7 @@ class Labeler:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What looks like a mistake but stops nothing: of the policies, and once it is loaded of the model."""
+        """Warnings about the policies and, once it is loaded, about the model."""
         return tuple(self._machine.warnings)
 
     def __enter__(self) -> Labeler:
@@ -70,15 +70,15 @@ class Labeler:
         self.close()
 
     def close(self) -> None:
-        """End the engine and free the model. A call of another thread is waited for; an open stream ends."""
+        """End the engine and free the model, after any call of another thread; an open stream ends."""
         with self._turn.taken(closing=True):
             self._closed = True
             self._ending()
 
     def label(self, texts: Iterable[object]) -> list[Any]:
-        """Label texts, in order: a Verdict for each, or with several policies a dict of Verdicts by policy name.
+        """Return a Verdict for each text, in order, or with several policies a dict of Verdicts by policy name.
 
-        Texts that are equal are decoded once. What is no text gets a Verdict with an error, as a row would.
+        Equal texts are decoded once. A value that is not a text gets a Verdict with an error, as a row would.
 
         >>> with Labeler("spam", "hate", model="demo") as labeler:
         ...     found = labeler.label(["see you at noon", None])
@@ -89,9 +89,9 @@ class Labeler:
         return [self._shown(answer) for answer in self._labeled(values, frames.text_of)]
 
     def stream(self, texts: Iterable[object]) -> Iterator[Any]:
-        """Label texts as they come, in order, and take no more of them than the engine needs; there may be no end.
+        """Label texts as they come, in order, taking no more of them than the engine needs; they may be endless.
 
-        Closing the iterator early leaves the texts that are under way to the next call, which waits for them first.
+        If the iterator is closed early, the next call first waits for the texts that are under way.
 
         >>> from itertools import count
         >>> with Labeler("spam", model="demo", effort="none") as labeler:
@@ -101,9 +101,10 @@ class Labeler:
         return self._stream(_texts(texts))
 
     def frame(self, table: Any, text: str = "text") -> Any:
-        """Label the column `text` of a table; returns a table of the same kind with a CSV output's columns appended.
+        """Label the column `text` of a table, and return a table of the same kind with a CSV output's columns appended.
 
-        A table is a pandas or polars DataFrame or a pyarrow.Table. What else gives Arrow's stream becomes the latter.
+        A table is a pandas or polars DataFrame, a pyarrow.Table, or any object with Arrow's stream, which comes back as
+        a pyarrow.Table.
 
         >>> import pyarrow
         >>> table = pyarrow.table({"id": [1, 2], "body": ["see you at noon", "Buy cheap pills now! http://pills.example"]})
@@ -148,7 +149,10 @@ class Labeler:
 
     @contextmanager
     def _working(self, stream: object = None) -> Iterator[None]:
-        """Hold the turn. What stops the engine, or could have, ends it: what it would say next is of no call."""
+        """Hold the turn, and end the engine on an exception that may have interrupted it.
+
+        Its next completions would otherwise belong to no call.
+        """
         with self._turn.taken(stream):
             if self._closed:
                 raise UsageError("this Labeler is closed: make another one")
@@ -162,7 +166,7 @@ class Labeler:
 
 
 class _Turn:
-    """Whose turn it is: of one thread at a time, and of one stream until that is left."""
+    """The turn, held by one thread at a time, and by one stream until it is left."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -171,13 +175,13 @@ class _Turn:
 
     @contextmanager
     def taken(self, stream: object = None, *, closing: bool = False) -> Iterator[None]:
-        """Hold the turn, waiting for other threads; UsageError where waiting would be for ever."""
+        """Hold the turn after waiting for other threads; raise UsageError if the wait would never end."""
         me = threading.get_ident()
         with self._changed:
             while self._thread not in (None, me):
                 self._changed.wait()
             if self._thread == me or (self._stream not in (None, stream) and not closing):
-                raise UsageError("this Labeler is in the middle of another call: close its stream, or make another one")
+                raise UsageError("this Labeler is busy with another call: close its stream, or make another Labeler")
             self._thread, self._stream = me, stream
         try:
             yield
@@ -187,16 +191,16 @@ class _Turn:
                 self._changed.notify_all()
 
     def leave(self, stream: object) -> None:
-        """End a stream, if it has begun."""
+        """End a stream's turn, if it has begun."""
         with self._changed:
             if self._stream is stream:
                 self._stream = None
 
 
 def _texts(texts: Any) -> Iterator[object]:
-    """Iterate texts. UsageError for what is no list of them, but would pass for one."""
+    """Return an iterator over texts; raise UsageError for a table, a mapping or a single text."""
     if hasattr(texts, "columns"):
-        raise UsageError("a table is labelled by frame(table, text=COLUMN)")
+        raise UsageError("to label a table, use frame(table, text=COLUMN)")
     if isinstance(texts, (str, bytes, Mapping)) or not isinstance(texts, Iterable):
-        raise UsageError(f"texts come in a list, not as one {type(texts).__name__}: label([text])")
+        raise UsageError(f"give texts in a list, not as one {type(texts).__name__}: label([text])")
     return iter(texts)

@@ -22,13 +22,13 @@ from safeguard_cli.run.sessions import Session
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.signals import UNBROKEN
 
-WAITING = 8  # rows that may wait, for each slot, for an earlier one to finish
-REMEMBERED = 8192  # contents whose Verdicts are kept for rows that repeat them
+WAITING = 8  # rows for each slot that may wait for an earlier one to finish
+REMEMBERED = 8192  # texts whose Verdicts are kept for rows that repeat them
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
-    """A record on its way with what is said about its content; rows of one content share it."""
+    """A record under way with its Answer; rows of the same text share one."""
 
     record: Record
     answer: Answer
@@ -38,7 +38,7 @@ class Row:
 class Pipeline:
     """The rows under way: they enter in order, are decided as slots allow, and leave in order.
 
-    `session` says where it begins, and is told of every row that is written; without one nothing of it is saved.
+    `session` gives the number of the first row and is told of every row that is written; without one nothing is saved.
     `truncated` counts the rows that were cut.
     """
 
@@ -53,15 +53,17 @@ class Pipeline:
         self.settings, self.prepared, self.selector, self.progress = settings, prepared, selector, progress
         self.session = session or Session()
         self.truncated = 0
-        self._known: OrderedDict[bytes, Answer] = OrderedDict()  # by hash of the content, most recently met last
+        self._known: OrderedDict[bytes, Answer] = OrderedDict()  # by hash of the text, most recently met last
         self.broken: SafeguardError | None = None
         self._rows: deque[Row] = deque()  # in input order; the first is number `written`
         self._undecided: Counter[Answer] = Counter()  # rows that wait for each
         self._most = WAITING * prepared.shape.plan.slots
 
     def label(self, records: Iterator[Record], engine: Engine, sink: Sink) -> None:
-        """Label all records, the first of which is the session's next. Raises SafeguardError when the input breaks off
-        or the output cannot be written."""
+        """Label all records, beginning with the session's next row.
+
+        Raise SafeguardError if the input breaks off or the output cannot be written.
+        """
         labeling = self.prepared.labeling
         self.progress.start_rows()
         for completion in engine.complete(self._prompts(self._readable(records), sink)):
@@ -77,7 +79,7 @@ class Pipeline:
             raise self.broken
 
     def _readable(self, records: Iterator[Record]) -> Iterator[Record]:
-        """The records up to where the input breaks off: rows in flight are finished before that is said."""
+        """Yield the records up to where the input breaks off; rows under way are finished before that is raised."""
         try:
             yield from records
         except SafeguardError as error:
@@ -90,7 +92,7 @@ class Pipeline:
         if every:
             yield from self._begin_anew()
         while batch := list(islice(records, min(group, every - number % every) if every else group)):
-            # Rows that wait for an earlier one are bounded: then something has to finish first.
+            # The number of rows that wait for an earlier one is bounded: at the bound, some must finish first.
             while len(self._rows) + len(batch) > self._most:
                 yield Feed.HOLD
             started = []
@@ -98,7 +100,7 @@ class Pipeline:
                 started.append(self._start(record, number))
                 number += 1
             self._write_done(sink)
-            # One row under all its policies, then the next; whole groups by policy when not all prefixes fit at once.
+            # One row under all its policies, then the next; a whole group policy by policy if not all prefixes fit.
             for index in range(len(self.prepared.overheads)):
                 for by_policy in started:
                     yield from by_policy[index]
@@ -108,12 +110,15 @@ class Pipeline:
                 yield from self._begin_anew()
 
     def _begin_anew(self) -> Iterator[Feed]:
-        """With --deterministic: what follows depends on nothing before it, as when a run is gone on with here."""
+        """Reset the engine and the known texts, as if a run were resumed here (--deterministic).
+
+        What follows then depends on nothing before it.
+        """
         self._known.clear()
         yield Feed.RESET
 
     def _start(self, record: Record, number: int) -> list[list[Prompt]]:
-        """Begin a row; its prompts by policy."""
+        """Begin a row, and return its prompts by policy."""
         known = next(self.session.kept, None)
         if known is not None and not known.in_error:
             row = Row(record, Answer(dict(known.verdicts)), known.raw)
@@ -129,9 +134,9 @@ class Pipeline:
         return prompts
 
     def _answer(self, text: str | RowError, number: int) -> tuple[Answer, list[list[Prompt]]]:
-        """What is or will be said about a text, and its prompts by policy: none where an earlier row has the same."""
+        """Return the Answer about a text and its prompts by policy, none if an earlier row has the same text."""
         start = self.prepared.labeling.start
-        # Sampling says something else each time.
+        # Sampling gives another answer each time.
         if isinstance(text, RowError) or self.settings.temperature > 0 or self.settings.each_row:
             return start(text, number)
         key = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
@@ -146,13 +151,13 @@ class Pipeline:
         return answer, prompts
 
     def _write_done(self, sink: Sink) -> None:
-        """Write the rows at the head that are decided."""
+        """Write the decided rows at the head of the queue."""
         while self._rows and self._rows[0].answer.done:
             row, verdicts = self._rows[0], self._rows[0].answer.verdicts
             failed = next((v.error for v in verdicts.values() if v.error and not v.error.blank), None)
             if failed and self.settings.on_error == "stop":
                 raise SafeguardError(
-                    f"row {self.session.written + 1}: {failed.code}: {failed.message}; stopped, as asked for"
+                    f"row {self.session.written + 1}: {failed.code}: {failed.message}; stopped, as --on-error stop asks"
                 )
             sink.wait()
             with UNBROKEN:

@@ -1,4 +1,4 @@
-"""What a run needs before it starts: its input, its policies, and the model's vocabulary and shape."""
+"""What a run needs before it starts: its input, its policies, the model's vocabulary, and the run's shape."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from safeguard_cli.run.remarks import introduce_demo, untrained
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import note, warn
 
-DRAIN = 16  # with --deterministic: rows for each slot between two moments when all slots are empty
+DRAIN = 16  # with --deterministic: rows for each slot between two drains of the slots
 BUDGETS = {"none": 0, "auto": 256, "low": 256, "medium": 1024, "high": 4096}  # the most reasoning tokens by effort
 
 
@@ -40,8 +40,8 @@ BUDGETS = {"none": 0, "auto": 256, "low": 256, "medium": 1024, "high": 4096}  # 
 class Prepared:
     """A vocabulary with the prefixes of the policies, and the shape that fits this machine.
 
-    `local` is the header of the model file that this machine computes with; `remote` are servers that do it instead.
-    `untrained` are the policies under which the labels mean nothing, for the demo model was not trained on them.
+    `local` is the header of the model file that this machine runs; `remote` are the servers that run it instead.
+    `untrained` are the policies under which the labels mean nothing, because the demo model was not trained on them.
     """
 
     local: Header | None
@@ -49,25 +49,25 @@ class Prepared:
     options: Options
     shape: Shape
     overheads: tuple[int, ...]
-    drain: int | None  # with --deterministic: the slots are drained whenever so many rows are done
+    drain: int | None  # with --deterministic: the slots are drained every so many rows
     remote: Connected | None = None
     untrained: tuple[str, ...] = ()
 
     @property
     def prefixes_compete(self) -> bool:
-        """Whether the cache cannot hold all policies beside the largest row."""
+        """Return whether the cache is too small for all policies' prefixes beside the largest row."""
         prefixes = [len(prefix.ids) for prefix in self.labeling.rules.prefixes]
         return sum(prefixes) - min(prefixes) + self.shape.context > self.shape.plan.cells
 
     @property
     def header(self) -> Header:
-        """The header of the model file; there is one where there are no servers."""
+        """Return the header of the model file; a run on servers has none."""
         assert self.local is not None
         return self.local
 
 
 def open_input(settings: Settings, stream: BinaryIO | None = None) -> Source:
-    """The input that these settings name, or `stream` read in its place."""
+    """Open the input that these settings name, or `stream` in its place."""
     return open_source(
         stream or settings.input,
         format=settings.format,
@@ -107,10 +107,10 @@ def load_policies(settings: Settings) -> tuple[Policy, ...]:
 def prepare(
     settings: Settings, policies: tuple[Policy, ...], before: Mapping[str, Any], rows: int | None = None
 ) -> Prepared:
-    """Everything that can be known from the model file's header alone, before its weights are loaded.
+    """Return all that can be known from the model file's header alone, before its weights are loaded.
 
-    `before` is the machine that an earlier session of the run had: where nothing else is asked for, it is kept.
-    `rows` is the number of rows to come, where it is known.
+    `before` is what an earlier session of the run recorded of its machine; it is kept unless the settings say
+    otherwise. `rows` is the number of rows to come, None if unknown.
     """
     addresses = read_addresses(settings.servers)
     header, tokenizer = _vocabulary(settings)
@@ -144,9 +144,9 @@ def prepare(
         else:
             assert header
             shape = _shape(settings, header, sizes, overheads, before, rows, gpus)
-    except UsageError as error:  # the context is too small, perhaps for one of many policies
+    except UsageError as error:  # the context is too small, perhaps for one policy of several
         name = "all policies" if together else f"policy {policies[sizes.index(max(sizes))].name}"
-        raise UsageError(f"{name}, {max(sizes):,} tokens with the prompt around: {error}") from None
+        raise UsageError(f"{name}, {max(sizes):,} tokens with the prompt around it: {error}") from None
     if not remote and shape.plan.batch < (least := max(undivided(trie, options) for trie in tries)):
         raise UsageError(f"--batch {shape.plan.batch} is less than the labels' tokens: use at least {least}")
     if settings.verbose:
@@ -170,10 +170,10 @@ def prepare(
 
 
 def _vocabulary(settings: Settings) -> tuple[Header | None, Tokenizer]:
-    """The vocabulary that prompts are made with, and the model file's header if it comes from one."""
+    """Return the vocabulary that prompts are made with, and the model file's header if it comes from one."""
     if settings.tokenizer is not None:
         if not settings.servers:
-            raise UsageError("--tokenizer is for --server; a model file brings its own")
+            raise UsageError("--tokenizer is for --server; a model file has its own tokenizer")
         return None, Tokenizer.from_file(Path(settings.tokenizer))
     if settings.server_api == "chat":  # the server does not see our tokens: they only measure texts
         header = open_model(find_model(DEMO))
@@ -205,7 +205,7 @@ def _connect(settings: Settings, addresses: Sequence[Address], harmony: Harmony)
 
 
 def _gpus(settings: Settings) -> tuple[Device, ...]:
-    """The GPUs of this machine. Raises UsageError where options are for one and there is none."""
+    """Return the GPUs of this machine; raise UsageError if an option needs one and there is none."""
     found = devices()
     for option, value in (("--gpu-layers", max(0, settings.gpu_layers)), ("--cpu-moe", settings.cpu_moe)):
         if value and not found:
@@ -222,7 +222,7 @@ def _shape(
     rows: int | None,
     gpus: Sequence[Device],
 ) -> Shape:
-    """The shape that fits this machine."""
+    """Return the shape that fits this machine."""
     return fit.shape_run(
         header,
         prefixes,
@@ -243,7 +243,7 @@ def _shape(
 
 
 def engine_spec(settings: Settings, prepared: Prepared) -> EngineSpec:
-    """What the engine of a run is started with."""
+    """Return the spec that a run's engine is started with."""
     shape, rules = prepared.shape, prepared.labeling.rules
     return EngineSpec(
         prepared.header.path,

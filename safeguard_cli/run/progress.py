@@ -1,4 +1,4 @@
-"""Counts what a run did and how far it is, and lets a display show it; the summary at its end."""
+"""Count what a run has done, and have a display show it and print the summary at the end."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Kind = Literal["auto", "rich", "plain", "none"]
 
 PREPARING = "preparing the run"
 REFRESH_SECONDS = 0.25
-PATIENCE = 0.5  # seconds from which on preparing is shown
-HANGING = 2.0  # seconds that a run waits for its display, at a terminal that is held say
-_WINDOW = 60  # the rates are those of about the last minute
+PATIENCE = 0.5  # seconds after which preparing is shown
+HANGING = 2.0  # seconds that a run waits for its display, for example at a paused terminal
+_WINDOW = 60  # samples, about one a second: the rates are those of about the last minute
 
 
 class Display(Protocol):
-    """Shows a Progress on standard error. `refresh` is called a few times a second, in a thread of its own."""
+    """A display of a Progress on standard error; `refresh` is called a few times a second, in its own thread."""
 
     def open(self) -> None:
         """Begin to show something."""
@@ -37,22 +37,22 @@ class Display(Protocol):
         """Show how far the run is now."""
 
     def close(self) -> None:
-        """Take the display away."""
+        """Remove the display."""
 
 
 class Counts:
-    """What came out of rows: those in error, by code, and under each policy its labels and how many rows violate."""
+    """Counts of rows: those in error, by code, and under each policy its labels and how many rows violate."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.rows = self.rows_in_error = 0
-        self.blank = 0  # rows that hold nothing, which are no errors
+        self.blank = 0  # rows that hold nothing, which do not count as errors
         self.errors: Counter[str] = Counter()  # rows by code; a row counts once per code, whatever the policies
         self.labels: dict[str, Counter[str]] = {name: Counter() for name in names}
         self.cut = 0  # rows whose reasoning the budget ended
         self.violating: Counter[str] = Counter()  # by policy; with --threshold not the sum over violating labels
 
     def add(self, verdicts: Mapping[str, Verdict], rows: int = 1) -> None:
-        """Count `rows` rows that have the same Verdicts, which stand under their policies' names."""
+        """Count `rows` rows that have the same Verdicts, given by policy name."""
         self.rows += rows
         if any(verdict.error is not None and verdict.error.blank for verdict in verdicts.values()):
             self.blank += rows
@@ -99,8 +99,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """How fast a run is, over about the last minute; `seconds_left` is None while nothing tells, and with `at_least`
-    it is a lower bound."""
+    """How fast a run is, over about the last minute.
+
+    `seconds_left` is None while it cannot be estimated. With `at_least` it is a lower bound.
+    """
 
     rows: float
     tokens: float
@@ -109,11 +111,11 @@ class Rate:
 
 
 class Progress:
-    """Counts what a run did, cheap enough to be told of every row, and has a display show it, where there is one.
+    """The counts of a run, cheap enough to update with every row, and the display, if any, that shows them.
 
     Use it as a context manager around the work, then call `finish`. `written` counts the rows of the output, `decided`
-    those too that wait for an earlier row. Nothing that a display does can end a run: one that fails is switched off,
-    and `failure` is why.
+    also those that wait for an earlier row. Nothing that a display does can end a run: a display that fails is switched
+    off, and `failure` is its exception.
     """
 
     def __init__(
@@ -124,9 +126,9 @@ class Progress:
         self.written, self.decided = Counts(names), Counts(names)
         self.prompt_tokens = 0
         self.generated_tokens = 0
-        self.remarks: dict[str, str] = {}  # what else the summary says, under a word each
-        self.last = Report()  # what the engine said last
-        self.doing: str | None = None  # what is being done beside the engine's work, and which share of it is done
+        self.remarks: dict[str, str] = {}  # further lines of the summary, by their headings
+        self.last = Report()  # the engine's last report
+        self.doing: str | None = None  # work other than the engine's that is under way, and the share of it done
         self.share: float | None = None
         self.failure: Exception | None = None
         self._display: Display | None = None
@@ -136,21 +138,21 @@ class Progress:
         self._over = threading.Event()
         self._ticker: threading.Thread | None = None
         self._opened = self._start = clock()
-        self._before = 0  # rows of an earlier session count, not for the rates
+        self._before = 0  # rows of an earlier session, which do not count for the rates
         self._stage: Stage = "rows"
         self._samples = deque([(self._start, 0, 0)], maxlen=_WINDOW)
 
     def show_on(self, make: Callable[[], Display], summarize: Callable[[], RenderableType]) -> None:
-        """Have a display show this from when the work begins, and print the summary when it is done."""
+        """Have a display show the run once the work begins, and print the summary when it is done."""
         self._make_display, self._summarize = make, summarize
 
     @property
     def shown(self) -> bool:
-        """Whether somebody watches."""
+        """Return whether a display is to show the run."""
         return self._make_display is not None
 
     def prepare(self) -> None:
-        """Show that the work is being prepared, if that takes its time; what is shown ends with `close`."""
+        """Show that the work is being prepared, if that takes longer than PATIENCE, until `close`."""
         self._opened, self.doing = self.clock(), PREPARING
         self._start_ticker()
 
@@ -166,9 +168,9 @@ class Progress:
         self.close()
 
     def start_rows(self) -> None:
-        """Begin to measure how fast rows are decided: those so far are of an earlier session."""
+        """Begin to measure how fast rows are decided; the rows so far are those of an earlier session."""
         self.doing = None
-        if self.last.stage == "loading":  # of an engine that reports no more than that
+        if self.last.stage == "loading":  # some engines report nothing after loading
             self.last = Report()
         self._measure_from_here()
 
@@ -177,12 +179,12 @@ class Progress:
         self._samples = deque([(self._start, self._before, self.read + self.generated)], maxlen=_WINDOW)
 
     def row(self, verdicts: Mapping[str, Verdict]) -> None:
-        """Count a row that is decided and written: its Verdict under each policy's name."""
+        """Count a row that is decided and written, with its Verdicts by policy name."""
         self.decided.add(verdicts)
         self.written.add(verdicts)
 
     def row_decided(self, verdicts: Mapping[str, Verdict], rows: int = 1) -> None:
-        """Count rows that are decided, written or not."""
+        """Count rows that are decided, whether written or not."""
         self.decided.add(verdicts, rows)
 
     def row_written(self, verdicts: Mapping[str, Verdict]) -> None:
@@ -200,11 +202,11 @@ class Progress:
         self.generated_tokens += generated
 
     def report(self, report: Report) -> None:
-        """Take what the engine says of itself."""
+        """Take a report of the engine."""
         self.last, self.doing = report, None
 
     def does(self, what: str, share: float | None = None) -> None:
-        """Show what is being done beside the engine's work, and which share of it is done where that is known."""
+        """Show work other than the engine's, and the share of it done, if known."""
         self.doing, self.share = what, share
 
     def refresh(self) -> None:
@@ -212,40 +214,40 @@ class Progress:
         self._safely(lambda: self._display.refresh() if self._display else None)
 
     def finish(self) -> None:
-        """Take the display away and print the summary, once."""
+        """Remove the display and print the summary, once."""
         self.close()
         summarize, self._summarize = self._summarize, None
         if summarize:
-            with suppress(Exception):  # a full disk or a reader gone on standard error is no reason to lose data
+            with suppress(Exception):  # a full disk or a closed pipe at standard error is no reason to lose data
                 console().print(summarize())
 
     @property
     def read(self) -> int:
-        """Tokens of rows that the model read in this session, those of rows under way as far as they are known."""
+        """Return the tokens of rows that the model read in this session, including those reported of rows under way."""
         return max(self.prompt_tokens, self.last.read)
 
     @property
     def generated(self) -> int:
-        """Tokens that the model wrote in this session, those of rows under way as far as they are known."""
+        """Return the tokens that the model wrote in this session, including those reported of rows under way."""
         return max(self.generated_tokens, self.last.written)
 
     @property
     def seconds(self) -> float:
-        """Seconds since rows are being decided."""
+        """Return the seconds since this session began to decide rows."""
         return self.clock() - self._start
 
     @property
     def seconds_open(self) -> float:
-        """Seconds since the beginning, loading included."""
+        """Return the seconds since the beginning, including loading."""
         return self.clock() - self._opened
 
     @property
     def rows_here(self) -> int:
-        """Rows that this session decided."""
+        """Return the number of rows that this session decided."""
         return self.decided.rows - self._before
 
     def pace(self) -> Rate:
-        """Return rows and tokens a second over about the last minute, and from these the time left."""
+        """Return the rows and tokens a second over about the last minute, and the time left by these."""
         now, rows, report, samples = self.clock(), self.decided.rows, self.last, self._samples
         tokens = report.policy if report.stage == "policy" else self.read + self.generated
         if report.stage != self._stage:  # a policy is read at another speed
@@ -256,23 +258,23 @@ class Progress:
         then, rows_then, tokens_then = samples[0]
         seconds = max(now - then, 1e-9)
         rows_rate = (rows - rows_then) / seconds
-        if rows - rows_then < 10:  # few rows tell more over the whole time
+        if rows - rows_then < 10:  # for so few rows the rate over the whole session is more reliable
             rows_rate = self.rows_here / max(self.seconds, 1e-9)
         tokens_rate = max(tokens - tokens_then, 0) / seconds
         return Rate(rows_rate, tokens_rate, *self._left(report, rows_rate, tokens_rate))
 
     def _left(self, report: Report, rows_rate: float, tokens_rate: float) -> tuple[float | None, bool]:
-        """Estimate the seconds left from the tokens of a row and the tokens a second.
+        """Return an estimate of the seconds left, and whether it is a lower bound.
 
-        Rows under way are taken to be half done; while they outweigh those that are decided, nobody knows how long rows
-        are, and the tokens so far give a lower bound.
+        It is made from the mean tokens of a row and the tokens a second. Rows under way are taken to be half done.
+        While they outnumber the decided rows, the length of rows is unknown, and the tokens so far give a lower bound.
         """
         if self.total is None or report.stage != "rows":
             return None, False
         left = max(self.total - self.decided.rows, 0)
         if not left:
             return 0.0, False
-        if not report.read:  # the engine does not tell of rows under way
+        if not report.read:  # the engine does not report rows under way
             return (left / rows_rate if rows_rate else None), False
         if not tokens_rate:
             return None, False
@@ -281,12 +283,12 @@ class Progress:
         mean = tokens / max(rows + (running if at_least else running / 2), 1)
         begun = tokens - self.prompt_tokens - self.generated_tokens  # of rows under way
         seconds = max(mean * left - begun, 0.0) / tokens_rate
-        if at_least and seconds < 1:  # of rows that are all under way: "more than nothing" tells nothing
+        if at_least and seconds < 1:  # all rows are under way, and "more than 0 s left" would say nothing
             return None, False
         return seconds, at_least
 
     def close(self) -> None:
-        """Take the display away; called twice without harm."""
+        """Remove the display; a second call does nothing."""
         self._over.set()
         self._ticker = None
         self._safely(lambda: self._display.close() if self._display else None)
@@ -313,7 +315,10 @@ class Progress:
             self._display.open()
 
     def _safely(self, action: Callable[[], None]) -> None:
-        """Let the display do something. The one place where its failures end, whatever they are; waiting is one."""
+        """Have the display do something, and switch it off if it fails or keeps the run waiting.
+
+        All calls to the display go through here, so that none of its failures reaches the run.
+        """
         if not self._lock.acquire(timeout=HANGING):
             self._display = self._make_display = None
             return
@@ -325,6 +330,6 @@ class Progress:
             with suppress(Exception):
                 if display is not None:
                     display.close()
-            console.cache_clear()  # what it could not print must not stand before the next sentence
+            console.cache_clear()  # the console would print what it could not print before the next text
         finally:
             self._lock.release()

@@ -1,8 +1,8 @@
-"""`safeguard label --ray`: many files labelled by the nodes of a Ray cluster, one engine on each node.
+"""`safeguard label --ray`: label many files on the nodes of a Ray cluster, one engine on each node.
 
-The unit of work is a whole durable run, one file in and one file out: what holds on one machine holds here, and a
-block whose worker died is gone on with by another. Ray Data's operators would hand rows out as Arrow tables and write
-files of their own, without the rows' bytes, their order, or a way to go on; of Ray, actors are all that is needed.
+The unit of work is a whole durable run, one file in and one file out. What is promised on one machine holds here, and
+when a worker dies, another resumes its block. Ray Data's operators would hand rows out as Arrow tables and write files
+of their own. That would lose the rows' bytes, their order, and the means to resume. Of Ray, actors are all we need.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from safeguard_cli.run.settings import Settings
 from safeguard_cli.signals import UNBROKEN
 from safeguard_cli.terminal import note, warn
 
-MOST_DEATHS = 3  # of a file's workers before it is given up, and of a node's before it is left out
-LOCK_SECONDS = 60.0  # how long a worker that is gone may still hold its output
+MOST_DEATHS = 3  # of a file's workers before it is given up, and of a node's before it is no longer used
+LOCK_SECONDS = 60.0  # how long a worker that is gone may still hold its output's lock
 CONNECT_SECONDS = 10.0
-POLL_SECONDS = 1.0  # between two looks at which nodes there are
+POLL_SECONDS = 1.0  # between two checks of which nodes there are
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """How a block's run ended: with its manifest, or with a sentence on why not."""
+    """How a block's run ended: with its manifest, or with the sentence of its error."""
 
     exit_code: int
     manifest: Manifest | None = None
@@ -61,17 +61,17 @@ class Done:
 
 
 def label_on_ray(settings: Settings, address: str, make_engine: EngineMaker = LocalEngine) -> int:
-    """Label each file that matches `settings.input` into the folder `settings.output`. Returns the exit code.
+    """Label each file that matches `settings.input` into the folder `settings.output`, and return the exit code.
 
-    `address` is a cluster's, or empty for the one that RAY_ADDRESS names or that runs here, else a new one on this
-    machine. Raises SafeguardError with a sentence for the user.
+    `address` is the cluster's. If it is empty, the cluster is the one that RAY_ADDRESS names or that runs here, else a
+    new one on this machine. Raise SafeguardError with a sentence for the user.
     """
     try:
         import ray
     except ImportError:
         raise errors.missing_extra("--ray needs ray", "ray") from None
     blocks = find_blocks(settings)
-    load_policies(settings)  # so that what is wrong with them is said once, and at once
+    load_policies(settings)  # so that errors and warnings about them are reported once, and at once
     ours = not ray.is_initialized()
     try:
         if ours:
@@ -81,7 +81,7 @@ def label_on_ray(settings: Settings, address: str, make_engine: EngineMaker = Lo
         try:
             crew.work()
         except errors.Interrupted:
-            note(f"{len(crew.done):,} of {len(blocks):,} files are labelled; the same command goes on with the others")
+            note(f"{len(crew.done):,} of {len(blocks):,} files are labelled; run the same command to label the others")
             raise
         finally:
             with UNBROKEN:
@@ -95,7 +95,7 @@ def label_on_ray(settings: Settings, address: str, make_engine: EngineMaker = Lo
 def _start(ray: Any, address: str, verbose: bool) -> None:
     host, colon, port = address.rpartition(":")
     if colon and "/" not in address:
-        try:  # Ray itself asks for more than two minutes
+        try:  # Ray itself would keep trying for more than two minutes
             socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
         except (OSError, ValueError, OverflowError) as problem:
             raise SafeguardError(f"no Ray cluster answers at {address}: {problem}") from None
@@ -103,15 +103,15 @@ def _start(ray: Any, address: str, verbose: bool) -> None:
     try:
         with UNBROKEN:
             ray.init(address=address or None, logging_level="error", log_to_driver=verbose)
-            signal.signal(signal.SIGTERM, handler)  # Ray puts one of its own there
+            signal.signal(signal.SIGTERM, handler)  # Ray installs its own handler
     except (ConnectionError, ValueError, RuntimeError) as problem:
         raise SafeguardError(f"Ray cannot be reached: {problem}") from None
 
 
 def find_blocks(settings: Settings) -> list[Block]:
-    """The files that match the input's pattern, largest first, each with its output of the same name in the folder.
+    """Return the files that match the input's pattern, largest first, each with its output.
 
-    Below the part of the pattern that has no wildcard, folders are kept.
+    The output has the same name, in the output's folder. Folders below the pattern's part without wildcards are kept.
     """
     for option, given in (
         ("--limit", settings.limit is not None),
@@ -119,20 +119,20 @@ def find_blocks(settings: Settings) -> list[Block]:
         ("--dry-run", settings.dry_run),
     ):
         if given:
-            raise UsageError(f"{option} is for one file, and --ray labels many")
+            raise UsageError(f"{option} is for one file, but --ray labels many")
     if any(address.secret for address in read_addresses(settings.servers)):
         raise UsageError(
-            "Ray keeps the command line that it is called with: with --ray, no user, password or query can stand in the"
-            " URL of --server; SAFEGUARD_SERVER_KEY can be set instead"
+            "Ray records the command line: with --ray, the URL of --server can hold no user, password or query;"
+            " set SAFEGUARD_SERVER_KEY instead"
         )
     if settings.output in (None, "-"):
         raise UsageError("--ray writes a file for each input file: name a folder with -o DIR")
     folder, pattern = Path(str(settings.output)).absolute(), Path(settings.input).absolute()
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is no folder; --ray writes a file for each input file")
+        raise UsageError(f"{folder} is not a folder; --ray writes a file for each input file")
     matches = glob.glob(str(pattern), recursive=True)  # noqa: PTH207 Path's would match hidden files too
     root = next(parent for parent in pattern.parents if not glob.has_magic(str(parent)))
-    # A pattern may reach into a folder of outputs below it, which are no inputs when the same command is run again.
+    # A pattern may match outputs in a folder below it: they are not inputs when the same command is run again.
     inputs = [path for path in map(Path, matches) if path.is_file() and (folder == root or folder not in path.parents)]
     if not inputs:
         raise UsageError(f"{pattern}: no file matches; with a shell, put the pattern in quotes")
@@ -145,13 +145,13 @@ def find_blocks(settings: Settings) -> list[Block]:
         if output in found:
             raise UsageError(f"{found[output]} and {path} would both be written to {output}")
         if output in inputs:
-            raise UsageError(f"{output} would be written over: name another folder than the input's with -o")
+            raise UsageError(f"{output} would be overwritten: with -o, name another folder than the input's")
         found[output] = path
     return [Block(path, output) for output, path in found.items()]
 
 
 class Worker:
-    """On a node: labels one block after the other and keeps its engine in between. Runs as a Ray actor."""
+    """A Ray actor that labels one block after another on its node, and keeps its engine in between."""
 
     def __init__(self, settings: Settings, make_engine: EngineMaker) -> None:
         self._settings, self._make_engine = settings, make_engine
@@ -159,7 +159,7 @@ class Worker:
         self._prepared: dict[tuple[Any, ...], Prepared] = {}
 
     def ready(self, block: Block) -> str:
-        """Why this node cannot be used; empty when it can."""
+        """Return why this node cannot be used, empty if it can."""
         try:
             if not block.input.exists():
                 raise UsageError(f"there is no {block.input}: the files must be where every node sees them")
@@ -170,7 +170,7 @@ class Worker:
         return ""
 
     def label(self, block: Block) -> Done:
-        """A durable run on a block, or the rest of one."""
+        """Label a block in a durable run, or resume one."""
         settings = replace(self._settings, input=str(block.input), output=str(block.output))
         until = time.monotonic() + LOCK_SECONDS
         while True:
@@ -189,7 +189,7 @@ class Worker:
     def _prepare(
         self, settings: Settings, policies: tuple[Policy, ...], before: Mapping[str, Any], _rows: int | None = None
     ) -> Prepared:
-        """As prepare, but once: a loaded engine's memory would count as taken when it is planned again."""
+        """Return what `prepare` does, prepared once: planned again, a loaded engine's memory would count as taken."""
         key = tuple(sorted((name, str(value)) for name, value in before.items())) if settings.deterministic else ()
         if key not in self._prepared:
             self._drop()
@@ -208,7 +208,7 @@ class Worker:
 
 
 class _Lent:
-    """An engine for one run, which stays loaded afterwards; one whose run broke off is not used again.
+    """An engine lent to one run, which stays loaded afterwards unless the run breaks off.
 
     Its counts begin with the run.
     """
@@ -235,7 +235,7 @@ class _Lent:
 
 
 class _Crew:
-    """The workers, one on each node that is alive, and who does what. `done` and `failed` are by block."""
+    """The workers, one on each live node, and their tasks; `done` and `failed` are by block."""
 
     def __init__(self, ray: Any, settings: Settings, blocks: Sequence[Block], make_engine: EngineMaker) -> None:
         self.done: dict[Block, Manifest] = {}
@@ -244,14 +244,14 @@ class _Crew:
         self._blocks = blocks
         self._todo = deque(blocks)
         self._workers: dict[str, Any] = {}  # by node
-        self._tasks: dict[Any, tuple[str, Block | None]] = {}  # what a node is at: a block, or getting ready
+        self._tasks: dict[Any, tuple[str, Block | None]] = {}  # a node's task: a block, or None to get ready
         self._deaths: Counter[Block | str] = Counter()  # of workers, by block and by node
         self._reason = ""
 
     def work(self) -> None:
-        """Until every block is done or has failed. Raises SafeguardError when no node can be used."""
+        """Work until every block is done or has failed; raise SafeguardError if no node can be used."""
         while len(self.done) + len(self.failed) < len(self._blocks):
-            with UNBROKEN:  # nothing can be raised through Ray's C code
+            with UNBROKEN:  # a signal must not raise through Ray's C code
                 self._hire()
                 if not self._tasks:
                     raise SafeguardError(f"no node of the cluster can be used: {self._reason or 'none has a CPU'}")
@@ -264,7 +264,7 @@ class _Crew:
             self._ray.kill(worker)
 
     def _hire(self) -> None:
-        """A worker for every node that has none, as long as there is something to do for it."""
+        """Start a worker on every node that has none, as long as there is work for it."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         for node in self._ray.nodes():
@@ -284,7 +284,7 @@ class _Crew:
             self._tasks[worker.ready.remote(self._todo[0])] = (name, None)
 
     def _take(self, task: Any) -> None:
-        """Take what a worker has finished, and give it more to do."""
+        """Take the result of a worker's task, and give the worker its next block."""
         node, block = self._tasks.pop(task)
         try:
             result = self._ray.get(task)
@@ -314,7 +314,7 @@ class _Crew:
         note(f"{len(self.done):,} of {len(self._blocks):,} files, {rows:,} rows: {block.output}")
 
     def _lost(self, node: str, block: Block | None, reason: str) -> None:
-        """A worker is gone, or never came up: another goes on with its block."""
+        """Note that a worker died or never started; another worker resumes its block."""
         self._reason = reason
         warn(f"a worker on node {node[:8]} is gone: {reason}")
         self._ray.kill(self._workers.pop(node))
@@ -325,12 +325,12 @@ class _Crew:
         if self._deaths[block] < MOST_DEATHS:
             self._todo.appendleft(block)
         else:
-            self.failed[block] = Done(errors.FATAL, error=f"{MOST_DEATHS} workers died of it, the last one: {reason}")
+            self.failed[block] = Done(errors.FATAL, error=f"{MOST_DEATHS} workers died on it, the last one: {reason}")
             warn(f"{block.input}: {self.failed[block].error}")
 
 
 def _everywhere(settings: Settings) -> Settings:
-    """The settings as a worker needs them, whose working directory and configuration are others."""
+    """Return the settings as a worker needs them: its working directory and configuration differ from ours."""
 
     def absolute(name: str) -> str:
         return str(Path(name).absolute()) if Path(name).is_file() else name
@@ -352,18 +352,18 @@ def _summary(crew: _Crew, settings: Settings) -> int:
     in_error = sum(result.rows_in_error for result in results)
     footings = {repr((made.identity.model.record, made.identity.prompt_layout)) for made in crew.done.values()}
     if len(footings) > 1:
-        warn("the nodes have different models or versions of safeguard: their labels are not of one kind")
+        warn("the nodes have different models or versions of safeguard: their labels are not comparable")
     if not settings.quiet:
         blank = sum(result.blank for result in results)
         note(f"{rows:,} rows in {len(crew.done):,} files, {in_error:,} in error" + (f", {blank:,} blank" * bool(blank)))
         texts = Counter(", ".join(made.identity.input.text_fields) for made in crew.done.values())
         for name, files in texts.most_common():
-            if name:  # no template
+            if name:  # empty with a template
                 note(f"text: {name}, in {files:,} files")
         for name in results[0].labels if results else ():
             tally = sum((Counter(result.labels[name]) for result in results), Counter[str]())
             note(f"{name}: " + ", ".join(f"{label} {count:,}" for label, count in tally.most_common()))
     if crew.failed:
-        warn(f"{len(crew.failed):,} files were not labelled; the same command goes on with them")
+        warn(f"files not labelled: {len(crew.failed):,}; run the same command to label them")
         return max(done.exit_code for done in crew.failed.values())
     return errors.ROWS_IN_ERROR if in_error else errors.OK

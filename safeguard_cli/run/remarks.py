@@ -1,4 +1,4 @@
-"""What a run must say of its own results: reasoning that the budget cut, labels of the demo model that mean nothing."""
+"""What a run must report of its results: reasoning that the budget cut, and demo-model labels that mean nothing."""
 
 from __future__ import annotations
 
@@ -13,34 +13,37 @@ from safeguard_cli.policy.policy import Policy, builtin_policies, load_policy
 from safeguard_cli.run.progress import Counts
 from safeguard_cli.terminal import note
 
-MANY = 0.05  # of the labelled rows, from which on rows that were cut are no exception
+MANY = 0.05  # share of the labelled rows above which cut rows are no longer exceptions
 FEW = 3
-STAMP = "demo-notice"  # in the cache folder; its time is that of the last notice
+STAMP = "demo-notice"  # in the cache folder; its modification time is that of the last notice
 DAY = 86_400.0
 _TRAINED = "safeguard.policy."  # in the metadata of the demo model, see demo/export.py
 
 
 def cut_advice(counts: Counts, budget: int, effort: str) -> str:
-    """Say what helps where the budget cut more than a few rows; empty where it did not."""
+    """Return advice if the budget cut the reasoning of more than a few rows, else an empty string."""
     labelled = counts.rows - counts.rows_in_error - counts.blank
     if counts.cut <= FEW or counts.cut <= MANY * labelled:
         return ""
     less = "--effort low reasons less" if effort in ("medium", "high") else "--effort none decides without reasoning"
     return (
-        f"{counts.cut:,} of {labelled:,} rows were decided in the middle of their reasoning, at {budget:,} tokens:"
+        f"{counts.cut:,} of {labelled:,} rows were decided before their reasoning had ended, at {budget:,} tokens:"
         f" {less}, and --max-reasoning {4 * budget} gives it room"
     )
 
 
 def trained_on(header: Header) -> dict[str, str]:
-    """Return the policies that a model says it was trained on alone, by name with their hashes; real ones name none."""
+    """Return the names and hashes of the only policies that a model was trained on; real models name none."""
     found = ((key.removeprefix(_TRAINED), value) for key, value in header.metadata.items() if key.startswith(_TRAINED))
     return {name: str(value) for name, value in found}
 
 
 def untrained(policies: Sequence[Policy], header: Header) -> tuple[str, ...]:
-    """Return the names of the policies under which the model's labels mean nothing: all that it was not trained on,
-    word for word and with their own labels, where it was trained on a few alone."""
+    """Return the names of the policies under which the model's labels mean nothing.
+
+    If a model was trained on a few policies only, these are all others: a policy counts as trained on only with the
+    same text and the same violating labels.
+    """
     trained = trained_on(header)
     shipped = [load_policy(name) for name in trained if name in builtin_policies()]
     violates = {policy.sha256: set(policy.violates) for policy in shipped}
@@ -54,10 +57,10 @@ def untrained(policies: Sequence[Policy], header: Header) -> tuple[str, ...]:
 
 
 def untrained_warning(names: Sequence[str], header: Header) -> str:
-    """Say the same before the work begins, and what to do."""
+    """Return a warning, for before the work begins, that the labels under these policies mean nothing."""
     return (
         f"the labels under {' and '.join(names)} mean nothing: this is the demonstration model, trained on the shipped"
-        f" policies {', '.join(trained_on(header))} alone, as they are; for real use: safeguard pull {DEFAULT}"
+        f" policies {', '.join(trained_on(header))} only, unchanged; for real use: safeguard pull {DEFAULT}"
     )
 
 
@@ -68,6 +71,6 @@ def introduce_demo() -> None:
         if folder and 0 <= time.time() - (folder / STAMP).stat().st_mtime < DAY:
             return
     note(DEMO_NOTICE)
-    with suppress(OSError):  # where nothing can be kept it is said again
+    with suppress(OSError):  # if the stamp cannot be kept, the notice is printed again
         if folder:
             (folder / STAMP).touch(kept.MODE)

@@ -1,7 +1,7 @@
-"""One session of a run: which records it still has to label, where it begins, and what it leaves, stopped or finished.
+"""One session of a run: which records it must label, where it begins, and what it leaves, stopped or finished.
 
-A run has one session or many. `open_session` finds out which kind this one is: Piped, New, Continued, Retried or
-Finished. `Session` itself is that of a run in memory, which leaves nothing.
+A run has one session or more. `open_session` decides which kind this one is: Piped, New, Continued, Retried or
+Finished. `Session` itself is the session of a run in memory, which leaves nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from safeguard_cli.terminal import note, shell_line, warn
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What all sessions of a run work with; `text_fields` are those of the text, as the manifest has them."""
+    """What all sessions of a run work with; `text_fields` are the text's fields as the manifest has them."""
 
     settings: Settings
     prepared: Prepared
@@ -54,10 +54,10 @@ class Job:
 
 
 class Session:
-    """A session that leaves nothing behind, of rows in memory.
+    """A session over rows in memory, which leaves nothing behind.
 
-    `written` counts input rows whose output is written, `digest` is a hash over them. `kept` are the rows of a finished
-    output whose error rows alone are to be labelled again.
+    `written` counts the input rows whose output is written, `digest` is a hash over them. `kept` are the rows of a
+    finished output of which only the error rows are to be labelled again.
     """
 
     kept: Iterator[Written] = iter(())
@@ -69,7 +69,7 @@ class Session:
         """Count the tokens of a prompt that is decided."""
 
     def count_repeated(self) -> None:
-        """Count a row that has the content of an earlier one."""
+        """Count a row that has the text of an earlier one."""
 
     def row_written(self, record: Record, sink: Sink) -> None:
         """Count a row that is in the sink, whole."""
@@ -77,13 +77,13 @@ class Session:
         self.digest.add(record)
 
     def save_now_and_then(self, sink: Sink) -> None:
-        """Save how far the output is, if it is time to."""
+        """Save how far the output is, if a save is due."""
 
 
 class SessionOfRun(Session, ABC):
-    """A session of `safeguard label`, which reads an input; what it leaves is for the kinds below to say."""
+    """A session of `safeguard label`, which reads an input; each kind below defines what it leaves."""
 
-    lasting = False  # whether a further session could go on with what this one leaves
+    lasting = False  # whether a further session could resume from what this one leaves
 
     def __init__(self, job: Job) -> None:
         super().__init__()
@@ -96,17 +96,17 @@ class SessionOfRun(Session, ABC):
 
     @abstractmethod
     def open_sink(self) -> Sink:
-        """Open what the rows are written to. Until then, nothing on disk is touched."""
+        """Open the sink for the rows; until then, nothing on disk is touched."""
 
     def check_input(self) -> None:
-        """Refuse to finish where the input is not what was read of it any more; say it where it has only grown."""
+        """Raise SafeguardError if the input is no longer what was read of it; warn if it has only grown."""
         more, settings = self._grown(), self.job.settings
         if more and (settings.limit is None or self.written < settings.limit):
-            then = "--append-input labels what is new" if self.lasting else "what is new is not labelled"
-            warn(f"{self.job.source.name} has grown while it was read, {more}: {then}")
+            then = "--append-input labels what is new" if self.lasting else "the new rows are not labelled"
+            warn(f"{self.job.source.name} has grown while it was read ({more}): {then}")
 
     def _grown(self) -> str:
-        """By what the input has grown since it was opened; empty where it has not."""
+        """Return by how much the input has grown since it was opened, empty if it has not."""
         source = self.job.source
         if source.state is None:
             return ""
@@ -116,7 +116,7 @@ class SessionOfRun(Session, ABC):
             return check_unchanged(source.name, source.state, source.now, anew, self.written, self.digest.value())
 
     def stopped(self, sink: Sink, engine: Engine, stop: BaseException) -> None:
-        """Save what a session that ends early has, and say how to go on."""
+        """Save what a session that ends early has done, and print how to resume."""
 
     def finish(self, engine: Engine) -> None:
         """Leave the record of the finished run, whose output is complete and on disk."""
@@ -128,7 +128,7 @@ class SessionOfRun(Session, ABC):
 
 
 class Piped(SessionOfRun):
-    """A session whose rows go into a stream, where none can be found again."""
+    """A session that writes its rows into a stream, where they cannot be read back."""
 
     def __init__(self, job: Job, destination: Stream) -> None:
         super().__init__(job)
@@ -140,7 +140,7 @@ class Piped(SessionOfRun):
 
 
 class New(SessionOfRun):
-    """The first session of a run that writes a file, and what all that write one have in common."""
+    """The first session of a run that writes a file, and the base of all sessions that write one."""
 
     def __init__(self, job: Job, destination: File, journal: Journal) -> None:
         super().__init__(job)
@@ -148,7 +148,7 @@ class New(SessionOfRun):
         self.lasting = job.source.path is not None
 
     def open_sink(self) -> Sink:
-        """Open the file where the rows that are done end."""
+        """Open the file at the end of the rows that are done."""
         self.journal.begin()
         return self.destination.open_sink(append=self.journal.offset > 0)
 
@@ -159,7 +159,7 @@ class New(SessionOfRun):
         done.generated_tokens += generated
 
     def count_repeated(self) -> None:
-        """Count a row that has the content of an earlier one."""
+        """Count a row that has the text of an earlier one."""
         self.journal.manifest.progress.repeated_rows += 1
 
     def row_written(self, record: Record, sink: Sink) -> None:
@@ -169,13 +169,13 @@ class New(SessionOfRun):
         self.journal.written(self.written, self.digest, sink.size, counts.cut, counts.as_dict)
 
     def save_now_and_then(self, sink: Sink) -> None:
-        """Save what was noted, if it is time to."""
+        """Save what was noted, if a save is due."""
         self.journal.save_now_and_then(sink.sync)
 
     def stopped(self, sink: Sink, engine: Engine, stop: BaseException) -> None:
-        """Save what a session that ends early has, and say how to go on.
+        """Save what a session that ends early has done, and print how to resume.
 
-        What ended it is the failure to report, not one from saving.
+        Report the original failure, not one from saving.
         """
         self.journal.manifest.progress.policy_tokens += engine.policy_tokens
         try:
@@ -189,7 +189,7 @@ class New(SessionOfRun):
 
     def finish(self, engine: Engine) -> None:
         """Leave the record of the finished run, whose output is complete and on disk."""
-        self.journal.count_time()  # hashing a large model for the first time is no part of it
+        self.journal.count_time()  # before a large model is hashed for the first time, which is not labeling time
         limit = self.job.settings.limit
         self._finish(engine, self.journal.output, limit is None or self.written < limit, None)
 
@@ -221,7 +221,7 @@ class New(SessionOfRun):
 
 
 class Continued(New):
-    """A session that goes on after the rows of earlier ones, which are those of the same input."""
+    """A session that resumes after the rows of earlier ones, once these are checked against the input."""
 
     def __init__(self, job: Job, destination: File, journal: Journal) -> None:
         super().__init__(job, destination, journal)
@@ -229,10 +229,10 @@ class Continued(New):
         _check_can_be_read_again(job, journal)
         self._take_up()
         if not job.settings.quiet:
-            note(f"{destination.path}: going on after {journal.rows:,} rows")
+            note(f"{destination.path}: resuming after row {journal.rows:,}")
 
     def _take_up(self) -> None:
-        """Take the rows that are done out of the records, making sure that they are those of the earlier session."""
+        """Take the finished rows out of the records, checking that they are those of the earlier sessions."""
         journal, output, progress = self.journal, self.destination.output, self.job.progress
         shape = journal.shape
         fields = (output["names"], output["columns"], output["keep"], shape.delimiter, output["csv_safe"])
@@ -255,7 +255,7 @@ class Continued(New):
 
 
 class Retried(New):
-    """A session that labels the error rows of a finished output again, in a draft that takes its place."""
+    """A session that labels the error rows of a finished output again, in a draft that then replaces it."""
 
     def __init__(self, job: Job, destination: File, journal: Journal, instead: Draft) -> None:
         super().__init__(job, destination, journal)
@@ -264,17 +264,17 @@ class Retried(New):
 
     @staticmethod
     def check(job: Job, journal: Journal) -> None:
-        """Refuse what cannot be done to a finished output."""
+        """Raise SafeguardError if the error rows of the finished output cannot be labelled again."""
         _restore_cut(job, journal)
         _check_can_be_read_again(job, journal)
         settings, rows = job.settings, journal.manifest.progress.rows
         if settings.only:
-            raise UsageError("--retry-errors cannot find a row's place in an output of --only")
+            raise UsageError("--retry-errors cannot find a row's place in an output made with --only")
         if settings.limit is not None and settings.limit < rows:
             raise UsageError(f"--limit has no effect with --retry-errors: {journal.output} has more rows already")
 
     def records(self) -> Iterator[Record]:
-        """Yield the records of all rows of the output: those without an error are copied."""
+        """Yield the records of all rows of the output; rows without an error are copied."""
         return islice(self.all_records, self.journal.manifest.progress.rows)
 
     def open_sink(self) -> Sink:
@@ -287,7 +287,7 @@ class Retried(New):
         Session.row_written(self, record, sink)
 
     def check_input(self) -> None:
-        """Refuse to finish where the input is not what was read of it any more."""
+        """Raise SafeguardError if the input is no longer what was read of it."""
         self._grown()
 
     def stopped(self, sink: Sink, engine: Engine, stop: BaseException) -> None:
@@ -303,7 +303,7 @@ class Retried(New):
 
 
 class Finished:
-    """No session at all: the output is finished, and the input still the one that it was made from."""
+    """No session at all: the output is finished, and the input is still the one that it was made from."""
 
     def __init__(self, job: Job, journal: Journal) -> None:
         settings, output, done, records = job.settings, journal.output, journal.manifest.progress, iter(job.source)
@@ -313,20 +313,20 @@ class Finished:
             digest.add(record)
             rows += 1
         if (rows, digest.value()) != (done.rows, done.input_sha256):
-            raise Refused(f"{output} is finished, and the input is not the one that it was made from; {START_OVER}")
+            raise Refused(f"{output} is finished, but the input is not the one that it was made from; {START_OVER}")
         if journal.result.input_exhausted and settings.limit is None and next(records, None) is not None:
             raise Refused(
-                f"{output} is finished, and the input has grown since: --append-input labels what is new; {START_OVER}"
+                f"{output} is finished, but the input has grown since: --append-input labels what is new; {START_OVER}"
             )
         if not settings.quiet:
-            note(f"{output} is finished already: {rows:,} rows; {START_OVER}")
+            note(f"{output} is already finished: {rows:,} rows; {START_OVER}")
 
 
 @contextmanager
 def open_session(job: Job, destination: Destination) -> Iterator[SessionOfRun | Finished]:
-    """Find out what is left to do and hold the output while it is done.
+    """Open the session that does what is left to do, holding the output's lock.
 
-    Raises Refused, touching nothing, where an output cannot be built on.
+    Raise Refused, touching nothing, if an output cannot be resumed.
     """
     if isinstance(destination, Stream):
         yield Piped(job, destination)
@@ -354,7 +354,7 @@ def open_session(job: Job, destination: Destination) -> Iterator[SessionOfRun | 
 
 
 def _restore_cut(job: Job, journal: Journal) -> None:
-    """Take over how many rows the budget cut, where the rows themselves do not say so."""
+    """Take the number of rows that the budget cut from the manifest, if the rows themselves do not have it."""
     if journal.shape.format == "csv":
         job.progress.written.cut = job.progress.decided.cut = journal.manifest.progress.cut_rows
 
@@ -365,7 +365,7 @@ def _check_can_be_read_again(job: Job, journal: Journal) -> None:
 
 
 def _same_command() -> str:
-    """The command that goes on with this run: as it was called, but not over again from the start."""
+    """Return the command that resumes this run: as it was called, without --overwrite."""
     program, *arguments = sys.argv
     found = shutil.which(Path(program).name)
     name = [Path(program).name if found and Path(found).resolve() == Path(program).resolve() else program]

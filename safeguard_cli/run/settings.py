@@ -1,8 +1,8 @@
 """Every option of a run, each declared once: the fields of these dataclasses are the options of the commands.
 
 A command takes the parts that mean something to it (cli/parts.py gives Typer their fields), and a run takes Settings,
-which has them all. What a part's docstring says first is the heading of its options in the help. This module is
-imported whenever the command starts, so it imports Typer alone.
+which has them all. The first line of a part's docstring is the heading of its options in the help. This module is
+imported whenever the command starts, so it imports only Typer.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Answering:
             min=0.5,
             max=1.0,
             metavar="P",
-            help="With --effort auto: decide a row without reasoning if p_violates or 1 - p_violates is at least P.",
+            help="With --effort auto: decide a row at once if p_violates or 1 - p_violates is at least P.",
         ),
     ] = 0.95
     rationale: Annotated[bool, typer.Option("--rationale", help="Also write a short rationale for every row.")] = False
@@ -91,7 +91,7 @@ class Answering:
         typer.Option(
             min=1,
             metavar="TOKENS",
-            help="The most reasoning tokens; default 256, 1024 or 4096 by effort. Prefer a lower --effort.",
+            help="The most reasoning tokens; default 256, 1024 or 4096 by effort. Lower the effort first.",
         ),
     ] = None
     temperature: Annotated[
@@ -130,9 +130,7 @@ class Going:
 
     append_input: Annotated[
         bool,
-        typer.Option(
-            "--append-input", help="Continue a finished output after rows were added at the end of its input."
-        ),
+        typer.Option("--append-input", help="Resume a finished output whose input has grown at its end."),
     ] = False
     retry_errors: Annotated[
         bool,
@@ -157,8 +155,7 @@ class Going:
         bool,
         typer.Option(
             "--csv-safe",
-            help="Put ' before every CSV cell that a spreadsheet could take for a formula, not only before those that"
-            " safeguard adds.",
+            help="Put ' before every CSV cell that a spreadsheet could take for a formula, not only verdict cells.",
         ),
     ] = False
     threshold: Annotated[
@@ -245,23 +242,23 @@ class _Input:
 
 @dataclass(frozen=True)
 class OnMachine(Display, Local, Model, Answering, Windows, Text, Reading, Asking, _Input):
-    """What a command takes that asks a model on this machine about rows."""
+    """The options of a command that asks a model on this machine about rows."""
 
 
 @dataclass(frozen=True)
 class Asked(Servers, Pace, OnMachine):
-    """What every command takes that labels rows."""
+    """The options of every command that labels rows."""
 
 
 @dataclass(frozen=True)
 class Settings(Looking, Going, Output, Shard, Asked):
-    """Everything that a run was asked for. What no option sets is for our own callers."""
+    """All settings of a run; those that no option sets are for our own callers."""
 
-    scratch: bool = False  # the output is in a folder that is gone when the command ends
-    each_row: bool = False  # a content that came before is labelled again, not given the same verdict
-    says_text: bool | None = None  # whether the text's choice is said; None: unless quiet
+    scratch: bool = False  # the output is in a folder that is deleted when the command ends
+    each_row: bool = False  # a text that came before is labelled again, not given the same verdict
+    says_text: bool | None = None  # whether to print which text was chosen; None: unless quiet
 
     @property
     def says_its_text(self) -> bool:
-        """Whether the choice of the text is said on standard error."""
+        """Return whether to print on standard error which text was chosen."""
         return not self.quiet if self.says_text is None else self.says_text

@@ -1,9 +1,9 @@
-"""A labeling run whose output is Parquet.
+"""The conversion between the journal of a run and its Parquet output.
 
-A Parquet file without its footer cannot be read and one with it cannot be appended to. So the run writes a journal,
-`OUT.rows.jsonl`, an output like any other with all that is promised of one; when it is finished it is turned into OUT,
-which appears whole or not at all. To go on with a finished OUT (`--append-input`, `--retry-errors`, more `--limit`)
-its verdicts and the input's rows are made into the journal again.
+A Parquet file cannot be read without its footer, and cannot be appended to once it has one. So the run writes a
+journal, `OUT.rows.jsonl`, an output like any other with all that is promised of one. When the journal is finished, it
+is turned into OUT, which appears whole or not at all. To resume a finished OUT (`--append-input`, `--retry-errors`,
+more `--limit`), the journal is made again from OUT's verdicts and the input's rows.
 """
 
 from __future__ import annotations
@@ -56,21 +56,21 @@ from safeguard_cli.run.settings import Settings
 
 EXTRA = "_extra"
 
-_Columns = tuple[int, list[Any]]  # so many rows of all columns; there may be no column
+_Columns = tuple[int, list[Any]]  # a number of rows, and these rows of every column; there may be no column
 
 
 def from_file_of_parquet(settings: Settings) -> bool:
-    """Whether the input is a Parquet file, whose columns can be read again."""
+    """Return whether the input is a Parquet file: its columns can be read again."""
     return settings.input != "-" and (settings.format or extension(Path(settings.input))) == "parquet"
 
 
 def make_parquet(
     settings: Settings, done: Manifest, result: Result, journal: Path, output: Path, before: os.stat_result | None
 ) -> None:
-    """Turn the journal into the output, with its manifest beside; `done` and `result` are the journal's.
+    """Turn the journal into the output with its manifest; `done` and `result` are the journal's.
 
-    `before` is the state of an input whose columns are read once more. SafeguardError when the output cannot be
-    written, or when the input has changed meanwhile.
+    `before` is the state of an input whose columns are read once more. Raise SafeguardError if the output cannot be
+    written, or if the input has changed meanwhile.
     """
     try:
         with draft(real(output)) as new:
@@ -83,14 +83,14 @@ def make_parquet(
     except (OSError, pyarrow().ArrowException) as problem:
         raise SafeguardError(
             f"{output}: cannot be written: {getattr(problem, 'strerror', None) or first_line(problem)};"
-            f" the labels are in {journal}, and the same command goes on from there"
+            f" the labels are in {journal}; run the same command to resume from there"
         ) from problem
     hashes = {"output_sha256": sha256(output), "rows_sha256": result.output_sha256}
     _described(done, result, "parquet", output, **hashes).save(manifest_path(output))
 
 
 def unpack(settings: Settings, output: Path, journal: Path) -> None:
-    """Make the journal of a finished output again. Raises Refused where it is not what a run of ours wrote."""
+    """Make the journal of a finished output again; raise Refused if the output is not as a run of ours wrote it."""
     done, result = load_finished(output)
     if not is_what_was_written(output, done, result):
         raise Refused(f"{output} was changed after it was finished; {START_OVER}")
@@ -112,21 +112,22 @@ def unpack(settings: Settings, output: Path, journal: Path) -> None:
 
 
 def is_made_from(output: Path, journal: Result) -> bool:
-    """Whether an output holds the rows of the journal that came to this."""
+    """Return whether an output was made from the journal with this result."""
     made = load(manifest_path(output)) if output.exists() else None
     return bool(made and made.result and made.result.rows_sha256 == journal.output_sha256)
 
 
 def _described(done: Manifest, result: Result, format: str, path: Path, **hashes: str) -> Manifest:
-    """The manifest of the same rows in a file of another format."""
+    """Return the manifest of the same rows in a file of another format."""
     identity = done.identity.changed(output=done.identity.output.changed(format=format).record)
     progress = done.progress.changed(output_bytes=path.stat().st_size)
     return replace(done, identity=identity, progress=progress, result=result.changed(**hashes))
 
 
 def remove(journal: Path) -> None:
-    """Take away a journal with its manifests."""
-    for path in (journal, run_path(journal), manifest_path(journal)):  # in this order: without the rows, none counts
+    """Remove a journal with its manifests."""
+    # The rows go first: without them, what remains after a kill counts for nothing.
+    for path in (journal, run_path(journal), manifest_path(journal)):
         path.unlink(missing_ok=True)
 
 
@@ -155,7 +156,7 @@ def _convert(settings: Settings, done: Manifest, journal: Path, part: Path) -> N
 
 
 def _members(identity: Identity) -> list[str]:
-    """The members of a verdict: the columns, and whether the budget cut the reasoning, where there is one."""
+    """Return the members of a verdict: the columns, and `cut` if there is a budget that can cut the reasoning."""
     members = list(identity.output.columns)
     if identity.answer.most_reasoning:
         members.insert(members.index("effort") + 1, "cut")
@@ -163,7 +164,7 @@ def _members(identity: Identity) -> list[str]:
 
 
 def _verdict_type(labels: Sequence[str], columns: Sequence[str]) -> Any:
-    """A struct with the members of a verdict that the options ask for, as in JSONL; all of them are always there."""
+    """Return the struct type of a verdict: the members that the options ask for, as in JSONL, all always present."""
     pa = pyarrow()
     text = pa.string()
     kinds = {
@@ -184,11 +185,11 @@ def _filled(verdict: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def check_types(settings: Settings, keep: Sequence[str] | None) -> None:
-    """UsageError when a column of the input could not be written again: tried before anything is labelled."""
+    """Raise UsageError if a column of the input cannot be written again; tried before anything is labelled."""
     pa = pyarrow()
     schema, own = _from_parquet(settings, keep)
     columns = [pa.array([], field.type) for field in schema]
-    with suppress(SafeguardError):  # a damaged file gives its whole rows first
+    with suppress(SafeguardError):  # a damaged file is reported later, after its whole rows are labelled
         _, columns = next(own, (0, columns))
     own.close()
     for field, column in zip(schema, columns, strict=True):
@@ -202,12 +203,12 @@ def check_types(settings: Settings, keep: Sequence[str] | None) -> None:
 
 
 def _from_parquet(settings: Settings, keep: Sequence[str] | None) -> tuple[Any, Generator[_Columns, None, None]]:
-    """The rows' own columns as they are in the input, types and all."""
+    """Return the rows' own columns as they are in the input, with their types."""
     pa = pyarrow()
     file = open_parquet(Path(settings.input))
     schema = file.schema_arrow
     kept = [at for at, name in enumerate(unique_names(schema.names)) if keep is None or name in keep]
-    # What datasets says there of its features would deny that there are columns of ours.
+    # The features that the package datasets lists there would leave out our columns.
     metadata = {key: value for key, value in (schema.metadata or {}).items() if key != b"huggingface"}
     part, parts = settings.shard
 
@@ -226,9 +227,9 @@ def _from_parquet(settings: Settings, keep: Sequence[str] | None) -> tuple[Any, 
 
 
 def _from_journal(journal: Path, policies: Sequence[str]) -> tuple[Any, Iterator[_Columns]]:
-    """The rows' own fields as columns: those of the first row that could be read, of the type that all values have.
+    """Return the own fields of the first readable row as columns, each of a type that holds all its values.
 
-    What the first row lacks stands in `_extra` as JSON, and so does a line that could not be read.
+    Fields that this row lacks go into `_extra` as JSON, and so does a line that could not be read.
     """
     pa = pyarrow()
     names: tuple[str, ...] = ()
@@ -254,10 +255,10 @@ def _from_journal(journal: Path, policies: Sequence[str]) -> tuple[Any, Iterator
 
 
 def _rows(journal: Path, policies: Sequence[str]) -> Iterator[tuple[dict[str, bytes], dict[str, Any]]]:
-    """Each row's own fields, as the JSON text of their values, and its verdicts, which are the last members.
+    """Yield each row's own fields, as the JSON text of their values, and its verdicts, which are the last members.
 
-    Parsing the values would lose what JSON has and Python's or Arrow's types have not. Of a key that comes twice the
-    last value counts, as for whoever reads JSON.
+    Parsing the values would lose what JSON can hold and Python's or Arrow's types cannot. If a key comes twice, its
+    last value counts, as for other readers of JSON.
     """
     for line in whole_lines(journal, "jsonl"):
         found = [(name, value) for name, _, value in members(line)]
@@ -266,7 +267,7 @@ def _rows(journal: Path, policies: Sequence[str]) -> Iterator[tuple[dict[str, by
 
 
 def _batches(rows: Iterator[dict[str, bytes]]) -> Iterator[list[dict[str, bytes]]]:
-    """The rows in lists of at most BATCH_ROWS, and of a size that Arrow's strings can hold."""
+    """Yield the rows in lists of at most BATCH_ROWS, and of a size that Arrow's strings can hold."""
     batch: list[dict[str, bytes]] = []
     size = 0
     for row in rows:
@@ -280,7 +281,7 @@ def _batches(rows: Iterator[dict[str, bytes]]) -> Iterator[list[dict[str, bytes]
 
 
 def _kind(value: bytes) -> str:
-    """What a JSON value is; `long` where doubles would round it, `other` where no number type holds it."""
+    """Return the kind of a JSON value; `long` if doubles would round it, `other` if no number type holds it."""
     first = value[:1]
     if first in b'"{[ntf':
         return {b'"': "text", b"n": "null", b"t": "bool", b"f": "bool"}.get(first, "nested")
@@ -292,7 +293,7 @@ def _kind(value: bytes) -> str:
 
 
 def _column_type(kinds: set[str]) -> Any:
-    """The type that holds every value as it is; text where there is no other, for JSON."""
+    """Return the type that holds every value unchanged; text, for JSON, if there is no other."""
     pa = pyarrow()
     if kinds == {"bool"}:
         return pa.bool_()

@@ -117,7 +117,7 @@ def test_a_text_longer_than_the_context_is_split_truncated_or_refused(label, tmp
     assert "windows" not in short["spam"]
     cut = label(source, "-q", *size, "--long", "truncate")
     assert rows(cut.stdout)[0]["spam"]["truncated"] is True
-    assert b"1 rows were longer" in cut.stderr
+    assert b"rows longer than --ctx allows: 1;" in cut.stderr
     refused = label(source, "-q", *size, "--long", "error")
     assert rows(refused.stdout)[0]["spam"]["error"]["code"] == "too_long"
     assert refused.returncode == 3

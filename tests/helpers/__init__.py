@@ -1,4 +1,4 @@
-"""What tests share: models made here, engines and servers that misbehave, and a bench for whole runs."""
+"""Helpers that tests share: small models, engines and servers that misbehave, and a bench for whole runs."""
 
 from pathlib import Path
 

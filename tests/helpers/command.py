@@ -1,4 +1,4 @@
-"""The installed command, started as a user starts it, and what it reads and writes."""
+"""The installed command, started as a user starts it, and the files that it reads and writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A test engine in place of the model: it answers at once, out of order as the real one does, and always alike."""
+"""A test engine in place of the model: it answers at once, out of order as the real one does, and reproducibly."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from safeguard_cli.prompt.contract import Completion, Feed, Prompt
 
 
 class FakeEngine:
-    """Rows take a few steps each. As with a real one, scores move with what was decoded since the last RESET.
+    """An engine that takes a few steps for each row.
 
-    With `error`, rows for which it is true fail. `before` is called with each prompt that is asked for.
+    As with a real one, scores move with what was decoded since the last RESET. Rows for which `error` is true fail.
+    `before` is called with each prompt that is asked for.
     """
 
     deaths = policy_tokens = 0
@@ -67,7 +68,7 @@ class FakeEngine:
 
 
 class Steady(FakeEngine):
-    """Scores that do not move with what else is decoded: those of a shard are those of the whole."""
+    """An engine whose scores do not depend on what else is decoded: a shard's are the same as the whole input's."""
 
     def answer(self, prompt: Prompt, history: int) -> Completion:
         return super().answer(prompt, hash(prompt.ids))

@@ -1,4 +1,4 @@
-"""A local server that speaks vLLM's completion API, and OpenAI's chat, and misbehaves by script."""
+"""A local server with vLLM's completion API and OpenAI's chat API, which misbehaves by script."""
 
 from __future__ import annotations
 
@@ -22,28 +22,31 @@ FAULTS = (
 
 
 def share(ids: Sequence[int]) -> float:
-    """The probability of the first token asked about: a function of the prompt alone."""
+    """Return the probability of the first token asked about: a function of the prompt alone."""
     return (hashlib.sha256(repr(list(ids)).encode()).digest()[0] + 1) / 300
 
 
 @dataclass
 class FaultServer:
-    """Request after request meets the next fault of `script`, over and over; `ok` is none. `taken` is what it accepts
-    as a key, `seconds` how long an answer takes at least. `mangle` is given each answer whole, with its head, and
-    whether it is to one of the first questions; what it returns is sent, piece by piece, in its place."""
+    """A server at which each request meets the next fault of `script`, over and over; `ok` is none.
+
+    `taken` is the key that it accepts, `seconds` the least time of an answer. `mangle` is called with each whole
+    answer, its head included, and whether it answers one of the first questions; what it returns is sent instead,
+    piece by piece.
+    """
 
     script: Sequence[str] = ("ok",)
     end: int = 0  # the token that ends a message
     taken: str | None = None
     seconds: float = 0.0
-    dies_after: int = 1 << 30  # completions; then it answers no more and takes no connections
-    returns_after: float | None = None  # seconds: then it does again, at the same port
+    dies_after: int = 1 << 30  # completions; after them it answers nothing and takes no connections
+    returns_after: float | None = None  # seconds after which it is back, at the same port
     mangle: Callable[[bytes, bool], Iterable[bytes]] | None = None
     models: Sequence[str] = ("org/tiny",)
     chat: dict[str, Any] | None = None
     refused: frozenset[str] = frozenset()  # fields that a chat request must not have
     requests: list[tuple[str, dict[str, Any], dict[str, str]]] = field(default_factory=list)
-    asked: int = 0  # questions of any kind
+    asked: int = 0  # requests of any kind
     address: str = ""
 
     def __enter__(self) -> FaultServer:
@@ -60,7 +63,7 @@ class FaultServer:
         handler = type("Handler", (_Handler,), {"server_of": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
         self._server.daemon_threads = True
-        self._server.handle_error = lambda *_: None  # a client that goes away is no news
+        self._server.handle_error = lambda *_: None  # a client that disconnects is not an error
         self.address = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
@@ -127,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
             server.most_at_once = max(server.most_at_once, server.at_once)
         try:
             time.sleep(server.seconds)
-            # What is asked before the run is always answered.
+            # Requests from before the run are always answered.
             self._misbehave("ok" if self.first else server.next_fault(), body)
         except OSError:
             pass  # the client went away

@@ -1,4 +1,4 @@
-"""Answers of a server spoilt in every way that a seed gives: head, framing, form, size, spelling."""
+"""Spoilt answers of a server, as a seed decides: head, framing, form, size, spelling."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
-SECRET = "row 7 says hello"  # the text of a row, which no error may hold
+SECRET = "row 7 says hello"  # the text of a row, which no error message may contain
 BOMB = gzip.compress(gzip.compress(bytes(1 << 27)))
 _VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2**31, 2**63, 2**64 - 1, 1e308, -1e308, 0.5, 4.9e-324, "", "²", "1e9", "nan"),
@@ -38,7 +38,7 @@ _HEADERS = (
 
 
 def spoil(answer: bytes, seed: int) -> Iterator[bytes]:
-    """The answer spoilt in a way that the seed decides."""
+    """Return the answer, spoilt in a way that the seed decides."""
     rng = random.Random(seed)
     head, _, body = answer.partition(b"\r\n\r\n")
     return rng.choice(_WAYS)(rng, head, body)
@@ -50,7 +50,7 @@ def _whole(head: bytes, body: bytes) -> Iterator[bytes]:
 
 
 def _other_form(rng: random.Random, head: bytes, body: bytes) -> Iterator[bytes]:
-    """One value of the answer, or several, replaced by something else."""
+    """Return the answer with one value or more replaced by something else."""
     found: Any = [json.loads(body)]
     for _ in range(rng.choice((1, 1, 3))):
         places = list(_places(found))
@@ -112,7 +112,7 @@ def _packed(rng: random.Random, head: bytes, body: bytes) -> Iterator[bytes]:
 
 
 def _endless(rng: random.Random, head: bytes, body: bytes) -> Iterator[bytes]:
-    """More than anybody asked for; without end where the client does not go away."""
+    """Yield more than was asked for, without end unless the client disconnects."""
     first = rng.choice((head.split(b"\r\n")[0] + b"\r\n\r\n" + body, b"", head + b"\r\nX: "))
     yield first
     piece = rng.choice((b" " * 65536, b"HTTP/1.1 100 Continue\r\n\r\n" * 2000))

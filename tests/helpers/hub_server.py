@@ -1,4 +1,4 @@
-"""A local server that speaks as much of the Hugging Face hub's protocol as a pull needs, and misbehaves on demand."""
+"""A local server with as much of the Hugging Face hub's protocol as a pull needs, which misbehaves on demand."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from urllib.parse import urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
-# huggingface_hub waits a second after every cut; thirty of them need not be waited for here.
+# huggingface_hub waits a second after every cut; here, thirty cuts should not cost thirty seconds.
 HASTY = "import time; time.sleep = lambda s: None; from safeguard_cli.cli.app import main; main()"
 REPO, FILE = "some-body/tiny-GGUF", "tiny-Q8_0.gguf"
 
 
 @dataclass
 class Hub:
-    """Repositories by name, files by name. `cuts` are places in a file where the connection breaks, once each.
+    """Repositories by name, each with files by name.
 
-    `status` answers every request so, with the headers `more` as well; `wrong` names files whose content is not what
-    their checksum says, and files that are `endless` go on for ever.
+    `cuts` are places in a file where the connection breaks, once each. `status` is the answer to every request, with
+    the headers `more` as well. `wrong` names files that do not match their checksums, `endless` files that never end.
     """
 
     repos: dict[str, dict[str, bytes]]
@@ -52,7 +52,7 @@ class Hub:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.address = f"http://127.0.0.1:{self._server.server_port}"
-        self.cdn = f"http://localhost:{self._server.server_port}"  # another host by name
+        self.cdn = f"http://localhost:{self._server.server_port}"  # the same server under another host name
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
 
@@ -150,7 +150,7 @@ def _lfs(content: bytes) -> dict[str, object]:
 
 
 class Machine:
-    """Somebody's machine: a home, a cache, and a hub that it may reach."""
+    """A user's machine: a home, a cache, and a hub that it may reach."""
 
     def __init__(self, home: Path, hub: Hub) -> None:
         self.hub, self.cache = hub, home / "hf" / "hub"

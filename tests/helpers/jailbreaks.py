@@ -1,4 +1,4 @@
-"""A thousand texts in the style of published jailbreaks, composed from written pieces: openers, demands, closers."""
+"""A thousand texts in the style of published jailbreaks, composed of openers, demands and closers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work that ends as a SIGKILL ends it, at its n-th step of those that change what is on disk."""
+"""Kill work as SIGKILL does, at the n-th step that changes files on disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STEPS = (
 
 
 def steps_of(work: Callable[[], object]) -> int:
-    """How many steps it has when it is not killed; what it does is done."""
+    """Do the work, and return how many steps it has if it is not killed."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -30,7 +30,7 @@ def steps_of(work: Callable[[], object]) -> int:
 
 
 def killed_at(nth: int, work: Callable[[], object]) -> bool:
-    """Do it in a child that is killed before its step `nth`, counted from 0; False when it has fewer."""
+    """Do the work in a child that is killed before step `nth`, counted from 0; return False if it has fewer steps."""
     child = os.fork()
     if not child:
         steps = iter(range(nth))

@@ -14,7 +14,7 @@ import pytest
 
 @contextmanager
 def llama_server(model: Path, slots: int = 2, context: int = 4096) -> Iterator[str]:
-    """The URL of a server with `context` tokens for each of `slots`; skips the test where the package is missing."""
+    """Yield the URL of a server with `context` tokens for each of `slots`; skip the test if the package is missing."""
     pytest.importorskip("xllamacpp", reason="needs a llama-server: pip install xllamacpp")
     command = [sys.executable, __file__, str(model), str(slots), str(context)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
@@ -35,7 +35,7 @@ def main() -> None:
     params.n_parallel, params.n_ctx = int(sys.argv[2]), int(sys.argv[2]) * int(sys.argv[3])
     params.port, params.n_gpu_layers = 0, 0
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-    # As `llama-server --parallel N --swa-full` does: each slot has a cache of its own, of which nothing is thrown away.
+    # As with `llama-server --parallel N --swa-full`: each slot has a cache of its own, from which nothing is dropped.
     params.kv_unified, params.swa_full, params.cache_ram_mib = False, True, 0
     params.warmup = False
     server = xllamacpp.Server(params)

@@ -1,4 +1,4 @@
-"""Manifests as a run writes them, and the same with something wrong in them."""
+"""Manifests as a run writes them, and mutations with one thing wrong in each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RENAMED = "another name for it"
 
 
 def make(**changes: Any) -> dict[str, Any]:
-    """The manifest of a finished run under the policy `spam`."""
+    """Return the manifest of a finished run under the policy `spam`."""
     decides = {
         "policies": {"spam": {"sha256": HASH, "labels": ["ham", "spam"], "violates": ["spam"]}},
         "model": {"bytes": 1, "sampled_sha256": HASH},
@@ -58,7 +58,7 @@ def make(**changes: Any) -> dict[str, Any]:
 
 
 def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The way to every member of a JSON value, inner ones too."""
+    """Yield the path to every member of a JSON value, inner ones too."""
     members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in members:
         yield (*at, key)
@@ -66,7 +66,7 @@ def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def mutated(whole: Any) -> Iterator[tuple[str, bytes]]:
-    """What is wrong, and the file: every member gone or hostile, then bytes that are no such JSON at all."""
+    """Yield what is wrong, and the file: every member missing or hostile, then bytes that are no such JSON at all."""
     for *way, last in places(whole):
         for hostile in (..., RENAMED, *(HOSTILE[:4] if "versions" in way else HOSTILE)):
             made = copy.deepcopy(whole)

@@ -1,4 +1,4 @@
-"""Outputs and manifests written by hand, and what `safeguard eval` finds in them."""
+"""Outputs and manifests written by hand, and the results of `safeguard eval` on them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RESULT = {
 
 
 def manifest(path: Path, *, finished: bool = True, size: int | None = None, **chosen: object) -> None:
-    """A manifest beside an output, whose run labelled the text that is `chosen`."""
+    """Write a manifest beside an output, of a run that labelled the text that is `chosen`."""
     fields = {
         "decides": {
             "policies": {"spam": {"labels": ["ham", "spam"], "violates": ["spam"], "sha256": SHA}},

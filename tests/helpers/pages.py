@@ -1,4 +1,4 @@
-"""HTML pages, read by their tags, and texts that try to be more than text in them."""
+"""HTML pages, read by their tags, and texts that try to inject markup into them."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ CONTENT_MARKERS = [E, S]
 
 
 def prefix_of(harmony: Harmony, length: int, labels: Sequence[str] = ("ham", "spam"), seed: int = 0) -> Prefix:
-    """A prefix of exactly `length` tokens with a real contract."""
+    """Return a prefix of exactly `length` tokens with a real contract."""
     policy = Policy("p", "x", tuple(labels), (labels[-1],))
     ids = np.random.default_rng(seed).integers(0, 300, length).tolist()
     return replace(harmony.prefix(policy, "low"), ids=tuple(ids))
@@ -30,6 +30,6 @@ def prompts_of(harmony: Harmony, lengths: Sequence[int], policies: int = 1) -> l
 
 
 def markers(harmony: Harmony, ids: tuple[int, ...]) -> list[Marker]:
-    """The control tokens among the ids, in order."""
+    """Return the control tokens among the ids, in order."""
     spelling = {i: text for text, i in harmony.tokenizer.control.items()}
     return [Marker(spelling[i]) for i in ids if harmony.tokenizer.has_control([i])]

@@ -1,4 +1,4 @@
-"""Builds gpt-oss's tokenizer from the published ranks of o200k_base (a .tiktoken file)."""
+"""Build gpt-oss's tokenizer from the published ranks of o200k_base (a .tiktoken file)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MARKERS = {
 
 
 def tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer; ranks carry no merges, so every split of a token into two tokens is one, in order of the whole."""
+    """Return the tokenizer; the file has no merges, so each split of a token into two is one, by the token's rank."""
     symbols = _alphabet()
     ranks = [base64.b64decode(line.split()[0]) for line in path.read_bytes().splitlines()]
     words = [word.decode("latin-1").translate(symbols) for word in ranks]
@@ -38,7 +38,7 @@ def tokenizer(path: Path) -> Tokenizer:
 
 
 def _alphabet() -> dict[int, int]:
-    """GPT-2's byte-level alphabet: the code point that stands for each byte."""
+    """Return GPT-2's byte-level alphabet: the code point that stands for each byte."""
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = (byte for byte in range(256) if byte not in printable)
     return {byte: byte for byte in printable} | {byte: 256 + i for i, byte in enumerate(others)}

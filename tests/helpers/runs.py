@@ -1,4 +1,4 @@
-"""One input, one output, and runs of the product on the test engine: to the end, or killed on the way."""
+"""One input, one output, and runs of the command on the test engine: to the end, or killed on the way."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LIKELY = (".part", ".new", ".retry", ".tmp", ".run.json.new", ".manifest.json.ne
 
 
 class Bench:
-    """One input, one output, and runs of the product on the test engine in this process."""
+    """One input, one output, and runs of the command on the test engine in this process."""
 
     def __init__(self, folder: Path, model: Path) -> None:
         self.folder, self.model = folder, model
@@ -36,14 +36,14 @@ class Bench:
         return label(Settings(input=str(self.source), model=str(self.model), **given), engine)
 
     def whole(self, **options: object) -> bytes:
-        """What a run that is never interrupted writes."""
+        """Return what an uninterrupted run writes."""
         out, self.out = self.out, self.folder / f"whole{self.out.suffix}"
         self(overwrite=True, **options)
         out, self.out = self.out, out
         return out.read_bytes()
 
     def killed_after(self, prompts: int, **options: object) -> None:
-        """A run that ends as a SIGKILL ends it: nothing of its own is done on the way out."""
+        """Run until killed as by SIGKILL: no cleanup runs on the way out."""
         child = os.fork()
         if not child:
 
@@ -67,7 +67,7 @@ class Bench:
 
 
 def row(number: int, suffix: str) -> str:
-    """Plain rows, and now and then one with what is hard to cut: quotes, line ends, an error."""
+    """Return a plain row, or now and then one that is hard to cut: with quotes, line ends, or an error."""
     text = ("see you at noon", 'say "hi"', "two\nlines", "", "é€😀 tail")[number % 5] + f" {number * 7919 % 1009}"
     if suffix == "csv":
         return f'{number},"{text}"\n'.replace('"say "hi"', '"say ""hi""') if number % 11 else f"{number},a,b,c\n"
@@ -81,7 +81,7 @@ def ids(data: bytes, suffix: str = "jsonl") -> list[int]:
 
 
 def plant(bench: Bench) -> dict[Path, str]:
-    """Somebody's files under names that a run could want for itself, some of them links to others."""
+    """Create a user's files under names that a run could want for itself, some of them links to others."""
     planted = {}
     for number, ending in enumerate((*LIKELY, ".rows.jsonl.new", ".rows.jsonl.run.json.new", ".lock")):
         path = bench.folder / (bench.out.name + ending)

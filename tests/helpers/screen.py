@@ -1,4 +1,4 @@
-"""What a command prints on standard output at a terminal of a given width."""
+"""The output of a command at a terminal of a given width."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs on local servers in this process, by somebody who does not wait long."""
+"""Runs on local servers in this process, with short waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes a tiny GGUF of the gpt-oss architecture with random weights: sliding window, sinks, MXFP4 experts, harmony."""
+"""Write a tiny GGUF of the gpt-oss architecture with random weights: sliding window, sinks, MXFP4 experts, harmony."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEADS, KV_HEADS, HEAD_DIM, EXPERTS = 4, 2, 32, 4
 
 
 def vocabulary(size: int = 600) -> tuple[list[str], list[tuple[str, str]]]:
-    """A byte-level vocabulary with merges learnt from a few sentences, always the same."""
+    """Return a byte-level vocabulary with merges learnt from a few sentences, always the same."""
     words = "system developer user assistant analysis commentary final label spam ham rationale rule content message "
     text = [words * 3 + "the of and to is not a message under this policy " * 2, '{"label":"', '","rationale":"', '"}']
     tokenizer = Tokenizer(models.BPE())
@@ -112,7 +112,7 @@ def write(
 def header(
     *, layers: int = 24, hidden: int = 2880, kv: int = 8, vocabulary: int = 201_088, size: int = 12 * GB
 ) -> Header:
-    """The header of a model of gpt-oss's architecture; by default of the size of the 20b."""
+    """Return the header of a model of gpt-oss's architecture, by default of the 20b's size."""
     numbers = {"block_count": layers, "embedding_length": hidden, "attention.head_count_kv": kv}
     numbers |= {"attention.key_length": 64, "attention.value_length": 64, "context_length": 131_072}
     numbers |= {"expert_used_count": 4, "expert_feed_forward_length": hidden}
@@ -122,7 +122,7 @@ def header(
 
 
 def split(path: Path, folder: Path, count: int) -> list[Path]:
-    """Write a GGUF again in parts, as llama.cpp's gguf-split does: all metadata in the first."""
+    """Write a GGUF again in parts, as llama.cpp's gguf-split does, with all metadata in the first."""
     source = gguf.GGUFReader(path)
     size = -(-len(source.tensors) // count)
     parts = []

@@ -1,4 +1,4 @@
-"""A `tokenizer.json` as it is published beside a model, of a vocabulary at hand."""
+"""Write a `tokenizer.json`, as one is published beside a model, from a given vocabulary."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from safeguard_cli.model.tokenizer import Tokenizer
 
 
 def write(path: Path, tokenizer: Tokenizer) -> Path:
-    """Ordinary tokens with their merges as the model's, harmony's tokens as added ones."""
+    """Write ordinary tokens with their merges as the model's, and harmony's tokens as added ones."""
     data = json.loads(tokenizer._tokenizer.to_str())
     data["added_tokens"] = [
         {"id": i, "content": tokenizer.tokens[i], "special": True}

@@ -1,4 +1,4 @@
-"""Manifests and kept files that are damaged, hostile or somebody else's: refused in a sentence, or made anew."""
+"""Manifests and kept files that are damaged, hostile or foreign are refused in a sentence, or made anew."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def put_back(bench: Bench, files: dict[Path, bytes]) -> None:
 
 
 def try_all(bench: Bench, record: Path, use: Callable[[], object], every: int = 1) -> tuple[int, int]:
-    """Use each (or every third, …) mutation of a record that `load` lets through; how many there are, and of them."""
+    """Call `use` for each mutation (or every third, …) that `load` accepts; return how many were tried and accepted."""
     files, count, accepted = files_of(bench), 0, 0
     for what, data in islice(manifests.mutated(json.loads(record.read_bytes())), every - 1, None, every):
         count += 1
@@ -157,7 +157,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 def kept_files(tiny: Path) -> dict[str, object]:
-    """What the cache holds after a run."""
+    """Return the files that the cache holds after a run."""
     return {HASHES: {model_key(tiny): model_sha256(tiny)}, LOADABLE: [model_key(tiny)]}
 
 
@@ -234,7 +234,7 @@ def test_kept_hashes_do_not_grow_without_end(cache, tiny, monkeypatch) -> None:
 
 
 def test_the_command_with_50_damaged_records_and_kept_files_works_or_says_one_sentence(cache, bench) -> None:
-    """Runs of the command itself, on the demo model."""
+    """The command itself runs, on the demo model."""
     bench.source.write_text('{"text": "free prize"}\n{"text": "see you at noon"}\n')
 
     def run(*args: str) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""Outputs that version 0.1.0 wrote, kept as they were: they are still read and continued."""
+"""Outputs that version 0.1.0 wrote, kept unchanged, are still read and resumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shards of an input, and their outputs merged: the same rows, in the same order, as of one run over the whole."""
+"""Merged outputs of an input's shards have the same rows, in the same order, as one run over the whole input."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_merged_shards_are_byte_for_byte_the_whole(bench, at_once, rows, parts, 
     for key in ("rows", "labels", "errors", "violating", "rows_in_error", "output_sha256", "exit_code"):
         assert manifest["result"][key] == expected["result"][key], key
     assert (manifest["decides"], manifest["input_sha256"]) == (expected["decides"], expected["input_sha256"])
-    assert bench(Steady) == code  # it counts as the finished output of the whole
+    assert bench(Steady) == code  # the merged output counts as the finished output of the whole input
 
 
 def test_parquet_shards_are_merged(bench) -> None:
@@ -99,7 +99,7 @@ def test_parquet_shards_are_merged(bench) -> None:
 
 @pytest.mark.parametrize("format", ["jsonl", "ndjson", "csv", "tsv"])
 def test_shards_of_an_input_whose_name_does_not_say_its_format_are_merged(bench, capsys, monkeypatch, format) -> None:
-    """Also in another folder than they were labelled in; the merged output can be gone on with."""
+    """Also in another folder than they were labelled in; the merged output can be resumed."""
     data = bench.fill(20, "jsonl" if "js" in format else "csv").decode()
     if format == "tsv":
         data = "id\ttext\n" + "".join(f"{number}\tcall, me {number}\n" for number in range(20))
@@ -153,7 +153,7 @@ def test_shards_of_standard_input_are_merged_and_the_right_reason_is_said(bench,
                 Steady,
             )
     assert merge(made, bench.out, overwrite=False, quiet=True) == 3
-    assert "nor continued: they were read from standard input" in capsys.readouterr().err
+    assert "nor resumed: the rows were read from standard input" in capsys.readouterr().err
 
 
 def test_a_shard_that_was_killed_is_continued_and_only_as_itself(bench) -> None:

@@ -1,4 +1,4 @@
-"""Outputs that another program has saved again: figures stay what they were, or the file is refused by its cell."""
+"""Outputs that another program has saved again: figures stay the same, or the file is refused, naming the cell."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TRUTHS = {"en": ("TRUE", "FALSE"), "de": ("WAHR", "FALSCH"), "fr": ("VRAI", "FAU
 
 
 def cells(row: Row, name: str = "spam") -> Row:
-    """The row as `label` writes it to CSV: the object's parts as columns, objects as JSON."""
+    """Return the row as `label` writes it to CSV: the object's parts as columns, objects as JSON."""
     flat = {key: value for key, value in row.items() if key != name}
     for column in COLUMNS:
         value = row[name].get(column)
@@ -46,7 +46,7 @@ def cells(row: Row, name: str = "spam") -> Row:
 
 
 def inferred(rows: list[Row]) -> list[Row]:
-    """The cells as `pd.read_csv` takes them: a column of 1 and 0 is one of integers, of floats where one is missing."""
+    """Return the cells as `pd.read_csv` reads them: a column of 1 and 0 as integers, as floats if one is missing."""
     flat = [cells(row) for row in rows]
     for key in flat[0]:
         values = [row[key] for row in flat]
@@ -81,17 +81,17 @@ def ours(path: Path, rows: list[Row]) -> Path:
 
 
 def pandas_csv(path: Path, rows: list[Row]) -> Path:
-    """As `pd.read_csv(…).to_csv(…)`: True, 1.0 and an index column."""
+    """Save as `pd.read_csv(…).to_csv(…)` does: True, 1.0 and an index column."""
     return write_csv(path.with_suffix(".csv"), inferred(rows), lambda x: "" if x is None else str(x), index=True)
 
 
 def pandas_of_jsonl(path: Path, rows: list[Row]) -> Path:
-    """As `pd.read_json(…, lines=True).to_csv(…, na_rep="NaN")`: objects as Python prints them."""
+    """Save as `pd.read_json(…, lines=True).to_csv(…, na_rep="NaN")` does: objects as Python prints them."""
     return write_csv(path.with_suffix(".csv"), rows, lambda value: "NaN" if value is None else str(value))
 
 
 def excel(language: str) -> Callable[[Path, list[Row]], Path]:
-    """As a spreadsheet whose user speaks `language` saves "CSV UTF-8"."""
+    """Save as a spreadsheet set to `language` saves "CSV UTF-8"."""
     delimiter, comma = (",", ".") if language == "en" else (";", ",")
 
     def spell(value: Any) -> str:
@@ -114,7 +114,7 @@ def excel(language: str) -> Callable[[Path, list[Row]], Path]:
 
 
 def flat_jsonl(path: Path, rows: list[Row]) -> Path:
-    """As `pd.read_csv(…).to_json(…, orient="records", lines=True)`."""
+    """Save as `pd.read_csv(…).to_json(…, orient="records", lines=True)` does."""
     return output(path, inferred(rows))
 
 
@@ -147,7 +147,7 @@ WAYS = {
 
 @st.composite
 def outputs(draw: st.DrawFn) -> list[Row]:
-    """Rows of an output, at least one of them labelled, with gold labels; 1 and 0 as labels too."""
+    """Generate rows of an output with gold labels, at least one row labelled; 1 and 0 may be labels."""
     labels = draw(st.sampled_from([("ham", "spam"), ("0", "1"), ("false", "true"), ("=ham", "-spam")]))
     shares = st.sampled_from([0.0, 0.00001, 0.25, 0.5, 0.9, 0.999987, 1.0])
     rows: list[Row] = []
@@ -162,7 +162,7 @@ def outputs(draw: st.DrawFn) -> list[Row]:
 
 
 def told(result: Row) -> Row:
-    """What `eval` says, without what is of the file: its name, its line numbers, its blank rows."""
+    """Return what `eval` prints, without what depends on the file: its name, its line numbers, its blank rows."""
     spam = result["policies"]["spam"]
     wrong = [(row["row"], row["gold"], row["label"], row["text"]) for row in spam["wrong"]]
     ends = ("value", "low", "high")  # a spreadsheet shows nine digits
@@ -195,7 +195,7 @@ def test_figures_do_not_depend_on_how_the_file_was_saved(way: str, rows: list[Ro
     assert told(evaluated(WAYS[way](folder / "b.jsonl", rows))) == told(evaluated(output(folder / "a.jsonl", rows)))
 
 
-# What is no value is refused by its cell
+# A cell that holds no valid value is refused by name
 
 
 ROWS: list[Row] = [
@@ -323,7 +323,7 @@ def test_a_label_is_meant_only_where_it_is_the_only_one() -> None:
     assert not is_missing("none")
 
 
-# Resuming is stricter: bytes as they were written
+# Resuming is stricter: the bytes must be as they were written
 
 
 @pytest.mark.parametrize(
@@ -362,7 +362,7 @@ def test_policies_that_changed_since_are_refused(tmp_path, bench) -> None:
     other.write_text("---\nname: spam\nlabels: [ham, spam]\nviolates: [ham]\n---\n# Spam\n\nham, spam\n")
     policy = load_policy(str(other))
     known = (LabelSet(policy.name, policy.labels, policy.violates),)
-    with pytest.raises(UsageError, match=r"of which violate ham; .* of which violate spam"):
+    with pytest.raises(UsageError, match=r"violating: ham\); .* \(violating: spam"):
         read_labels(bench.out, known=known)
 
 

@@ -1,4 +1,4 @@
-"""A manifest is read by attribute, and stays on disk what it was, members that nobody knows included."""
+"""A manifest is read by attribute, and stays the same on disk, including unknown members."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ NO_TEXT = {"jsonl": '{"id":99,"text":""}\n', "csv": "99,\n"}
 
 @pytest.fixture(params=["jsonl", "csv"])
 def sheet(request: pytest.FixtureRequest, bench: Bench) -> Bench:
-    """Nine rows with a text, four blank ones, the first of all among them, and one that lacks its text."""
+    """Nine rows with a text, four blank rows, one of them first, and one row that lacks its text."""
     suffix = request.param
     bench.source, bench.out = bench.folder / f"in.{suffix}", bench.folder / f"out.{suffix}"
     rows, blank = ROWS[suffix], BLANK[suffix]
@@ -68,7 +68,7 @@ def test_a_run_that_goes_on_counts_them_the_same(sheet, no_fsync, prompts) -> No
     assert sheet(deterministic=True) == errors.ROWS_IN_ERROR
     assert counts(sheet) == ALL
     assert sheet.out.read_bytes() == whole
-    assert sheet(deterministic=True) == errors.ROWS_IN_ERROR, "finished already"
+    assert sheet(deterministic=True) == errors.ROWS_IN_ERROR, "already finished"
 
 
 def test_a_run_of_violating_rows_that_goes_on_counts_them_the_same(sheet, no_fsync, monkeypatch) -> None:

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 
 @pytest.fixture
 def everything(bench: Bench) -> dict[str, Path]:
-    """A run that reads a file of each kind, by what it is called."""
+    """A file of each kind that a run reads, by what messages call it."""
     bench.fill(3)
     policy, tokenizer = bench.folder / "rules.md", bench.folder / "tokenizer.json"
     shutil.copy(ROOT / "policies" / "spam.md", policy)
@@ -116,7 +116,7 @@ def test_a_folder_is_never_the_output(bench) -> None:
 
 
 def shell(folder: Path, command: str, **more: str) -> subprocess.CompletedProcess:
-    """A command line as a shell runs it; `label` stands for a quick labeling command."""
+    """Run a command line in a shell; `label` stands for a quick labeling command."""
     label = f"{SAFEGUARD} label --policy spam --model demo --effort none -q"
     return subprocess.run(
         ["bash", "-c", command.replace("label ", f"{label} ", 1)],
@@ -329,7 +329,7 @@ def test_a_folder_that_takes_no_files_is_noticed_before_the_model_loads(bench, m
     def refuse(_: Path) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("safeguard_cli.rows.writable.draft", refuse)  # to root every folder is open
+    monkeypatch.setattr("safeguard_cli.rows.writable.draft", refuse)  # root may write to every folder
     before = bench.state()
     with pytest.raises(SafeguardError, match="no file can be made there: Permission denied") as failure:
         bench(lambda *_: pytest.fail("the engine was started"))
@@ -343,7 +343,7 @@ def test_a_folder_that_takes_no_files_is_noticed_before_the_model_loads(bench, m
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
 @pytest.mark.parametrize("dangling", [True, False])
 def test_a_link_is_written_through(bench, no_fsync, suffix, dangling) -> None:
-    """In a run, an overwrite, a retry, one that goes on, and a merge: the link stays, and files beside are its own."""
+    """In a run, an overwrite, a retry, a resumed run and a merge: the link stays, and its records stand beside it."""
     bench.fill(30)
     real = bench.folder / "elsewhere" / f"real.{suffix}"
     real.parent.mkdir()
@@ -387,7 +387,7 @@ def test_a_refusal_leaves_a_dangling_link_as_it_was(bench) -> None:
 
 
 def at_row(number: int, change: Callable[[], object]) -> Callable[..., FakeEngine]:
-    """An engine that does something when it is asked about a row."""
+    """Return an engine that does something when it is asked about a row."""
     turns = iter([change])
 
     def before(prompt: object) -> None:
@@ -398,7 +398,7 @@ def at_row(number: int, change: Callable[[], object]) -> Callable[..., FakeEngin
 
 
 def rewrite(path: Path, data: bytes) -> None:
-    """In place, as a program that keeps the file does; the clock of a file system may be coarse."""
+    """Write in place, as a program that keeps the file does; sleep first, as a file system's clock may be coarse."""
     time.sleep(0.02)
     with path.open("r+b") as file:
         file.write(data)
@@ -412,7 +412,7 @@ def replace(path: Path, data: bytes) -> None:
 
 
 def inputs(bench: Bench, suffix: str, rows: int) -> Callable[..., bytes]:
-    """What an input of this format holds with so many rows, the texts of all changed by `edit`."""
+    """Write an input of this format; return what makes its bytes, for a count of rows, with `edit` in every text."""
 
     def made(count: int, edit: str = "") -> bytes:
         if suffix == "parquet":
@@ -455,7 +455,7 @@ def test_an_input_that_is_changed_where_it_was_read_is_not_finished(bench, no_fs
     with pytest.raises(Refused, match="not th"):
         bench()
     write(bench.source, before)
-    if write is rewrite and rows > 40 and suffix in ("jsonl", "csv"):  # some of what was read were the new rows
+    if write is rewrite and rows > 40 and suffix in ("jsonl", "csv"):  # the run had read some of the new rows
         with pytest.raises(Refused, match="--overwrite starts over"):
             bench()
         return

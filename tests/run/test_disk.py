@@ -1,4 +1,4 @@
-"""Disks that fail, fill up or forget: whole rows and a sentence, and the run goes on when there is room."""
+"""Disks that fail, fill up or forget: whole rows and a sentence, and the run resumes when there is room."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 class Disk:
-    """System calls that change files, the `nth` of which (or each from there on) fails."""
+    """System calls that change files, of which the `nth` (or each from it on) fails."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path, nth: int, number: int, for_good: bool) -> None:
         self.calls = 0
         self.folder, self.nth, self.number, self.for_good = str(folder), nth, number, for_good
-        for name in ("write", "fsync", "ftruncate")[: 2 if number == errno.ENOSPC else 3]:  # a full disk can be cut
+        for name in ("write", "fsync", "ftruncate")[: 2 if number == errno.ENOSPC else 3]:  # a full disk allows cuts
             monkeypatch.setattr(os, name, self.failing(getattr(os, name), name == "write"))
         for name in ("replace", "unlink", "open"):
             monkeypatch.setattr(Path, name, self.failing(getattr(Path, name), False))
@@ -41,7 +41,7 @@ class Disk:
             self.calls += 1
             if self.calls == self.nth or (self.for_good and self.calls > self.nth):
                 if partly and self.number == errno.ENOSPC and self.calls == self.nth:
-                    return real(target, args[0][: len(args[0]) // 2])  # a full disk takes what it can
+                    return real(target, args[0][: len(args[0]) // 2])  # a full disk writes a part
                 raise OSError(self.number, os.strerror(self.number))
             return real(target, *args, **options)
 
@@ -62,7 +62,7 @@ def test_the_nth_write_failing_keeps_whole_rows_and_is_a_sentence(
     for nth in range(1, 1000):
         for path in bench.folder.glob(f"out.{suffix}*"):
             path.unlink()
-        if nth % 3 == 0:  # a run that goes on with an earlier one fails, too
+        if nth % 3 == 0:  # a resumed run fails, too
             bench(limit=4)
         with monkeypatch.context() as patch:
             disk = Disk(patch, bench.folder, nth, number, for_good)

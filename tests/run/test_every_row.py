@@ -32,7 +32,7 @@ def bad_lines(chance: random.Random) -> Iterator[bytes]:
 @pytest.mark.promise("Every row that goes in comes out once and in order, whatever the rows are.")
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_of_a_thousand_random_files_every_row_comes_out_once_and_in_order(bench, at_once, suffix) -> None:
-    """What an input's rows are is for the reader to say, and its own tests: here each comes out in its place."""
+    """The reader and its own tests decide what an input's rows are: here each row comes out in its place."""
     from safeguard_cli.rows.source import open_source
 
     chance = random.Random(11)
@@ -109,7 +109,7 @@ def test_every_code_of_the_closed_list_is_reached(bench, monkeypatch) -> None:
 
 @pytest.mark.promise("Memory does not grow with the input.")
 def test_memory_does_not_grow_with_the_input(bench) -> None:
-    """The million rows of the promise take minutes: here are fewer, and memory that would grow with them."""
+    """The million rows of the promise take minutes: with fewer rows, too, growing memory would show."""
     rows = 60_000
     line = '{"id":%d,"text":"see you at noon tomorrow, call me on %d"}\n'
     bench.source.write_text("".join(line % (i, i * 7919 % 100_003) for i in range(rows)))

@@ -16,7 +16,7 @@ def test_a_finished_run_repeated_says_so_and_gives_its_old_code(bench, capsys) -
     assert bench() == errors.ROWS_IN_ERROR
     before = bench.state()
     assert bench(quiet=False) == errors.ROWS_IN_ERROR
-    assert "is finished already: 20 rows" in capsys.readouterr().err
+    assert "is already finished: 20 rows" in capsys.readouterr().err
     assert bench.state() == before
 
 

@@ -1,4 +1,4 @@
-"""What a Labeler is called with is checked as the command line checks it."""
+"""The policies and keywords of a Labeler are checked as the command line checks its options."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from safeguard_cli.run.keywords import CHOICES, NAMES, RANGES, _read, read_setti
 from safeguard_cli.run.settings import Settings
 
 COMMAND = typer.main.get_command(app)
-OPTION = {"context": "ctx", "servers": "server"}  # where the names are not those of the settings
+OPTION = {"context": "ctx", "servers": "server"}  # options whose names differ from the settings'
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_the_names_are_those_of_settings_and_each_is_of_one_kind() -> None:
 
 
 def taken(name: str, value: object) -> tuple[bool, bool]:
-    """Whether the command line takes an option's value, and whether a Labeler takes it."""
+    """Return whether the command line takes an option's value, and whether a Labeler does."""
     option = {"context": "--ctx"}.get(name, f"--{name.replace('_', '-')}")
     answers = []
     for take in (
@@ -194,7 +194,7 @@ def test_what_has_no_effect_is_refused_where_the_command_refuses_it(keywords, po
         conflicts.check(COMMAND.make_context("label", words), conflicts.LABEL)
     except UsageError as error:
         refused = str(error)
-    # What `prepare` refuses later on the command line is refused here at once.
+    # A Labeler refuses at once what the command line refuses later, in `prepare`.
     later = "together" in keywords and (keywords.get("effort") == "auto" or "policy_only_prompt" in keywords)
     if later and not refused:
         refused = "--together"

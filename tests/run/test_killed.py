@@ -40,7 +40,7 @@ def test_the_command_killed_at_many_points_loses_and_doubles_nothing(tmp_path, t
     while kills < (52 if deterministic else 6):
         process = subprocess.Popen(command(source, out, tiny, *options))
         size = out.stat().st_size if out.exists() else 0
-        if kills % 2:  # as soon as some more is written
+        if kills % 2:  # as soon as more is written
             more = chance.randrange(1, 6000)
             while process.poll() is None and (not out.exists() or out.stat().st_size < size + more):
                 time.sleep(0.001)
@@ -49,7 +49,7 @@ def test_the_command_killed_at_many_points_loses_and_doubles_nothing(tmp_path, t
         process.kill()
         if process.wait() == -signal.SIGKILL:
             kills += 1
-        else:  # it was finished before: begin again
+        else:  # it finished before the kill: begin again
             assert out.read_bytes() == whole.read_bytes() or not deterministic
             assert ids(out.read_bytes()) == list(range(150))
             started_over += 1

@@ -1,4 +1,4 @@
-"""Killed at any point, a command leaves nothing half done that is taken for whole: the same command then finishes."""
+"""Killed at any point, a command leaves nothing half done that passes for whole; run again, it finishes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KILLS = 12
 
 
 def points(work, put_back) -> list[int]:
-    """Places at which to kill it, the first and the last among them; `put_back` undoes what it does."""
+    """Return steps at which to kill `work`, the first and the last among them; `put_back` undoes what it does."""
     steps = steps_of(work)
     put_back()
     chance = random.Random(11)
@@ -39,7 +39,7 @@ def points(work, put_back) -> list[int]:
 
 
 def restorer(folder: Path):
-    """Puts a folder's files back as they are now."""
+    """Return a function that puts a folder's files back as they are now."""
     kept = {path: path.read_bytes() for path in folder.iterdir() if path.is_file() and not path.is_symlink()}
 
     def put_back() -> None:

@@ -1,4 +1,4 @@
-"""The labeler for Python programs: verdicts as the command writes them, and an engine that goes when it should."""
+"""The Labeler for Python programs: verdicts as the command writes them, and an engine that ends when it should."""
 
 from __future__ import annotations
 
@@ -53,20 +53,20 @@ TEXTS += ["two\nlines é😀", [{"role": "user", "content": "cheap pills"}], Tru
 
 
 def engines() -> list[psutil.Process]:
-    """The engines' processes of this one."""
+    """Return the engine processes that this process started."""
     return [child for child in psutil.Process().children() if is_engine(child)]
 
 
 def is_engine(child: psutil.Process) -> bool:
     try:
         return "spawn_main" in " ".join(child.cmdline())
-    except psutil.Error:  # gone meanwhile
+    except psutil.Error:  # it has ended meanwhile
         return False
 
 
 @pytest.fixture
 def fake(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The test engine in place of the model: the model's name for a Labeler."""
+    """Put the test engine in place of the model, and return the model's name for a Labeler."""
     monkeypatch.setattr("safeguard_cli.run.calls.LocalEngine", Steady)
     return str(tiny)
 
@@ -78,7 +78,7 @@ def shared() -> Iterator[Labeler]:
 
 
 def written(folder: Path, texts: list, suffix: str = "jsonl", **settings) -> list[dict]:
-    """What the command writes for the same texts."""
+    """Return what the command writes for the same texts."""
     source, out = folder / "in.jsonl", folder / f"out.{suffix}"
     source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     settings = {"policies": ("spam",), "quiet": True, "overwrite": True, **settings}
@@ -221,7 +221,7 @@ def test_a_call_inside_of_another_is_refused_and_neither_is_spoiled(shared) -> N
 
     def asking() -> Iterator[str]:
         for text in TEXTS[:2]:
-            with pytest.raises(UsageError, match="in the middle of another call") as refused:
+            with pytest.raises(UsageError, match="busy with another call") as refused:
                 shared.label(["inner"])
             refusals.append(refused)
             yield text
@@ -302,7 +302,7 @@ def test_any_calls_one_after_another_give_each_text_its_verdicts(at_once, fake, 
 
 
 def shown(verdicts: dict[str, Verdict]) -> list:
-    """Verdicts without the line that an error names."""
+    """Return Verdicts without the line number that an error's message has."""
     return [(v.label, dict(v.scores), v.error and v.error.code) for v in verdicts.values()]
 
 
@@ -378,7 +378,7 @@ def test_an_engine_that_fails_for_good_says_so_and_the_next_call_starts_another(
 
 
 def script(code: str, folder: Path, **kwargs) -> subprocess.Popen[str]:
-    """A Python script as users write them, without `if __name__`, that is started from its folder."""
+    """Write a Python script as users write them, without `if __name__`, to be started from its folder."""
     (folder / "script.py").write_text(code)
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -500,7 +500,7 @@ def interrupted() -> Iterator[str]:
     raise KeyboardInterrupt
 
 
-# What it says
+# Messages
 
 
 def test_nothing_is_printed_but_with_verbose(tmp_path, tiny, capfd) -> None:
@@ -588,7 +588,7 @@ def test_a_table_gets_the_columns_and_values_of_a_csv_output(long, tmp_path) -> 
 
 
 class Stream:
-    """A stand-in for a frame of another package: it gives Arrow's stream, once."""
+    """A stand-in for another package's frame: it gives Arrow's stream, once."""
 
     def __init__(self, table: pyarrow.Table) -> None:
         self.reader = table.to_reader()

@@ -1,4 +1,4 @@
-"""What a person sees while a run works, and the summary at its end."""
+"""What a person sees of a run while it works, and the summary at its end."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Clock:
 
 
 def shown(renderable, width=80, height=24):
-    """What a terminal of this size shows of a Progress, or of anything else."""
+    """Return what a terminal of this size shows of a Progress, or of anything else."""
     renderable = Rich(renderable) if isinstance(renderable, Progress) else renderable
     console = Console(width=width, height=height, file=io.StringIO(), markup=False, highlight=False)
     console.print(renderable)
@@ -76,7 +76,7 @@ def shown(renderable, width=80, height=24):
 
 
 def at_a_terminal(*arguments):
-    """Standard output, and what a terminal got on standard error."""
+    """Run RUN at a terminal; return its standard output, and what the terminal got on standard error."""
     main, other = pty.openpty()
     env = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
     with subprocess.Popen([sys.executable, "-c", RUN, *arguments], stdout=-1, stderr=other, env=env) as process:
@@ -85,7 +85,7 @@ def at_a_terminal(*arguments):
         while True:
             try:
                 chunk = os.read(main, 65536)
-            except OSError:  # how Linux says that the other end is closed
+            except OSError:  # how Linux reports that the other end is closed
                 break
             if not chunk:
                 break
@@ -169,7 +169,7 @@ def test_display_of_many_labels_shows_the_most_frequent():
 
 def test_names_reach_the_terminal_only_as_escapes():
     policy = Policy("spam", "x", ("a[bold]b[/bold]", "c"), ("c",))
-    object.__setattr__(policy, "labels", ("a[bold]b[/bold]", "\x1b[2Jc"))  # what Policy itself would refuse
+    object.__setattr__(policy, "labels", ("a[bold]b[/bold]", "\x1b[2Jc"))  # labels that Policy itself would refuse
     text = shown(Progress([policy], None)) + shown(summary(Progress([policy], None)))
     assert "\x1b" not in text
     assert r"\x1b[2Jc" in text and "a[bold]b[/bold]" in text
@@ -245,7 +245,7 @@ def test_without_a_terminal_it_is_plain(plain):
 
 
 class Failing(io.StringIO):
-    """A stream that fails after so many writes, with what streams fail with."""
+    """A stream that fails after so many writes, with an exception that streams raise."""
 
     def __init__(self, failure, after, terminal):
         super().__init__()
@@ -357,7 +357,7 @@ def test_where_rows_and_messages_go_to_one_file_there_are_only_rows(bench, tiny)
         assert len([json.loads(line) for line in log.read_bytes().splitlines()]) == 20
         failed = subprocess.run([*command[:2], "missing.jsonl", *command[3:]], stdout=file, stderr=subprocess.STDOUT)
     assert failed.returncode != 0
-    assert b"missing.jsonl" in log.read_bytes().splitlines()[-1]  # but errors are always said
+    assert b"missing.jsonl" in log.read_bytes().splitlines()[-1]  # but errors are always printed
 
 
 def test_a_display_that_hangs_holds_no_run_up(monkeypatch):
@@ -429,7 +429,7 @@ def test_the_picture_is_the_same_at_every_call_and_needs_no_network():
 
 
 class HeadLast(FakeEngine):
-    """Decides the first row after all others."""
+    """An engine that decides the first row after all others."""
 
     def complete(self, prompts):
         held = []

@@ -1,4 +1,4 @@
-"""Ray: a cluster of two nodes in this machine labels every row once, also when one of them is killed on the way."""
+"""Ray: a cluster of two nodes on this machine labels every row once, also if one of them is killed on the way."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ pytestmark = [
 
 
 class Slow(FakeEngine):
-    """A row takes some time, so that a node can be killed in the middle of one of its files."""
+    """An engine slow enough that a node can be killed before it has finished a file."""
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given, before=lambda _: time.sleep(0.001))
 
 
 class Deadly(FakeEngine):
-    """It takes its worker along at the row that says so; each loading leaves a line beside the model."""
+    """An engine that kills its worker at the row that says so; each loading leaves a line beside the model."""
 
     def __init__(self, spec: EngineSpec, log: Callable[[str], None], report: Listen | None = None) -> None:
         super().__init__(spec, log, report, before=self._die)
@@ -57,12 +57,12 @@ class Deadly(FakeEngine):
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A head node without a CPU for workers, and two nodes with one each."""
+    """Start a head node without a CPU for workers, and two nodes with one each."""
     import ray
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))  # for the workers: this file
+        patch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))  # workers import this file
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         made.add_node(num_cpus=1)
         made.add_node(num_cpus=1)
@@ -138,9 +138,9 @@ def test_a_file_that_kills_its_workers_is_given_up_and_the_others_are_labelled(c
     (tmp_path / "in9.jsonl").write_text('{"title": 1}\n')
     assert label_on_ray(settings(tmp_path, model), cluster.address, Deadly) == errors.USAGE
     said = capsys.readouterr().err
-    assert "in1.jsonl: 3 workers died of it" in said
+    assert "in1.jsonl: 3 workers died on it" in said
     assert "in9.jsonl: " in said
-    assert "2 files were not labelled" in said
+    assert "files not labelled: 2;" in said
     for name in ("in0.jsonl", "in2.jsonl"):
         assert len((tmp_path / "labels" / name).read_text().splitlines()) == 30
     assert (
@@ -164,8 +164,8 @@ def test_what_ray_cannot_do_is_refused_before_anything_starts(tmp_path, tiny) ->
         ({"dry_run": True}, "--dry-run"),
         ({"servers": ("http://h:1", "http://u:p@h:2")}, "no user, password or query"),
         ({"output": None}, "-o DIR"),
-        ({"output": str(tmp_path / "in0.jsonl")}, "is no folder"),
-        ({"output": str(tmp_path)}, "written over"),
+        ({"output": str(tmp_path / "in0.jsonl")}, "is not a folder"),
+        ({"output": str(tmp_path)}, "overwritten"),
         ({"input": str(tmp_path / "*.none")}, "no file matches"),
         ({"input": str(tmp_path / "in0*")}, "both be written"),
     ):

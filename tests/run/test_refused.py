@@ -1,4 +1,4 @@
-"""What cannot be continued is refused, and nothing is touched."""
+"""A run that cannot be resumed is refused, and nothing is touched."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_another_machine_warns_and_refuses_only_when_deterministic(bench, capsys
     bench.fill(40)
     bench.killed_after(30)
     assert bench(slots=3) == errors.ROWS_IN_ERROR
-    assert "not as when" in capsys.readouterr().err
+    assert "changed since" in capsys.readouterr().err
     bench.killed_after(30, overwrite=True, deterministic=True)
     before = bench.state()
     with pytest.raises(Refused, match=r"threads: 1 → 2"):
@@ -132,6 +132,6 @@ def test_a_second_run_on_one_output_is_refused_and_names_the_first(bench) -> Non
 
 def test_a_refusal_leaves_no_empty_output(bench) -> None:
     bench.fill(5)
-    with pytest.raises(UsageError, match="no finished output"):
+    with pytest.raises(UsageError, match="not a finished output"):
         bench(retry_errors=True)
     assert not bench.out.exists()

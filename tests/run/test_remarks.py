@@ -1,4 +1,4 @@
-"""What a run says of its own results: cut reasoning, and labels of the demo model that mean nothing."""
+"""What a run reports of its results: cut reasoning, and labels of the demo model that mean nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TRAINED = ("spam", "hate", "privacy", "prompt-injection")
 
 
 class Cutting(FakeEngine):
-    """Its budget cuts some rows, and some fail while `failing`."""
+    """An engine whose budget cuts some rows, and where some rows fail while `failing`."""
 
     failing = False
 
@@ -78,7 +78,7 @@ def test_a_summary_says_how_many_were_cut_and_what_helps(bench, capsys) -> None:
     said = " ".join(capsys.readouterr().err.split())
     assert "cut 5 rows: the reasoning was cut by the budget of 64 tokens" in said
     assert "--effort none decides without reasoning, and --max-reasoning 256 gives it room" in said
-    bench(Cutting, overwrite=True)  # a budget that nobody asked for is warned of in any case
+    bench(Cutting, overwrite=True)  # the default budget is warned of even with --quiet
     assert "warning: 5 of 2" in capsys.readouterr().err
 
 
@@ -131,7 +131,7 @@ def test_other_labels_or_violating_ones_are_another_policy(tiny) -> None:
     renamed = load_policy("spam", rename="mail")
     assert untrained([flipped], header) == untrained([other], header) == ("spam",)
     assert untrained([renamed, load_policy("hate")], header) == ()
-    assert untrained([flipped], read_header(tiny)) == ()  # which says of nothing that it was trained on it
+    assert untrained([flipped], read_header(tiny)) == ()  # the model names no policy that it was trained on
 
 
 def test_a_run_under_another_policy_says_that_its_labels_mean_nothing(tmp_path) -> None:
@@ -162,7 +162,7 @@ def test_what_the_demo_model_is_comes_once_a_day(tmp_path) -> None:
     os.utime(tmp_path / "cache" / "safeguard" / "demo-notice", (yesterday, yesterday))
     assert said()
     write(tmp_path / "file")
-    assert said(XDG_CACHE_HOME=str(tmp_path / "file"))  # where nothing can be kept
+    assert said(XDG_CACHE_HOME=str(tmp_path / "file"))  # where no stamp can be kept
 
 
 def test_a_summary_asks_for_the_encoding_where_bytes_are_not_valid_in_it(tmp_path) -> None:

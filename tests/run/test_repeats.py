@@ -1,4 +1,4 @@
-"""Rows of one content are decoded once."""
+"""Rows with the same text are decoded once."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_contents_are_forgotten_after_so_many(bench, no_fsync, monkeypatch) -> N
     monkeypatch.setattr("safeguard_cli.run.pipeline.REMEMBERED", 2)
     bench.source.write_text("".join(json.dumps({"text": text}) + "\n" for text in "abacadab"))
     assert bench() == errors.OK
-    assert bench.manifest()["repeated_rows"] == 3  # a each time: it was met again before it was the oldest
+    assert bench.manifest()["repeated_rows"] == 3  # `a` each time: it came again before it was the oldest
 
 
 def test_sampled_answers_are_not_repeated(bench, no_fsync) -> None:

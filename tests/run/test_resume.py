@@ -1,4 +1,4 @@
-"""A run that was stopped is taken up where it stopped: nothing is lost, doubled or put into another order."""
+"""A stopped run resumes where it stopped: nothing is lost, doubled or reordered."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 @pytest.mark.promise("A torn last line is dropped, and its row is labelled again.")
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_an_output_cut_at_any_byte_of_its_last_three_lines_is_completed(bench, at_once, suffix) -> None:
-    """Also when the last whole row is one that spans lines, and with the manifest only as new as the start."""
+    """Also if the last whole row spans lines, and with a manifest as old as the run's start."""
     bench.fill(24, suffix)
     whole = bench.whole(deterministic=False)
     assert bench(on_error="record") == errors.ROWS_IN_ERROR
@@ -84,7 +84,7 @@ def test_a_run_with_only_is_continued_from_its_manifest(bench, no_fsync, monkeyp
 
 
 def test_a_run_with_only_counts_the_rows_of_a_finished_one_that_it_goes_on_with(bench, no_fsync) -> None:
-    """Its output does not have them all, so its manifest alone can tell."""
+    """The output does not have all rows, so only its manifest has their counts."""
     bench.fill(60)
     whole = bench.whole(only="violates", deterministic=True)
     for limit in (32, None):  # 32 rows are where its two slots are drained
@@ -97,7 +97,7 @@ def test_a_run_with_only_counts_the_rows_of_a_finished_one_that_it_goes_on_with(
 
 
 def test_a_csv_made_from_jsonl_is_continued(bench, no_fsync) -> None:
-    """Its columns are those of the input's first row, also where the run goes on with a later one."""
+    """The columns are those of the input's first row, also if the run resumes at a later one."""
     bench.fill(100)
     bench.out = bench.folder / "out.csv"
     whole = bench.whole(deterministic=True)

@@ -1,4 +1,4 @@
-"""`--retry-errors` and `--on-error`: rows in error are labelled again in their place, or end the run."""
+"""`--retry-errors` and `--on-error`: error rows are labelled again in their places, or end the run."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_retry_errors_killed_or_failing_leaves_the_output_as_it_was(bench) -> No
     bench.killed_after(2, retry_errors=True)
     left = bench.state().keys() - before
     assert len(left) == 1
-    assert bench() == errors.ROWS_IN_ERROR  # the next run of this output removes what that one left behind
+    assert bench() == errors.ROWS_IN_ERROR  # the next run of this output removes what the killed one left behind
     assert bench.state() == before
     with pytest.raises(SafeguardError):
         bench(failing(15), retry_errors=True, on_error="stop")

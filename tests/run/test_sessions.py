@@ -1,4 +1,4 @@
-"""Which session a run has, and that `label` is one straight run through it."""
+"""Which session a run has, and that `label` runs straight through it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("own_cache", "no_fsync")
 
 @pytest.fixture
 def seen(monkeypatch) -> list[tuple[str, str]]:
-    """The kinds of the sessions and the destinations of all runs, as they come."""
+    """Collect the kinds of session and destination of all runs, in order."""
     found: list[tuple[str, str]] = []
 
     @contextmanager
@@ -76,7 +76,7 @@ def test_a_pipe_and_a_scratch_file_have_theirs(bench, seen, capfdbinary) -> None
 
 
 def test_a_journal_made_again_stays_when_rows_were_labelled_and_goes_when_none_were(bench, monkeypatch) -> None:
-    """Of a Parquet output that is continued: before its session begins nothing may be left, afterwards everything."""
+    """For a resumed Parquet output: before its session begins nothing may be left, afterwards everything must be."""
     bench.fill(20)
     bench.out = bench.folder / "out.parquet"
     journal = bench.folder / "out.parquet.rows.jsonl"
@@ -96,7 +96,7 @@ def test_a_journal_made_again_stays_when_rows_were_labelled_and_goes_when_none_w
 
     with monkeypatch.context() as patched:
         patched.setattr("safeguard_cli.run.to_parquet.write_parquet", full)
-        with pytest.raises(SafeguardError, match="the same command goes on from there"):
+        with pytest.raises(SafeguardError, match="run the same command to resume from there"):
             bench()
     assert len(journal.read_bytes().splitlines()) == 20
     assert bench.out.read_bytes() == whole
@@ -106,7 +106,7 @@ def test_a_journal_made_again_stays_when_rows_were_labelled_and_goes_when_none_w
 
 
 def test_a_pipeline_needs_no_session_to_label_rows_in_memory(tiny, tmp_path) -> None:
-    """With the real engine: the same bytes as `label` writes, and nothing beside them."""
+    """With the real engine, the pipeline writes the same bytes as `label`, and no other file."""
     source = tmp_path / "in.jsonl"
     source.write_text(
         "".join(json.dumps({"id": n, "text": f"free prize {n % 3}" if n else None}) + "\n" for n in range(6))

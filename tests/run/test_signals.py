@@ -1,4 +1,4 @@
-"""Signals at any moment leave whole rows, and say how to go on."""
+"""Signals at any moment leave whole rows and a message on how to resume."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_signal_at_any_row_leaves_whole_rows_and_says_how_to_go_on(bench, hand
 
 
 def run_into_a_pipe(bench) -> tuple[int, int]:
-    """Label to a pipe in a child process; its id and the end of the pipe to read from."""
+    """Label to a pipe in a child process; return its id and the pipe's reading end."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
@@ -71,7 +71,7 @@ def run_into_a_pipe(bench) -> tuple[int, int]:
 
 @pytest.mark.promise("A pipe gets whole lines only, unless its reader stalls in the middle of one.")
 def test_a_signal_that_comes_in_the_middle_of_a_row_waits_for_its_end(bench, handlers, monkeypatch) -> None:
-    """A row larger than a pipe takes, a reader that is slow: the pipe gets whole lines."""
+    """With a row larger than a pipe's buffer and a slow reader, the pipe gets whole lines."""
     bench.fill(3)
     with bench.source.open("a") as file:
         file.write(json.dumps({"id": 3, "text": "long " * 60_000}) + "\n")
@@ -113,5 +113,5 @@ def test_a_pipe_that_cannot_be_continued_is_said_once_when_the_run_is_long(bench
         bench(output=None, quiet=False, progress="none")
         said = capsys.readouterr().err
         bench(output=None)
-    assert said.count("cannot be taken up again") == (rows > 1000)
-    assert "cannot be taken up again" not in capsys.readouterr().err
+    assert said.count("cannot be resumed") == (rows > 1000)
+    assert "cannot be resumed" not in capsys.readouterr().err
