@@ -52,7 +52,8 @@ class Pace:
             min=1,
             max=64,
             metavar="N",
-            help="Rows decoded together; default: 16, or what memory allows. With --server: rows at once, else found.",
+            help="Rows decoded together; default: 16, or what memory allows. With --server: rows at once; default:"
+            " found by trying.",
         ),
     ] = None
     batch: Annotated[
@@ -72,7 +73,7 @@ class Local:
         typer.Option(
             min=-1,
             metavar="N",
-            help="Layers on the GPU; -1 is all that fit, where llama.cpp was built for one.",
+            help="Layers on the GPU, where llama.cpp was built for one; -1: as many as fit.",
         ),
     ] = -1
     cpu_moe: Annotated[
@@ -80,7 +81,7 @@ class Local:
         typer.Option(
             min=0,
             metavar="N",
-            help="Keep the experts of the first N layers off the GPU; default: as many as must be.",
+            help="Keep the experts of the first N layers off the GPU; default: as few as memory allows.",
         ),
     ] = None
     kv_type: Annotated[
@@ -92,7 +93,7 @@ class Local:
         Written(_repacking),
         typer.Option(
             metavar="auto|on|off",
-            help="Repack weights for this CPU: faster, for twice the memory; auto does where there is room for it.",
+            help="Repack weights for this CPU: faster, for twice the memory; auto: where there is room for it.",
         ),
     ] = None
 
@@ -113,11 +114,11 @@ class Servers:
     server_api: Annotated[
         Literal["completion", "chat"],
         typer.Option(
-            help="completion: token ids, as on this machine. chat: for endpoints without them; weaker, see the README."
+            help="completion: token ids, as on this machine. chat: for endpoints without them; weaker (see the README)."
         ),
     ] = "completion"
     server_model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The model's name there, where a server has several.")
+        str | None, typer.Option(metavar="NAME", help="The model's name on the server, where it has several.")
     ] = None
     tokenizer: Annotated[
         str | None,
