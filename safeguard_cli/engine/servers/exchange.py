@@ -120,7 +120,7 @@ def why_not(error: BaseException) -> str:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return "its certificate is not trusted"
         if isinstance(cause, ssl.SSLError):
-            return "TLS with it failed"
+            return "the TLS handshake failed"
         if isinstance(cause, ConnectionRefusedError):
             return "the connection is refused"
         if isinstance(cause, (OSError, UnicodeError)) and type(cause).__name__ in ("gaierror", "UnicodeError"):
