@@ -1,4 +1,4 @@
-"""A model is fetched whole or not at all, whatever the connection does, and found again without network."""
+"""A model is fetched whole or not at all, whatever the connection does, and found again without a network."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SAFEGUARD = str(Path(sys.executable).parent / "safeguard")
 
 @pytest.fixture(scope="module")
 def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A model of some megabytes."""
+    """Return the bytes of a model of some megabytes."""
     return tiny_model.write(tmp_path_factory.mktemp("hub") / "model.gguf", layers=4, hidden=256).read_bytes()
 
 

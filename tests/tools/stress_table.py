@@ -1,4 +1,4 @@
-"""Measures the demo model under stress for the README's table: python tests/tools/stress_table.py README.md."""
+"""Measures the demo model under stress for a page's table: python tests/tools/stress_table.py README.md."""
 
 from __future__ import annotations
 

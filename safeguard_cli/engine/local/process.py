@@ -35,9 +35,9 @@ from safeguard_cli.signals import STOPPING, UNBROKEN
 MOST_DEATHS = 3  # without a completion in between: after more, the rows are not the cause
 _LIKELY = {
     "SIGKILL": "killed by the system, most likely because memory ran out: use fewer --slots or a smaller --ctx",
-    "SIGILL": "this CPU lacks instructions that llama-cpp-python was built for: install it again from source here",
-    "SIGABRT": "llama.cpp gave up: a damaged model file, or a fault of llama.cpp",
-    "SIGSEGV": "llama.cpp crashed: a damaged model file, or a fault of llama.cpp",
+    "SIGILL": "this CPU lacks instructions that llama-cpp-python was built for: reinstall it from source here",
+    "SIGABRT": "llama.cpp aborted: a damaged model file, or a bug in llama.cpp",
+    "SIGSEGV": "llama.cpp crashed: a damaged model file, or a bug in llama.cpp",
     "SIGBUS": "the model file shrank or could not be read while it was in use",
 }
 
@@ -243,7 +243,7 @@ def why_it_died(who: str, code: int, last_words: str) -> str:
     """Return a sentence on why a process died: its exit code, negative for a signal, and what it last printed."""
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"code {code}"
     last = next((line.strip() for line in reversed(last_words.split("\n")) if line.strip()), "")
-    return f"{who} died ({name}): {_LIKELY.get(name, 'for no known reason')}" + (f" [{last}]" if last else "")
+    return f"{who} died ({name}): {_LIKELY.get(name, 'for an unknown reason')}" + (f" [{last}]" if last else "")
 
 
 @contextmanager
