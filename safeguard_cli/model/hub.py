@@ -210,7 +210,7 @@ def _fetch(repo: str, file: RemoteFile, blobs: Path) -> None:
         if have > file.size:
             partial.unlink()
             have = 0
-        going_on = f", going on at {size_text(have)}" if have else ""
+        going_on = f", resuming at {size_text(have)}" if have else ""
         note(f"fetching {file.name} ({size_text(file.size)}) from {repo}{going_on}")
         constants.DOWNLOAD_CHUNK_SIZE = CHUNK
         with _Exactly(partial, file.size) as out:

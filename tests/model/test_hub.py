@@ -82,7 +82,7 @@ def test_a_pull_that_was_killed_goes_on_where_it_was(machine: Machine, content: 
     served = machine.hub.served
     done = machine.run("pull", f"hf:{REPO}:{FILE}")
     assert done.returncode == 0, done.stderr
-    assert "going on at" in done.stderr
+    assert "resuming at" in done.stderr
     assert machine.hub.served - served < 0.7 * len(content)
     assert machine.blobs()[0].read_bytes() == content
 

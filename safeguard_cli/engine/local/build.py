@@ -70,7 +70,7 @@ def half_precision_build() -> bool:
 
 
 def describe() -> dict[str, Any]:
-    """Return what llama.cpp reports of itself: `version`, `system` (CPU features), `devices` (see plan.Device), …"""
+    """Return llama.cpp's account of itself: `version`, `system` (CPU features), `backends`, `devices` (plan.Device)."""
     C.llama_backend_init()
     version, system = build_identity()
     return {

@@ -57,7 +57,7 @@ class Plan:
 
 
 def repacked(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """Return the weights that llama.cpp repacks for this CPU, by type; not the embedding, a mere table of rows."""
+    """Return the weights that llama.cpp repacks for this CPU, by type; in the embedding, rows are only looked up."""
     kinds = _REPACKED if X86 else _REPACKED | _REPACKED_ELSEWHERE
     return [tensor for tensor in tensors if tensor.type in kinds and not tensor.name.startswith("token_embd")]
 

@@ -268,6 +268,6 @@ class Scheduler:
             result: Completion = stop.value
             return result
         except BadLogits:
-            return Completion(slot.prompt, (), error="the model's scores for this row are not numbers")
+            return Completion(slot.prompt, (), error="the model's output for this row holds no valid numbers")
         slot.tokens, slot.fed = np.array(slot.step.tokens, np.int32), 0
         return None
