@@ -219,7 +219,7 @@ def read_model(path: Path) -> Header:
         if (number, count) != (i, len(parts)):
             raise BadModelFile(
                 f"{part.name} says that it is part {number + 1} of {count};"
-                " the parts of a model must keep their original names"
+                " the parts of a model must keep the names that they came with"
             )
         headers.append(header)
     first = headers[0]
