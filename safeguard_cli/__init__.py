@@ -17,7 +17,7 @@ _PLACES = {"Labeler": "run.labeler", "SafeguardError": "errors", "Verdict": "row
 
 
 def __getattr__(name: str) -> Any:
-    """Import what Python programs use when it is asked for: the command and the engine's child do without it."""
+    """Import a public name on first use: the command and the engine's child process do without them."""
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)

@@ -1,6 +1,6 @@
-"""Where a server is, and what of that may be seen: its URL without user, password and query; and the servers' key.
+"""Server addresses, the part of them that may be shown (no user, password or query), and the key for servers.
 
-What does not parse as a URL is never shown: nobody can tell which part of it is a password.
+A text that does not parse as a URL is never shown: nobody can tell which part of it is a password.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LONGEST_WAIT = 60.0  # seconds that a server may ask for
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server is. Only `shown`, its URL without secrets, may be printed or kept; `query` begins with `?`."""
+    """A server's address: only `shown`, the URL without secrets, may be printed or kept; `query` begins with `?`."""
 
     shown: str
     query: str = field(default="", repr=False)
@@ -39,12 +39,12 @@ class Address:
 
     @property
     def secret(self) -> bool:
-        """Whether there is more to it than may be shown."""
+        """Whether the URL has parts that may not be shown."""
         return bool(self.query) or self.user is not None
 
     @property
     def loopback(self) -> bool:
-        """Whether it is this machine itself."""
+        """Whether the server is on this machine."""
         host = _authority(self.shown)["host"].strip("[]").rstrip(".")
         try:
             found = ipaddress.ip_address(host)
@@ -54,11 +54,14 @@ class Address:
 
 
 class _Wrong(Exception):
-    """What is wrong with a URL, without anything of it."""
+    """What is wrong with a URL, in words that quote nothing of it."""
 
 
 def read_addresses(texts: Sequence[str]) -> list[Address]:
-    """The servers' addresses, each once. Raises UsageError, which says which one is wrong and shows nothing of it."""
+    """Return the servers' addresses, each once.
+
+    Raises UsageError, which tells which one is wrong and quotes nothing of it.
+    """
     found = {}
     for at, text in enumerate(texts):
         ordinal = _ORDINALS[at] if at < len(_ORDINALS) else f"{at + 1}th"
@@ -68,7 +71,10 @@ def read_addresses(texts: Sequence[str]) -> list[Address]:
 
 
 def read_address(text: str, name: str = OPTION) -> Address:
-    """A server's address from its URL; a final /v1 may be there or not. Raises UsageError, showing nothing of it."""
+    """Return a server's address from its URL, with or without a final /v1.
+
+    Raises UsageError, which quotes nothing of the URL.
+    """
     try:
         return _read(text)
     except _Wrong as wrong:
@@ -83,11 +89,11 @@ def _read(text: str) -> Address:
     path = rest[re.search(r"[/?]|$", rest).start() :]  # type: ignore[union-attr] # it always matches
     path, mark, query = path.partition("?")
     if "@" in path + query or "%40" in path:
-        raise _Wrong("has an @ behind the host: in a user name or password, / ? # @ are written %2F %3F %23 %40")
+        raise _Wrong("has an @ after the host: in a user name or password, / ? # @ are written %2F %3F %23 %40")
     parts = _authority(text)
     host, port, user = _host(parts["host"]), parts["port"], None
     if port and not (re.fullmatch("[0-9]{1,5}", port) and 1 <= int(port) <= 65535):
-        raise _Wrong("has a port that is no number from 1 to 65535")
+        raise _Wrong("has a port that is not a number from 1 to 65535")
     password = ""
     if parts["user"] is not None:
         user, _, password = map(_plain, parts["user"].partition(":"))
@@ -107,25 +113,25 @@ def _check_characters(text: str) -> None:
     if any(char.isspace() for char in text):
         raise _Wrong("has white space in it")
     if not text.isprintable():
-        raise _Wrong("has characters in it that cannot be seen")
+        raise _Wrong("has unprintable characters in it")
     if "\\" in text:
         raise _Wrong("has a backslash in it")
     if "#" in text:
         raise _Wrong("has a # in it: in a user name or password it is written %23")
     if re.search("%(?![0-9a-fA-F]{2})", text):
-        raise _Wrong("has a % in it that begins no %XX: a % itself is written %25")
+        raise _Wrong("has a % in it without two hex digits after it: a % itself is written %25")
 
 
 def _authority(url: str) -> dict[str, str]:
-    """User info, host and port, of which only the host is always there."""
+    """Return user info, host and port; only the host is always there."""
     found = _AUTHORITY.fullmatch(re.split("[/?]", url.partition("://")[2], maxsplit=1)[0])
     if not found:
-        raise _Wrong("has no user:password@host:port where it should: an @ of a user name or password is written %40")
+        raise _Wrong("has no valid user:password@host:port: an @ in a user name or password is written %40")
     return found.groupdict()
 
 
 def _host(text: str) -> str:
-    """The host as it is looked up, in ASCII."""
+    """Return the host as it is looked up, in ASCII."""
     if not text:
         raise _Wrong("has no host")
     try:
@@ -134,7 +140,7 @@ def _host(text: str) -> str:
         if re.fullmatch("[0-9.]+", text):
             return str(ipaddress.IPv4Address(text))
     except ValueError:
-        raise _Wrong("has a host that is no IP address") from None
+        raise _Wrong("has a host that is not a valid IP address") from None
     if not text.isascii() or "xn--" in text.lower():
         try:
             import httpx
@@ -142,12 +148,12 @@ def _host(text: str) -> str:
             raise _Wrong("has a host that is not spelled in ASCII") from None
         try:
             url = httpx.URL(f"http://{text}/")
-            text = url.raw_host.decode("ascii") if url.host else ""  # which both can be impossible
+            text = url.raw_host.decode("ascii") if url.host else ""  # either can fail
         except (httpx.InvalidURL, ValueError):
-            raise _Wrong("has a host that is no name of one") from None
+            raise _Wrong("has a host that is not a valid host name") from None
     labels = text.removesuffix(".").split(".")
     if len(text) > 253 or not all(map(_LABEL.fullmatch, labels)):
-        raise _Wrong("has a host that is no name of one")
+        raise _Wrong("has a host that is not a valid host name")
     return text.lower()
 
 
@@ -155,11 +161,11 @@ def _plain(text: str) -> str:
     try:
         return unquote(text, errors="strict")
     except UnicodeDecodeError:
-        raise _Wrong("has a user name or password that is no text") from None
+        raise _Wrong("has a user name or password that is not UTF-8 text") from None
 
 
 def shown_command(arguments: Sequence[str]) -> list[str]:
-    """A command's arguments as they may be printed and kept: without what is secret in the URLs of servers."""
+    """Return a command's arguments without the secrets in the URLs of servers, fit to be printed and kept."""
     shown = []
     for before, argument in zip(["", *arguments], arguments, strict=False):
         if before == OPTION:
@@ -167,7 +173,7 @@ def shown_command(arguments: Sequence[str]) -> list[str]:
         elif argument.startswith(f"{OPTION}="):
             shown.append(f"{OPTION}={_shown_url(argument.removeprefix(f'{OPTION}='))}")
         else:
-            # Somebody's URL in another place, with a password perhaps: none of our options takes one.
+            # A misplaced URL, perhaps with a password: none of our other options takes one.
             shown.append("…" if re.fullmatch(r"\S*://\S*@\S*", argument) else argument)
     return shown
 
@@ -181,7 +187,7 @@ def _shown_url(text: str) -> str:
 
 
 def without_arguments(text: str, arguments: Sequence[str]) -> str:
-    """The text, in which no argument that may be a URL with a password is quoted."""
+    """Return the text without those arguments that may be URLs with a password."""
     for argument in arguments:
         for part in (argument, *argument.partition("=")[2:]):
             if "@" in part and (":" in part or "/" in part):
@@ -190,17 +196,17 @@ def without_arguments(text: str, arguments: Sequence[str]) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """What a library says, without the user info, query and fragment of the URLs in it; all of them are well-formed."""
+    """Return a library's message without user info, query and fragment of its URLs, all of them well-formed."""
     return _URL.sub(lambda found: found[1] + found[2], text)
 
 
 def without_passwords(text: str) -> str:
-    """A message without what is secret in the URLs in it, well-formed or not: one can stand where a file was to."""
+    """Return a message without the secrets of its URLs, well-formed or not: one may stand in place of a file's name."""
     return _QUERY.sub(r"\1…", _USER.sub(r"\1…@", text))
 
 
 def key() -> str | None:
-    """The key for the servers, from the environment only. Raises UsageError when it can be none."""
+    """Return the key for the servers, from the environment only. Raises UsageError when it cannot be a key."""
     found = os.environ.get(KEY)
     if found is not None:
         check_key(found, KEY)
@@ -208,18 +214,18 @@ def key() -> str | None:
 
 
 def check_key(text: str, name: str) -> None:
-    """Raise UsageError, showing nothing of it, when a text cannot stand in a header as a key."""
+    """Raise UsageError, quoting nothing of the text, when it cannot stand in a header as a key."""
     if not text:
-        raise UsageError(f"{name} is set and empty: unset it, or give it the key")
+        raise UsageError(f"{name} is set but empty: unset it, or set it to the key")
     if any(char.isspace() for char in text):
-        raise UsageError(f"{name} has white space or a line break in it: give it the key alone, without Bearer")
+        raise UsageError(f"{name} has white space or a line break in it: set it to the key alone, without Bearer")
     if not (text.isascii() and text.isprintable()):
-        raise UsageError(f"{name} has characters in it that no key has: give it the key alone")
+        raise UsageError(f"{name} has characters in it that no key has: set it to the key alone")
 
 
 @contextmanager
 def no_secrets_for_children() -> Iterator[None]:
-    """Keep keys, and proxies with their passwords, out of the environment of the processes that are started now."""
+    """Keep keys, and proxies with their passwords, out of the environment of processes started meanwhile."""
     kept = {name: os.environ.pop(name) for name in [*os.environ] if _SECRET.fullmatch(name)}
     try:
         yield
@@ -228,6 +234,6 @@ def no_secrets_for_children() -> Iterator[None]:
 
 
 def seconds_of(text: str | None) -> float | None:
-    """Retry-After in seconds, at most a minute; a date, or anything but a plain number, counts as not given."""
+    """Return Retry-After in seconds, at most a minute; a date, or anything but a plain number, counts as not given."""
     found = re.fullmatch(r"\s*([0-9]{1,9}(?:\.[0-9]{0,9})?)\s*", text or "", re.ASCII)
     return min(LONGEST_WAIT, float(found[1])) if found else None

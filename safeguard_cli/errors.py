@@ -1,4 +1,4 @@
-"""Failures that end a command, and the exit codes that users rely on."""
+"""The failures that end a command, and the exit codes that users rely on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LONG = 300  # characters of a name that a sentence shows
 class SafeguardError(Exception):
     """A failure in sentences for the user: what happened, where, what to do. Ends the command with `exit_code`.
 
-    Each sentence is shown on a line of its own; a line end within one, of a file's name perhaps, as an escape.
+    Each sentence is shown on its own line; a line end within one (perhaps from a file's name) is shown as an escape.
     """
 
     exit_code = FATAL
@@ -36,7 +36,7 @@ class SafeguardError(Exception):
 
 
 class UsageError(SafeguardError):
-    """The command was called wrongly; nothing was loaded or written."""
+    """The command was called incorrectly; nothing was loaded or written."""
 
     exit_code = USAGE
 
@@ -55,7 +55,7 @@ class Interrupted(BaseException):
 
 @contextmanager
 def sentences(what: object = "the system") -> Iterator[None]:
-    """Raise what the system refuses as a SafeguardError that names the file, or else `what`."""
+    """Raise an OSError as a SafeguardError that names the file, or else `what`."""
     try:
         yield
     except BrokenPipeError:
@@ -65,14 +65,14 @@ def sentences(what: object = "the system") -> Iterator[None]:
 
 
 def told(error: OSError, what: object = "the system") -> str:
-    """Say what the system refuses: of the file that is named, or else of `what`."""
+    """Return a sentence on an OSError that names its file, or else `what`."""
     if isinstance(error, FileNotFoundError) and not error.filename and not Path().stat().st_nlink:
         return "the working folder was deleted: start in another one, or give whole paths"
     return f"{error.filename or what}: {error.strerror or error}"
 
 
 def missing_extra(what: str, extra: str) -> SafeguardError:
-    """Return the failure for a package that is not installed: `what` needs it, and `extra` brings it."""
+    """Return the failure for a missing package: `what` needs it, the extra `extra` installs it."""
     return SafeguardError(f"{what}: in a clone of safeguard, pip install '.[{extra}]'")
 
 
@@ -82,12 +82,12 @@ def quoted(name: str) -> str:
 
 
 def shortened(name: str) -> str:
-    """Return a name that is too long for a sentence without its end."""
+    """Return a name, cut where it is too long for a sentence."""
     return name if len(name) <= LONG else name[:LONG] + "…"
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """Return the one of `names` that is spelled most like `name`, whatever the case of both; None where none is."""
+    """Return the one of `names` that is spelled most like `name`, ignoring case; None where none is close."""
     from difflib import get_close_matches  # not at the top: --help does without it
 
     plain = {known.strip().casefold(): known for known in reversed([*names])}

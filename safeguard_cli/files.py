@@ -1,8 +1,7 @@
 """Files: hashes, small files read within bounds, and writes that appear whole or not at all.
 
-What is being written has a name that nobody else's file has: `.safeguard-`, a hash of the name that it will get, and
-something random. Its maker holds a lock on it, so a later run can tell what a killed one left behind from what a living
-one writes.
+A file being written has a name that no other file has: `.safeguard-`, a hash of its final name, and something random.
+Its writer holds a lock on it, so that a later run can tell the remains of a killed run from the file of a living one.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import platformdirs
 
 try:
     import fcntl
-except ImportError:  # Windows: without locks what a killed run left behind stays
+except ImportError:  # Windows: without locks, the remains of a killed run stay
     fcntl = None  # type: ignore[assignment]
 
 _DRAFT = re.compile(r"\.safeguard-([0-9a-f]{8})-[0-9a-f]{8}(\.\w{1,7})?", re.ASCII)
@@ -34,28 +33,28 @@ _AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)  # a named
 
 
 def cache_folder() -> Path:
-    """Return the folder where small things are kept that can be computed again, as an absolute path."""
+    """Return the absolute path of the folder for small things that can be computed again."""
     return _of_user(platformdirs.user_cache_path) or Path(tempfile.gettempdir()) / f"safeguard-{os.getuid()}"
 
 
 def config_folder() -> Path | None:
-    """Return the folder of the user's own settings as an absolute path, None for a user without a home."""
+    """Return the absolute path of the folder of the user's own settings; None for a user without a home."""
     return _of_user(platformdirs.user_config_path)
 
 
 def _of_user(find: Callable[..., Path]) -> Path | None:
-    """A folder of the user's own; None for a user without a home, as in containers that run under a number only."""
+    """Return a folder of the user's; None for a user without a home, as in containers run under a bare user number."""
     try:
         path = find("safeguard", appauthor=False)
     except RuntimeError:
         return None
-    return None if path.parts[:1] == ("~",) else path.absolute()  # not a folder of that name in the working folder
+    return None if path.parts[:1] == ("~",) else path.absolute()  # not a folder named ~ in the working folder
 
 
 def files_beside(path: Path, ending: str) -> dict[str, str]:
-    """Return the paths of the files with this ending in the folder of a path, by their names without it.
+    """Return the paths of the files with this ending in the folder of `path`, by name without the ending.
 
-    Of a very large folder only some; none where the folder cannot be read.
+    Returns only some from a very large folder, and none where the folder cannot be read.
     """
     found: dict[str, str] = {}
     with suppress(OSError, ValueError), os.scandir(path.parent) as entries:  # ValueError: a NUL in the name
@@ -66,7 +65,7 @@ def files_beside(path: Path, ending: str) -> dict[str, str]:
 
 
 def sha256(path: Path, tell: Callable[[float], None] | None = None) -> str:
-    """The hash of a file's bytes; `tell` is called with the share that is done, many times."""
+    """Return the hash of a file's bytes; calls `tell` many times with the share that is done."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         size = max(os.fstat(file.fileno()).st_size, 1)
@@ -78,7 +77,7 @@ def sha256(path: Path, tell: Callable[[float], None] | None = None) -> str:
 
 
 def sync_folder(path: Path) -> None:
-    """Have the system put on disk that `path` is there under this name."""
+    """Have the system write the name `path` to disk."""
     with suppress(OSError, AttributeError):  # not every system can
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -88,9 +87,9 @@ def sync_folder(path: Path) -> None:
 
 
 def read_small(path: Path, most: int, *, ours: bool = False) -> bytes:
-    """A file's bytes, at most `most` of them. Raises OSError where it has more or is no regular file.
+    """Return a file's bytes. Raises OSError where it has more than `most` or is not a regular file.
 
-    With `ours` also where it belongs to another user, or others may write to it.
+    With `ours`, also raises where it belongs to another user or others may write to it.
     """
     with os.fdopen(os.open(path, os.O_RDONLY | _AT_ONCE), "rb") as file:
         state = os.fstat(file.fileno())
@@ -105,19 +104,19 @@ def read_small(path: Path, most: int, *, ours: bool = False) -> bytes:
 
 
 def is_ours(state: os.stat_result) -> bool:
-    """Whether a file or a folder is this user's, and nobody else may write to it."""
+    """Whether a file or folder belongs to this user and nobody else may write to it."""
     return is_mine(state) and not state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def is_mine(state: os.stat_result) -> bool:
-    """Whether a file or a folder is this user's."""
+    """Whether a file or folder belongs to this user."""
     return not hasattr(os, "geteuid") or state.st_uid == os.geteuid()
 
 
 class Draft:
-    """A new file beside `target`, to be written at `path` and then put in its place.
+    """A new file beside `target`, written at `path` and then put in the target's place.
 
-    It has the permissions of what it replaces, else `mode`, else what the user's umask leaves.
+    It gets `mode`, else the permissions of the file that it replaces, else what the user's umask leaves.
     """
 
     def __init__(self, target: Path, mode: int | None = None) -> None:
@@ -130,7 +129,7 @@ class Draft:
                 self._descriptor = os.open(self.path, flags, 0o666 if mode is None else mode)
                 if _lock(self._descriptor) is not False and _is_still(self._descriptor, self.path):
                     break
-                os.close(self._descriptor)  # a run that sweeps up was faster
+                os.close(self._descriptor)  # another run's sweep took it first
         if mode is None:
             with suppress(OSError):
                 state = target.stat()
@@ -138,13 +137,13 @@ class Draft:
                     os.fchmod(self._descriptor, stat.S_IMODE(state.st_mode))
 
     def write(self, data: bytes) -> None:
-        """Append bytes."""
+        """Append all of `data`."""
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]
 
     def publish(self, *, sync: bool = True) -> None:
-        """Put on disk what was written, unless it is not worth the time, and give it the target's name."""
+        """Give the file the target's name; with `sync`, have it written to disk first."""
         if sync:
             os.fsync(self._descriptor)
         self.path.replace(self.target)
@@ -153,7 +152,7 @@ class Draft:
             sync_folder(self.target)
 
     def close(self) -> None:
-        """Give up what was not published."""
+        """Remove the file if it was not published."""
         try:
             if not self.published:
                 self.path.unlink(missing_ok=True)
@@ -163,7 +162,7 @@ class Draft:
 
 @contextmanager
 def draft(target: Path, mode: int | None = None) -> Iterator[Draft]:
-    """A Draft of `target`, which is gone at the end unless it was published."""
+    """Yield a Draft of `target`, which is removed at the end unless it was published."""
     made = Draft(target, mode)
     try:
         yield made
@@ -172,19 +171,19 @@ def draft(target: Path, mode: int | None = None) -> Iterator[Draft]:
 
 
 def write(target: Path, data: bytes, mode: int | None = None) -> None:
-    """Write a file atomically: whoever reads finds the old one or this one, whole."""
+    """Write a file atomically: a reader finds the old file or the new one, whole."""
     with draft(target, mode) as made:
         made.write(data)
         made.publish()
 
 
 def lock_path(target: Path) -> Path:
-    """The file whose lock stands for a target that is not there before it is whole."""
+    """Return the path of the lock file for a target that appears only when it is whole."""
     return target.with_name(f".safeguard-{_key(target)}-lock")
 
 
 def sweep(*targets: Path) -> None:
-    """Remove the drafts of these targets that killed runs left behind; what a living process writes stays."""
+    """Remove the drafts of these targets that killed runs left behind; those of living processes stay."""
     keys: dict[Path, set[str]] = {}
     for target in targets:
         keys.setdefault(target.parent, set()).add(_key(target))
@@ -194,7 +193,7 @@ def sweep(*targets: Path) -> None:
 
 
 def drafts_in(folder: Path, keys: Set[str] | None = None) -> list[Path]:
-    """The drafts in a folder, of all targets or of those with these keys."""
+    """Return the drafts in a folder, of all targets or of those with these keys."""
     found = []
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
@@ -205,14 +204,14 @@ def drafts_in(folder: Path, keys: Set[str] | None = None) -> list[Path]:
 
 
 def remove_abandoned(path: Path) -> None:
-    """Remove a draft that no living process writes."""
+    """Remove a draft that no living process is writing."""
     with suppress(OSError):
         if is_abandoned(path):
             path.unlink()
 
 
 def is_abandoned(path: Path) -> bool:
-    """Whether a file of this user's is one that its maker, who would hold its lock, does not write any more."""
+    """Whether a file of this user's is no longer being written: its writer would hold its lock."""
     try:
         descriptor = os.open(path, os.O_RDWR | _NOT_FOLLOWED | _AT_ONCE)
     except OSError:
@@ -226,7 +225,10 @@ def is_abandoned(path: Path) -> bool:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder for this user's eyes only, gone at the end; `abandoned_folders` finds one that a killed process left."""
+    """Yield a folder that only this user can read, removed at the end.
+
+    `abandoned_folders` finds one that a killed process left behind.
+    """
     with tempfile.TemporaryDirectory(prefix=_FOLDER) as name:
         folder = Path(name)
         descriptor = os.open(folder / _HELD, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NOT_FOLLOWED, 0o600)
@@ -238,7 +240,7 @@ def temporary_folder() -> Iterator[Path]:
 
 
 def abandoned_folders() -> list[Path]:
-    """The temporary folders of this user's that killed processes left behind."""
+    """Return this user's temporary folders that killed processes left behind."""
     found = []
     for folder in sorted(Path(tempfile.gettempdir()).glob(f"{_FOLDER}????????")):
         with suppress(OSError):
@@ -253,7 +255,7 @@ def _key(target: Path) -> str:
 
 
 def _lock(descriptor: int) -> bool | None:
-    """True when the lock is ours, False when another has it, None where there are none."""
+    """Return True when we got the lock, False when another process holds it, None where locks do not work."""
     if fcntl is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The signals that ask a command to end: raised as Interrupted where they find it, but never in the middle of a row."""
+"""The signals that ask a command to end: raised as Interrupted at once, or after the row that is being written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, 
 
 
 class _Unbroken:
-    """A `with` block that a signal waits for: what is inside happens whole or not at all."""
+    """A `with` block that a signal does not interrupt: it is raised at the block's end."""
 
     def __init__(self) -> None:
         self._held = False
@@ -26,13 +26,13 @@ class _Unbroken:
             self.give_up()
 
     def give_up(self) -> None:
-        """End here after all, if a signal waits."""
+        """Raise Interrupted if a signal is waiting."""
         if self._number is not None:
             number, self._number = self._number, None
             raise Interrupted(number)
 
     def stop(self, number: int, _: FrameType | None) -> None:
-        """The handler: the first signal is raised, the second one ends the process at once."""
+        """Handle a signal: raise the first one; let the second one end the process at once."""
         for each in STOPPING:
             if signal.getsignal(each) == self.stop:
                 signal.signal(each, signal.SIG_DFL)
@@ -45,9 +45,9 @@ UNBROKEN = _Unbroken()
 
 
 def install() -> None:
-    """Have SIGINT, SIGTERM and SIGHUP raise Interrupted in the main thread from here on.
+    """Have SIGINT, SIGTERM and SIGHUP raise Interrupted in the main thread from now on.
 
-    A signal that was ignored when the program began stays ignored, as `nohup` and shells in the background want it.
+    A signal that was ignored when the program began stays ignored, as `nohup` and background jobs of shells expect.
     """
     for number in STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:

@@ -1,4 +1,4 @@
-"""All that is printed: one console on standard error, on which every text is harmless, and results on standard output.
+"""All printing: one console on standard error, where every text is made harmless, and results on standard output.
 
 Tables of figures fit a terminal of any width: headings wrap, columns move below, no figure is cut.
 """
@@ -29,17 +29,18 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 GAP = "  "
 _TITLE = 30  # cells of a heading
 _QUIET = ContextVar("quiet", default=False)
-_NAME = 12  # cells that are left of a row's name before columns move below
-_ROOM, _BELOW = 30, 4  # cells that a hanging text has at least, else it stands below its head, so far to the right
+_NAME = 12  # cells that a row's name keeps before columns move below
+_ROOM, _BELOW = 30, 4  # the least cells for a hanging text; with fewer it stands below its head, indented by _BELOW
 
 
 def safe(text: str, *, keep_newlines: bool = False) -> str:
-    r"""`text` with control, bidi, format, unassigned and private characters and lone surrogates as escapes (`\x1b`).
+    r"""Return `text` with its control, bidi, format, unassigned and private characters and lone surrogates escaped.
 
-    One line comes out, unless `keep_newlines`. Everything else stays as it is: `[link=…]` too, for rich markup is off
-    on our console. What was an escape's spelling before cannot be told from one of ours: this is for reading only.
+    The escapes are such as `\x1b`. The result is one line, unless `keep_newlines`. Everything else stays as it is,
+    `[link=…]` too, because rich markup is off on our console. The result is for reading only: an escape that was
+    spelled out in `text` looks the same as one of ours.
     """
-    # str.isprintable is exactly "no C*, no Z* but the space": Unicode's spaces are let through below.
+    # str.isprintable means exactly "no C*, no Z* but the space"; _shown lets Unicode's other spaces through.
     return text if text.isprintable() else "".join(_shown(char, keep_newlines) for char in text)
 
 
@@ -53,12 +54,12 @@ def _shown(char: str, keep_newlines: bool) -> str:
 
 
 def shell_line(words: Iterable[str]) -> str:
-    """A command as a shell takes it when it is copied from where it is shown."""
+    """Return a command in a form that can be copied into a shell."""
     return " ".join(map(_quoted, words))
 
 
 def _quoted(word: str) -> str:
-    r"""A word for a shell; what of it is not seen stands there in bytes, as in `$'two\x0alines'`."""
+    r"""Return a word quoted for a shell, with its unprintable characters as bytes, as in `$'two\x0alines'`."""
     if safe(word) == word:
         return shlex.quote(word)
     shown = (char if safe(char) == char and char not in "\\'" else _code(char) for char in word)
@@ -70,8 +71,8 @@ def _code(char: str) -> str:
 
 
 def cut(text: str, width: int) -> str:
-    """`text` made safe, on one line and at most `width` cells wide (1 or more); `…` stands where it was cut."""
-    # A bound on characters too: combining marks take no cell, and the text may be megabytes.
+    """Return `text` made safe, on one line of at most `width` cells (1 or more); `…` marks where it was cut."""
+    # Characters are bounded too: combining marks take no cell, and the text may be megabytes.
     head = text[: 4 * width]
     shown = safe(head)
     if head == text and cell_len(shown) <= width:
@@ -89,14 +90,14 @@ class _Console(Console):
 
 @cache
 def console() -> Console:
-    """The one console, on standard error: no markup, no emoji codes, and no colour where NO_COLOR is set."""
-    # Asked here, for older versions of rich take an empty NO_COLOR for a set one.
+    """Return the one console, on standard error: no markup, no emoji codes, and no colour where NO_COLOR is set."""
+    # Read here, because older versions of rich take an empty NO_COLOR for a set one.
     no_color = bool(os.environ.get("NO_COLOR"))
     return _Console(stderr=True, no_color=no_color, highlight=False, markup=False, emoji=False)
 
 
 def one_file() -> bool:
-    """Whether standard output and standard error go to the same file, pipe or terminal."""
+    """Whether standard output and standard error are the same file, pipe or terminal."""
     try:
         return os.path.samestat(os.fstat(1), os.fstat(2))
     except OSError:  # one of them is closed
@@ -104,22 +105,22 @@ def one_file() -> bool:
 
 
 def note(text: str) -> None:
-    """Print a sentence on standard error."""
+    """Print a sentence to standard error."""
     _say(Text(), text)
 
 
 def warn(text: str) -> None:
-    """Print a sentence on standard error as a warning."""
+    """Print a sentence to standard error as a warning."""
     _say(Text("warning: ", "bold yellow"), text)
 
 
 def fail(text: str) -> None:
-    """Print a sentence on standard error as the error that ends the command."""
+    """Print a sentence to standard error as the error that ends the command."""
     _say(Text("error: ", "bold red"), text)
 
 
 def show(*lines: RenderableType) -> None:
-    """Print a result on standard output; not as narrow as 80 columns when that is no terminal."""
+    """Print a result to standard output; where that is not a terminal, the lines have room for PIPE_WIDTH cells."""
     shown = _Console(markup=False, emoji=False, highlight=False)
     if not shown.is_terminal:
         shown.width = max(shown.width, PIPE_WIDTH)
@@ -128,7 +129,7 @@ def show(*lines: RenderableType) -> None:
 
 @contextmanager
 def silence(quiet: bool = True) -> Iterator[None]:
-    """Print no sentence on standard error from here, nor from tasks that are begun here: for use as a library."""
+    """Keep sentences off standard error, those of tasks started here too: for use as a library."""
     token = _QUIET.set(quiet)
     try:
         yield
@@ -139,15 +140,15 @@ def silence(quiet: bool = True) -> Iterator[None]:
 def _say(kind: Text, text: str) -> None:
     if _QUIET.get():
         return
-    with suppress(OSError):  # a full disk or a reader gone on standard error is no reason to lose data
+    with suppress(OSError):  # a full disk or a closed pipe at standard error is no reason to lose data
         console().print(Text.assemble(kind, safe(without_passwords(text))), soft_wrap=True)
 
 
 class Figures:
-    """A table without lines: rows' names on the left, their figures to the right; `left` of the columns are text.
+    """A table without lines: names on the left, figures on the right; the first `left` columns are text.
 
-    Where the terminal is too narrow, headings wrap first, then names are cut, and then the columns that do not fit
-    stand below, with the names again.
+    Where the terminal is too narrow, first the headings wrap, then names are cut, and then the columns that do not fit
+    move below, with the names repeated.
     """
 
     def __init__(self, *titles: str, left: int = 1) -> None:
@@ -156,7 +157,7 @@ class Figures:
         self._rows: list[list[Text]] = []
 
     def add_row(self, *cells: str | Text) -> None:
-        """Add a row, with a cell for every column."""
+        """Add a row: one cell for each column."""
         self._rows.append([cell if isinstance(cell, Text) else Text(cell) for cell in cells])
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -218,7 +219,7 @@ def _total(widths: Sequence[int]) -> int:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """Return the lines of a text, broken at spaces, and within a word only where it is wider than a line."""
+    """Return the lines of a text, broken at spaces, and within a word only if it is wider than a line."""
     if cell_len(text) <= width:
         return [text]
     lines: list[str] = []
@@ -232,10 +233,10 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Hanging:
-    """A text behind a head, whose every line begins where the first one does; then a command, which is not torn.
+    """A text with a hanging indent after a head, then a command that is kept on one line where it fits.
 
     Where there is little room, or with `below`, the text stands below the head. A command that is wider than a line is
-    broken as a shell takes it. All of it is one line where there is no terminal.
+    broken with backslashes, as a shell takes it. Without a terminal all of it is one line.
     """
 
     head: str | Text
@@ -274,7 +275,7 @@ class Hanging:
 
 
 def show_hanging(*texts: Hanging) -> None:
-    """Print texts with hanging indents on standard output, each on one line where that is no terminal."""
+    """Print texts with hanging indents to standard output, each on one line where that is not a terminal."""
     if sys.stdout.isatty():
         show(*texts)
     else:
@@ -283,17 +284,17 @@ def show_hanging(*texts: Hanging) -> None:
 
 
 def facts(*parts: str, style: str = "") -> Text:
-    """Return facts as text that wraps where the terminal ends, so that none is cut."""
+    """Return facts as text that wraps at the terminal's width, so that none is cut."""
     return Text(safe(" · ".join(part for part in parts if part)), style)
 
 
 def line_of(text: str, style: str = "") -> Text:
-    """Return one line, made harmless, and cut where the terminal ends: for a row's text, which comes last."""
+    """Return one line, made harmless and cut at the terminal's width: for a row's text, which comes last."""
     return Text(cut(text, 1000), style, no_wrap=True, overflow="ellipsis")
 
 
 def figure(value: float | None) -> str:
-    """Return a figure with three decimals, `–` for one that is not defined."""
+    """Return a figure with three decimals, `–` for an undefined one."""
     return "–" if value is None else f"{value:.3f}"
 
 
@@ -318,7 +319,7 @@ def span(seconds: float) -> str:
 
 
 def data_output() -> BinaryIO:
-    """Return standard output for data. Raises UsageError when it was closed when the program began."""
+    """Return standard output for data. Raises UsageError if it was closed when the program began."""
     raw = getattr(sys.stdout.buffer, "raw", None)
     if isinstance(raw, ClosedStream):
         raise raw.error()
@@ -326,7 +327,7 @@ def data_output() -> BinaryIO:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as indented JSON on standard output: UTF-8 whatever the terminal's encoding is."""
+    """Print a value as indented JSON to standard output, in UTF-8 whatever the terminal's encoding is."""
     sys.stdout.flush()
     sys.stdout.buffer.write(json_bytes(value, indent=True) + b"\n")
     sys.stdout.buffer.flush()

@@ -1,4 +1,4 @@
-"""What a run writes beside its output never touches anybody else's file, and nothing of it is left behind."""
+"""A run's files beside its output never touch anybody else's, and none is left behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The house itself: rooms whose imports go one way, files that can be read in one sitting, and what is in the wheel."""
+"""The code base itself: imports go one way between rooms, files are short, and the wheel holds all that it must."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRAINING = "safeguard_cli/demo/training/"
 PACKAGE = ROOT / "safeguard_cli"
 GROUND = {"errors", "signals", "files", "address", "terminal"}
 
-# Every room with the rooms that it may import, itself and the ground apart. A room stands below all that import it.
+# Every room with the other rooms that it may import; all may import the ground. A room stands below all that import it.
 ROOMS = {
     "model": "",
     "policy": "",
@@ -35,17 +35,17 @@ ROOMS = {
     "measure.report": "measure measure.stress output policy rows run",
     "cli": "machine measure measure.report measure.stress model output policy rows run",
 }
-AT_START = "cli"  # a room whose files `--help` imports: at their top they import the ground, options and each other
+AT_START = "cli"  # `--help` imports this room's files: at their top they import only the ground, options and each other
 
 
 def modules() -> dict[str, ast.Module]:
-    """The modules of the program by their dotted names below the package, training apart."""
+    """Return the program's modules, without training, by their dotted names below the package."""
     files = [path for path in PACKAGE.rglob("*.py") if TRAINING not in str(path)]
     return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): ast.parse(path.read_bytes()) for path in files}
 
 
 def imports(tree: ast.AST, known: dict[str, ast.Module]) -> set[str]:
-    """The modules of the program that a tree imports, inside of functions too."""
+    """Return the program's modules that a tree imports, inside functions too."""
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -68,7 +68,7 @@ def test_imports_go_one_way_between_rooms() -> None:
     known = modules()
     found: dict[str, set[str]] = defaultdict(set)
     for module, tree in known.items():
-        if module not in ("__init__", "__main__", "demo.__init__"):  # the entries; and a folder of data
+        if module not in ("__init__", "__main__", "demo.__init__"):  # entry points, and a folder of data
             found[room(module)] |= {room(other) for other in imports(tree, known)} - {room(module)}
     assert found.pop("") == set(), "the ground imports no room"
     assert {module for module in known if not room(module)} == GROUND | {"__init__", "__main__"}
@@ -109,7 +109,7 @@ def test_files_are_short_and_the_package_is_not_a_corridor() -> None:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of the wheel, unpacked."""
+    """Return a folder with the unpacked files of the wheel."""
     wheels = pytest.importorskip("hatchling.builders.wheel")
     folder = tmp_path_factory.mktemp("wheel")
     wheel = next(wheels.WheelBuilder(str(ROOT)).build(directory=str(folder), versions=["standard"]))

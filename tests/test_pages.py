@@ -1,4 +1,4 @@
-"""The manual cannot drift: its tables are those of the code, its links lead somewhere, its commands run."""
+"""The manual cannot drift: its tables are those of the code, its links have targets, its commands run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder of somebody who tries the commands: a few files of their own."""
+    """Return a user's folder with a few files of their own."""
     shutil.copy(ROOT / "samples/messages.jsonl", tmp_path / "data.jsonl")
     shutil.copy(ROOT / "samples/messages.csv", tmp_path / "data.csv")
     shutil.copy(ROOT / "samples/golden/spam.jsonl", tmp_path / "golden.jsonl")
@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_commands_of_a_page_run(page: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A block whose language is `sh`; what needs another machine, a network or minutes is `sh not-run`."""
+    """Run each block marked `sh`; those that need another machine, a network or minutes are marked `sh not-run`."""
     env = {**os.environ, "SAFEGUARD_MODEL": "demo", "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     env |= {"HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}

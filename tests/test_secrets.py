@@ -1,4 +1,4 @@
-"""Passwords in URLs and keys: never printed, kept, raised or handed to a child, however they are spelled."""
+"""Keys, and passwords in URLs, are never printed, kept, raised or passed to a child, however they are spelled."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ REFUSED = (
     *("http://us%3Aer:S3cr3t@h", "http://u:S3cr3t@h/" + "x" * 3000, '"http://u:S3cr3t@h"', "http://u:S3cr3t@xn--a"),
     *("http://u:S3cr3t@h|x", "http://u:S3cr3t@h'x", "http://u:S3cr3t@{h}", "S3cr3t", "", "http://", "http://@h"),
 )
-TAKEN = (  # after the scheme; the second part goes behind the port
+TAKEN = (  # what follows the scheme, and what follows the port
     *(("u:S3cr3t@", ""), ("u:S3cr3t@", "/v1/"), (":S3cr3t@", ""), ("u:S3cr3t%40%2F%23%3F@", ""), ("S3cr3t@", "")),
     *(
         ("S3cr3t:@", "/"),
@@ -116,7 +116,7 @@ def test_what_is_secret_in_a_url_is_used_and_never_seen(tiny, tmp_path, capfd, m
         assert manifest.count(server.address) >= 3, "in the command and among the servers"
         monkeypatch.setattr(pool, "PATIENCE", HURRIED)
     assert (code, len(rows)) == (errors.OK, 3)
-    with pytest.raises(SafeguardError) as gone:  # nobody is there any more
+    with pytest.raises(SafeguardError) as gone:  # the server is gone
         run(source, out, url, model=str(tiny))
     said = "".join(capfd.readouterr()) + "".join(traceback.format_exception(gone.value))
     assert SECRET not in said + manifest + out.read_text() + repr(read_address(url))

@@ -1,4 +1,4 @@
-"""Tables of figures: whatever the terminal's width, no figure is cut and no line runs over it."""
+"""Tables of figures fit the terminal, whatever its width, and no figure is cut."""
 
 from __future__ import annotations
 

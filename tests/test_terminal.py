@@ -1,4 +1,4 @@
-"""Nothing from data, policies, models or file names reaches the terminal raw."""
+"""No text from data, policies, models or file names reaches the terminal raw."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """One row's way through the model: analysis → final → label → rationale, on token ids and never on text.
 
-`decide` is a coroutine: it yields the tokens to decode next and receives the logits it asked for. The model reasons
-freely; everything else is forced or chosen among the policy's labels, so that every answer is well-formed.
+`decide` is a coroutine: it yields the tokens to decode next and receives the logits that it asked for. The model
+reasons freely; everything else is forced or chosen among the policy's labels, so that every answer is well-formed.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ Choose: TypeAlias = Callable[[Logits], int]
 
 
 class BadLogits(Exception):
-    """The model's logits hold no number: the row cannot be labelled."""
+    """The model's logits are not numbers: the row cannot be labelled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """How rows are decided.
 
-    `budget` is the most analysis tokens, 0 for effort none. With `sure`, a row whose label is so clear at once (the
-    greater of p_violates and 1 - p_violates) is not reasoned about. `string_kinds` says per token whether it may stand
-    in a JSON string (see Tokenizer.string_kinds) and is needed for rationales only.
+    `budget` is the most analysis tokens, 0 for effort none. With `sure`, the model does not reason about a row whose
+    label is clear at once: the greater of p_violates and 1 - p_violates is at least `sure`. `string_kinds` tells for
+    each token whether it may stand in a JSON string (see Tokenizer.string_kinds); only rationales need it.
     """
 
     budget: int
@@ -46,9 +46,9 @@ class Options:
 class Step:
     """Tokens to decode next, with logits wanted at the indices `outputs` of them, which may be none.
 
-    With `branch`, the tokens go onto a copy of the row's sequence that is dropped as soon as the logits are read.
-    `among` are by output the only tokens whose logits will be looked at, the most important ones first; without it the
-    model goes on freely, for at most `most` tokens, the next included, and where it writes `until` it is done.
+    With `branch`, the tokens go onto a copy of the row's sequence, which is dropped as soon as the logits are read.
+    `among` lists for each output the only tokens that will be looked at, the most important first. Without `among` the
+    model continues freely, for at most `most` tokens including the next one, and is done where it writes `until`.
     """
 
     tokens: tuple[int, ...]
@@ -63,7 +63,7 @@ Coroutine: TypeAlias = Generator[Step, Logits, Completion]
 
 
 def overhead(trie: Trie, options: Options) -> int:
-    """The most cells that a row can ever take beyond its prefix and its prompt, label branches included."""
+    """Return the most cells that a row can take beyond its prefix and its prompt, label branches included."""
     contract = trie.contract
     cells = len(contract.open_final_at_once)
     if options.budget:
@@ -80,14 +80,14 @@ def _choice_cells(trie: Trie) -> int:
 
 
 def undivided(trie: Trie, options: Options) -> int:
-    """Return the tokens of the longest step on a branch, which goes into one batch whole."""
+    """Return the length in tokens of the longest step on a branch, which must fit one batch whole."""
     opening = 0 if options.sure is None else len(trie.contract.open_final_at_once) + len(trie.common)
     chains = [opening, *(opening + len(chain.tokens) for chain in trie.chains)]
     return max(chains + [len(chain.tokens) for _, other in trie.more for chain in other.chains])
 
 
 def decide(prompt: Prompt, trie: Trie, options: Options) -> Coroutine:
-    """Decide one prompt. Raises BadLogits when the model's numbers are not numbers."""
+    """Decide one prompt. Raises BadLogits when the model's logits are not numbers."""
     choose, contract = _chooser(prompt, options), trie.contract
     analysis: list[list[int]] = []
     at_once, ended, begin = not options.budget, True, prompt.ids
@@ -127,7 +127,7 @@ def _go_on(tokens: tuple[int, ...], most: int, until: str | None = None) -> Step
 
 
 def _screen(prompt: Prompt, trie: Trie, sure: float) -> Generator[Step, Logits, npt.NDArray[np.float64] | None]:
-    """The labels' scores without reasoning, if they are clear; asked on a branch, so that the row can still reason."""
+    """Return the scores without reasoning, or None if unclear; asked on a branch, so that the row can still reason."""
     yield Step(prompt.ids, ())
     opening = (*trie.contract.open_final_at_once, *trie.common)
     logits = yield Step(opening, (len(opening) - 1,), branch=True, among=(trie.root.wanted,))
@@ -139,10 +139,10 @@ def _screen(prompt: Prompt, trie: Trie, sure: float) -> Generator[Step, Logits, 
 def _reason(
     begin: tuple[int, ...], contract: Contract, budget: int, choose: Choose, analysis: list[list[int]]
 ) -> Generator[Step, Logits, tuple[bool, tuple[int, ...]]]:
-    """Let the model reason after `begin`; returns whether it ended by itself, and the tokens that then open `final`.
+    """Let the model reason after `begin`; return whether it ended by itself, and the tokens that then open `final`.
 
     Any control token ends a message: an early <|return|> or <|call|> and a stray header are no worse than <|end|>.
-    Then the model says which channel comes next, and may go on reasoning while the budget lasts.
+    Then the model chooses the next channel, and may continue to reason while the budget lasts.
     """
     analysis.append([])
     spent, again = 0, len(contract.next_message) + max(map(len, contract.channels.values()))
@@ -170,14 +170,14 @@ def _reason(
 
 
 def _score(trie: Trie, root: Logits, opening: tuple[int, ...] = ()) -> Generator[Step, Logits, npt.NDArray[np.float64]]:
-    """Probabilities of all labels: at each branching node the children's probabilities, renormalised, multiply.
+    """Return the probabilities of all labels: the product of the children's renormalised ones at each branching node.
 
-    `opening` is what stands before the first choice and is not decoded yet.
+    `opening` are the tokens before the first choice that are not decoded yet.
     """
     log_scores = np.zeros(len(trie.labels))
     trie.root.add_scores(root, log_scores)
     for chain in trie.chains:
-        # A few nodes at a time: a decode has room for so many logits only, see Plan.context.
+        # MOST_OUTPUTS nodes at a time: a decode has room for no more logits, see Plan.context.
         for begin in range(0, len(chain.nodes), MOST_OUTPUTS):
             nodes = chain.nodes[begin : begin + MOST_OUTPUTS]
             outputs = tuple(len(opening) + index for index, _ in nodes)
@@ -193,7 +193,7 @@ def _score(trie: Trie, root: Logits, opening: tuple[int, ...] = ()) -> Generator
 def _write_string(
     opening: tuple[int, ...], kinds: npt.NDArray[np.int8], choose: Choose
 ) -> Generator[Step, Logits, tuple[int, ...]]:
-    """A JSON string of bounded length: only tokens that keep it one are chosen, and it ends at the closing quote."""
+    """Write a JSON string of bounded length: only tokens that keep it valid are chosen, and a closing quote ends it."""
     ids: list[int] = []
     logits = yield _go_on(opening, MAX_RATIONALE, '"}')
     while len(ids) < MAX_RATIONALE:
@@ -206,7 +206,7 @@ def _write_string(
 
 
 def _chooser(prompt: Prompt, options: Options) -> Choose:
-    """Greedy choice, or sampling whose noise depends on the seed and the row alone, never on the schedule."""
+    """Return the greedy choice, or sampling with noise that depends on seed and row alone, never on the schedule."""
     if options.temperature <= 0:
         return _argmax
     noise = np.random.default_rng((options.seed, prompt.row, prompt.policy, prompt.window))
@@ -220,18 +220,18 @@ def _argmax(logits: npt.NDArray[np.floating]) -> int:
 
 
 def _check(best: np.floating) -> None:
-    """The greatest logit says whether there are numbers at all: argmax finds a NaN first."""
+    """Raise BadLogits unless the greatest logit is finite; it shows a NaN anywhere, which argmax finds first."""
     if not np.isfinite(best):
         raise BadLogits
 
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """A place in the trie of the labels' tokens, with what can follow: tokens, or the closing quote of `end`."""
+    """A place in the trie of the labels' tokens, with what can follow: tokens, or the quote that closes label `end`."""
 
     children: dict[int, Node] = field(default_factory=dict)
     end: int | None = None
-    under: list[list[int]] = field(default_factory=list)  # labels below each alternative, children first
+    under: list[list[int]] = field(default_factory=list)  # the labels below each alternative, children first
     quote_ids: npt.NDArray[np.intp] | None = None
     wanted: tuple[int, ...] = ()  # the tokens that `add_scores` looks at
 
@@ -256,14 +256,14 @@ class Node:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chain:
-    """Tokens from the root to a last branching node, with all branching nodes on the way that no other chain has."""
+    """Tokens from the root to a last branching node, with those branching nodes on the way that no other chain has."""
 
     tokens: tuple[int, ...]
     nodes: tuple[tuple[int, Node], ...]
 
 
 class Trie:
-    """The labels' tokens as a tree: `common` is what all begin with, `root` the first choice, `chains` the others.
+    """The labels' tokens as a tree: `common` begins all of them, `root` is the first choice, `chains` hold the others.
 
     `more` are the choices that follow in the same answer, each with the tokens that lead to it.
     """
@@ -288,12 +288,12 @@ class Trie:
         self.chains = tuple(_chains(top))
 
     def rest_of_best(self, scores: npt.NDArray[np.float64]) -> tuple[int, ...]:
-        """The likeliest label's tokens after `common`."""
+        """Return the likeliest label's tokens after `common`."""
         return self.labels[int(np.argmax(scores))][len(self.common) :]
 
 
 def _collect(node: Node) -> list[int]:
-    """Fill `under` and `wanted` from the leaves up; returns all labels below and at the node."""
+    """Fill `under` and `wanted` from the leaves up; return all labels at and below the node."""
     node.under = [_collect(child) for child in node.children.values()]
     node.wanted = tuple(node.children)
     if node.end is not None and node.quote_ids is not None:
@@ -303,7 +303,7 @@ def _collect(node: Node) -> list[int]:
 
 
 def _chains(root: Node) -> list[Chain]:
-    """One chain for each branching node that has no branching node below it."""
+    """Return one chain for each branching node without a branching node below it."""
     chains: list[Chain] = []
     seen: set[int] = {id(root)}
 

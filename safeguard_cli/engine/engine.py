@@ -1,4 +1,4 @@
-"""What a run asks of an engine, on this machine or on servers: prompts in, completions out."""
+"""The engine as a run sees it, on this machine or on servers: prompts in, completions out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safeguard_cli.prompt.contract import Completion, Feed, Prompt
 class Engine(Protocol):
     """Decides prompts; as a context manager it ends what it has started.
 
-    `deaths` counts how often it had to be started again, `policy_tokens` how many tokens of policies it decoded.
+    `deaths` counts how often it had to be restarted, `policy_tokens` how many tokens of policies it decoded.
     """
 
     @property
@@ -30,7 +30,7 @@ class Engine(Protocol):
     def complete(self, prompts: Iterable[Prompt | Feed]) -> Iterator[Completion]:
         """Yield a completion for every prompt, in any order; take further prompts as there is room for them.
 
-        HOLD starts nothing until something has finished, RESET begins anew, END ends the prompts. Raises EngineError
-        when the engine cannot work.
+        HOLD starts no prompt until one has finished. After RESET prompts are decoded as if none had been before. END
+        ends the prompts. Raises EngineError when the engine cannot work.
         """
         ...

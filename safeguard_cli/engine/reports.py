@@ -1,4 +1,4 @@
-"""What an engine says of itself while it works: how much is loaded, read and written, inside a long batch too."""
+"""How an engine reports its progress: what is loaded, read and written, during a long batch too."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Stage = Literal["loading", "policy", "rows"]
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How far an engine is; the counts are those since it was started.
+    """An engine's progress; counts begin with its start.
 
-    `loaded` is the share of the model file that is loaded. Of a policy that is being read now, `policy` tokens of
-    `policy_size` are read; without one both are 0. `kept` tokens of policies were read by an earlier run.
-    `under_way` are the rows being decided; of these and of those decided before, the model `read` so many tokens and
-    `written` are those that it chose freely.
+    `loaded` is the share of the model file that is loaded. `policy` of `policy_size` tokens are read of the policy that
+    is being read; without one both are 0. `kept` counts tokens of policies that an earlier run read. `under_way` counts
+    rows being decided. For these and the rows decided before, `read` counts the tokens that the model read, `written`
+    those that it chose freely.
     """
 
     loaded: float = 1.0
@@ -30,7 +30,7 @@ class Report:
 
     @property
     def stage(self) -> Stage:
-        """What is being done."""
+        """What the engine is doing."""
         return "loading" if self.loaded < 1 else "policy" if self.policy_size else "rows"
 
 
@@ -40,7 +40,7 @@ SECONDS = 0.25  # between two reports
 
 
 class Reporter:
-    """Passes Reports on a few times a second, and makes no others."""
+    """Passes on a few Reports a second, and has no others made."""
 
     def __init__(self, listen: Listen, clock: Callable[[], float] = time.monotonic) -> None:
         self._listen, self._clock, self._next = listen, clock, 0.0

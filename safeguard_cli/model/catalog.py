@@ -34,12 +34,12 @@ def remove_model(name: str) -> int:
     from safeguard_cli.model.hub import remove
 
     freed = remove(model)
-    note(f"removed {name}: {size_text(freed)} are free again" if freed else f"{name} is not here; nothing removed")
+    note(f"removed {name}: {size_text(freed)} freed" if freed else f"{name} is not here; nothing removed")
     return errors.OK
 
 
 def list_models() -> int:
-    """Print the models that are here, and those that `pull` could fetch."""
+    """Print the models that are here and those that `pull` can fetch."""
     from safeguard_cli.model.hub import cached_model, cached_repos
 
     chosen = configured_model() or DEFAULT
@@ -64,7 +64,7 @@ def list_models() -> int:
     room = shutil.get_terminal_size().columns - cell_len(heads[0])
     below = any(cell_len(row[3]) > room for row in rows)
     show_hanging(*(_row(head, row[3], below) for head, row in zip(heads, rows, strict=True)))
-    print(f"* is used where --model is not given{'' if chosen in KNOWN or chosen == DEMO else f': {safe(chosen)}'}")
+    print(f"* is used if --model is not given{'' if chosen in KNOWN or chosen == DEMO else f': {safe(chosen)}'}")
     return errors.OK
 
 

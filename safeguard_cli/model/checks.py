@@ -1,4 +1,4 @@
-"""What JSON from a file must be like before it is believed: small checks that are put together."""
+"""Checks of JSON from a file before it is trusted, put together from small ones."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-MOST_COUNTED = 1 << 53  # rows, bytes, tokens: more than there can be, and no more than a double holds exactly
+MOST_COUNTED = 1 << 53  # rows, bytes, tokens: more than there can be, yet a double holds it exactly
 LONG = 60  # characters of a name that are shown
 _HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 class Misshapen(ValueError):
-    """Says where a value is and what it should be."""
+    """The value is wrong; the message tells where it is and what it should be."""
 
 
-Check = Callable[[Any, str], None]  # of a value and where it is; raises Misshapen
+Check = Callable[[Any, str], None]  # takes a value and where it is; raises Misshapen
 
 
 def _is(what: str, right: Callable[[Any], bool]) -> Check:
@@ -29,12 +29,12 @@ def _is(what: str, right: Callable[[Any], bool]) -> Check:
 
 
 def integer(least: int = 0, most: int = MOST_COUNTED) -> Check:
-    """A whole number, and no true or false."""
+    """Accept a whole number, but not true or false."""
     return _is(f"a whole number from {least} to {most}", lambda value: type(value) is int and least <= value <= most)
 
 
 def number(least: float = 0.0, most: float = MOST_COUNTED) -> Check:
-    """A number within bounds."""
+    """Accept a number within bounds."""
     return _is(
         f"a number from {least} to {most}",
         lambda value: type(value) in (int, float) and math.isfinite(value) and least <= value <= most,
@@ -42,7 +42,7 @@ def number(least: float = 0.0, most: float = MOST_COUNTED) -> Check:
 
 
 def one_of(*values: Any) -> Check:
-    """One of these, of the same type."""
+    """Accept one of these values, of the same type."""
     listed = ", ".join(map(repr, values))
     return _is(f"one of {listed}", lambda value: any(type(value) is type(one) and value == one for one in values))
 
@@ -54,7 +54,7 @@ sha256 = _is("a SHA-256", lambda value: isinstance(value, str) and bool(_HASH.fu
 
 
 def maybe(check: Check) -> Check:
-    """Null, or what `check` wants."""
+    """Accept null, or what `check` accepts."""
 
     def either(value: Any, where: str) -> None:
         if value is not None:
@@ -64,7 +64,7 @@ def maybe(check: Check) -> Check:
 
 
 def either(*checks: Check) -> Check:
-    """What one of the checks wants; the last one says what is wrong."""
+    """Accept what one of the checks accepts; the last one reports what is wrong."""
 
     def any_of(value: Any, where: str) -> None:
         *others, last = checks
@@ -78,7 +78,7 @@ def either(*checks: Check) -> Check:
 
 
 def each(check: Check, least: int = 0) -> Check:
-    """A list of at least so many values."""
+    """Accept a list of at least `least` values, each of which `check` accepts."""
 
     def all_of(value: Any, where: str) -> None:
         if not isinstance(value, list) or len(value) < least:
@@ -90,7 +90,7 @@ def each(check: Check, least: int = 0) -> Check:
 
 
 def by_name(check: Check, least: int = 0) -> Check:
-    """An object whose every value is what `check` wants, under any name."""
+    """Accept an object of at least `least` members with any names, if `check` accepts each value."""
 
     def all_of(value: Any, where: str) -> None:
         if not isinstance(value, dict) or len(value) < least:
@@ -102,7 +102,7 @@ def by_name(check: Check, least: int = 0) -> Check:
 
 
 def table(required: Mapping[str, Check], optional: Mapping[str, Check] | None = None) -> Check:
-    """An object that has all required members; it may have others, which only the optional ones are checked of."""
+    """Accept an object with all required members; of any others it has, only the `optional` ones are checked."""
 
     def members(value: Any, where: str) -> None:
         if not isinstance(value, dict):

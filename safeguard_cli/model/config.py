@@ -1,11 +1,11 @@
 """Files of settings: the model that is used when none is named, and defaults of options.
 
-The model: environment, project file, user file, in this order. Options: `[label]`, `[eval]` and so on in the same
-files; the command line goes before them.
+The model comes from the environment, the project file or the user file, in this order. Options come from `[label]`,
+`[eval]` and so on in the same files; the command line goes before them.
 
-A project file lies in the working directory and may have come with somebody else's data. It can name a model or a
-policy inside its own folder and choose how rows are labelled, and nothing else: no input or output, no server, no
-credential, no path that leads out.
+A project file lies in the working directory and may have come with somebody else's data. It can only name a model or a
+policy inside its own folder and choose how rows are labelled: no input or output, no server, no credential, no path
+that leads out.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ else:
 VARIABLE = "SAFEGUARD_MODEL"
 PROJECT_FILES = ("safeguard.toml", "pyproject.toml")
 KEYS = {"model"}
-COMMANDS = ("label", "eval", "compare", "stress", "bench", "report")  # whose options can have defaults
-# By the names of parameters: what is read and written, what starts over, and what leaves the machine.
+COMMANDS = ("label", "eval", "compare", "stress", "bench", "report")  # their options can have defaults
+# Parameters that no file sets: what is read and written, what starts over, and what leaves the machine.
 NEVER = {
     *("input", "golden", "a", "b", "out", "output", "export", "overwrite", "append_input", "retry_errors"),
     *("servers", "server_api", "server_model", "tokenizer", "ray", "ray_address", "keep", "only", "help_all", "debug"),
@@ -39,13 +39,13 @@ MAX_BYTES = 1 << 20
 
 
 def user_file() -> Path | None:
-    """Return the file of the user's own settings, None for a user without a home."""
+    """Return the file of the user's own settings; None for a user without a home."""
     folder = config_folder()
     return folder / "safeguard.toml" if folder else None
 
 
 def configured_model(folder: Path | None = None) -> str | None:
-    """The model's name as set outside the command line. Raises UsageError naming the file that is wrong."""
+    """Return the model's name as set outside the command line. Raises UsageError that names the faulty file."""
     if name := os.environ.get(VARIABLE):
         return name
     folder = folder or Path()
@@ -57,15 +57,15 @@ def configured_model(folder: Path | None = None) -> str | None:
         if not isinstance(name, str) or not name or "\0" in name:
             raise UsageError(f"{path}: model must be a name or a path in quotes")
         if path == own:
-            return os.path.expanduser(name)  # noqa: PTH111 Path's raises where there is no such user
+            return os.path.expanduser(name)  # noqa: PTH111 Path's raises if there is no such user
         return _inside(name, path)
     return None
 
 
 def defaults(command: str, folder: Path | None = None) -> Iterator[tuple[Path, bool, dict[str, Any]]]:
-    """Yield the table of a command in each file of settings that has one, the user's first, then the project's.
+    """Yield the table of a command from each file of settings that has one, the user's first, then the project's.
 
-    With it come the file and whether it is the user's own. Raises UsageError naming the file that is wrong.
+    With it come the file and whether it is the user's own. Raises UsageError that names the faulty file.
     """
     folder, own = folder or Path(), user_file()
     for path in (*([own] if own else []), *(folder / name for name in reversed(PROJECT_FILES))):
@@ -77,7 +77,7 @@ def defaults(command: str, folder: Path | None = None) -> Iterator[tuple[Path, b
 
 
 def inside(value: Any, path: Path, own: bool) -> Any:
-    """Return the model or policy that a file of settings names, or several of them; see the top of this module."""
+    """Return the model or policies that a file of settings names, if they are allowed; see the top of this module."""
     if isinstance(value, list):
         return [inside(each, path, own) for each in value]
     if not isinstance(value, str) or own:
@@ -87,7 +87,7 @@ def inside(value: Any, path: Path, own: bool) -> Any:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    """The settings in a file; none where there is no file."""
+    """Return the settings in a file; none if there is no file."""
     try:
         content: dict[str, Any] = tomllib.loads(read_small(path, MAX_BYTES).decode())
     except (FileNotFoundError, NotADirectoryError):
@@ -96,7 +96,7 @@ def _settings(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         if path.name == "pyproject.toml":
-            return {}  # somebody else's business, and said by whoever reads it
+            return {}  # not our file: the tools that read it will report it
         why = "its values are nested too deep" if isinstance(error, RecursionError) else error
         raise UsageError(f"{path} is not valid TOML: {why}") from None
     if path.name == "pyproject.toml":
@@ -107,13 +107,13 @@ def _settings(path: Path) -> dict[str, Any]:
     if unknown := sorted(set(content) - KEYS - set(COMMANDS)):
         raise UsageError(
             f"{path}: {unknown[0]!r} cannot be set there; only {', '.join(sorted(KEYS))} and tables such as [label] can"
-            " (servers and credentials never: such a file may have come with somebody else's data)"
+            " (never servers and credentials: such a file may have come with somebody else's data)"
         )
     return content
 
 
 def _inside(name: str, file: Path) -> str:
-    """A project file's model: a name as it is, a path only where it stays in the file's folder."""
+    """Return the model that a project file names: a name as it is, a path only if it stays in the file's folder."""
     if name == DEMO or hub_name(name):
         return name
     folder = file.parent.resolve()

@@ -1,4 +1,4 @@
-"""Which model file a name stands for, and whether the program can use it."""
+"""Finds the model file that a name stands for, and checks that the program can use it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ ARCHITECTURE = "gpt-oss"
 def find_model(name: str | None) -> Path:
     """Return the absolute path of the file that a name stands for, the first part of a split one.
 
-    A name is `demo`, a path, or a model that was pulled. Without a name it is the default model, if that was pulled.
-    Never uses the network. Raises SafeguardError saying what to do when there is none.
+    A name is `demo`, a path, or a model that was pulled. Without a name, it is the default model, if that was pulled.
+    Never uses the network. Raises SafeguardError, which tells what to do, when there is none.
     """
     if name == DEMO:
         return Path(str(resources.files("safeguard_cli"))) / "demo" / "demo.gguf"
@@ -40,7 +40,7 @@ def find_model(name: str | None) -> Path:
         shown = shortened(name)
         raise SafeguardError(f"the model {shown} is not here; {hint}: safeguard pull {shown}")
     path, there = Path(name), False
-    with suppress(OSError, ValueError):  # too long a name, or one with a NUL
+    with suppress(OSError, ValueError):  # a name that is too long or has a NUL
         there = path.is_file()
     if not there:
         if near := near_model(name):
@@ -49,11 +49,11 @@ def find_model(name: str | None) -> Path:
             f"no model {quoted(name)}: not a file, and not one of {', '.join((DEMO, *KNOWN))} or hf:OWNER/REPO;"
             f" to fetch the default one: safeguard pull {DEFAULT}"
         )
-    return path.absolute()  # the engine starts in another folder; links stay, `..` behind one of them too
+    return path.absolute()  # the engine starts in another folder; links, and `..` after one, stay as they are
 
 
 def near_model(name: str) -> str | None:
-    """Return what a model's name was perhaps meant to be: a name that is known, one that was pulled, a file beside."""
+    """Return what a model's name was perhaps meant to be: a known name, a pulled one, or a file beside it."""
     path = Path(name)
     known = {known: known for known in (*_pulled(), DEMO, *KNOWN)} | files_beside(path, ".gguf")
     near = nearest(path.stem if path.suffix.casefold() == ".gguf" else path.name, known)
@@ -70,7 +70,7 @@ def _pulled() -> list[str]:
 
 
 def open_model(path: Path) -> Header:
-    """Read and check a model's header, of all parts, before llama.cpp sees it. Raises BadModelFile with the reason."""
+    """Read and check the header of all parts of a model before llama.cpp sees it. Raises BadModelFile with a reason."""
     header = read_model(path)
     if header.architecture != ARCHITECTURE:
         found = header.architecture or "none"

@@ -1,4 +1,4 @@
-"""Which model a file holds: a fast fingerprint of it, and its hash, computed once and kept."""
+"""Tells which model a file holds: a fast fingerprint, and a hash that is computed once and kept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SAMPLES, SAMPLE_BYTES = 64, 1 << 16
 
 
 def model_fingerprint(path: Path) -> dict[str, Any]:
-    """Size of a model, all its parts, and a hash of their beginnings and of blocks spread over them: instant."""
+    """Return the size of a model's parts and a hash of their beginnings and of blocks spread over them, at once."""
     total = 0
     digest = hashlib.sha256()
     for part in model_parts(path):
@@ -32,7 +32,7 @@ def model_fingerprint(path: Path) -> dict[str, Any]:
 
 
 def model_key(path: Path) -> str:
-    """What a model was when something about it was found out: path, size and time of change of all its parts."""
+    """Return a key for what is known about a model's present files: path, size and time of change of all parts."""
     return "|".join(map(_file_key, model_parts(path)))
 
 
@@ -42,7 +42,7 @@ def _file_key(path: Path) -> str:
 
 
 def model_sha256(path: Path, tell: Callable[[float], None] | None = None) -> str:
-    """The hash of a model's file, or those of its parts with commas between; kept, for it takes seconds.
+    """Return the hash of a model's file, or those of its parts with commas between; kept, because it takes seconds.
 
     `tell` is called with the share of a part that is done.
     """

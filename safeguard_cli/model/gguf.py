@@ -1,4 +1,4 @@
-"""Reads the header of a GGUF file, believing nothing: every declared size is checked against the file first.
+"""Reads the header of a GGUF file and trusts nothing: every declared size is first checked against the file.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 and 3, little endian).
 """
@@ -22,7 +22,7 @@ MAX_KEYS = 10_000
 MAX_TENSORS = 200_000
 MAX_DIMENSIONS = 4
 STRING, ARRAY, BOOL = 8, 9, 7
-SPLIT_NAME = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")  # llama.cpp's name of one part of several
+SPLIT_NAME = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")  # llama.cpp's name for one part of several
 MAX_PARTS = 1000
 SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 
@@ -64,12 +64,12 @@ BLOCKS = {
 
 
 class BadModelFile(SafeguardError):
-    """The file is no GGUF, is cut short, or contradicts itself."""
+    """The file is not a GGUF file, is cut short, or contradicts itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One tensor's entry: `nbytes` is what its type and shape ask for, `offset` counts from the start of the data."""
+    """One tensor's entry: `nbytes` follows from its type and shape, `offset` counts from the start of the data."""
 
     name: str
     shape: tuple[int, ...]
@@ -80,9 +80,9 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A GGUF's metadata and tensor list. Arrays of numbers are numpy arrays, arrays of strings are lists of bytes.
+    """A GGUF's metadata and tensor list; arrays of numbers are numpy arrays, arrays of strings are lists of bytes.
 
-    For a model in parts `path` is the first one's, `size` and `tensors` are of all.
+    For a model in parts, `path` is the first part's; `size` and `tensors` are those of all.
     """
 
     path: Path
@@ -96,13 +96,13 @@ class Header:
         return name[:100] if isinstance(name, str) else ""
 
     def number(self, key: str, default: int = 0) -> int:
-        """An integer of this architecture, such as `block_count`; `default` where absent or not a number."""
+        """Return an integer of this architecture, such as `block_count`; `default` if absent or not an integer."""
         value = self.metadata.get(f"{self.architecture}.{key}", default)
         return value if isinstance(value, int) else default
 
 
 class _Reader:
-    """A cursor over the mapped file whose every step is checked against the file's end."""
+    """A cursor over the mapped file; every step is checked against the file's end."""
 
     def __init__(self, path: Path, data: mmap.mmap) -> None:
         self.path, self.data, self.size, self.at = path, data, len(data), 0
@@ -113,7 +113,7 @@ class _Reader:
         )
 
     def take(self, length: int, what: str) -> int:
-        """Step over `length` bytes; returns where they begin."""
+        """Step over `length` bytes; return where they begin."""
         begin = self.at
         if length > self.size - begin:
             raise self.fail(f"it ends inside {what}; the file is cut short or damaged")
@@ -132,7 +132,7 @@ class _Reader:
         return self.data[begin : begin + length]
 
     def strings(self, count: int, what: str) -> list[bytes]:
-        """`count` strings; one loop without calls, since the real vocabulary has 650,000 of them."""
+        """Read `count` strings, in one loop without calls, since the real vocabulary has 650,000 of them."""
         if count > (self.size - self.at) // 8:
             raise self.fail(f"{what} claims {count:,} strings; the file is cut short or damaged")
         data, at, end, unpack = self.data, self.at, self.size, struct.Struct("<Q").unpack_from
@@ -182,9 +182,9 @@ class _Reader:
 
 
 def read_header(path: Path) -> Header:
-    """Read metadata and tensor list of a GGUF file in about 0.2 s for a vocabulary of 200,000 tokens.
+    """Read metadata and tensor list of a GGUF file; it takes about 0.2 s for a vocabulary of 200,000 tokens.
 
-    Raises BadModelFile when the file is no GGUF, is shorter than its header says, or contradicts itself.
+    Raises BadModelFile when the file is not a GGUF file, is shorter than its header says, or contradicts itself.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -196,7 +196,7 @@ def read_header(path: Path) -> Header:
 
 
 def model_parts(path: Path) -> tuple[Path, ...]:
-    """All files of a model, by the name of one of them: `name-00001-of-00003.gguf` stands for three."""
+    """Return all files of a model, given one of them: `name-00001-of-00003.gguf` stands for three."""
     found = SPLIT_NAME.search(path.name)
     count = int(found[2]) if found else 1
     if not found or not 1 < count <= MAX_PARTS:
@@ -206,13 +206,13 @@ def model_parts(path: Path) -> tuple[Path, ...]:
 
 
 def read_model(path: Path) -> Header:
-    """The header of a model that may lie in several parts, given any of them. Raises BadModelFile."""
+    """Read the header of a model that may be in several parts, given any of them. Raises BadModelFile."""
     parts = model_parts(path)
     headers = []
     for i, part in enumerate(parts):
         if len(parts) > 1 and not part.is_file():
             raise BadModelFile(
-                f"{part.name} is missing beside {path.name}: a model in {len(parts)} parts needs them all"
+                f"{part.name} is missing beside {path.name}: a model in {len(parts)} parts needs all of them"
             )
         header = read_header(part)
         number, count = _split(header, "split.no"), _split(header, "split.count") or 1

@@ -1,9 +1,10 @@
-"""Models in the shared Hugging Face cache: found there, fetched into it, removed from it.
+"""Finds models in the shared Hugging Face cache, fetches them into it, and removes them from it.
 
 huggingface_hub knows the hub's protocol, the cache's layout and its environment variables (HF_HOME, HF_HUB_CACHE,
-HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE). Two things it does not do (2.4.0, read in its source): it drops what it has of
-a file when the process ends, and it checks no hash of what came by HTTP. So the bytes are fetched here, with its
-`http_get`, into `blobs/SHA256.incomplete`, checked, and put in place; it then finds the blob and does the rest.
+HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE). Two things it does not do (2.4.0, read in its source): keep a part of a file
+when the process ends, and check the hash of a file that came by HTTP. So this module fetches the bytes with its
+`http_get` into `blobs/SHA256.incomplete`, checks them, and puts them in place; huggingface_hub then finds the blob and
+does the rest.
 """
 
 from __future__ import annotations
@@ -36,14 +37,14 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 REVISION = "main"
-constants.HF_HUB_DISABLE_TELEMETRY = True  # a pull tells the hub what is wanted, and nothing about the machine
+constants.HF_HUB_DISABLE_TELEMETRY = True  # a pull tells the hub which model it wants, nothing about the machine
 LIST_TIMEOUT = 30.0
-CHUNK = 1 << 16  # bytes that a broken connection can cost; by default 10 MB, and five cuts within these are the end
+CHUNK = 1 << 16  # bytes that a broken connection can cost; with the default, 10 MB, five cuts within them end a pull
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file on the hub: its size and the SHA-256 that its content must have."""
+    """A file on the hub: its size and the SHA-256 that it must have."""
 
     name: str
     size: int
@@ -51,7 +52,7 @@ class RemoteFile:
 
 
 def cached_model(model: HubName) -> tuple[Path, ...] | None:
-    """The files of a model that is in the cache, in order; None when it is not, or not whole."""
+    """Return the files of a model in the cache, in order; None if it is not there, or not whole."""
     for files in _snapshots(model.repo):
         try:
             names = choose_files(files, model.wanted, model.repo)
@@ -62,7 +63,7 @@ def cached_model(model: HubName) -> tuple[Path, ...] | None:
 
 
 def cached_repos() -> dict[str, dict[str, Path]]:
-    """The GGUF files in the cache, by repository and name."""
+    """Return the GGUF files in the cache, by repository and name."""
     found: dict[str, dict[str, Path]] = {}
     for repo in _repos():
         files: dict[str, Path] = {}
@@ -74,9 +75,9 @@ def cached_repos() -> dict[str, dict[str, Path]]:
 
 
 def pull(model: HubName) -> tuple[Path, ...]:
-    """Fetch a model's files that are not here yet; returns them in order.
+    """Fetch those files of a model that are not here yet; return all of them in order.
 
-    What was fetched stays when the connection, or the process, breaks off. Raises SafeguardError.
+    Fetched bytes are kept if the connection breaks or the process ends. Raises SafeguardError.
     """
     logging.getLogger("huggingface_hub").handlers = [_Notes()]
     if constants.HF_HUB_OFFLINE and (here := cached_model(model)):
@@ -96,7 +97,7 @@ def pull(model: HubName) -> tuple[Path, ...]:
 
 
 def remove(model: HubName) -> int:
-    """Remove a model's files from the cache, other files of its repository stay; returns the bytes that became free."""
+    """Remove a model's files from the cache, but no others of its repository; return the number of bytes freed."""
     cache, folder = _cache().resolve(), _repo_folder(model.repo)
     freed = 0
     for files in _snapshots(model.repo):
@@ -122,10 +123,10 @@ def remove(model: HubName) -> int:
 
 
 def _cache() -> Path:
-    """The hub's cache. Raises SafeguardError for a user without a home, as in containers that run under a number."""
-    if constants.HF_HUB_CACHE.startswith("~"):  # huggingface_hub makes a folder of that name in the working folder
+    """Return the hub's cache. Raises SafeguardError for a user without a home, as in containers run under a number."""
+    if constants.HF_HUB_CACHE.startswith("~"):  # huggingface_hub would make a folder named ~ in the working folder
         raise SafeguardError(
-            "there is no folder for models, for this user has no home: set HF_HOME to a folder, or name a GGUF file"
+            "there is no folder for models, because this user has no home: set HF_HOME to a folder, or name a GGUF file"
         )
     return Path(constants.HF_HUB_CACHE)
 
@@ -149,14 +150,14 @@ def _snapshots(repo: str) -> Iterator[dict[str, Path]]:
 
 
 def _snapshots_of(repo: huggingface_hub.CachedRepoInfo) -> Iterator[dict[str, Path]]:
-    """The GGUF files of each revision that is here, that of `main` first, then the newest."""
+    """Yield the GGUF files of each revision in the cache: that of `main` first, then the newest."""
     for revision in sorted(repo.revisions, key=lambda r: (REVISION in r.refs, r.last_modified), reverse=True):
         files = {file.file_path.relative_to(revision.snapshot_path).as_posix(): file for file in revision.files}
         yield {name: file.file_path for name, file in files.items() if name.lower().endswith(".gguf")}
 
 
 def _list_files(model: HubName) -> list[RemoteFile]:
-    """What the hub says of a model's files."""
+    """Return what the hub reports of a model's files."""
     info = huggingface_hub.HfApi().model_info(model.repo, files_metadata=True, timeout=LIST_TIMEOUT)
     siblings = {file.rfilename: file for file in info.siblings or ()}
     remote = []
@@ -166,22 +167,22 @@ def _list_files(model: HubName) -> list[RemoteFile]:
             raise SafeguardError(f"the hub gives no checksum for {name} of {model.repo}; it is not fetched")
         if lfs.size > constants.MAX_HTTP_DOWNLOAD_SIZE:
             raise SafeguardError(
-                f"{name} is larger than the hub gives out over HTTP ({size_text(lfs.size)}): fetch it with"
-                f" `hf download {model.repo} {name}`; it is found in the cache then"
+                f"{name} ({size_text(lfs.size)}) is larger than the hub serves over HTTP: fetch it with"
+                f" `hf download {model.repo} {name}`; it is then found in the cache"
             )
         remote.append(RemoteFile(name, lfs.size, lfs.sha256))
     return remote
 
 
 def _check_disk(blobs: Path, missing: list[RemoteFile]) -> None:
-    """Refuse before the first byte what the disk cannot hold."""
+    """Raise SafeguardError, before the first byte is fetched, if the disk cannot hold the files."""
     needed = sum(file.size - _size(_partial(blobs, file)) for file in missing)
     folder = next(folder for folder in blobs.parents if folder.is_dir())
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise SafeguardError(
             f"not enough room: {size_text(needed)} are to be fetched, {_cache()} has {size_text(free)} free;"
-            " make room, or set HF_HOME to a folder on another disk"
+            " free some space, or set HF_HOME to a folder on another disk"
         )
 
 
@@ -190,12 +191,12 @@ def _partial(blobs: Path, file: RemoteFile) -> Path:
 
 
 def _size(path: Path) -> int:
-    """The bytes of a file, 0 where there is none; one of another size than the hub's is not whole."""
+    """Return the bytes of a file, 0 if there is none; a file of another size than the hub's is not whole."""
     return path.stat().st_size if path.is_file() else 0
 
 
 def _fetch(repo: str, file: RemoteFile, blobs: Path) -> None:
-    """Fetch one file, going on with what is there of it, and put it in place when its hash is right."""
+    """Fetch one file, resuming with what is there of it, and put it in place if its hash is right."""
     partial = _partial(blobs, file)
     locks = _cache() / ".locks" / blobs.parent.name
     for folder in (blobs, locks, (blobs / file.sha256).parent):
@@ -203,13 +204,13 @@ def _fetch(repo: str, file: RemoteFile, blobs: Path) -> None:
     with WeakFileLock(locks / f"{file.sha256}.lock"):
         if _size(blobs / file.sha256) == file.size:
             return  # another process was faster
-        if partial.is_symlink() or not partial.is_file():  # a cache can be shared: nobody else's file is written to
+        if partial.is_symlink() or not partial.is_file():  # a cache can be shared: write to nobody else's file
             partial.unlink(missing_ok=True)
         have = _size(partial)
         if have > file.size:
             partial.unlink()
             have = 0
-        going_on = f", going on at {size_text(have)}" if have else ""
+        going_on = f", resuming at {size_text(have)}" if have else ""
         note(f"fetching {file.name} ({size_text(file.size)}) from {repo}{going_on}")
         constants.DOWNLOAD_CHUNK_SIZE = CHUNK
         with _Exactly(partial, file.size) as out:
@@ -232,17 +233,17 @@ def _fetch(repo: str, file: RemoteFile, blobs: Path) -> None:
 
 
 class _Exactly(io.FileIO):
-    """A file that is written on at its end, and that takes no more bytes than it is to have."""
+    """A file that is appended to, and that takes no more than `size` bytes in all."""
 
     def __init__(self, path: Path, size: int) -> None:
         super().__init__(path, "ab")
         self._size = size
 
     def write(self, data: Buffer) -> int:
-        """Write all of `data`. Raises SafeguardError when that is more than there can be."""
+        """Write all of `data`. Raises SafeguardError if the file would become too large."""
         rest = memoryview(data)
         if self.tell() + len(rest) > self._size:
-            raise SafeguardError(f"the hub sends more than the {self._size:,} bytes that it named")
+            raise SafeguardError(f"the hub sends more than the {self._size:,} bytes that it announced")
         while rest:
             rest = rest[super().write(rest) or 0 :]
         return len(memoryview(data))
@@ -250,11 +251,11 @@ class _Exactly(io.FileIO):
 
 @contextmanager
 def _said_plainly(repo: str, endpoint: str) -> Iterator[None]:
-    """Turn what huggingface_hub raises into one sentence with what to do, and without what is secret in a URL.
+    """Turn what huggingface_hub raises into one sentence that tells what to do and holds no secret part of a URL.
 
     `endpoint` is the hub's address as it may be shown.
     """
-    again = "what has arrived is kept, `safeguard pull` goes on from there"
+    again = "what has arrived is kept, and `safeguard pull` resumes from there"
     try:
         yield
     except errors.OfflineModeIsEnabled:
@@ -270,13 +271,13 @@ def _said_plainly(repo: str, endpoint: str) -> Iterator[None]:
             401: "log in with `hf auth login`, or set HF_TOKEN",
             403: "your login may not read it; accept its terms on the hub",
             404: "the file is not there; check its name",
-            429: "too many requests; wait some minutes, or log in with `hf auth login` for a higher limit",
-        }.get(code, "the hub may be down; try later")
+            429: "too many requests; wait a few minutes, or log in with `hf auth login` for a higher limit",
+        }.get(code, "the hub may be down; try again later")
         raise SafeguardError(f"the hub answered {code} for {repo}: {advice} ({again})") from None
-    except errors.LocalEntryNotFoundError:  # what it raises when the connection goes away at the very end
+    except errors.LocalEntryNotFoundError:  # raised when the connection is lost at the very end
         raise SafeguardError(f"cannot reach the hub at {endpoint}; check the connection, {again}") from None
     except errors.EntryNotFoundError:
-        raise SafeguardError(f"a file of {repo} is not on the hub any more; pull it again") from None
+        raise SafeguardError(f"a file of {repo} is no longer on the hub; pull it again") from None
     except SafeguardError:
         raise
     except OSError as error:
@@ -287,12 +288,12 @@ def _said_plainly(repo: str, endpoint: str) -> Iterator[None]:
         raise SafeguardError(
             f"cannot reach the hub at {endpoint}: {reason}; check the connection and the proxy, {again}"
         ) from None
-    except Exception as error:  # what huggingface_hub raises on an answer that has another form is no closed list
+    except Exception as error:  # huggingface_hub may raise anything on an answer of another form
         raise SafeguardError(f"the hub's answer cannot be used ({type(error).__name__}); {again}") from None
 
 
 class _Notes(logging.Handler):
-    """What huggingface_hub has to say, such as that it tries again, on our console and harmless."""
+    """Prints huggingface_hub's messages, such as that it tries again, made harmless on our console."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno >= logging.WARNING:

@@ -1,4 +1,4 @@
-"""How the hub is spoken to: what huggingface_hub believes of an answer is made harmless before it sees it."""
+"""The client for the hub: makes answers harmless before huggingface_hub, which trusts them, sees them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from safeguard_cli.address import check_key, read_address, seconds_of
 from safeguard_cli.errors import SafeguardError, UsageError
 
-# huggingface_hub reads its environment while it is imported, and quotes what it cannot read.
+# huggingface_hub reads its environment when it is imported, and quotes what it cannot read.
 if endpoint := os.environ.get("HF_ENDPOINT"):
     read_address(endpoint, "HF_ENDPOINT")
 try:
@@ -20,14 +20,14 @@ try:
 except ValueError:
     raise UsageError("one of the HF_… environment variables has a value that huggingface_hub cannot read") from None
 
-MOST_LISTED = 64 << 20  # bytes of what the hub says of a repository
-LIST_SECONDS = 120.0  # in which all of that must come
+MOST_LISTED = 64 << 20  # bytes of the hub's answer about a repository
+LIST_SECONDS = 120.0  # in which all of it must arrive
 
 
 def prepare() -> str:
-    """Make ready for requests to the hub. Returns its address as it may be shown.
+    """Prepare for requests to the hub; return its address as it may be shown.
 
-    Raises UsageError, showing nothing of it, when HF_ENDPOINT or HF_TOKEN cannot be one.
+    Raises UsageError, which quotes nothing of it, when HF_ENDPOINT or HF_TOKEN cannot be one.
     """
     address = read_address(constants.ENDPOINT, "HF_ENDPOINT")
     if token := huggingface_hub.get_token():
@@ -39,9 +39,9 @@ def prepare() -> str:
 def _client() -> httpx2.Client:
     try:
         client = default_client_factory()
-    except (ValueError, ImportError, httpx2.InvalidURL):  # whose words hold the proxy's password
+    except (ValueError, ImportError, httpx2.InvalidURL):  # their text holds the proxy's password
         raise SafeguardError(
-            "the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be used; put the hub into NO_PROXY"
+            "the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be used; add the hub to NO_PROXY"
         ) from None
     client.headers["Accept-Encoding"] = "identity"
     client.event_hooks = {**client.event_hooks, "response": [_harmless]}
@@ -49,11 +49,11 @@ def _client() -> httpx2.Client:
 
 
 def _harmless(response: httpx2.Response) -> None:
-    """Refuse an answer that is packed, bound one that is read as a whole, and a wait that is asked for."""
+    """Refuse a packed answer; bound the size of an answer that is read whole, and the wait that one asks for."""
     if response.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
         raise SafeguardError("the hub gave a packed answer, which was not asked for")
     after = seconds_of(response.headers.get("Retry-After"))
-    for header in ("Retry-After", "RateLimit"):  # they are believed to the day, and to digits that are none
+    for header in ("Retry-After", "RateLimit"):  # huggingface_hub trusts waits of days, and odd digits
         response.headers.pop(header, None)
     if after is not None:
         response.headers["Retry-After"] = str(int(after))
@@ -62,7 +62,7 @@ def _harmless(response: httpx2.Response) -> None:
 
 
 class _Bounded(httpx2.SyncByteStream):
-    """An answer's bytes, which are no more and take no longer than they may."""
+    """An answer's bytes, bounded in number and time."""
 
     def __init__(self, stream: object) -> None:
         assert isinstance(stream, httpx2.SyncByteStream)
@@ -73,7 +73,7 @@ class _Bounded(httpx2.SyncByteStream):
         for chunk in self._stream:
             total += len(chunk)
             if total > MOST_LISTED or time.monotonic() > self._until:
-                raise SafeguardError("the hub's answer is too large or takes too long to be one")
+                raise SafeguardError("the hub's answer is too large or takes too long")
             yield chunk
 
     def close(self) -> None:

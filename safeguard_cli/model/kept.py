@@ -1,7 +1,6 @@
-"""Small things kept between runs in the cache folder: believed only where they are this user's own and well-shaped.
+"""Small things kept between runs in the cache folder, trusted only if they are this user's own and have the right form.
 
-All that is kept can be computed again, so whatever is wrong with it is passed over in silence; a folder in which others
-could have put it is named once.
+All of it can be computed again, so bad files are ignored silently; a folder that others may write to is reported once.
 """
 
 from __future__ import annotations
@@ -22,20 +21,20 @@ MOST_BYTES = 1 << 20  # of one file
 
 
 def load(name: str, check: Check) -> Any:
-    """What is kept under this name, None where there is nothing that `check` finds right."""
+    """Return the value kept under this name; None where there is none, or none that `check` accepts."""
     folder = private_folder()
     if folder is None:
         return None
     try:
         value = orjson.loads(files.read_small(folder / name, MOST_BYTES, ours=True))
         check(value, "")
-    except (OSError, ValueError):  # orjson's and ours of what is misshapen are ValueErrors
+    except (OSError, ValueError):  # orjson's errors and Misshapen are ValueErrors
         return None
     return value
 
 
 def save(name: str, value: Any) -> None:
-    """Keep a value, where that can be done."""
+    """Keep a value under this name, if possible."""
     folder = private_folder(make=True)
     if folder is not None:
         with suppress(OSError):
@@ -43,7 +42,7 @@ def save(name: str, value: Any) -> None:
 
 
 def private_folder(inner: str = "", *, make: bool = False) -> Path | None:
-    """The cache folder, or one in it; None where it is not there, or not safe to use."""
+    """Return the cache folder, or one in it; None if it is missing or not safe to use."""
     folder = files.cache_folder()
     for path in (folder, folder / inner) if inner else (folder,):
         try:

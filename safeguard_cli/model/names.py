@@ -1,4 +1,4 @@
-"""The names of models: those that are known, and those of the Hugging Face hub."""
+"""The names of models: the known short names, and those of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FILE_NAME = re.compile(rf"(?:{_WORD}/)*{_WORD}\.gguf", re.ASCII | re.IGNORECASE
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A model that goes by a short name: where it is, about how large, and under which licence."""
+    """A model with a short name: where it is, its approximate size, and its licence."""
 
     repo: str
     file: str
@@ -30,9 +30,9 @@ class Known:
     licence: str
 
 
-# No repository could be asked when this was written. The file of the default model is known to exist, those of the
-# others are what others write of them; sizes are those of the base models' files. None of it is checked: where a file
-# is not in its repository, `safeguard pull` lists what is.
+# The hub could not be reached when this was written. The file of the default model is known to exist; the names of the
+# others are from secondary sources, and sizes are those of the base models' files. None of it is checked: where a file
+# is not in its repository, `safeguard pull` lists those that are.
 KNOWN = {
     DEFAULT: Known(
         "unsloth/gpt-oss-safeguard-20b-GGUF",
@@ -63,19 +63,19 @@ KNOWN = {
 
 @dataclass(frozen=True, slots=True)
 class HubName:
-    """A model on the hub: `wanted` is a file, a quantization such as Q4_K_M, or empty for the only model there."""
+    """A model on the hub: `wanted` is a file, a quantization such as Q4_K_M, or empty for a repository's only model."""
 
     repo: str
     wanted: str
 
 
 def size_text(size: float) -> str:
-    """Bytes for people."""
+    """Return a number of bytes in MB or GB, for people."""
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
 
 
 def hub_name(name: str) -> HubName | None:
-    """What a short name or `hf:OWNER/REPO[:FILE or quantization]` stands for; None for a path and for `demo`.
+    """Return what a short name or `hf:OWNER/REPO[:FILE or quantization]` stands for; None for a path and for `demo`.
 
     Raises UsageError when an `hf:` name could lead anywhere but to a file of that repository.
     """
@@ -86,16 +86,16 @@ def hub_name(name: str) -> HubName | None:
     found = _HUB_NAME.fullmatch(name)
     if not found or "--" in found[1]:
         raise UsageError(
-            f"{quoted(name)} is not of the form hf:OWNER/REPO or hf:OWNER/REPO:FILE.gguf or hf:OWNER/REPO:Q4_K_M"
+            f"{quoted(name)} is not of the form hf:OWNER/REPO, hf:OWNER/REPO:FILE.gguf or hf:OWNER/REPO:Q4_K_M"
         )
     return HubName(found[1], found[2] or "")
 
 
 def choose_files(names: Iterable[str], wanted: str, where: str) -> tuple[str, ...]:
-    """The file, or all parts in order, that `wanted` means among a repository's file names.
+    """Return the file, or all parts in order, that `wanted` means among a repository's file names.
 
-    Names that could lead out of a folder do not count. Raises SafeguardError naming the choices when not exactly one
-    model fits.
+    Names that could lead out of a folder do not count. Raises SafeguardError, which lists the choices, unless exactly
+    one model fits.
     """
     models: dict[str, list[str]] = {}
     for name in sorted(names):

@@ -1,7 +1,7 @@
-"""Text to token ids and back, from a GGUF's own vocabulary; ordinary text can never yield a control token.
+"""Text to token ids and back, with a GGUF's own vocabulary; ordinary text can never yield a control token.
 
 llama.cpp's tokenizer is not used: it matches the spellings of harmony's markers inside ordinary text, recurses until
-the stack ends on long runs of one character class, and splits text otherwise than o200k does.
+the stack overflows on long runs of one character class, and splits text differently from o200k.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _SPLIT = "|".join(
 
 
 def _byte_of_symbol() -> dict[str, int]:
-    """GPT-2's byte-level alphabet: each byte is written as one printable character."""
+    """Return GPT-2's byte-level alphabet, which writes each byte as one printable character."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [b for b in range(256) if b not in set(printable)]
     return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
@@ -73,8 +73,8 @@ _BYTES = _byte_of_symbol()
 class Tokenizer:
     """The byte-pair tokenizer of one vocabulary.
 
-    `tokens` are the spellings by id, `types` llama.cpp's token types, `merges` pairs of spellings in order.
-    Raises SafeguardError when the vocabulary cannot spell every byte or the merges do not belong to it.
+    `tokens` are the spellings by id, `types` llama.cpp's token types, `merges` pairs of spellings in order. Raises
+    SafeguardError when the vocabulary cannot spell every byte or the merges do not belong to it.
     """
 
     def __init__(self, tokens: Sequence[str], types: Sequence[int], merges: Iterable[tuple[str, str]]) -> None:
@@ -85,7 +85,7 @@ class Tokenizer:
         vocabulary = {tokens[i]: i for i in ordinary}
         missing = sum(symbol not in vocabulary for symbol in _BYTES)
         if missing:
-            raise SafeguardError(f"the model's vocabulary cannot spell {missing} of the 256 bytes; it is not usable")
+            raise SafeguardError(f"the model's vocabulary cannot spell {missing} of the 256 bytes; it cannot be used")
         if strange := next((token for token in vocabulary if not _BYTES.keys() >= set(token)), None):
             raise SafeguardError(f"the model's vocabulary has the token {_cut(strange)}, which stands for no bytes")
         pairs = list(merges)
@@ -105,17 +105,17 @@ class Tokenizer:
         data = header.metadata
         tokens, types, merges = (data.get(f"tokenizer.ggml.{key}") for key in ("tokens", "token_type", "merges"))
         if not isinstance(tokens, list) or not isinstance(merges, list) or not isinstance(types, np.ndarray):
-            raise SafeguardError(f"{header.path.name} carries no byte-pair vocabulary (tokens, token_type, merges)")
+            raise SafeguardError(f"{header.path.name} has no byte-pair vocabulary (tokens, token_type, merges)")
         kind = data.get("tokenizer.ggml.model")
         if not isinstance(kind, str) or kind != "gpt2" or len(types) != len(tokens):
-            raise SafeguardError(f"{header.path.name} carries a vocabulary of another kind than gpt-oss's")
+            raise SafeguardError(f"{header.path.name} has a vocabulary of another kind than gpt-oss's")
         spelled = [token.decode("utf-8", "replace") for token in tokens]
         pairs = (tuple(merge.decode("utf-8", "replace").split(" ", 1)) for merge in merges)
         return cls(spelled, types.tolist(), (pair for pair in pairs if len(pair) == 2))
 
     @classmethod
     def from_file(cls, path: Path) -> Tokenizer:
-        """Build from a `tokenizer.json`; raises SafeguardError when it is none, or not gpt-oss's kind."""
+        """Build from a `tokenizer.json`; raises SafeguardError when the file is not one, or not of gpt-oss's kind."""
         try:
             tokens, types, pairs = _vocabulary_of(json.loads(read_small(path, MOST_BYTES)))
             made = cls(tokens, types, pairs)
@@ -132,48 +132,48 @@ class Tokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of all tokens by id."""
+        """The hash of all tokens, by id."""
         return hashlib.sha256("\0".join(self.tokens).encode("utf-8", "replace")).hexdigest()
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of ordinary text, about 0.07 ms for 340 characters; `text` must hold no lone surrogates."""
+        """Return the token ids of ordinary text without lone surrogates; 340 characters take about 0.07 ms."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def has_control(self, ids: Iterable[int]) -> bool:
-        """Whether any id is a control token; never true for what `encode` gives, and checked all the same."""
+        """Whether any id is a control token; never true of what `encode` returns, but checked all the same."""
         return not self.control_ids.isdisjoint(ids)
 
     def token_bytes(self, token: int) -> bytes:
-        """The bytes that one token stands for; a control token gives its spelling."""
+        """Return the bytes that one token stands for; for a control token, its spelling."""
         spelling = self.tokens[token]
         if token in self.control_ids:
             return spelling.encode()
         return bytes(_BYTES[symbol] for symbol in spelling)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes that the ids stand for, one after the other."""
+        """Return the bytes that the ids stand for."""
         return b"".join(map(self.token_bytes, ids))
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of the ids; bytes that are no UTF-8 (a budget can end inside a character) become U+FFFD."""
+        """Return the text of the ids; bytes that are not UTF-8 (a budget can end inside a character) become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", "replace")
 
     @cached_property
     def longest(self) -> int:
-        """Bytes of the longest ordinary token: text of n bytes has at least n / longest tokens."""
+        """The bytes of the longest ordinary token: text of n bytes has at least n / longest tokens."""
         return max(len(t) for i, t in enumerate(self.tokens) if i not in self.control_ids)
 
     @cached_property
     def closing_quote_ids(self) -> npt.NDArray[np.intp]:
-        """Ids of all ordinary tokens that begin with a double quote: each of them closes a JSON string."""
+        """The ids of all ordinary tokens that begin with a double quote: each of them closes a JSON string."""
         found = [i for i, t in enumerate(self.tokens) if t.startswith('"') and i not in self.control_ids]
         return np.array(found, np.intp)
 
     @cached_property
     def string_kinds(self) -> npt.NDArray[np.int8]:
-        """Per token: 1 when a JSON string can go on after it, 2 when it closes the string, 0 when it would break it.
+        """For each token: 1 if a JSON string can continue after it, 2 if it closes the string, 0 if it would break it.
 
-        A token stands alone here: one that ends inside an escape sequence counts as breaking.
+        Each token is judged alone: one that ends inside an escape sequence counts as breaking the string.
         """
         kinds = [0 if i in self.control_ids else _string_kind(self.token_bytes(i)) for i in range(len(self.tokens))]
         return np.array(kinds, np.int8)
@@ -189,13 +189,13 @@ _TOKENIZER_FILE = checks.table({"model": _model}, {"added_tokens": checks.maybe(
 
 
 def _vocabulary_of(data: Any) -> tuple[list[str], list[int], list[tuple[str, str]]]:
-    """The tokens, their types and the merges of a `tokenizer.json`. Raises Misshapen, a ValueError."""
+    """Return the tokens, their types and the merges of a `tokenizer.json`. Raises Misshapen, a ValueError."""
     _TOKENIZER_FILE(data, "")
     vocabulary: dict[str, int] = data["model"]["vocab"]
     added = {each["content"]: each["id"] for each in data.get("added_tokens") or []}
     merges = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in data["model"]["merges"]]
     if wrong := next((merge for merge in merges if len(merge) != 2), None):
-        raise Misshapen(f"{_cut(' '.join(wrong))} is no merge of two tokens")
+        raise Misshapen(f"{_cut(' '.join(wrong))} is not a merge of two tokens")
     size = max((*vocabulary.values(), *added.values()), default=-1) + 1
     tokens, types = [""] * size, [0] * size
     for found, kind in ((vocabulary, NORMAL), (added, CONTROL)):
@@ -209,7 +209,7 @@ def _cut(token: str) -> str:
 
 
 def _theirs(path: Path, sample: str) -> list[int]:
-    """The ids that the file itself gives a text: a file can hang or crash the library, so it is read in a process."""
+    """Return the ids that the file itself gives a text, from a child process: it can hang or crash the library."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", _ASK, str(path), sample], capture_output=True, timeout=MOST_SECONDS, check=True
@@ -232,7 +232,7 @@ def _string_kind(token: bytes) -> int:
 
 
 def string_text(data: bytes) -> str:
-    """The text of a JSON string's inside, up to its closing quote; bytes that are no UTF-8 become U+FFFD."""
+    """Return the text inside a JSON string, up to its closing quote; bytes that are not UTF-8 become U+FFFD."""
     found = _STRING.match(data)
     assert found is not None
     text: str = json.loads(b'"' + found[0].decode("utf-8", "replace").encode() + b'"')

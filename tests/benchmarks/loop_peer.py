@@ -1,6 +1,6 @@
 """One row at a time with llama_cpp.Llama, which reuses the longest common prefix: what people write first.
 
-Reads a job as JSON from standard input, see peers.py; prints its result as a line of JSON.
+Reads a job as JSON from standard input (see peers.py) and prints its result as a line of JSON.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main() -> None:
         n_threads=job["threads"],
         n_threads_batch=job["threads"],
         n_gpu_layers=job["gpu_layers"],
-        swa_full=True,  # with a cache the window's size, a prefix cannot be reused
+        swa_full=True,  # with a window-sized cache, a prefix cannot be reused
         no_perf=True,
         verbose=False,
     )

@@ -1,25 +1,25 @@
-"""Compares `safeguard label` with what people use instead, on the same rows, in rounds of one run.
+"""Compares `safeguard label` with what people would use instead, on the same rows, in several rounds.
 
     python tests/benchmarks/peers.py MODEL.gguf [--effort none] [--out peers]
 
 The peers are a loop over llama_cpp.Llama, one row at a time with the policy's prefix reused, and llama.cpp's server
-with parallel slots (`--server PATH`, else the package xllamacpp, where it is installed). All get the same token ids and
-go on, greedily, for as many tokens: the reasoning, the header and the JSON up to the label, all of which a peer has to
+with parallel slots (`--server PATH`, else the package xllamacpp, if it is installed). All get the same token ids and
+generate, greedily, as many tokens: the reasoning, the header and the JSON up to the label, all of which a peer must
 generate. Times are from the loaded model to the last row, the policy's own decoding included (see --warm). Each round
 measures the bound too: all tokens that must be decoded, at the rate of a 512-token prompt. OUT.md and OUT.json are
 written after each round.
 
-A peer is comparable only when it was built with the same CPU instructions, which the result says: the wheel of
-xllamacpp on PyPI is built for AVX2. A server of the very llama.cpp in llama-cpp-python, for this machine:
+A peer is comparable only if it was built with the same CPU instructions, which the result tells: the wheel of
+xllamacpp on PyPI is built for AVX2. To build the server of llama-cpp-python's own llama.cpp for this machine:
 
     pip download --no-deps --no-binary :all: llama-cpp-python==VERSION && tar xf llama_cpp_python-*.tar.gz
     cmake -S llama_cpp_python-*/vendor/llama.cpp -B server -DCMAKE_BUILD_TYPE=Release -DLLAMA_OPENSSL=OFF \\
-        -DLLAMA_USE_PREBUILT_UI=OFF    # and the options that llama-cpp-python was built with here, if any
+        -DLLAMA_USE_PREBUILT_UI=OFF    # and the options with which llama-cpp-python was built here, if any
     cmake --build server --target llama-server -j
     python tests/benchmarks/peers.py MODEL.gguf --server server/bin/llama-server
 
-Builds with AMX are compared without repacked weights, for the peers crash with them. With them: CFLAGS=-mno-amx-int8
-CXXFLAGS=-mno-amx-int8 for llama-cpp-python and for the server.
+Builds with AMX are compared without repacked weights, because the peers crash with them. To compare with repacked
+weights, build llama-cpp-python and the server with CFLAGS=-mno-amx-int8 CXXFLAGS=-mno-amx-int8.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ SAFEGUARD = Path(sys.executable).parent / "safeguard"
 
 @dataclass(frozen=True)
 class Result:
-    """What one of them took for all its rows."""
+    """What one program took for all its rows."""
 
     who: str
     rows: int
@@ -66,7 +66,7 @@ class Result:
 
 
 def run_safeguard(given: argparse.Namespace, work: Workload, folder: Path, slots: int) -> Result:
-    """The command itself, with an empty cache folder; its time is the manifest's, which begins when all is loaded."""
+    """Run the command with an empty cache folder; its time is the manifest's, which begins when all is loaded."""
     out = folder / "out.jsonl"
     command = [str(SAFEGUARD), "label", "in.jsonl", "-p", "p.md", "--model", str(given.model), "--slots", str(slots)]
     command += ["--threads", str(given.threads), "--effort", given.effort, "--quiet"]
@@ -74,7 +74,7 @@ def run_safeguard(given: argparse.Namespace, work: Workload, folder: Path, slots
         command += ["--repack", "off"]
     if given.effort != "none":
         command += ["--max-reasoning", str(given.generate)]
-    # What earlier runs left behind would spare decoding the policy; the model's hash is kept, which would take time.
+    # States left by earlier runs would save decoding the policy; the model's hash, which takes time, is kept.
     for kept in cache_folder().iterdir():
         if kept.suffix != ".json":
             shutil.rmtree(kept) if kept.is_dir() else kept.unlink()
@@ -83,14 +83,14 @@ def run_safeguard(given: argparse.Namespace, work: Workload, folder: Path, slots
     subprocess.run([*command, "-o", out.name, "--overwrite"], cwd=folder, check=True)
     manifest = json.loads(Path(f"{out}.manifest.json").read_bytes())
     if manifest["result"]["rows_in_error"] or manifest["rows"] != len(work.prompts):
-        sys.exit(f"safeguard labelled not all rows: {manifest['result']}")
+        sys.exit(f"safeguard did not label all rows: {manifest['result']}")
     said = f"{manifest['generated_tokens'] / len(work.prompts):.1f} tokens generated a row"
     return Result(f"safeguard, {slots} slots", len(work.prompts), manifest["seconds"], said)
 
 
 def run_peer(script: str, who: str, rows: int, job: dict[str, Any]) -> tuple[Result, str]:
-    """A peer in a process of its own, which reads its job and prints its result; also how it was built."""
-    # OpenMP's own number of threads: with more than there are idle cores, xllamacpp waits for seconds at each prompt.
+    """Run a peer in a process of its own; return its result and how it was built."""
+    # OpenMP's number of threads is set too: with more than idle cores, xllamacpp waits for seconds at each prompt.
     env = {**os.environ, "OMP_NUM_THREADS": str(job["threads"])}
     done = subprocess.run(
         [sys.executable, str(HERE / script)], input=json.dumps(job).encode(), stdout=subprocess.PIPE, env=env
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--loop-rows", type=int, help="rows of the loop, default all; its rate does not depend on them")
     parser.add_argument("--policy", type=int, default=512, help="tokens of the prefix, default 512")
-    parser.add_argument("--content", type=int, default=80, help="tokens of a content, default 80")
+    parser.add_argument("--content", type=int, default=80, help="tokens of a text, default 80")
     parser.add_argument("--generate", type=int, default=48, help="tokens of reasoning, default 48; the answer has 10")
     parser.add_argument("--effort", choices=("low", "none"), default="low")
     parser.add_argument("--slots", type=_list, default=[16, 32], help="of safeguard, default 16,32")
@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument(
         "--warm",
         action="store_true",
-        help="decode the policy before the clock starts, in all slots; of safeguard, where it keeps it for a later run",
+        help="decode the policy in all slots before the clock starts; safeguard keeps it from an earlier run",
     )
     parser.add_argument("--out", type=Path, default=Path("peers"), help="results go to OUT.md and OUT.json")
     given = parser.parse_args()
@@ -132,7 +132,7 @@ def main() -> None:
 
 
 def measure(given: argparse.Namespace, server: str | None, folder: Path) -> None:
-    """All rounds; in each every program runs once, begun with another one each time."""
+    """Run all rounds: each runs every program once, and begins with another one."""
     with Probe() as probe:
         given.amx = probe.ask("build")["amx"]
     settings = Settings(
@@ -194,7 +194,7 @@ def write(
     bounds: list[float],
     results: list[list[Result]],
 ) -> None:
-    """Medians over the rounds so far, and ratios of what ran in the same round."""
+    """Write medians over the rounds so far, and ratios of programs in the same round."""
     needed = work.needed + (0 if given.warm else work.policy)
     per_round = [{one.who: one for one in found} for found in results]
     rates = {who: [found[who].rate for found in per_round] for who in per_round[0]}
@@ -267,7 +267,7 @@ def write(
 
 
 def _features(build: str) -> frozenset[str]:
-    """The CPU instructions in llama.cpp's account of itself."""
+    """Return the CPU instructions that llama.cpp reports."""
     return frozenset(part.split("=")[0].strip(" :").split()[-1] for part in build.split("|") if "= 1" in part)
 
 

@@ -1,6 +1,6 @@
-"""llama.cpp's server with parallel slots, fed over HTTP with token ids: a llama-server binary, or xllamacpp's.
+"""llama.cpp's server with parallel slots, fed token ids over HTTP: a llama-server binary, or xllamacpp's.
 
-Reads a job as JSON from standard input, see peers.py; prints its result as a line of JSON.
+Reads a job as JSON from standard input (see peers.py) and prints its result as a line of JSON.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ STARTED_WITHIN = 600.0
 
 @contextmanager
 def binary(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """A llama-server binary: its address, and its account of its build."""
+    """Run a llama-server binary; yield its address and what it reports of its build."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [job["server"], "-m", job["model"], "--port", port, "-np", job["np"], "-c", job["np"] * job["longest"]]
     command += ["--swa-full", "-t", job["threads"], "-tb", job["threads"], "-ngl", job["gpu_layers"]]
-    # Each slot has a cache of its own: in a shared one, others' tokens overwrite what is outside its window, and its
-    # next row decodes the policy anew. So it does where the cache of prompts takes them away from idle slots.
+    # Each slot has a cache of its own: in a shared one, other slots' tokens overwrite cells outside its window, and its
+    # next row decodes the policy anew. The same happens if the cache of prompts takes cells from idle slots.
     command += ["--cache-ram", 0, "--no-warmup", "-lv", 4, *([] if job["repack"] else ["--no-repack"])]
-    with tempfile.NamedTemporaryFile() as log:  # with -lv 4 it tells the CPU's features
+    with tempfile.NamedTemporaryFile() as log:  # with -lv 4 the server logs the CPU's features
         process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
         try:
             address, end = f"http://127.0.0.1:{port}", time.monotonic() + STARTED_WITHIN
@@ -56,7 +56,7 @@ def binary(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def package(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The same with the server in xllamacpp."""
+    """Do the same with the server in xllamacpp."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()
@@ -80,7 +80,7 @@ def main() -> None:
     with run(job) as (address, build), ThreadPoolExecutor(2 * job["np"]) as pool:
 
         def label(prompt: list[int], count: int) -> int:
-            """Generate `count` tokens whatever they are; returns the prompt's tokens that were decoded."""
+            """Generate `count` tokens, whatever they are; return how many of the prompt's tokens were decoded."""
             wanted = {"prompt": prompt, "n_predict": count, "ignore_eos": True, "cache_prompt": True}
             wanted |= {"temperature": 0.0, "top_k": 1, "samplers": ["top_k"]}
             request = urllib.request.Request(

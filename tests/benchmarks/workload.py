@@ -1,4 +1,4 @@
-"""The rows that all programs of a comparison get: texts and a policy for safeguard, the same as token ids for peers."""
+"""The rows for all programs of a comparison: texts and a policy for safeguard, the same as token ids for its peers."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ MOST_TRIED = 4  # times the rows
 
 @dataclass(frozen=True)
 class Workload:
-    """`prompts` are whole rows with the prefix of `policy` tokens, `completions` the tokens that follow each of them up
-    to and with its label, `needed` all tokens that must be decoded for the rows, the policy's own apart."""
+    """Rows for a comparison.
+
+    `prompts` are whole rows with the prefix of `policy` tokens; `completions` counts the tokens after each, up to and
+    with its label; `needed` counts all tokens that must be decoded for the rows, without the policy's.
+    """
 
     prompts: list[list[int]]
     completions: list[int]
@@ -33,11 +36,11 @@ class Workload:
 
 
 def make_workload(settings: Settings, folder: Path, *, rows: int, policy: int, content: int) -> Workload:
-    """Write `p.md`, whose prefix has exactly `policy` tokens, and `in.jsonl` with contents of exactly `content`.
+    """Write `p.md`, with a prefix of exactly `policy` tokens, and `in.jsonl`, with texts of exactly `content` tokens.
 
-    Contents are words of the model's vocabulary. Those are taken on which the model reasons as long as it may. Of a
-    completion safeguard lets the model choose the reasoning and the label; what is between them is the same in each
-    row, and goes in as prompts do.
+    Texts are words of the model's vocabulary; only those are used on which the model reasons as long as it may. Of a
+    completion, safeguard lets the model choose the reasoning and the label; the tokens between them are the same in
+    each row, and are fed as prompts are.
     """
     settings = replace(settings, policies=(str(folder / "p.md"),))
     bare = _prepare(settings, [])
@@ -45,7 +48,7 @@ def make_workload(settings: Settings, folder: Path, *, rows: int, policy: int, c
     rng = np.random.default_rng(0)
     missing = policy - len(bare.labeling.rules.prefixes[0].ids)
     if missing < 0:
-        sys.exit(f"what is around a policy takes {policy - missing} tokens with this vocabulary: --policy is less")
+        sys.exit(f"the prompt around a policy takes {policy - missing} tokens with this vocabulary: raise --policy")
     prepared = _prepare(settings, list(rng.choice(words, missing)))
     (prefix,) = prepared.labeling.rules.prefixes
     contract, harmony = prefix.contract, prepared.labeling.harmony
@@ -63,7 +66,7 @@ def make_workload(settings: Settings, folder: Path, *, rows: int, policy: int, c
     lines = (orjson.dumps({"id": i, "text": texts[i]}) for i in chosen)
     (folder / "in.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     prompts = [[*prefix.ids, *harmony.content_ids(contents[i]), *opening] for i in chosen]
-    # The label is chosen on the last forced token's logits: nothing is decoded after it.
+    # The label is chosen from the last forced token's logits: no token is decoded after that one.
     needed = sum(len(prompt) - policy + generated[i] + between for i, prompt in zip(chosen, prompts, strict=True))
     return Workload(prompts, [generated[i] + between + 1 for i in chosen], policy, needed, prepared)
 
@@ -74,7 +77,7 @@ def _prepare(settings: Settings, words: Sequence[str]) -> Prepared:
 
 
 def _words(tokenizer: Tokenizer) -> list[str]:
-    """Words with the space before them, each of which is one token wherever it stands."""
+    """Return words with a leading space, each of which is one token wherever it stands."""
     words = (
         tokenizer.decode([i])
         for i, spelling in enumerate(tokenizer.tokens)
@@ -86,7 +89,7 @@ def _words(tokenizer: Tokenizer) -> list[str]:
 def _reasoning(
     settings: Settings, prepared: Prepared, contents: Sequence[tuple[int, ...]], rows: int
 ) -> dict[int, int]:
-    """How long the model reasons on contents, tried until so many made it reason as long as it may."""
+    """Return how long the model reasons on texts, tried until enough of them made it reason as long as it may."""
     found: dict[int, int] = {}
 
     def prompts() -> Iterator[Prompt]:

@@ -1,4 +1,4 @@
-"""Whatever the model says, a row ends in well-formed scores within its budget; driven here with made-up logits."""
+"""Whatever the model does, a row ends in well-formed scores within its budget; the logits here are made up."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def contract_of(harmony: Harmony, labels: Sequence[str]) -> Contract:
 
 
 def noisy(harmony: Harmony, seed: int, boost: float = 0.0) -> LogitsOf:
-    """A model whose logits are a function of all tokens before; `boost` raises the control tokens."""
+    """Return a model whose logits are a function of all earlier tokens; `boost` raises the control tokens."""
     control = list(harmony.tokenizer.control.values())
 
     def logits_of(sequence: tuple[int, ...]) -> np.ndarray:
@@ -45,13 +45,13 @@ def noisy(harmony: Harmony, seed: int, boost: float = 0.0) -> LogitsOf:
 @dataclass
 class Run:
     completion: Completion
-    fed: tuple[int, ...]  # everything that stays in the row's sequence, the prompt included
+    fed: tuple[int, ...]  # all tokens that stay in the row's sequence, the prompt included
     steps: list[Step]
     most_cells: int
 
 
 def run(trie: Trie, options: Options, logits_of: LogitsOf, prompt: Prompt = PROMPT) -> Run:
-    """Decide one prompt, keeping account of the cells that its sequence and its branches take."""
+    """Decide one prompt, and count the cells that its sequence and its branches take."""
     coroutine, fed, steps, most = decide(prompt, trie, options), (), [], 0
     step = next(coroutine)
     while True:
@@ -67,7 +67,7 @@ def run(trie: Trie, options: Options, logits_of: LogitsOf, prompt: Prompt = PROM
 
 
 def scripted(harmony: Harmony, *script: str) -> LogitsOf:
-    """A model that wants the script's tokens one after the other wherever it is asked, and then nothing special."""
+    """Return a model that wants the script's tokens one after the other, then no token in particular."""
     wanted = iter([harmony.tokenizer.control.get(s) or harmony.tokenizer.encode(s)[0] for s in script])
 
     def logits_of(sequence: tuple[int, ...]) -> np.ndarray:
@@ -135,13 +135,13 @@ def test_effort_none_asks_once(harmony: Harmony) -> None:
     assert [(len(step.outputs), step.branch) for step in found.steps] == [(1, False)]
 
 
-# Labels as tokens: a small alphabet makes them share starts and be starts of each other.
+# Labels as tokens: with a small alphabet they share beginnings, and some begin others.
 SETS = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=9), min_size=2, max_size=10, unique_by=tuple)
 SETS = SETS.map(lambda labels: tuple(map(tuple, labels)))
 
 
 def brute_force(contract: Contract, label: tuple[int, ...], before: tuple[int, ...], logits_of: LogitsOf) -> float:
-    """A label's score straight from the definition: renormalised probabilities along its path."""
+    """Return a label's score straight from its definition: the product of renormalised probabilities along its path."""
     score = 1.0
     for depth in range(len(label) + 1):
         path = label[:depth]
@@ -202,7 +202,7 @@ def kinds_of(harmony: Harmony, rationale: bool) -> np.ndarray | None:
     return harmony.tokenizer.string_kinds if rationale else None
 
 
-SURE = st.none() | st.floats(0.5, 1)  # --effort auto from there on
+SURE = st.none() | st.floats(0.5, 1)  # a number stands for --effort auto
 
 
 @given(SETS, st.integers(0, 40), st.booleans(), st.floats(0, 20), st.integers(0, 99), SURE)
@@ -232,7 +232,7 @@ def test_auto_decides_at_once_where_it_is_sure_and_else_as_if_it_had_not_asked(
         expected.completion.rationale,
     )
     kept = [token for step in found.steps if not step.branch for token in step.tokens]
-    # Without a rationale a clear row ends on the branch: nothing is decoded that the answer does not need.
+    # Without a rationale a clear row ends on the branch, so that no needless token is decoded.
     assert kept == list(found.fed) == list(PROMPT.ids if clear and not rationale else expected.fed)
 
 
@@ -272,7 +272,7 @@ def test_the_rationale_follows_the_best_label(harmony: Harmony, contract: Contra
 
 
 class Broken:
-    """A model of which one answer holds no numbers; `asked` counts the answers."""
+    """A model that returns logits without numbers once; `asked` counts its answers."""
 
     def __init__(self, logits_of: LogitsOf, at: int, value: float) -> None:
         self.logits_of, self.at, self.value, self.asked = logits_of, at, value, 0

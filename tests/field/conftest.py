@@ -1,4 +1,4 @@
-"""What the field tests share: the installed command, started in a folder of its own."""
+"""Fixtures of the field tests: the installed command, started in a folder of its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Shell = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
-    """Run a line of shell in an empty folder, with the installed command on the PATH."""
+    """Return a function that runs a line of shell in an empty folder, with the installed command on the PATH."""
 
     def run(line: str | bytes, **variables: str) -> subprocess.CompletedProcess[bytes]:
         environment = {**os.environ, "PATH": f"{COMMAND.parent}:{os.environ['PATH']}", "COLUMNS": "80", **variables}

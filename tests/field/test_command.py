@@ -1,4 +1,4 @@
-"""The installed command in the places and with the names that people have."""
+"""The installed command in the folders and with the file names that people have."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The installed command as people start it: from another folder, by relative paths, whatever standard error is.
+"""The installed command as people start it: from another folder, with relative paths, whatever standard error is.
 
-Each scenario is one way to start the command, and goes through six steps; every step of every scenario is a test.
+Each scenario is one way to start the command and has six steps; every step of every scenario is a test.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ STEPS = pytest.mark.parametrize("step", ["new", "interrupted", "continued", "fin
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a command ended, and what its output held then: the rows' ids, and the number of rows in error."""
+    """A command's exit, and what its output then held: the rows' ids and the number of rows in error."""
 
     code: int
     ids: list[str]
@@ -135,14 +135,14 @@ def _run(command: list[str], folder: Path, errors: str, locale: str, output: Pat
                 time.sleep(0.02)
             process.send_signal(signal.SIGTERM)
         printed, _ = process.communicate(timeout=120)
-    assert printed == b""  # rows go to the output alone
+    assert printed == b""  # rows go only to the output
     ids, in_error = _read(output)
     return Ended(process.returncode, ids, in_error, log.read_text("utf-8", "replace") if log.exists() else "")
 
 
 @contextmanager
 def _standard_error(kind: str, log: Path) -> Iterator[int]:
-    """A descriptor for a child's standard error, what is written there ends in `log`."""
+    """Yield a descriptor for a child's standard error; what is written there ends up in `log`."""
     if kind != "terminal":
         with log.open("wb") as file:
             yield file.fileno()
@@ -154,7 +154,7 @@ def _standard_error(kind: str, log: Path) -> Iterator[int]:
         try:
             while piece := os.read(ours, 4096):
                 pieces.append(piece)
-        except OSError:  # the last one that had it open is gone
+        except OSError:  # nobody has it open any longer
             pass
 
     reader = threading.Thread(target=drain)

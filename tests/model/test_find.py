@@ -1,4 +1,4 @@
-"""A hostile, damaged or split model file is loaded or refused with a sentence; the command never crashes on one."""
+"""A hostile, damaged or split model file is loaded, or refused in a sentence; the command never crashes on one."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 def scores(path: Path, **options) -> list[float]:
-    """The scores that an engine gives a few prompts."""
+    """Return the scores that an engine gives a few prompts."""
     harmony = Harmony(Tokenizer.from_header(open_model(path)))
     spec = EngineSpec(path, (prefix_of(harmony, 60),), Options(2), Plan(2, 1024), Loading(1, **options))
     with LocalEngine(spec) as engine:
@@ -84,7 +84,7 @@ def test_parts_that_miss_or_are_swapped_are_refused(tiny: Path, tmp_path: Path) 
 
 
 def refused(path: Path, probe: Probe) -> bool:
-    """Whether a file is refused before it is loaded; anything but a SafeguardError fails the test."""
+    """Return whether a file is refused before it is loaded; any error but a SafeguardError fails the test."""
     try:
         Harmony(Tokenizer.from_header(open_model(path)))
         check_loadable(path, model_key(path), probe)
@@ -111,7 +111,7 @@ def test_a_model_truncated_at_50_places_or_with_200_changed_headers_never_crashe
             if not refused(path, probe):
                 loaded += 1
                 try:
-                    scores(path)  # in earnest
+                    scores(path)  # the engine loads it
                 except SafeguardError as error:
                     assert str(error)
     assert loaded, "some damage in texts should do no harm"
@@ -176,7 +176,7 @@ def test_the_memory_plan_of_the_demo_model_is_right(slots: int, effort: str) -> 
     assert within(planned, measured), f"planned {planned / 1e6:.0f} MB, measured {measured / 1e6:.0f} MB"
 
 
-# No GPU is needed to plan for one.
+# Planning for a GPU needs none.
 def sized(name: str, size: int) -> Tensor:
     return Tensor(name, (size,), 24, 0, size)
 
@@ -271,7 +271,7 @@ def test_doctor_says_what_it_found_and_what_to_do(tmp_path: Path, monkeypatch: p
     assert all(list(finding) == ["topic", "state", "text", "advice"] for finding in report["findings"])
     assert all(isinstance(value, str) for finding in report["findings"] for value in finding.values())
     instructions = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    slow = found.get("attention")  # a build for another CPU, or with these options, does without
+    slow = found.get("attention")  # None in builds for another CPU or with these options
     assert slow is None or ("avx512_fp16" in instructions and "-mno-avx512fp16" in slow["advice"])
     without = "import sys; sys.executable = '/bin/false'; from safeguard_cli.cli.app import main; main()"
     command = [sys.executable, "-c", without, "doctor"]
@@ -341,7 +341,7 @@ def test_a_probe_that_hangs_ends_with_a_sentence_and_one_that_reads_is_waited_fo
         assert 0.9 < time.monotonic() - began < 10
         child = probe._start()
         os.kill(child.pid, signal.SIGSTOP)
-        progress = iter(range(12))  # it reads something three times as long as it may read nothing
+        progress = iter(range(12))  # it reads for three times as long as it may stall
         monkeypatch.setattr("safeguard_cli.engine.local.probe._bytes_read", lambda _: next(progress, 12))
         threading.Timer(2.5, os.kill, (child.pid, signal.SIGCONT)).start()
         check_loadable(tiny, "key", probe)

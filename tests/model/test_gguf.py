@@ -1,4 +1,4 @@
-"""A model file is refused with a sentence or read; whatever its bytes, nothing else happens, and at once."""
+"""Whatever its bytes, a model file is read, or refused in a sentence, at once."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ ARCHITECTURE = key("general.architecture", STRING, string(b"gpt-oss"))
 
 
 def end_of_header(content: bytes) -> int:
-    """A place a little after the last tensor's entry."""
+    """Return a place a little after the last tensor's entry."""
     return content.rindex(b"ffn_down_exps.bias") + 64
 
 

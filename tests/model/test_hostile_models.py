@@ -1,4 +1,4 @@
-"""Model files and tokenizers that are damaged or made to do harm: each is used, or refused in one sentence."""
+"""Damaged or malicious model files and tokenizers: each is used, or refused in one sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model is fetched whole or not at all, whatever the connection does, and found again without network."""
+"""A model is fetched whole or not at all, whatever the connection does, and found again without a network."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SAFEGUARD = str(Path(sys.executable).parent / "safeguard")
 
 @pytest.fixture(scope="module")
 def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A model of some megabytes."""
+    """Return the bytes of a model of some megabytes."""
     return tiny_model.write(tmp_path_factory.mktemp("hub") / "model.gguf", layers=4, hidden=256).read_bytes()
 
 
@@ -86,7 +86,7 @@ def test_a_pull_that_was_killed_goes_on_where_it_was(machine: Machine, content: 
     served = machine.hub.served
     done = machine.run("pull", f"hf:{REPO}:{FILE}")
     assert done.returncode == 0, done.stderr
-    assert "going on at" in done.stderr
+    assert "resuming at" in done.stderr
     assert machine.hub.served - served < 0.7 * len(content)
     assert machine.blobs()[0].read_bytes() == content
 

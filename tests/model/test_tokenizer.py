@@ -1,4 +1,4 @@
-"""Text comes back byte for byte, never holds a control token, and a broken vocabulary is refused."""
+"""Encoded text decodes to the same bytes and holds no control token; a broken vocabulary is refused."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ TEXTS = st.lists(st.one_of(st.text(), st.sampled_from([m.value for m in Marker] 
 
 @pytest.fixture(scope="module")
 def alphabet(harmony: Harmony) -> list[str]:
-    """One symbol for each byte: the least that a vocabulary must hold."""
+    """Return one symbol for each byte: the least that a vocabulary must hold."""
     symbols = [token for token in harmony.tokenizer.tokens if len(token) == 1]
     assert len(symbols) == 256
     return symbols
 
 
 def with_tokens(alphabet: list[str], *spellings: bytes) -> Tokenizer:
-    """A vocabulary of all bytes and these tokens."""
+    """Return a tokenizer with a vocabulary of all bytes and these tokens."""
     symbol_of = {Tokenizer(alphabet, [NORMAL] * 256, []).token_bytes(i): s for i, s in enumerate(alphabet)}
     tokens = alphabet + ["".join(symbol_of[bytes([byte])] for byte in spelling) for spelling in spellings]
     return Tokenizer(tokens, [NORMAL] * len(tokens), [])
@@ -122,7 +122,7 @@ def test_a_header_without_a_usable_vocabulary_is_refused(tiny: Path, change: dic
         Tokenizer.from_header(replace(header, metadata=metadata))
 
 
-# Tokens at the edges of what a JSON string may hold, beside all single bytes.
+# Tokens at the limits of what a JSON string may hold, besides all single bytes.
 STRINGY = [
     b'"',
     b'"}',

@@ -20,7 +20,7 @@ COMMAND = "safeguard label samples/messages.jsonl --policy spam --model demo"
 
 
 def example() -> Progress:
-    """A run over 72 rows after less than a second, 44 of them decided, at the speed measured on two cores."""
+    """Return a run over 72 rows after less than a second, 44 of them decided, at the speed measured on two cores."""
     now = [0.0]
     progress = Progress([Policy("spam", "…", ("ham", "spam"), ("spam",))], 72, clock=lambda: now[0])
     for number in range(44):
@@ -33,7 +33,7 @@ def example() -> Progress:
 
 
 def svg(width: int = 80) -> str:
-    """The picture, the same at every call; it asks for no font from the network."""
+    """Return the picture, the same at every call; it loads no font from the network."""
     console = Console(
         record=True, width=width, height=24, file=io.StringIO(), force_terminal=True, color_system="truecolor"
     )

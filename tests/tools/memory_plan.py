@@ -1,7 +1,7 @@
-"""Compares the memory plan of a run with what it takes: `python tests/tools/memory_plan.py MODEL --slots 8 [OPTIONS]`.
+"""Compares a run's planned memory with what it takes: `python tests/tools/memory_plan.py MODEL --slots 8 [OPTIONS]`.
 
-The rise is that of the resident memory of all processes of the command, the mapped model file included, above what
-the command held when it started its engine.
+Measured is the rise in resident memory of all processes of the command, the mapped model file included, since the
+command started its engine.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path
 
 import psutil
 
-POLICY = "Say yes when the text asks for money, else no. " * 36  # with what is around it a full batch of 512 tokens
+POLICY = "Say yes when the text asks for money, else no. " * 36  # with the prompt around it, a full batch of 512 tokens
 TOLERANCE = (0.10, 50e6)
 
 
 def measure(model: Path, slots: int, *options: str, rows: int | None = None) -> tuple[float, float]:
-    """Planned and measured bytes of labeling some rows."""
+    """Return the planned and the measured bytes for labeling some rows."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "p.md").write_text(f"---\nlabels: [no, yes]\nviolates: [yes]\n---\n{POLICY}")
@@ -45,7 +45,7 @@ def measure(model: Path, slots: int, *options: str, rows: int | None = None) -> 
 
 
 def _watch(parent: psutil.Process) -> float:
-    """The rise of resident memory from the start of the last child that stayed, polled until the command ends."""
+    """Return the rise in resident memory since the last child that stayed started, polled until the command ends."""
     held: dict[int, int] = {}
     peaks: dict[int, int] = {}
     while parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE:
@@ -70,7 +70,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--slots", type=int, default=8)
-    given, options = parser.parse_known_args()  # what is left over is for safeguard label
+    given, options = parser.parse_known_args()  # the rest goes to safeguard label
     begin = time.monotonic()
     planned, measured = measure(given.model, given.slots, *options)
     print(

@@ -1,4 +1,4 @@
-"""Writes the tables that come from the code into the pages: python tests/tools/pages.py."""
+"""Writes the tables generated from the code into the pages: python tests/tools/pages.py."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RULES = {
     "bench": conflicts.BENCH,
     "report": conflicts.COMMON,
 }
-# What a call of `label` holds in each mode, by parameter.
+# The parameters of a call of `label` in each mode.
 MODES: dict[str, dict[str, Any]] = {
     "several policies": {"policies": ["a", "b"]},
     "`--effort none`": {"effort": "none"},
@@ -53,13 +53,13 @@ def commands() -> dict[str, Any]:
 
 
 def options(command: Any) -> dict[str, str]:
-    """The options of a command, by parameter as they are spelled."""
+    """Return the spelling of a command's options, by parameter."""
     found = (each for each in command.params if each.param_type_name == "option")
     return {each.name: max(each.opts, key=len) for each in found if each.name not in ("help", "help_all")}
 
 
 def by_command() -> str:
-    """Every option, what it does, and which commands take it."""
+    """Return the table of all options: what each does, and which commands take it."""
     lines = ["| option | what it does | commands |", "|---|---|---|"]
     found: dict[tuple[str, str], list[str]] = {}
     for name, command in commands().items():
@@ -80,12 +80,12 @@ def _meaning(parameter: Any) -> str:
 
 
 def errors() -> str:
-    """The error codes of rows."""
+    """Return the table of the error codes of rows."""
     return "\n".join(["| code | when |", "|---|---|", *(f"| `{code}` | {when} |" for code, when in WHEN.items())])
 
 
 def formats() -> str:
-    """What an input can be called, and what it is read as."""
+    """Return the table of input formats by name."""
     kinds = {"jsonl": "JSON lines: an object in each line", "csv": "CSV: a header, then rows"}
     lines = ["| `--format` or extension | what it is |", "|---|---|"]
     for name, (kind, delimiter) in FORMATS.items():
@@ -95,7 +95,7 @@ def formats() -> str:
 
 
 def policies() -> str:
-    """The shipped policies."""
+    """Return the table of the shipped policies."""
     lines = ["| policy | what it is about | labels, those that violate in bold |", "|---|---|---|"]
     for policy in map(load_policy, builtin_policies()):
         labels = ", ".join(f"**{each}**" if each in policy.violates else each for each in policy.labels)
@@ -104,7 +104,7 @@ def policies() -> str:
 
 
 def models() -> str:
-    """The models that go by a short name."""
+    """Return the table of the models with a short name."""
     lines = ["| name | size | licence | where it comes from |", "|---|---|---|---|"]
     lines += [
         f"| `{name}` | {known.gigabytes:g} GB | {known.licence} | `{known.repo}` |" for name, known in KNOWN.items()
@@ -113,7 +113,7 @@ def models() -> str:
 
 
 def promises() -> str:
-    """What users are promised, with the tests that prove it: those with the mark `promise`."""
+    """Return the table of promises to users, with the tests that prove them: those with the mark `promise`."""
     found: dict[str, list[str]] = {}
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         tree = ast.parse(path.read_text())
@@ -132,7 +132,7 @@ def _is_pytestmark(node: ast.stmt) -> bool:
 
 
 def _marks(nodes: Iterable[Any]) -> Iterator[str]:
-    """The texts of the marks `promise` among decorators, or in a module's list of marks."""
+    """Yield the texts of the marks `promise` among decorators, or in a module's list of marks."""
     for node in nodes:
         for call in ast.walk(node):
             if isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "promise":
@@ -140,7 +140,7 @@ def _marks(nodes: Iterable[Any]) -> Iterator[str]:
 
 
 def by_mode() -> str:
-    """Which options of `label` are refused in which mode."""
+    """Return the table of the options of `label` that are refused in each mode."""
     spelled = options(commands()["label"])
     rules = (*conflicts.LABEL, *conflicts.OF_THE_RUN)
     lines = ["| with | is refused |", "|---|---|"]
@@ -154,13 +154,13 @@ def by_mode() -> str:
 
 
 def rule_of_together(values: dict[str, Any]) -> bool:
-    """Whether `--together`, which needs several policies, is refused for another reason than that there is one."""
+    """Whether `--together`, which needs several policies, is refused for another reason than there being only one."""
     several = {"together": True, "policies": ["a", "b"], **values}
     return any(rule.option == "together" and rule.idle(several) for rule in conflicts.OF_THE_RUN)
 
 
 def _refuses(rule: Rule, values: dict[str, Any]) -> bool:
-    """Whether a rule refuses its option in a mode, and where it has an effect otherwise."""
+    """Whether a rule refuses its option in a mode but not outside it."""
     usual = {"long": "split", "policies": ["a"], "input": "in.jsonl", "output": "out.jsonl", "temperature": 1.0}
     usual |= {"effort": "low" if rule.option != "sure" else "auto", "server_api": "completion", "ray": False}
     if rule.option in ("server_api", "server_model", "tokenizer"):
@@ -185,12 +185,12 @@ TABLES = {
 
 
 def pages() -> list[Path]:
-    """All pages of the manual."""
+    """Return all pages of the manual."""
     return [ROOT / "README.md", ROOT / "samples/README.md", *sorted((ROOT / "safeguard_cli").rglob("README.md"))]
 
 
 def written(page: str) -> str:
-    """A page with its tables as they are now."""
+    """Return a page with its tables as they are now."""
     for name, table in TABLES.items():
         if f"<!-- {name} -->" in page:
             new = table()

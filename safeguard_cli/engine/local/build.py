@@ -1,4 +1,4 @@
-"""How llama.cpp was built and what it can compute on; with llama.py the only file that touches it."""
+"""How llama.cpp was built and what it can compute on; only this file and llama.py touch it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _GPU, _INTEGRATED_GPU = 1, 2  # ggml_backend_dev_type
 
 
 def build_identity() -> tuple[str, str]:
-    """What numbers depend on beside model and settings: llama-cpp-python's version and the build's CPU features."""
+    """Return what scores depend on beside model and settings: llama-cpp-python's version, the build's CPU features."""
     return llama_cpp.__version__, C.llama_print_system_info().decode("utf-8", "replace")
 
 
@@ -30,24 +30,24 @@ def amx_build() -> bool:
 
 
 class _Arena(ctypes.Structure):
-    """ggml_init_params: the memory that tensors are made in."""
+    """ggml_init_params: the memory in which tensors are made."""
 
     _fields_ = (("size", ctypes.c_size_t), ("buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
 
 
 def half_precision_build() -> bool:
-    """Whether f16 values are added up with AVX512-FP16, where gpt-oss's attention is slow.
+    """Whether the build adds up f16 values with AVX512-FP16, with which gpt-oss's attention is slow.
 
     llama.cpp's loops then take 128 values at a time, and the rest one by one; gpt-oss's heads have 64 (GGML_F16_STEP in
-    ggml/src/ggml-cpu/simd-mappings.h, ggml_vec_mad_f16 in vec.h). The build does not say so, but its numbers do:
-    attention over two cells whose values are -750.5 and 2040, with weights 1 and 1/e, gives a sum of -750.5 + 750.474.
-    Where the weight is rounded to f16 first, it is -750.5 + 750.557.
+    ggml/src/ggml-cpu/simd-mappings.h, ggml_vec_mad_f16 in vec.h). The build does not report it, but its numbers show
+    it: attention over two cells with values -750.5 and 2040 and weights 1 and 1/e sums to -750.5 + 750.474, or, where
+    the weight is rounded to f16 first, to -750.5 + 750.557.
     """
     if not X86:
         return False
     try:
         compute = ggml("ggml_graph_compute_with_ctx", ctypes.c_int)
-    except AttributeError:  # code for each kind of CPU, chosen when it is loaded: llama.cpp names its instructions
+    except AttributeError:  # a build with code for each kind of CPU, chosen at loading: llama.cpp tells which
         return False
     context = ggml("ggml_init")(_Arena(1 << 20, None, False))
 
@@ -70,7 +70,7 @@ def half_precision_build() -> bool:
 
 
 def describe() -> dict[str, Any]:
-    """llama.cpp's account of itself: `version`, `system` (CPU features), `backends`, `devices` (see probe.Device)."""
+    """Return llama.cpp's account of itself: `version`, `system` (CPU features), `backends`, `devices` (plan.Device)."""
     C.llama_backend_init()
     version, system = build_identity()
     return {
@@ -103,18 +103,18 @@ def _describe(device: int) -> dict[str, Any]:
 
 
 def repacking_buffer() -> int | None:
-    """The type of buffer that repacks weights for the CPU without AMX; None where llama.cpp was built without it."""
+    """Return the type of buffer that repacks weights for the CPU without AMX; None where llama.cpp lacks it."""
     buffers = (buffer for device in _devices() for buffer in _extra_buffer_types(device))
     return next((b for b in buffers if ggml("ggml_backend_buft_name", ctypes.c_char_p)(b) == b"CPU_REPACK"), None)
 
 
 def _devices() -> list[int]:
-    """Handles of all devices that llama.cpp can compute on."""
+    """Return handles of all devices that llama.cpp can compute on."""
     return [ggml("ggml_backend_dev_get")(index) for index in range(ggml("ggml_backend_dev_count", ctypes.c_size_t)())]
 
 
 def _extra_buffer_types(device: int) -> Iterator[int]:
-    """The types of buffers that a device has besides its plain one."""
+    """Yield the types of buffers that a device has besides its plain one."""
     registry = ggml("ggml_backend_dev_backend_reg")(device)
     address = ggml("ggml_backend_reg_get_proc_address")(registry, b"ggml_backend_dev_get_extra_bufts")
     if address:
@@ -123,7 +123,7 @@ def _extra_buffer_types(device: int) -> Iterator[int]:
 
 
 def ggml(name: str, result: Any = ctypes.c_void_p) -> Any:
-    """A function of ggml's, which llama-cpp-python does not bind. Its integers are passed as 64 bits."""
+    """Return a ggml function that llama-cpp-python does not bind; integers are passed to it as 64 bits."""
     function = getattr(C._lib, name)
     function.restype = result
 

@@ -1,4 +1,4 @@
-"""How a run is shaped to fit this machine: threads, memory, slots, cells and GPU layers."""
+"""Shapes a run to fit this machine: threads, memory, slots, cells and GPU layers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from safeguard_cli.model.gguf import BadModelFile, Header
 
 DEFAULT_CONTEXT = 8192
 DEFAULT_SLOTS = 16
-REMOTE_SLOTS = 64  # with servers: an eighth of the rows that may be under way or wait for an earlier one
+REMOTE_SLOTS = 64  # with servers: an eighth of the rows that may be under way or waiting for an earlier one
 REPACK_SHARE = 0.7  # of the free memory; repacking is worth it only where much is left
 REPACK_ROWS = 12  # at 20b repacking takes as long as it saves in some 12 rows
-# Without flash attention a decoded token costs less on a CPU: up to a third of the run for a small model. It takes a
-# matrix of scores for a batch, and prompts are read more slowly.
+# Plain attention decodes a token faster than flash attention on a CPU: it saves up to a third of a small model's run.
+# It takes a matrix of scores for each batch, and reads prompts more slowly.
 PLAIN_ATTENTION_BYTES = 96 << 20
-TYPICAL_CONTENT = 384  # tokens; only shapes the cache, a longer row takes more cells and fewer rows run beside it
-GPU_RESERVE = 512 << 20  # of each GPU's free memory, for the driver and what the estimate does not see
+TYPICAL_CONTENT = 384  # tokens; only shapes the cache: a longer row takes more cells, and fewer rows run beside it
+GPU_RESERVE = 512 << 20  # of each GPU's free memory, for the driver and what the estimate leaves out
 CACHE_TYPES = {"f16": 2.0, "q8_0": 34 / 32}  # bytes of a value
 
 
@@ -45,8 +45,8 @@ def shape_run(
 ) -> Shape:
     """Choose slots, cells and GPU layers that fit the free memory. `prefixes` and `overheads` are tokens by policy.
 
-    `rows` is their number where it is known: a few are not worth repacking the weights, which `repack` forces or
-    forbids. With `reasoning` most tokens are decoded one by one.
+    `rows` is the number of rows where it is known: repacking the weights does not pay for a few. `repack` forces or
+    forbids it. `reasoning` tells that most tokens are decoded one by one.
 
     Raises UsageError when --ctx cannot hold a policy and its answer, SafeguardError when memory cannot hold one row.
     """
@@ -62,8 +62,8 @@ def shape_run(
 
     def candidates(context: int, cache_type: str) -> Iterator[tuple[Plan, Loading, Memory]]:
         largest = context - min(prefixes)
-        # Best first: repacked weights, of which there is a second copy beside the mapped file, then plain ones; all
-        # slots, then fewer; all prefixes resident, then one beside the largest row.
+        # Best first: repacked weights, which are a second copy beside the mapped file, then plain ones; all slots,
+        # then fewer; all prefixes resident, then only one, beside the largest row.
         shapes = [
             (n, sum(prefixes) + max(largest, n * typical)) for n in ([slots] if slots else range(DEFAULT_SLOTS, 0, -1))
         ]
@@ -75,7 +75,7 @@ def shape_run(
             flash = not plain_attention or score_bytes(header, plan) > PLAIN_ATTENTION_BYTES
             placed, moe, memory = place(header, plan, len(prefixes), devices, gpu_layers, cpu_moe, cache_type)
             if not flash:
-                # Only what is used of the cache is scored, and it is seldom full: a third of it.
+                # Only the used part of the cache is scored; it is seldom full, so a third is counted.
                 memory = replace(memory, compute=memory.compute + score_bytes(header, plan) // 3)
             if extra_buffers:
                 again = repacked_bytes(header) * memory.weights // max(1, header.size)
@@ -111,14 +111,14 @@ def shape_run(
 
 
 def shape_remote(prefixes: Sequence[int], overheads: Sequence[int], context: int | None, most: int | None) -> Shape:
-    """The shape of a run on servers, which have `most` tokens a row: nothing here bounds it but rows under way."""
+    """Return the shape of a run on servers that allow `most` tokens a row: only rows under way are bounded here."""
     context = min(context or DEFAULT_CONTEXT, most or DEFAULT_CONTEXT)
     _least(prefixes, overheads, context)
     return Shape(Plan(REMOTE_SLOTS, sum(prefixes) + context), context, Loading(threads=0), Memory(0, 0, 0))
 
 
 def _least(prefixes: Sequence[int], overheads: Sequence[int], context: int) -> int:
-    """The tokens that a row takes beside its content. Raises UsageError when the context cannot hold them."""
+    """Return the tokens that a row takes beside its text. Raises UsageError when the context cannot hold them."""
     least = max(p + o for p, o in zip(prefixes, overheads, strict=True))
     if context < least + 16:
         raise UsageError(
@@ -129,7 +129,7 @@ def _least(prefixes: Sequence[int], overheads: Sequence[int], context: int) -> i
 
 
 def video_room(devices: Sequence[Device]) -> int:
-    """Bytes of GPU memory that a run may take."""
+    """Return the bytes of GPU memory that a run may take."""
     return sum(max(0, device.free - GPU_RESERVE) for device in devices)
 
 
@@ -142,10 +142,11 @@ def place(
     cpu_moe: int | None = None,
     cache_type: str = "f16",
 ) -> tuple[int, int, Memory]:
-    """How many layers go on the GPUs, of how many the experts stay off them, and the memory that this takes.
+    """Return the number of layers on the GPUs, of layers with their experts off them, and the memory that this takes.
 
     Best first: everything on the GPUs; the experts of ever more layers in the machine's memory; fewer layers. As in
-    llama.cpp the last layers go first, and the output counts as one more. What was asked for is given, fit or not.
+    llama.cpp the last layers go first, and the output counts as one more. Numbers that were asked for are kept, even if
+    they do not fit.
     """
     cache, compute = plan.cells * cell_bytes(header, cache_type), compute_bytes(header, plan, prefixes)
     layers = min(header.number("block_count"), len(header.tensors))
@@ -162,13 +163,13 @@ def place(
         weights = output + sum(dense[first:]) + sum(experts[max(first, moe) :])
         share = cache * (layers - first) // layers if layers > first else 0
         if weights + share + compute <= room or (gpu_layers >= 0 and (placed, moe) == placements[-1]):
-            # llama.cpp keeps a mirror of the working buffers for what it computes on the CPU.
+            # llama.cpp keeps a second set of working buffers for what it computes on the CPU.
             return placed, moe, Memory(header.size - weights, cache - share, compute, video=weights + share + compute)
     return 0, 0, Memory(header.size, cache, compute)
 
 
 def _weights_by_layer(header: Header, layers: int) -> tuple[list[int], list[int], int]:
-    """Bytes of each layer without its experts, of its experts, and of the output; the embedding is never on a GPU."""
+    """Return the bytes of each layer without experts, of its experts, and of the output; embeddings stay off GPUs."""
     dense, experts, output = [0] * layers, [0] * layers, 0
     for tensor in header.tensors:
         found = re.match(r"blk\.(\d+)\.", tensor.name)
@@ -180,12 +181,12 @@ def _weights_by_layer(header: Header, layers: int) -> tuple[list[int], list[int]
 
 
 def repacked_bytes(header: Header) -> int:
-    """Bytes of the weights that llama.cpp keeps a second, repacked copy of."""
+    """Return the bytes of the weights that llama.cpp keeps a second, repacked copy of."""
     return sum(tensor.nbytes for tensor in repacked(header.tensors))
 
 
 def cell_bytes(header: Header, cache_type: str = "f16") -> int:
-    """Bytes of cache for one token: keys and values of all layers (windowed layers are kept whole too)."""
+    """Return the bytes of cache for one token: keys and values of all layers (windowed layers are kept whole too)."""
     width = header.number("attention.key_length", 64) + header.number("attention.value_length", 64)
     cells = int(
         header.number("block_count") * header.number("attention.head_count_kv") * width * CACHE_TYPES[cache_type]
@@ -196,15 +197,15 @@ def cell_bytes(header: Header, cache_type: str = "f16") -> int:
 
 
 def score_bytes(header: Header, plan: Plan) -> int:
-    """Bytes of one layer's attention scores of a full batch, which plain attention writes out as f32."""
+    """Return the bytes of one layer's attention scores for a full batch, which plain attention writes out as f32."""
     return plan.batch * plan.cells * header.number("attention.head_count") * 4
 
 
 def compute_bytes(header: Header, plan: Plan, prefixes: int = 1) -> int:
-    """Bytes of llama.cpp's working buffers: what one batch needs in one layer, then its logits; and these once more.
+    """Return the bytes of llama.cpp's working buffers: its logits, and the greater of these and a batch in one layer.
 
-    llama.cpp reuses the memory of the layers for the logits in the graph. Checked against its own figures, see
-    tests/memory_plan.py.
+    In the graph llama.cpp reuses the memory of the layers for the logits. Checked against its own figures, see
+    tests/tools/memory_plan.py.
     """
     size = plan.context(prefixes)
     logits = size.outputs * len(header.metadata.get("tokenizer.ggml.tokens", ())) * 4

@@ -1,4 +1,4 @@
-"""What this machine has free: cores and memory, also where control groups grant less of them."""
+"""The free cores and memory of this machine, within the limits of control groups."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CGROUP, _OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def free_cores() -> int:
-    """Physical cores that this process may use and that are idle now, at least 1; affinity and cgroup quota count.
+    """Return the physical cores that are idle now and that affinity and cgroup quota allow, at least 1.
 
     ggml's threads spin while they wait for each other: with both of two cores taken by others, two threads gave a
     twentieth of one thread's speed.
@@ -29,13 +29,13 @@ def free_cores() -> int:
 
 
 def free_memory() -> int:
-    """Bytes of memory that can still be taken: what the system calls available, within the cgroups' limits."""
+    """Return the bytes of memory that can still be taken: what the system calls available, within cgroup limits."""
     free = int(psutil.virtual_memory().available)
     for folder in _cgroups("memory"):
         limit = _read(folder / "memory.max") or _read(folder / "memory.limit_in_bytes")
         used = _read(folder / "memory.current") or _read(folder / "memory.usage_in_bytes")
         if limit.isdigit() and used.isdigit():
-            # Files that the system keeps in memory count as used, and give way: a model file above all.
+            # Cached files, above all a model file, count as used, but the system frees them when memory is wanted.
             state = dict(line.split(" ", 1) for line in _read(folder / "memory.stat").splitlines())
             idle = int(state.get("total_inactive_file") or state.get("inactive_file") or 0)
             free = min(free, int(limit) - int(used) + idle)
@@ -43,9 +43,9 @@ def free_memory() -> int:
 
 
 def _cgroups(controller: str) -> Iterator[Path]:
-    """Folders of the cgroups that hold this process, versions 1 and 2, inner ones first: each can set a limit.
+    """Yield the folders of the cgroups (versions 1 and 2) of this process, inner ones first: each can set a limit.
 
-    In a container the path that the system tells may be one outside it: then the folders' root is the own one.
+    In a container the system may give a path outside it; the root folder is then the process's own cgroup.
     """
     for line in _read(_OWN_CGROUPS).splitlines() or ["0::/"]:
         _, controllers, path = line.split(":", 2)

@@ -1,4 +1,4 @@
-"""Loads a model, decodes batches over many sequences, frees everything; with build.py all that touches llama.cpp."""
+"""Loads a model, decodes batches of many sequences, frees everything; only this file and build.py touch llama.cpp."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from safeguard_cli.engine.local.plan import ContextSize, Loading, repacked
 from safeguard_cli.errors import EngineError
 from safeguard_cli.model.gguf import BadModelFile, read_model
 
-SLOW_DECODE = 0.5  # seconds from which on one is told of while it works
+SLOW_DECODE = 0.5  # seconds; a decode that takes longer reports its progress
 MAX_SEQUENCES: int = C.llama_max_parallel_sequences()
 _LOG_WARN, _LOG_ERROR, _LOG_CONTINUED = 3, 4, 5
 _FLASH = {True: C.LLAMA_FLASH_ATTN_TYPE_ENABLED, False: C.LLAMA_FLASH_ATTN_TYPE_DISABLED}
@@ -31,7 +31,7 @@ Logits = npt.NDArray[np.float32]
 
 
 class _Log:
-    """llama.cpp's log: the last complaints are kept for error messages, everything goes to `sink` when one is set."""
+    """llama.cpp's log: the last complaints are kept for error messages; every line goes to `sink` if it is set."""
 
     def __init__(self) -> None:
         self.complaints: deque[str] = deque(maxlen=3)
@@ -53,7 +53,7 @@ LOG = _Log()
 
 
 def vocabulary_size(path: Path) -> int:
-    """Have llama.cpp read a file's settings and vocabulary, no weights. Raises EngineError with its reason."""
+    """Have llama.cpp read a file's settings and vocabulary, but no weights. Raises EngineError with its reason."""
     LOG.complaints.clear()
     wanted = C.llama_model_default_params()
     wanted.vocab_only = True
@@ -73,18 +73,18 @@ class _Override(ctypes.Structure):
 
 
 def _experts_on_cpu(layers: int) -> list[_Override]:
-    """Overrides that keep the experts of the first `layers` layers in the machine's memory."""
+    """Return overrides that keep the experts of the first `layers` layers in the machine's memory."""
     buffer = ggml("ggml_backend_cpu_buffer_type")()
     # The pattern of llama.cpp's own --n-cpu-moe.
     return [_Override(rf"blk\.{i}\.ffn_(up|down|gate|gate_up)_exps".encode(), buffer) for i in range(layers)]
 
 
 def _repacked(path: Path) -> list[_Override]:
-    """Overrides that repack weights as llama.cpp does where there is no AMX; what it has no kernel for stays plain."""
+    """Return overrides that repack weights as llama.cpp does without AMX; those without a kernel stay plain."""
     try:
         tensors = read_model(path).tensors
     except BadModelFile:
-        return []  # llama.cpp will say what is wrong
+        return []  # llama.cpp will report what is wrong
     # The kernels take eight rows at a time.
     names = [re.escape(t.name) for t in repacked(tensors) if len(t.shape) > 1 and t.shape[1] % 8 == 0]
     buffer = repacking_buffer()
@@ -116,7 +116,7 @@ class Batch:
     def add(self, sequence: int, position: int, tokens: npt.NDArray[np.int32], outputs: tuple[int, ...] = ()) -> int:
         """Append tokens of one sequence from `position` on; logits are kept at the indices `outputs` of `tokens`.
 
-        Returns the row in the next decode's logits of the first of these outputs.
+        Returns the row of the first of these outputs in the next decode's logits.
         """
         begin, end = self.size, self.size + len(tokens)
         self._tokens[begin:end] = tokens
@@ -145,20 +145,21 @@ class Batch:
 
 
 class _Watch:
-    """Counts the nodes of a decode's graph as they are computed, where a decode takes so long that it should be told.
+    """Counts the nodes of a decode's graph as they are computed, if the decode is expected to be slow.
 
-    llama.cpp asks at every node whether to go on, and a Python answer costs a small model a tenth of its speed.
+    It does so only then because llama.cpp asks at every node whether to continue, and answering in Python costs a small
+    model a tenth of its speed.
     """
 
     def __init__(self, context: Any, tell: Callable[[float], None]) -> None:
         self._context, self._tell = context, tell
         self._callback = C.ggml_abort_callback(self._node)  # kept alive: llama.cpp holds only a pointer
-        self._nodes = self._done = 0  # of the last graph; so far of this one
+        self._nodes = self._done = 0  # nodes of the last graph; those of this one that are computed
         self._seconds_a_token = math.inf
         self._on = False
 
     def decode(self, batch: Batch) -> int:
-        """Have llama.cpp decode; returns its code."""
+        """Have llama.cpp decode; return its code."""
         self._switch(batch.size * self._seconds_a_token > SLOW_DECODE)
         self._done, began = 0, time.monotonic()
         code = int(C.llama_decode(self._context, batch.as_struct()))
@@ -182,9 +183,9 @@ class _Watch:
 class Model:
     """A loaded model with one context of many sequences that share a unified cache. Use as a context manager.
 
-    The sliding-window layers keep a full-size cache (`swa_full`): cells that copies of a prefix share are never freed
-    in a window-sized one, and `llama_decode` then finds no slot. `loaded` is called with the share of the weights that
-    are loaded, many times.
+    The sliding-window layers keep a full-size cache (`swa_full`): in a window-sized one, cells that copies of a prefix
+    share are never freed, and `llama_decode` then finds no slot. `loaded` is called many times with the share of the
+    weights that is loaded.
     """
 
     def __init__(
@@ -211,7 +212,7 @@ class Model:
         on_gpu = C.llama_supports_gpu_offload() and loading.gpu_layers
         overrides = _repacked(path) if amx and not on_gpu else _experts_on_cpu(loading.cpu_moe)
         if overrides:
-            self._overrides = (_Override * (len(overrides) + 1))(*overrides)  # the last, empty one ends the list
+            self._overrides = (_Override * (len(overrides) + 1))(*overrides)  # an empty one ends the list
             wanted.tensor_buft_overrides = ctypes.addressof(self._overrides)  # llama.cpp holds only a pointer
         if loaded is not None:
             wanted.progress_callback = C.llama_progress_callback(lambda share, _: [loaded(share)] != [])  # True: go on
@@ -239,7 +240,7 @@ class Model:
         self._memory = C.llama_get_memory(self._context)
 
     def decode(self) -> Logits:
-        """Decode the batch. Returns a view of (outputs, vocabulary) logits, valid until the next decode."""
+        """Decode the batch. Return a view of (outputs, vocabulary) logits, valid until the next decode."""
         code = self._watch.decode(self.batch) if self._watch else C.llama_decode(self._context, self.batch.as_struct())
         if code:
             raise EngineError(f"llama.cpp failed to decode a batch (code {code}): {_complaint()}")
@@ -250,9 +251,9 @@ class Model:
         return np.ctypeslib.as_array(pointer, (count, self.vocabulary_size))
 
     def watch(self, tell: Callable[[float], None]) -> None:
-        """From here on call `tell` during slow decodes with the share of the batch that is computed, many times.
+        """From now on, call `tell` many times during slow decodes with the share of the batch that is computed.
 
-        To be called before anything is decoded: a token is, and forgotten again, to know the length of the way.
+        Call this before anything else is decoded: it decodes one token to count the graph's nodes, and forgets it.
         """
         self._watch = _Watch(self._context, tell)
         self.batch.clear()
@@ -261,7 +262,7 @@ class Model:
         C.llama_memory_clear(self._memory, False)
 
     def copy(self, source: int, target: int) -> None:
-        """Let sequence `target` share all that `source` holds; no data is moved."""
+        """Let sequence `target` share all cells of `source`; no data is moved."""
         C.llama_memory_seq_cp(self._memory, source, target, -1, -1)
 
     def drop(self, sequence: int) -> None:
@@ -269,7 +270,7 @@ class Model:
         C.llama_memory_seq_rm(self._memory, sequence, -1, -1)
 
     def save(self, sequence: int) -> bytes:
-        """The state of a sequence as bytes, to be restored later."""
+        """Return the state of a sequence as bytes, for `restore`."""
         size = C.llama_state_seq_get_size(self._context, sequence)
         state: ctypes.Array[ctypes.c_uint8] = (ctypes.c_uint8 * size)()
         if C.llama_state_seq_get_data(self._context, state, size, sequence) != size:
@@ -277,13 +278,13 @@ class Model:
         return bytes(state)
 
     def restore(self, sequence: int, state: bytes) -> None:
-        """Bring back a saved state. Raises EngineError when llama.cpp does not take it."""
+        """Restore a saved state. Raises EngineError when llama.cpp does not accept it."""
         data = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
         if C.llama_state_seq_set_data(self._context, data, len(data), sequence) != len(data):
             raise EngineError("llama.cpp cannot restore the policy's state")
 
     def length(self, sequence: int) -> int:
-        """The tokens that a sequence holds, from its first position on."""
+        """Return the number of tokens that a sequence holds."""
         return int(C.llama_memory_seq_pos_max(self._memory, sequence)) + 1
 
     def clear(self) -> None:

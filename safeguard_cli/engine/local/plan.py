@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from safeguard_cli.engine.decoding import MOST_OUTPUTS
 from safeguard_cli.model.gguf import Tensor
 
-BATCH = 512  # tokens a decode where nothing else is asked for; larger ones are no faster on a CPU
-# Types that llama.cpp has repacking kernels for, see ggml/src/ggml-cpu/repack.cpp.
+BATCH = 512  # tokens a decode by default; larger batches are no faster on a CPU
+# Types for which llama.cpp has repacking kernels, see ggml/src/ggml-cpu/repack.cpp.
 _REPACKED = {2, 10, 12, 20, 39}  # Q4_0, Q2_K, Q4_K, IQ4_NL, MXFP4, for x86 with AVX2
 _REPACKED_ELSEWHERE = {8, 13, 14}  # Q8_0, Q5_K, Q6_K, with ARM's instructions
 X86 = platform.machine() in ("x86_64", "AMD64")
@@ -19,7 +19,7 @@ PROGRAM = 60 << 20  # the engine's process before it loads anything: Python, num
 
 @dataclass(frozen=True, slots=True)
 class ContextSize:
-    """What a context holds: `cells` tokens over all sequences; `batch` tokens and `outputs` logits rows a decode."""
+    """A context's size: `cells` tokens over all sequences; `batch` tokens and `outputs` rows of logits a decode."""
 
     cells: int
     sequences: int
@@ -31,8 +31,8 @@ class ContextSize:
 class Loading:
     """How llama.cpp loads a model and lays out its cache.
 
-    `gpu_layers` is llama.cpp's number, -1 for all; the experts of the first `cpu_moe` layers stay off the GPU.
-    `extra_buffers` repacks weights for the CPU, `flash` is flash attention.
+    `gpu_layers` is as llama.cpp takes it, -1 for all; the experts of the first `cpu_moe` layers stay off the GPU.
+    `extra_buffers` repacks weights for the CPU; `flash` turns flash attention on.
     """
 
     threads: int
@@ -45,26 +45,26 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The shape of a run: rows decoded together, `cells` tokens of cache for prefixes and rows, `batch` a decode."""
+    """A run's `slots` (rows decoded together), `cells` (tokens of cache for prefixes and rows), `batch` (a decode)."""
 
     slots: int
     cells: int
     batch: int = BATCH
 
     def context(self, prefixes: int) -> ContextSize:
-        """One sequence for each prefix, one for each slot and one for each slot's branches."""
+        """Return the context's size: a sequence for each prefix, each slot and each slot's branches."""
         return ContextSize(self.cells, prefixes + 2 * self.slots, self.batch, 2 * self.slots + MOST_OUTPUTS)
 
 
 def repacked(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """The weights that llama.cpp repacks for this CPU, by their types; in the embedding rows are only looked up."""
+    """Return the weights that llama.cpp repacks for this CPU, by type; in the embedding, rows are only looked up."""
     kinds = _REPACKED if X86 else _REPACKED | _REPACKED_ELSEWHERE
     return [tensor for tensor in tensors if tensor.type in kinds and not tensor.name.startswith("token_embd")]
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes that a run takes beside what it had before loading, estimated from the header; `video` is on GPUs."""
+    """Bytes that a run takes beyond those before loading, estimated from the header; `video` is on GPUs."""
 
     weights: int
     cache: int
@@ -79,7 +79,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A run's shape: `plan` for the scheduler, `context` the most tokens that one row may take, policy included."""
+    """A run's shape: `plan` is for the scheduler, `context` the most tokens of one row, policy included."""
 
     plan: Plan
     context: int
@@ -89,7 +89,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device that llama.cpp can compute on; bytes of memory. On `unified` ones it is the machine's own memory."""
+    """A device that llama.cpp can compute on; memory is in bytes, and on `unified` devices is the machine's own."""
 
     name: str
     description: str

@@ -1,8 +1,8 @@
 """States of decoded policies, kept between runs: a second run under the same policy starts without decoding it.
 
-A file holds a magic line, the SHA-256 of what it stands for and of the state, and llama.cpp's state of the sequence.
-Its name is a hash of all that the state depends on. llama.cpp sees no byte of a file whose hash is not right, nor of
-one that another user could have written: a wrong state gives wrong scores, and no sign of it.
+A file holds a magic line, the SHA-256 of its key and the state, and llama.cpp's state of the sequence. Its name is the
+key: a hash of all that the state depends on. llama.cpp sees no byte of a file whose hash is wrong, nor of one that
+another user could have written: a wrong state gives wrong scores without any sign of it.
 """
 
 from __future__ import annotations
@@ -21,18 +21,20 @@ from safeguard_cli import files
 STATES = "prefixes"  # the folder in the cache folder
 MAGIC = b"safeguard prefix 2\n"
 MOST_BYTES = 1 << 30  # of all files together; the least recently used go first
-NAME = re.compile(r"[0-9a-f]{64}\.(prefix|\d+)", re.ASCII)  # with a number: being written by an older version
+NAME = re.compile(r"[0-9a-f]{64}\.(prefix|\d+)", re.ASCII)  # .NUMBER: being written by an older version
 
 
 class PrefixStore:
-    """States by prefix ids in `folder`; `identity` is all else that a state depends on. Fails silently: it only saves
-    time."""
+    """States by prefix ids in `folder`; `identity` is all else that a state depends on.
+
+    It fails silently, because it only saves time.
+    """
 
     def __init__(self, folder: Path, identity: str, most_bytes: int = MOST_BYTES) -> None:
         self.folder, self.identity, self.most_bytes = folder, identity, most_bytes
 
     def load(self, ids: Sequence[int]) -> bytes | None:
-        """The state after these ids, None where there is no sound one."""
+        """Return the state after these ids, None where there is no sound one."""
         key = self._key(ids)
         path = self._path(key)
         with suppress(OSError):
@@ -47,7 +49,7 @@ class PrefixStore:
         return None
 
     def save(self, ids: Sequence[int], state: bytes) -> None:
-        """Keep a state, for this user's eyes only: a policy may be confidential."""
+        """Keep a state, readable by this user only: a policy may be confidential."""
         if not 0 < len(state) <= self.most_bytes // 2:
             return
         key = self._key(ids)
@@ -59,7 +61,7 @@ class PrefixStore:
             with files.draft(self._path(key), 0o600) as new:
                 new.write(MAGIC + _digest(key, state))
                 new.write(state)
-                new.publish(sync=False)  # what a power cut leaves of it has another hash
+                new.publish(sync=False)  # what a power cut leaves has a wrong hash
 
     def _key(self, ids: Sequence[int]) -> bytes:
         return hashlib.sha256(self.identity.encode() + b"\0" + np.array(ids, np.int32).tobytes()).digest()

@@ -1,6 +1,6 @@
-"""Questions to llama.cpp that may kill whoever asks them, asked in a child process.
+"""Questions to llama.cpp, asked in a child process because they may crash it.
 
-Run as a script this reads one JSON request a line and answers each with one line; the parent never imports llama_cpp.
+Run as a script, this reads one JSON request a line and answers each with one line; the parent never imports llama_cpp.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from safeguard_cli.errors import EngineError, SafeguardError
 from safeguard_cli.model import kept
 from safeguard_cli.model.checks import each, text
 
-TIMEOUT = 120.0  # seconds in which a child must answer, or read something
-SLOW = {"rates"}  # questions that take as long as they take
+TIMEOUT = 120.0  # seconds in which a child must answer or read something
+SLOW = {"rates"}  # questions without a time limit
 LOADABLE, MOST_LOADABLE = "loadable-models.json", 100  # kept keys of models that llama.cpp loaded
 _CPU_LIBRARIES = ("ggml", "ggml-base", "ggml-cpu", "llama", "mtmd", "ggml-blas")
 
 
 class Probe:
-    """A child that answers questions; a new one is started when the last was killed by its question."""
+    """A child process that answers questions; a new one is started after a question killed the last."""
 
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
@@ -52,7 +52,7 @@ class Probe:
             self._child = None
 
     def ask(self, question: str, **arguments: Any) -> dict[str, Any]:
-        """The child's answer. Raises EngineError with the reason when there is none, or when it died."""
+        """Return the child's answer. Raises EngineError with the reason when it gave none or died."""
         child = self._child or self._start()
         assert child.stdin and child.stdout
         line = b""
@@ -66,7 +66,7 @@ class Probe:
             pass
         if not line.endswith(b"\n"):
             code = child.wait(TIMEOUT)
-            self._errors.seek(0)  # the child wrote with this very file's position
+            self._errors.seek(0)  # parent and child share the file's position
             last = self._errors.read().decode("utf-8", "replace")
             self.close()
             raise EngineError(why_it_died("llama.cpp's process", code, last))
@@ -76,7 +76,7 @@ class Probe:
         return answer
 
     def _wait(self, child: subprocess.Popen[bytes], answers: IO[bytes]) -> None:
-        """Wait for an answer, for as long as the child still reads from the disk. Raises EngineError."""
+        """Wait for an answer as long as the child reads from the disk. Raises EngineError when it stalls."""
         read, end = -1, 0.0
         while not select.select([answers], [], [], min(1.0, TIMEOUT / 4))[0]:
             so_far, now = _bytes_read(child.pid), time.monotonic()
@@ -101,7 +101,7 @@ class Probe:
 
 
 def _bytes_read(process: int) -> int:
-    """Bytes that a process had to get from the disk, 0 where the system does not tell."""
+    """Return the bytes that a process has read from the disk, 0 where the system does not tell."""
     try:
         return int(psutil.Process(process).io_counters().read_bytes)
     except (psutil.Error, AttributeError):
@@ -109,9 +109,9 @@ def _bytes_read(process: int) -> int:
 
 
 def check_loadable(path: Path, key: str, probe: Probe | None = None) -> None:
-    """Have llama.cpp load a file's vocabulary and settings, without weights; what was fine before is not asked again.
+    """Have llama.cpp load a file's vocabulary and settings, without weights, unless it did so before.
 
-    `key` says which file it was. Raises EngineError with llama.cpp's reason.
+    `key` identifies the file. Raises EngineError with llama.cpp's reason.
     """
     known: list[str] = kept.load(LOADABLE, each(text)) or []
     if key in known:
@@ -128,7 +128,7 @@ def check_loadable(path: Path, key: str, probe: Probe | None = None) -> None:
 
 
 def gpu_build() -> bool:
-    """Whether llama-cpp-python was built for more than the CPU, by the libraries that it brought; nothing is loaded."""
+    """Whether llama-cpp-python was built for more than the CPU, judged by its libraries, of which none is loaded."""
     spec = find_spec("llama_cpp")
     if spec is None or spec.origin is None:
         return False
@@ -137,7 +137,7 @@ def gpu_build() -> bool:
 
 
 def devices(probe: Probe | None = None) -> tuple[Device, ...]:
-    """The devices with a memory of their own, or none where llama.cpp was built for the CPU only."""
+    """Return the GPUs, or none where llama.cpp was built for the CPU only."""
     if not gpu_build():
         return ()
     asked = probe or Probe()
@@ -160,7 +160,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _main() -> None:
-    # llama.cpp's libraries may print; answers alone go to the pipe.
+    # llama.cpp's libraries may print: only answers go to the pipe.
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     for line in sys.stdin.buffer:

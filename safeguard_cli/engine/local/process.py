@@ -1,8 +1,8 @@
 """The engine in a child process: llama.cpp can abort, crash or be killed, and the run survives it.
 
-The child asks for the next prompt whenever a slot is free and sends completions as they finish; the order of these
-messages, and with it the schedule, depends on the prompts alone. Between them it reports how far it is. Rows in flight
-when the child dies are decoded again, each alone; one that kills the child a second time becomes an error.
+The child asks for the next prompt whenever a slot is free, and sends completions as they finish; the order of these
+messages, and with it the schedule, depends on the prompts alone. In between it reports its progress. If the child dies,
+the rows in flight are decoded again, each alone; a row that kills the child a second time becomes an error.
 """
 
 from __future__ import annotations
@@ -32,47 +32,47 @@ from safeguard_cli.errors import EngineError, SafeguardError
 from safeguard_cli.prompt.contract import Completion, Feed, Prefix, Prompt
 from safeguard_cli.signals import STOPPING, UNBROKEN
 
-MOST_DEATHS = 3  # without a completion in between: then it is not the rows
+MOST_DEATHS = 3  # without a completion in between: after more, the rows are not the cause
 _LIKELY = {
     "SIGKILL": "killed by the system, most likely because memory ran out: use fewer --slots or a smaller --ctx",
-    "SIGILL": "this CPU lacks instructions that llama-cpp-python was built for: install it again from source here",
-    "SIGABRT": "llama.cpp gave up: a damaged model file, or a fault of llama.cpp",
-    "SIGSEGV": "llama.cpp crashed: a damaged model file, or a fault of llama.cpp",
+    "SIGILL": "this CPU lacks instructions that llama-cpp-python was built for: reinstall it from source here",
+    "SIGABRT": "llama.cpp aborted: a damaged model file, or a bug in llama.cpp",
+    "SIGSEGV": "llama.cpp crashed: a damaged model file, or a bug in llama.cpp",
     "SIGBUS": "the model file shrank or could not be read while it was in use",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """All that the child needs to load the model and decode under these prefixes."""
+    """What the child needs to load the model and decode under these prefixes."""
 
     path: Path
     prefixes: tuple[Prefix, ...]
     options: Options
     plan: Plan
     loading: Loading
-    model: str = ""  # what it is, for the states of policies that are kept between runs, in `states`
+    model: str = ""  # the model's identity, for the states of policies kept between runs in the folder `states`
     states: Path | None = None
     verbose: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """A line of llama.cpp's log, on its way to the parent."""
+    """A line of llama.cpp's log for the parent."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """Why the child gives up, as a sentence for the user."""
+    """The reason why the child gives up, a sentence for the user."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """The next prompt is wanted; `decoded` tokens were fed to the model so far, `policies` of them policies'."""
+    """A request for the next prompt; the model was fed `decoded` tokens so far, `policies` of them of policies."""
 
     decoded: int
     policies: int
@@ -86,11 +86,11 @@ _Flying = dict[tuple[int, int, int], Prompt]
 
 
 class LocalEngine:
-    """Decodes prompts in a child process; use as a context manager. An Engine.
+    """An Engine that decodes prompts in a child process; use as a context manager.
 
-    `decoded_tokens` counts what the model was fed, `policy_tokens` those of policies, `deaths` how often the child had
-    to be started again. `report` is told a few times a second how far the engine is, while the model is loaded too.
-    Raises EngineError when the model cannot be loaded.
+    `decoded_tokens` counts the tokens that the model was fed, `policy_tokens` those of policies, `deaths` how often the
+    child had to be restarted. `report` gets a few Reports a second, also while the model is loaded. Raises EngineError
+    when the model cannot be loaded.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class LocalEngine:
         self.decoded_tokens = self.policy_tokens = 0
         self.deaths = 0
         self._spec, self._log, self._report = spec, log, report
-        self._reported = self._earlier = Report()  # last of all; by a child that died
+        self._reported = self._earlier = Report()  # the last report; the last of children that died
         self._connection: Connection
         self._asked = False  # whether the child waits for an answer
         self._start()
@@ -111,7 +111,7 @@ class LocalEngine:
         self.close()
 
     def close(self) -> None:
-        """End the child at once: nothing that matters is on its side."""
+        """Kill the child: it holds nothing that must be saved."""
         if self._process.pid is not None:
             self._process.kill()
             self._process.join()
@@ -142,7 +142,7 @@ class LocalEngine:
                     yield Completion(prompt, (), error=f"twice on this row {reason}")
 
     def _converse(self, source: Iterator[Prompt | Feed], flying: _Flying) -> Iterator[Completion]:
-        """Answer the child's questions until it has finished all of `source`; the last question stays open."""
+        """Answer the child's requests until it has finished all of `source`; the last request stays open."""
         ended = False
         while True:
             if not self._asked:
@@ -181,7 +181,7 @@ class LocalEngine:
         return message
 
     def _tell(self, report: Report) -> None:
-        """Pass a report on, with what children that died had done."""
+        """Pass a report on, with the counts of children that died added."""
         before = self._earlier
         self._reported = replace(
             report,
@@ -197,17 +197,17 @@ class LocalEngine:
         self._earlier = self._reported
         self._tell(Report(loaded=0.0))
         self._asked, self._before = False, (self.decoded_tokens, self.policy_tokens)
-        # Without a name: whatever ends parent and child, nothing is left behind.
+        # The file has no name, so that nothing is left behind however parent and child end.
         self._last_words = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed with the child
-        last_words = Connection(os.dup(self._last_words.fileno()), readable=False)  # the way to pass a descriptor on
+        last_words = Connection(os.dup(self._last_words.fileno()), readable=False)  # passes a descriptor to the child
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(
             target=_work, args=(theirs, self._spec, last_words, bool(self._report)), daemon=True
         )
         try:
-            # The child is a `python -c`, which imports from its working directory first: that may be a folder of
-            # somebody else's data.
+            # The child is a `python -c`, which imports from its working directory first, perhaps a folder with somebody
+            # else's data.
             with no_secrets_for_children(), _held_back(), _elsewhere(Path(__file__).parent), _without_main():
                 _uninterrupted(self._process.start)
             theirs.close()
@@ -221,7 +221,7 @@ class LocalEngine:
             raise
 
     def _start_again(self, deaths: int) -> str:
-        """Replace the dead child; returns why it died. Raises EngineError when that goes on and on."""
+        """Replace the dead child; return why it died. Raises EngineError after too many deaths in a row."""
         self.deaths += 1
         reason = self._bury()
         if deaths > MOST_DEATHS:
@@ -231,7 +231,7 @@ class LocalEngine:
         return reason
 
     def _bury(self) -> str:
-        """Why the child died, as far as its exit code and its last words tell."""
+        """Return why the child died, as far as its exit code and its last words tell."""
         self._process.join(5)
         self._last_words.seek(0)
         last_words = self._last_words.read().decode("utf-8", "replace")
@@ -240,17 +240,19 @@ class LocalEngine:
 
 
 def why_it_died(who: str, code: int, last_words: str) -> str:
-    """A sentence on a process that ended with an exit code, negative for a signal, and what it last printed."""
+    """Return a sentence on why a process died: its exit code, negative for a signal, and what it last printed."""
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"code {code}"
     last = next((line.strip() for line in reversed(last_words.split("\n")) if line.strip()), "")
-    return f"{who} died ({name}): {_LIKELY.get(name, 'for no known reason')}" + (f" [{last}]" if last else "")
+    return f"{who} died ({name}): {_LIKELY.get(name, 'for an unknown reason')}" + (f" [{last}]" if last else "")
 
 
 @contextmanager
 def _held_back() -> Iterator[None]:
-    """Keep signals that ask to end for afterwards; a child that is started meanwhile never gets any, for Ctrl-C at a
-    terminal goes to it too, and what it means is the parent's affair."""
-    resource_tracker.ensure_running()  # starting it later would let signals in again
+    """Hold back the signals that ask to end; a child that is started meanwhile never gets any.
+
+    Ctrl-C at a terminal goes to the child too, but only the parent acts on it.
+    """
+    resource_tracker.ensure_running()  # starting it later would unblock the signals
     with UNBROKEN:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         try:
@@ -261,9 +263,9 @@ def _held_back() -> Iterator[None]:
 
 @contextmanager
 def _elsewhere(folder: Path) -> Iterator[None]:
-    """Work in another folder for a while; where the present one cannot be opened, stay there."""
+    """Work in another folder for a while; stay if the present one cannot be opened."""
     try:
-        here = os.open(".", os.O_RDONLY | os.O_DIRECTORY)  # not by its name, which may be gone
+        here = os.open(".", os.O_RDONLY | os.O_DIRECTORY)  # not by name: it may be gone
     except OSError:
         yield
         return
@@ -276,9 +278,9 @@ def _elsewhere(folder: Path) -> Iterator[None]:
 
 
 def _uninterrupted(start: Callable[[], None]) -> None:
-    """Call `start` to its end, in a thread of its own, and only then raise what has come meanwhile.
+    """Run `start` to its end in a thread of its own, and only then raise what interrupted the wait.
 
-    Python raises KeyboardInterrupt in the main thread, whatever that does: half started, a child would be nobody's.
+    Python raises KeyboardInterrupt in the main thread, whatever that does; nobody would end a half-started child.
     """
     failures: list[BaseException] = []
     done = threading.Event()
@@ -305,11 +307,11 @@ def _uninterrupted(start: Callable[[], None]) -> None:
 def _without_main() -> Iterator[None]:
     """Keep a child that is started meanwhile from importing the script that this process runs.
 
-    The child needs nothing of it; one that does not ask for its `__name__` would start an engine of its own there.
+    The child needs nothing of it, and a script that does not check `__name__` would start another engine there.
     """
     main = sys.modules["__main__"]
     before = getattr(main, "__spec__", None)
-    main.__spec__ = ModuleSpec("__main__", None)  # of this name nothing is imported
+    main.__spec__ = ModuleSpec("__main__", None)  # multiprocessing imports nothing of this name
     try:
         yield
     finally:
@@ -321,8 +323,8 @@ def _key(prompt: Prompt) -> tuple[int, int, int]:
 
 
 def _work(connection: Connection, spec: EngineSpec, last_words: Connection, reports: bool) -> None:
-    """The child: load the model, then ask, decode and answer until the parent goes away."""
-    for number in STOPPING:  # a closed terminal sends them to the child too: what they mean is the parent's affair
+    """Run the child: load the model, then request and decode prompts until the parent goes away."""
+    for number in STOPPING:  # a closed terminal sends them to the child too, but only the parent acts on them
         signal.signal(number, signal.SIG_IGN)
     with suppress(OSError):
         os.dup2(last_words.fileno(), 2)  # what C prints must not reach the terminal raw
@@ -338,9 +340,9 @@ def _work(connection: Connection, spec: EngineSpec, last_words: Connection, repo
 
 
 def _end_with_parent() -> None:
-    """Wait for the parent's end, and end at once, also in the middle of a decode.
+    """Wait for the parent's end, then end at once, even during a decode.
 
-    Linux could do so by itself (PR_SET_PDEATHSIG), but it takes the end of the thread that started the child for it.
+    Linux could do so by itself (PR_SET_PDEATHSIG), but it does so when the thread that started the child ends.
     """
     parent = multiprocessing.parent_process()
     assert parent
@@ -358,14 +360,14 @@ def _serve(connection: Connection, spec: EngineSpec, reports: bool) -> None:
         LOG.sink = lambda line: connection.send(_Line(line))
 
     def listen(report: Report) -> None:
-        # A parent that is busy reads nothing, and nothing must wait for a report.
+        # A busy parent reads nothing, and decoding must not wait for a report to be read.
         if select.select([], [connection], [], 0)[1]:
             connection.send(report)
 
     loading = Reporter(listen)
 
     def loaded(share: float) -> None:
-        loading.offer(lambda: Report(loaded=min(share, 0.999)))  # what comes after the weights takes time too
+        loading.offer(lambda: Report(loaded=min(share, 0.999)))  # what follows the weights takes time too
 
     size = spec.plan.context(len(spec.prefixes))
     with Model(spec.path, size, spec.loading, loaded if reports else None) as model:

@@ -1,4 +1,4 @@
-"""How fast llama.cpp itself is with a model here, without any schedule: what every schedule is measured against."""
+"""Measures llama.cpp's own speed with a model on this machine, the bound for every schedule."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ PROMPTS, TOKENS = 5, 32  # the most that are measured
 
 
 def measure(path: Path, *, seconds: float, **loading: Any) -> dict[str, list[float]]:
-    """Tokens/s of some prompts of 512 tokens, each decoded at once, and of some tokens generated after the last.
+    """Return tokens/s of some 512-token prompts, each decoded at once, and of some tokens generated after the last.
 
-    Each of the two takes about `seconds` at most, and gives one figure at least; `loading` are Loading's fields. To be
-    asked through probe.Probe, for llama.cpp may crash.
+    Each of the two takes about `seconds` at most and gives at least one figure; `loading` are Loading's fields. Call
+    this through probe.Probe, because llama.cpp may crash.
     """
     size = ContextSize(2 * PROMPT, 1, PROMPT, 1)
     with Model(path, size, Loading(**loading)) as model:

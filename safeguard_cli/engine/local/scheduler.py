@@ -1,7 +1,7 @@
-"""What goes into the next batch: policy prefixes decoded once and shared, contents prefilled in chunks beside rows that
-are being decoded, and a new row as soon as one ends.
+"""Chooses what goes into the next batch.
 
-The schedule is a function of the prompts alone, never of time.
+Policy prefixes are decoded once and shared, texts are read in chunks beside rows that are being decoded, and a new row
+starts as soon as one ends. The schedule is a function of the prompts alone, never of time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from safeguard_cli.prompt.contract import Completion, Feed, Prefix, Prompt
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """One sequence being decoded: its coroutine, the step at hand and how much of it is fed."""
+    """A row being decoded: its sequence, its coroutine, the present step and how much of that is fed."""
 
     sequence: int
     branch: int
@@ -34,7 +34,7 @@ class Slot:
     position: int
     step: Step
     tokens: npt.NDArray[np.int32]
-    unread: int  # tokens of the prompt that are not fed yet
+    unread: int  # tokens of the prompt that are not yet fed
     fed: int = 0
     first_output: int = 0
     written: int = 0  # tokens that the model chose freely
@@ -47,8 +47,8 @@ class Slot:
 class Scheduler:
     """Decodes prompts under a few policies on one model; `prefixes` and `tries` are by policy.
 
-    `decoded_tokens` counts what the model was fed, `policy_tokens` those of them that were policies'. `listen` is told
-    a few times a second how far the work is.
+    `decoded_tokens` counts the tokens that the model was fed, `policy_tokens` those of policies among them. `listen`
+    gets a few Reports a second.
     """
 
     def __init__(
@@ -69,8 +69,8 @@ class Scheduler:
         self._active: list[Slot] = []
         self._free = self._all_slots()
         self._read = self._written = self._kept = 0  # see Report
-        self._reading = self._writing = 0  # what the batch at hand adds to them
-        self._policy = (0, 0, 0)  # of the policy being read: tokens that are read, that the batch at hand adds, in all
+        self._reading = self._writing = 0  # what the present batch adds to them
+        self._policy = (0, 0, 0)  # of the policy being read: tokens read, tokens in the present batch, all tokens
         self._reporter = Reporter(listen) if listen else None
         if listen:
             model.watch(self._report_often)
@@ -79,9 +79,9 @@ class Scheduler:
     def complete(self, prompts: Iterable[Prompt | Feed]) -> Iterator[Completion]:
         """Yield completions as they finish; prompts are started in order.
 
-        Among the prompts, HOLD means: start nothing now, finish something first; RESET, which may come only when
-        nothing is in flight: what follows is decoded as if nothing had been before. Raises EngineError when llama.cpp
-        fails, ValueError for a prompt that could not fit even alone.
+        HOLD among the prompts means: start none until a row has finished. RESET, which may come only when no row is in
+        flight, means: decode what follows as if nothing had been before. Raises EngineError when llama.cpp fails,
+        ValueError for a prompt that would not fit even alone.
         """
         source = iter(prompts)
         head: Prompt | None = None
@@ -107,12 +107,12 @@ class Scheduler:
                     self._report()
 
     def _report_often(self, share: float = 1.0) -> None:
-        """Tell how far the work is, if it is time to, when a share of the batch at hand is computed."""
+        """Report progress if it is time to; `share` of the present batch is computed."""
         if self._reporter:
             self._reporter.offer(lambda: self._how_far(share))
 
     def _report(self) -> None:
-        """Tell how far the work is, where something else begins."""
+        """Report progress at once, because another stage begins."""
         if self._reporter:
             self._reporter.now(self._how_far(0))
 
@@ -128,9 +128,9 @@ class Scheduler:
         )
 
     def _reset(self) -> None:
-        """Bring the cache into the state that it has after the prefixes alone, cell by cell.
+        """Bring every cell of the cache into its state after the prefixes alone.
 
-        Where a token lies in the cache decides in which order it is summed, and so the last bits of the logits.
+        A token's place in the cache decides the order of summation, and with it the last bits of the logits.
         """
         assert not self._active
         saved = [(policy, self.model.save(policy)) for policy in sorted(self._resident)]
@@ -145,7 +145,7 @@ class Scheduler:
         return [(first + 2 * i, first + 2 * i + 1) for i in reversed(range(self.plan.slots))]
 
     def _admit(self, prompt: Prompt) -> bool:
-        """Start a row if its worst case fits beside the worst cases of all that run, so that none ever runs out."""
+        """Start a row if its worst case fits beside those of all running rows, so that none ever runs out of cells."""
         need = len(prompt.ids) + self.overheads[prompt.policy]
         prefix = self.prefixes[prompt.policy]
         if need + len(prefix.ids) > self.plan.cells:
@@ -165,7 +165,7 @@ class Scheduler:
         return True
 
     def _make_room(self, policy: int, need: int) -> bool:
-        """Whether a row fits, forgetting prefixes that nobody uses, least recently used first, where that helps."""
+        """Return whether a row fits; drop unused prefixes, least recently used first, as long as it does not."""
         held = sum(slot.cells for slot in self._active)
         used = {slot.prompt.policy for slot in self._active} | {policy}
         idle = [p for p in self._resident if p not in used]
@@ -178,11 +178,11 @@ class Scheduler:
         return total <= self.plan.cells
 
     def _load_prefix(self, policy: int) -> None:
-        """Bring a policy's tokens into its own sequence, which is never extended: a rewound one loses its window."""
+        """Load a policy's tokens into its own sequence, which is never extended: a rewound one loses its window."""
         ids = self.prefixes[policy].ids
         state = self.store.load(ids) if self.store else None
         if state is not None:
-            with suppress(EngineError):  # of another llama.cpp after all
+            with suppress(EngineError):  # a state of another llama.cpp after all
                 self.model.restore(policy, state)
                 if self.model.length(policy) == len(ids):
                     self._kept += len(ids)
@@ -207,7 +207,7 @@ class Scheduler:
         self.policy_tokens += len(ids)
 
     def _decode(self) -> Iterator[Completion]:
-        """Decode one batch: short steps first, so that rows in flight go on while contents are prefilled in chunks."""
+        """Decode one batch: short steps first, so that rows in flight advance while texts are read in chunks."""
         batch = self.model.batch
         batch.clear()
         self._reading = self._writing = 0
@@ -226,20 +226,20 @@ class Scheduler:
             done = self._advance(slot, logits[first : first + len(slot.step.outputs)])
             if done:
                 self._active.remove(slot)
-                self._written += done.generated - slot.written  # what ended its reasoning is not counted
+                self._written += done.generated - slot.written  # the token that ended its reasoning does not count
                 self.model.drop(slot.sequence)
                 self._free.append((slot.sequence, slot.branch))
                 yield done
 
     def _feed(self, slot: Slot) -> bool:
-        """Put as much of the slot's step into the batch as has room; whether its logits come with this decode."""
+        """Put as much of the slot's step into the batch as fits; return whether this decode gives its logits."""
         batch = self.model.batch
         take = min(slot.remaining, batch.room)
         whole = take == slot.remaining
         if whole and batch.outputs + len(slot.step.outputs) > self.model.size.outputs:
-            return False  # its logits have no room in this decode
+            return False  # this decode has no room for its logits
         if slot.step.branch and not whole:
-            return False  # a branch is a few tokens and goes in at once
+            return False  # a branch goes in whole
         if not take:
             return False
         sequence = slot.sequence
@@ -259,7 +259,7 @@ class Scheduler:
         return whole
 
     def _advance(self, slot: Slot, logits: Logits) -> Completion | None:
-        """Give a slot its logits: its next step, or its completion."""
+        """Give a slot its logits; return its completion, or None after setting its next step."""
         if not slot.step.branch:
             slot.position += len(slot.tokens)
         try:
@@ -268,6 +268,6 @@ class Scheduler:
             result: Completion = stop.value
             return result
         except BadLogits:
-            return Completion(slot.prompt, (), error="the model's output holds no numbers for this row")
+            return Completion(slot.prompt, (), error="the model's output for this row holds no valid numbers")
         slot.tokens, slot.fed = np.array(slot.step.tokens, np.int32), 0
         return None

@@ -1,7 +1,7 @@
-"""How servers are asked for tokens and for log-probabilities, each in its own words, and how their answers are read.
+"""Requests to each kind of server for tokens and log-probabilities, and the reading of its answers.
 
 Sources: llama.cpp's tools/server/README.md; vLLM's vllm/entrypoints/openai/completion/protocol.py; SGLang's
-python/sglang/srt/managers/io_struct.py. An answer is believed only as far as it can be checked.
+python/sglang/srt/managers/io_struct.py. An answer is trusted only as far as it can be checked.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from typing import Any, Protocol, TypeAlias
 
 from safeguard_cli.prompt.harmony import Marker
 
-MOST_MASS = 1.01  # that probabilities may sum to, rounding allowed for
+MOST_MASS = 1.01  # what probabilities may sum to, rounding allowed for
 LISTED = 20  # log-probabilities that every server lists for a token; vLLM's default --max-logprobs
-_BIAS = 100.0  # lifts the tokens asked about above all others, and leaves their proportions as they are
+_BIAS = 100.0  # lifts the tokens asked about above all others, and keeps their proportions
 _MARKERS = [marker.value for marker in Marker if marker not in (Marker.RETURN, Marker.CALL)]  # those end it anyway
 
-# What taking an answer apart raises when it has another form than was asked for.
+# What reading an answer of the wrong form raises.
 MISSHAPEN = (KeyError, TypeError, IndexError, ValueError, AttributeError, ArithmeticError)
 
 Body: TypeAlias = dict[str, Any]
 
 
 class BadReply(Exception):
-    """An answer that cannot be one: what it lacks, or what is impossible in it."""
+    """The answer is not a valid one; the message tells what it lacks or what is impossible in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How free tokens are chosen: the likeliest at temperature 0."""
+    """How free tokens are chosen; at temperature 0, the likeliest."""
 
     temperature: float
     seed: int
@@ -38,17 +38,18 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """Tokens that the model chose; `stopped` when it ended its message, with or without the token that says so."""
+    """Tokens that the model chose; `stopped` if it ended its message, whether or not the ending token is among them."""
 
     ids: tuple[int, ...]
     stopped: bool
 
 
 class Api(Protocol):
-    """One server's words. `generate` asks for at most `most` tokens after `ids`, up to a marker or the text `until`;
-    `choose` for the log-probabilities of the tokens `among` as the next one; `slot` is the server's cache to use.
+    """Makes requests to one kind of server and reads its answers.
 
-    Reading raises BadReply, or one of MISSHAPEN, when an answer is not what was asked for.
+    `generate` asks for at most `most` tokens after `ids`, up to a marker or the text `until`; `choose` asks for the
+    log-probabilities of the tokens `among` as the next one; `slot` is the server's cache to use. `generated` and
+    `chosen` raise BadReply, or one of MISSHAPEN, when an answer is not what was asked for.
     """
 
     @property
@@ -62,7 +63,7 @@ class Api(Protocol):
     ) -> Body: ...
 
     def warm(self, ids: Sequence[int], slot: int) -> Body | None:
-        """A request that only decodes `ids` into a cache; None where there is no such thing."""
+        """Return a request that only decodes `ids` into a cache; None where the server has none."""
         ...
 
     def generated(self, reply: Any) -> Generated: ...
@@ -74,7 +75,7 @@ class Api(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LlamaServer:
-    """llama.cpp's own /completion. Log-probabilities are taken after a bias has left only the tokens asked about."""
+    """llama.cpp's own /completion; a bias leaves only the tokens asked about before log-probabilities are taken."""
 
     name: str = "llama-server"
     path: str = "/completion"
@@ -82,7 +83,7 @@ class LlamaServer:
     def generate(
         self, ids: Sequence[int], most: int, until: str | None, stops: Iterable[int], sampling: Sampling, slot: int
     ) -> Body:
-        # No token ids can be given to stop at: the markers' spellings are, and the ids tell whether it was one.
+        # The server does not stop at token ids: the markers' spellings are given, and the ids tell if it was a marker.
         stop = [*_MARKERS, until] if until else _MARKERS
         return {
             **_llama(ids, slot),
@@ -122,7 +123,7 @@ def _llama(ids: Sequence[int], slot: int) -> Body:
 
 @dataclass(frozen=True, slots=True)
 class Completions:
-    """OpenAI's /v1/completions with vLLM's token ids: the tokens allowed are the ones asked about."""
+    """OpenAI's /v1/completions with vLLM's token ids; only the tokens asked about are allowed."""
 
     model: str
     name: str = "vllm"
@@ -149,7 +150,7 @@ class Completions:
         choice = reply["choices"][0]
         if choice.get("token_ids") is None:
             raise BadReply("the server gives no token ids")
-        # `stop_reason` is the text that it stopped at, the token's id, or null for the end of the sequence.
+        # `stop_reason` is the text or the id of the token at which it stopped, null for the end of the sequence.
         stopped = choice["finish_reason"] == "stop" and not isinstance(choice.get("stop_reason"), str)
         return Generated(_ids(choice["token_ids"]), stopped)
 
@@ -162,7 +163,7 @@ class Completions:
             "logprobs": min(len(among), LISTED),
             "return_tokens_as_token_ids": True,
         }
-        # Newer versions list exactly these; older ones leave the field alone and list the likeliest of all tokens.
+        # Newer versions list exactly these tokens; older ones ignore the field and list the likeliest of all.
         return body | {"logprob_token_ids": list(among)} if len(among) <= LISTED else body
 
     def chosen(self, reply: Any) -> Mapping[int, float]:
@@ -175,7 +176,7 @@ class Completions:
 
 @dataclass(frozen=True, slots=True)
 class SGLang:
-    """SGLang's own /generate, which gives the log-probabilities of any tokens."""
+    """SGLang's own /generate, which gives log-probabilities of any tokens."""
 
     name: str = "sglang"
     path: str = "/generate"
@@ -216,9 +217,9 @@ class SGLang:
 
 
 def checked(found: Mapping[int, float], among: Sequence[int]) -> dict[int, float]:
-    """The log-probabilities of those tokens that were asked about. Raises BadReply when they cannot be any."""
+    """Return the log-probabilities of the tokens asked about. Raises BadReply when they cannot be right."""
     if any(not value <= 0.01 for value in found.values()):  # also finds NaN; a little above 0 is rounding
-        raise BadReply("the server's log-probabilities are none")
+        raise BadReply("the server's log-probabilities are not valid")
     if math.fsum(map(math.exp, found.values())) > MOST_MASS:
         raise BadReply("the server's probabilities sum to more than 1")
     wanted = set(among)
@@ -230,7 +231,7 @@ def checked(found: Mapping[int, float], among: Sequence[int]) -> dict[int, float
 
 def _ids(found: Any) -> tuple[int, ...]:
     if not isinstance(found, list) or any(type(token) is not int or token < 0 for token in found):
-        raise BadReply("the server's token ids are none")
+        raise BadReply("the server's token ids are not valid")
     return tuple(found)
 
 

@@ -1,7 +1,7 @@
-"""Chat endpoints, which take text and give text: the server makes the prompt, and the answer is read as JSON.
+"""Chat endpoints, which take and return text: the server makes the prompt, and the answer is read as JSON.
 
-Weaker than token ids: the content's place in the prompt is the server's affair, and scores are those of the label's
-first tokens, where the server gives any.
+This is weaker than token ids: the server chooses the row's place in the prompt, and scores are those of the label's
+first token, where the server gives any.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from safeguard_cli.prompt.contract import Completion, Prompt
 from safeguard_cli.prompt.harmony import Harmony, answer_schema, developer_text
 
 PATH = "/v1/chat/completions"
-FEATURES = ("response_format", "logprobs", "reasoning_effort", "temperature")  # what some servers do not take
-MOST_TOKENS = 1 << 24  # of an answer: a server that counts more counts wrongly
+FEATURES = ("response_format", "logprobs", "reasoning_effort", "temperature")  # which not every server accepts
+MOST_TOKENS = 1 << 24  # of an answer: a server that reports more has miscounted
 _ROOM = 64  # tokens of the answer beside reasoning and rationale
 _LABEL = re.compile(r'"label"\s*:\s*"')
 
 
 @dataclass(frozen=True, slots=True)
 class ChatApi:
-    """One chat endpoint, and which of FEATURES it takes."""
+    """One chat endpoint, and which of FEATURES it accepts."""
 
     model: str
     features: frozenset[str]
@@ -39,7 +39,7 @@ class ChatApi:
     def body(
         self, instructions: str, content: str, schema: Any, effort: str, most: int, sampling: Mapping[str, Any]
     ) -> Body:
-        """A request about one content."""
+        """Return a request about one row's text."""
         optional: dict[str, Body] = {
             "response_format": {
                 "response_format": {
@@ -63,7 +63,7 @@ class ChatApi:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What one answer holds: the label's place among the policy's, all labels' scores, and the texts beside it."""
+    """The contents of one answer: all labels' scores, the reasoning, the rationale, and the number of tokens."""
 
     scores: tuple[float, ...]
     reasoning: str
@@ -72,7 +72,7 @@ class Said:
 
 
 class Chat:
-    """Decides prompts with one chat request each; texts are made of the prompt's tokens again, byte by byte."""
+    """Decides each prompt with one chat request; the text is decoded from the prompt's tokens, byte by byte."""
 
     def __init__(self, harmony: Harmony, policies: Sequence[Policy], effort: str, options: Options) -> None:
         self._harmony, self._options = harmony, options
@@ -83,7 +83,7 @@ class Chat:
         self._schemas = [answer_schema(policy, rationale=rationale) for policy in policies]
 
     async def decide(self, pool: Pool[ChatApi], lease: Lease[ChatApi], prompt: Prompt) -> Completion:
-        """Decide one prompt. Raises RowFailed when no server gives a label of the policy's."""
+        """Decide one prompt. Raises RowFailed when no server gives one of the policy's labels."""
         encode, policy = self._harmony.tokenizer.encode, self._policies[prompt.policy]
         content = self._harmony.tokenizer.decode(prompt.ids[: -len(self._harmony.suffix)])
         most = self._options.budget + _ROOM + (MAX_RATIONALE if self._rationale else 0)
@@ -102,7 +102,7 @@ class Chat:
 
 
 def read_answer(reply: Any, policy: Policy) -> Said:
-    """The verdict in a chat completion. Raises BadReply when it holds none of the policy's labels."""
+    """Return the verdict in a chat completion. Raises BadReply when it holds none of the policy's labels."""
     choice = reply["choices"][0]
     message = choice["message"]
     answer = _object(message.get("content") or "")
@@ -123,21 +123,21 @@ def read_answer(reply: Any, policy: Policy) -> Said:
 
 
 def _object(text: str) -> dict[str, Any]:
-    """The JSON object in a text, whatever stands around it."""
+    """Return the JSON object in a text, whatever stands around it."""
     begin, end = text.find("{"), text.rfind("}")
     try:
         found = orjson.loads(text[begin : end + 1])
     except orjson.JSONDecodeError:
-        raise BadReply("the server's answer is no JSON object") from None
+        raise BadReply("the server's answer is not a JSON object") from None
     if not isinstance(found, dict):
-        raise BadReply("the server's answer is no JSON object")
+        raise BadReply("the server's answer is not a JSON object")
     return found
 
 
 def _scores(listed: Sequence[Any], labels: Sequence[str], chosen: int) -> tuple[float, ...]:
-    """The labels' probabilities at the first token that tells them apart; 1 and 0 where the server lists none.
+    """Return the labels' probabilities at the label's first token; 1 and 0 where the server lists none.
 
-    `listed` are OpenAI's `logprobs.content`: by token its text and its likeliest alternatives.
+    `listed` is OpenAI's `logprobs.content`: for each token its text and its likeliest alternatives.
     """
     alone = tuple(float(i == chosen) for i in range(len(labels)))
     texts = [str(each["token"]) for each in listed]
@@ -156,7 +156,7 @@ def _scores(listed: Sequence[Any], labels: Sequence[str], chosen: int) -> tuple[
     for alternative in alternatives:
         spelled, value = str(alternative["token"]), float(alternative["logprob"])
         if not value <= 0.01:
-            raise BadReply("the server's log-probabilities are none")
+            raise BadReply("the server's log-probabilities are not valid")
         rest = spelled.removeprefix(head) if spelled.startswith(head) else ""
         fits = [
             i
@@ -166,7 +166,7 @@ def _scores(listed: Sequence[Any], labels: Sequence[str], chosen: int) -> tuple[
         if fits:
             mass[chosen if chosen in fits else fits[0]] += math.exp(value)
     total = sum(mass)
-    # What was answered is the label, also where sampling took another than the likeliest.
+    # The answer is the label, even where sampling took another than the likeliest.
     if not total or max(mass) > mass[chosen]:
         return alone
     return tuple(value / total for value in mass)

@@ -1,20 +1,20 @@
-"""How many rows a server works on at once: as many as make it faster, and fewer where it says stop."""
+"""How many rows a server works on at once: as many as make it faster, and fewer after a refusal."""
 
 from __future__ import annotations
 
 MOST = 256  # rows at one server at once, whatever it promises
 START = 8
 GROWTH = 1.5  # from one limit to the next
-WORTH = 1.05  # what that must bring to go on rising
-FELL = 0.7  # of the best rate: then look anew
-_ROWS = 3  # finished rows that a measurement takes, for each row at once
+WORTH = 1.05  # the gain in rate that a step must bring for the limit to rise further
+FELL = 0.7  # of the best rate: below it, the search starts anew
+_ROWS = 3  # finished rows in a measurement, for each row at once
 
 
 class Pace:
     """A server's limit of rows at once; `running` of them are under way.
 
-    While the rate of finished work grows with the limit, the limit rises; where it does not, more rows at once would
-    only wait longer. A refusal takes a third of them away and lets one after the other come back. Times are in seconds.
+    The limit rises while the rate of finished work grows with it; beyond that, more rows at once would only wait
+    longer. A refusal lowers the limit by a third, after which it rises one by one. Times are in seconds.
     """
 
     def __init__(self, most: int = MOST, start: int = START, fixed: int | None = None) -> None:
@@ -23,7 +23,7 @@ class Pace:
         self.limit = fixed or min(start, most)
         self.running = 0
         self._rising, self._best, self._before = True, 0.0, self.limit
-        self._passing = 1  # rows that finish before a measurement begins: they were begun under another limit
+        self._passing = 1  # rows to finish before a measurement begins: they started under another limit
         self._rows, self._work, self._began = 0, 0.0, 0.0
         self._refused = float("-inf")
 
@@ -32,7 +32,7 @@ class Pace:
         return max(0, self.limit - self.running)
 
     def finished(self, now: float, work: float = 1.0) -> None:
-        """A row was decided. `work` is about how much of it there was: rows differ."""
+        """Note that a row was decided. `work` is about how much work it took: rows differ."""
         if self._fixed:
             return
         if self._passing:
@@ -47,7 +47,7 @@ class Pace:
             self._adjust(rate)
 
     def refused(self, now: float) -> None:
-        """The server asked for less; several refusals within a second are one."""
+        """Note that the server refused a row; several refusals within a second count as one."""
         if self._fixed or now - self._refused < 1.0:
             return
         self._refused = now

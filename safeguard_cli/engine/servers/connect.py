@@ -1,4 +1,4 @@
-"""The servers that a run was given: where they are, what they speak, which model they serve, what they cannot do."""
+"""Finds out about a run's servers: where they are, which API they have, which model they serve, what they lack."""
 
 from __future__ import annotations
 
@@ -22,15 +22,17 @@ if TYPE_CHECKING:
 
 ApiName = Literal["completion", "chat"]
 _CONNECT, _WAIT = 10.0, 30.0  # seconds for a connection, and for a whole answer, while nothing has begun
-_MOST_NUMBER = 1 << 40  # that a server may say of itself
+_MOST_NUMBER = 1 << 40  # that a server may report of itself
 _NAME, _SHOWN_NAMES = 300, 20  # characters of a model's name; names that are listed
 _SAMPLE = 'Zero-shot moderation, 12345 rows: {"label":"naïve"}\n\n日本語 हिन्दी 🙂'
 
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The servers that can be used. `model` is what decides labels and is the same for all, `context` the most tokens
-    of a row, where they say it."""
+    """The servers that can be used.
+
+    `model` is what decides labels, the same for all servers; `context` is the most tokens of a row, where they tell it.
+    """
 
     servers: tuple[Served[Any], ...]
     model: dict[str, Any]
@@ -38,10 +40,10 @@ class Connected:
 
 
 def connect(addresses: Sequence[Address], model: str | None, tokenizer: Tokenizer, api: ApiName) -> Connected:
-    """Find out what each server speaks and serves, and that it has this vocabulary.
+    """Find out each server's API and model, and check that it has this vocabulary.
 
     A server that cannot be reached is left out, with a warning. Raises SafeguardError when none is left, when one lacks
-    what every row takes, or when they serve different models.
+    what every row needs, or when they serve different models.
     """
     try:
         import httpx  # noqa: F401
@@ -68,7 +70,7 @@ def connect(addresses: Sequence[Address], model: str | None, tokenizer: Tokenize
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """The way to one server, for a question at a time."""
+    """A connection to one server, for one request at a time."""
 
     address: Address
     network: Network
@@ -77,10 +79,10 @@ class Line:
     def ask(
         self, method: str, path: str, body: Body | None = None, *, may_lack: bool = False, may_refuse: bool = False
     ) -> dict[str, Any] | None:
-        """One answer; None when, with `may_lack`, the server has no such path, or, with `may_refuse`, does not take the
-        request.
+        """Return one answer.
 
-        Raises Silent when it cannot be reached, SafeguardError for every other failure.
+        Returns None when the server lacks the path and `may_lack`, or refuses the request and `may_refuse`. Raises
+        Silent when it cannot be reached, SafeguardError for every other failure.
         """
         from safeguard_cli.engine.servers.apis import BadReply
         from safeguard_cli.engine.servers.exchange import exchange, status_text
@@ -96,23 +98,25 @@ class Line:
             if reply.status in (401, 403, 404):
                 raise SafeguardError(refusal(address, path, reply.status))
             if reply.status != 200:
-                raise SafeguardError(f"{address.shown}, asked for {path}, {status_text(reply.status)}")
+                raise SafeguardError(f"{address.shown}{path}: the server {status_text(reply.status)}")
             said = reply.json(address)
         except BadReply as bad:
             raise SafeguardError(f"{bad} ({path}); is this the server's address?") from None
         if not isinstance(said, dict):
-            raise SafeguardError(f"{address.shown} gave no JSON object for {path}; is this the server's address?")
+            raise SafeguardError(
+                f"{address.shown} did not answer {path} with a JSON object; is this the server's address?"
+            )
         return said
 
 
 @contextmanager
 def _asking(addresses: Sequence[Address]) -> Iterator[list[Line]]:
-    """Lines to servers, for as long as they are asked before a run."""
+    """Yield lines to servers, open while they are asked before a run."""
     from safeguard_cli.engine.servers.exchange import Network, open_client
 
     secret = key()
     if secret and (both := next((address for address in addresses if address.user is not None), None)):
-        warn(f"{both.shown} is sent the key, not the user and password of its URL: a request has room for one of them")
+        warn(f"{both.shown} gets the key, not the user and password of its URL: a request has room for one of them")
     clients = [open_client(address, secret, _CONNECT, _WAIT) for address in addresses]
     network = Network()
     try:
@@ -122,7 +126,7 @@ def _asking(addresses: Sequence[Address]) -> Iterator[list[Line]]:
 
 
 def member(value: Any, *path: str | int) -> Any:
-    """What stands at a path in an answer; None where it has another form."""
+    """Return the value at a path in an answer; None where the answer has another form."""
     for step in path:
         if isinstance(step, int):
             value = value[step] if isinstance(value, list) and len(value) > step else None
@@ -136,7 +140,7 @@ def _named(model: dict[str, Any]) -> str:
 
 
 class _Probe:
-    """One server before the run: what it says of itself, and what a few small requests show."""
+    """One server before the run: what it reports of itself, and what a few small requests show."""
 
     def __init__(self, line: Line, tokenizer: Tokenizer) -> None:
         self.address, self.tokenizer, self.ask = line.address, tokenizer, line.ask
@@ -153,7 +157,7 @@ class _Probe:
         return Served(self.address, self.api, self.slots)
 
     def usable(self, wanted: str | None) -> bool:
-        """Ask all that must be known before rows are sent; False when nobody answers. Raises SafeguardError."""
+        """Ask for what must be known before rows are sent; return False when nobody answers. Raises SafeguardError."""
         from safeguard_cli.engine.servers.exchange import Silent
 
         try:
@@ -166,7 +170,7 @@ class _Probe:
         return True
 
     def identify(self, wanted: str | None) -> None:
-        """Ask what is served. Raises UsageError when a name must be chosen."""
+        """Ask which model is served. Raises UsageError when a name must be chosen."""
         from safeguard_cli.engine.servers.apis import Completions, LlamaServer, SGLang
         from safeguard_cli.engine.servers.concurrency import MOST
 
@@ -182,7 +186,7 @@ class _Probe:
         self.api = self.token_api = known.get(self.owner) or Completions(self.served_name)
 
     def check(self) -> None:
-        """The vocabulary is ours, token ids come back, and log-probabilities of the tokens asked about."""
+        """Check that vocabulary, token ids and log-probabilities of given tokens are as they must be."""
         from safeguard_cli.engine.servers.apis import MISSHAPEN, BadReply, Sampling, checked
 
         ids = self.tokenizer.encode(_SAMPLE)
@@ -202,27 +206,24 @@ class _Probe:
         except (BadReply, *MISSHAPEN) as error:
             why = str(error) if isinstance(error, BadReply) else "its answer has another form"
             raise SafeguardError(
-                f"{self.address.shown} cannot give token ids and log-probabilities as it must ({why});"
-                " --server-api chat asks for less, see the README"
+                f"{self.address.shown} cannot give the token ids and log-probabilities that are needed ({why});"
+                " --server-api chat needs less, see the README"
             ) from None
         if len(chosen) < len(among):
-            note(
-                f"{self.address.shown} lists the likeliest tokens only: labels that are not among them are asked about"
-                " one by one"
-            )
+            note(f"{self.address.shown} lists the likeliest tokens only: other labels are asked about one by one")
 
 
 class _ChatProbe(_Probe):
-    """The same for a chat endpoint, of which less is asked."""
+    """The same for a chat endpoint, which must do less."""
 
     def identify(self, wanted: str | None) -> None:
-        """Ask what is served, where a server says that at all."""
+        """Ask which model is served, where the server can tell."""
         reply = self.ask("GET", "/v1/models", may_lack=wanted is not None)
         self.served_name = wanted if reply is None and wanted else choose_model(self.address, reply, wanted)["id"]
         self.model = {"served": self.served_name}
 
     def check(self) -> None:
-        """Find out what the endpoint takes, and say what is weaker than with token ids."""
+        """Find out what the endpoint accepts, and report what is weaker than with token ids."""
         from safeguard_cli.engine.servers.chat import FEATURES, PATH, ChatApi
 
         def takes(*features: str) -> Any:
@@ -237,7 +238,7 @@ class _ChatProbe(_Probe):
             kept = tuple(feature for feature in FEATURES if takes(feature) is not None)
             answer = takes(*kept)
         if answer is None:
-            raise SafeguardError(f"{self.address.shown} does not take a plain chat request for {self.served_name}")
+            raise SafeguardError(f"{self.address.shown} does not accept a plain chat request for {self.served_name}")
         if not member(answer, "choices", 0, "logprobs", "content"):
             kept = tuple(feature for feature in kept if feature != "logprobs")
         self.api = ChatApi(self.served_name, frozenset(kept))
@@ -257,7 +258,7 @@ class _ChatProbe(_Probe):
 
 
 def choose_model(address: Address, reply: Any, wanted: str | None) -> dict[str, Any]:
-    """The model that is meant among those that a server lists. Raises UsageError with their names."""
+    """Return the wanted one of the models that a server lists. Raises UsageError with their names if it is unclear."""
     data = member(reply, "data")
     names = [member(each, "id") for each in data] if isinstance(data, list) else []
     if not names or not all(isinstance(name, str) and 0 < len(name) <= _NAME for name in names):
@@ -273,7 +274,7 @@ def choose_model(address: Address, reply: Any, wanted: str | None) -> dict[str, 
 
 
 def model_identity(chosen: dict[str, Any]) -> dict[str, Any]:
-    """What is known of a served model that decides labels: its name without folders, and its size where it is told."""
+    """Return what identifies a served model: its name without folders, and its size where the server tells it."""
     sizes = {name: size for name in ("n_params", "size") if (size := _number(member(chosen, "meta", name)))}
     return {"served": chosen["id"].rstrip("/").rsplit("/", 1)[-1], **sizes}
 

@@ -1,7 +1,7 @@
 """The engine on servers: the same decisions as on this machine, with tokens and log-probabilities from elsewhere.
 
-`decide` says what it wants to know; where the local engine answers with logits, here a server is asked for a whole
-run of free tokens, or for the log-probabilities of the few that can follow.
+Where the local engine answers `decide` with logits, here a server is asked for a whole run of free tokens, or for the
+log-probabilities of the few tokens that can follow.
 """
 
 from __future__ import annotations
@@ -26,13 +26,16 @@ from safeguard_cli.engine.servers.pool import Lease, Patience, Pool, RowFailed, 
 from safeguard_cli.errors import EngineError
 from safeguard_cli.prompt.contract import Completion, Contract, Feed, Prefix, Prompt
 
-_SURE = 1 - 1e-5  # of the probability: what is not listed beside it cannot matter
+_SURE = 1 - 1e-5  # of the probability is listed: the rest cannot matter
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSpec:
-    """All that rows are decided with: `vocabulary` is its size, `markers` are harmony's tokens, `key` is for the
-    servers; `at_once` fixes the number of rows under way, which is found otherwise."""
+    """What the engine needs to decide rows.
+
+    `vocabulary` is the vocabulary's size, `markers` are harmony's tokens, `key` is for the servers. `at_once` fixes the
+    number of rows under way, which is otherwise found by trying.
+    """
 
     servers: tuple[Served[Any], ...]
     prefixes: tuple[Prefix, ...]
@@ -48,12 +51,12 @@ Decide = Callable[[Pool[Any], Lease[Any], Prompt], Awaitable[Completion]]
 
 
 class ServerEngine:
-    """Decides prompts on servers; use as a context manager. An Engine.
+    """An Engine that decides prompts on servers; use as a context manager.
 
-    `log` is told when servers do not answer, and when they do again.
+    `log` is told when servers do not answer, and when they answer again.
     """
 
-    deaths = policy_tokens = 0  # what a server reads of policies is its own affair
+    deaths = policy_tokens = 0  # nobody here knows what a server reads of policies
 
     def __init__(
         self,
@@ -80,7 +83,7 @@ class ServerEngine:
         self.close()
 
     def close(self) -> None:
-        """End at once whatever is under way."""
+        """End all requests under way at once."""
         self._network.close(*(server.client for server in self._pool.servers))
 
     def complete(self, prompts: Iterable[Prompt | Feed]) -> Iterator[Completion]:
@@ -108,7 +111,7 @@ class ServerEngine:
                 return
 
     async def _row(self, prompt: Prompt) -> None:
-        """Decide one row and tell the main thread, whatever happens."""
+        """Decide one row and pass the outcome to the main thread, whatever happens."""
         try:
             async with self._pool.lease(prompt.policy) as lease:
                 try:
@@ -121,8 +124,8 @@ class ServerEngine:
             raise
         except EngineError as error:
             self._done.put(error)
-        except BaseException as error:  # a fault of ours must not leave the main thread waiting
-            told = EngineError(f"the engine failed: {type(error).__name__}")  # what it says may be of a row
+        except BaseException as error:  # a bug of ours must not leave the main thread waiting
+            told = EngineError(f"the engine failed: {type(error).__name__}")  # its text may quote a row
             told.__cause__ = error
             self._done.put(told)
 
@@ -138,24 +141,24 @@ async def _open(spec: ServerSpec, log: Callable[[str], None]) -> Pool[Any]:
 
 
 class Remote:
-    """Answers what `decide` asks with what servers say."""
+    """Answers the questions of `decide` with what servers return."""
 
     def __init__(self, spec: ServerSpec) -> None:
         self._spec = spec
         self._tries = [Trie(prefix.contract) for prefix in spec.prefixes]
-        # Logits in which one token is all there is, used over and over: a row replays some hundred tokens. In a string,
-        # the closing quote stands behind it: where the token may not stand, the string ends.
+        # Logits that allow one token only, reused because a row replays some hundred tokens. In a string, the closing
+        # quote comes second: where the token may not stand, the string ends.
         self._alone = np.full(spec.vocabulary, -np.inf, np.float32)
         self._in_string = self._alone.copy()
         self._in_string[spec.prefixes[0].contract.quote_ids] = -1.0
 
     async def decide(self, servers: Pool[Api], lease: Lease[Api], prompt: Prompt) -> Completion:
-        """Decide one prompt. Raises RowFailed when no server gives what it takes, EngineError when none can."""
+        """Decide one prompt. Raises RowFailed when no server gives a usable answer, EngineError when none can work."""
         prefix, options = self._spec.prefixes[prompt.policy], self._spec.options
         row = _Row(servers, lease, self._spec, prefix.contract, _sampling(prompt, options))
         fed = list(prefix.ids)
-        ahead: deque[int] = deque()  # what the model goes on with, as far as it is known
-        # The server has sampled already: what it chose is taken as it is.
+        ahead: deque[int] = deque()  # the model's next tokens, as far as they are known
+        # The server has sampled already: its choice is taken as it is.
         coroutine = decide(prompt, self._tries[prompt.policy], replace(options, temperature=0.0))
         step = next(coroutine)
         try:
@@ -179,7 +182,7 @@ class Remote:
             done: Completion = stop.value
             return done
         except BadLogits:
-            raise RowFailed("the server's log-probabilities are none") from None
+            raise RowFailed("the server's log-probabilities are not valid") from None
 
     def _sparse(self, found: Mapping[int, float]) -> Logits:
         logits = np.full(self._spec.vocabulary, -np.inf, np.float32)
@@ -197,7 +200,7 @@ class Remote:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """What one row asks of its servers."""
+    """The requests of one row."""
 
     servers: Pool[Api]
     lease: Lease[Api]
@@ -206,12 +209,12 @@ class _Row:
     sampling: Sampling
 
     async def generate(self, ids: Sequence[int], most: int, until: str | None) -> list[int]:
-        """What the model goes on with: at least one token, at most `most`, up to its first control token."""
+        """Return the model's next tokens: at least one, at most `most`, up to its first control token."""
 
         def read(api: Api, reply: Any) -> list[int]:
             found = api.generated(reply)
             if len(found.ids) > most or any(token >= self.spec.vocabulary for token in found.ids):
-                raise BadReply("the server gave other tokens than were asked for")
+                raise BadReply("the server gave more tokens than were asked for, or unknown ones")
             tokens: list[int] = []
             for token in found.ids:
                 tokens.append(token)
@@ -229,14 +232,16 @@ class _Row:
         )
 
     async def choose(self, ids: Sequence[int], among: Sequence[int]) -> dict[int, float]:
-        """Log-probabilities of the tokens `among` as the next one, as far as they matter."""
+        """Return the log-probabilities of the tokens `among` as the next one, as far as they matter."""
         found = await self._ask(ids, among)
-        # Where a server lists its likeliest tokens only, the first of those that are missing are asked about alone.
+        # Where a server lists its likeliest tokens only, it is asked about each of the first missing ones alone.
         for token in among[:LISTED]:
             if token not in found and sum(map(math.exp, found.values())) < _SURE:
                 found |= await self._ask(ids, (token,))
         if sum(map(math.exp, found.values())) > MOST_MASS:
-            raise RowFailed("the server's log-probabilities are of the allowed tokens only; vLLM: --logprobs-mode raw")
+            raise RowFailed(
+                "the server's log-probabilities are of the allowed tokens only; start vLLM with --logprobs-mode raw"
+            )
         return found
 
     async def _ask(self, ids: Sequence[int], among: Sequence[int]) -> dict[int, float]:
@@ -248,6 +253,6 @@ class _Row:
 
 
 def _sampling(prompt: Prompt, options: Options) -> Sampling:
-    """Each row has its own seed, whatever is decided beside it."""
+    """Return a row's sampling, with a seed of its own whatever else is decided."""
     seed = np.random.SeedSequence((options.seed, prompt.row, prompt.policy, prompt.window)).generate_state(1)[0]
     return Sampling(options.temperature, int(seed) >> 1)

@@ -1,6 +1,6 @@
-"""Several servers as one: who is asked next, how many rows at once, what is tried again and when to give up.
+"""Several servers as one: which is asked next, how many rows at once, what is tried again and when to give up.
 
-Every request carries all that it needs, so that any server can answer any of them.
+Every request is complete in itself, so that any server can answer it.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from safeguard_cli.errors import EngineError
 MODELS = "/v1/models"
 WORTH_SAYING = 2.0  # seconds of silence
 _BUSY = (429, 503)
-_PASSING = (408, 425)  # worth another try, as everything from 500 on
-_REFUSED = (401, 403, 404, 405, 407)  # will be the same for every row
+_PASSING = (408, 425)  # worth another try, as are all from 500 on
+_REFUSED = (401, 403, 404, 405, 407)  # the same for every row
 
-A = TypeVar("A")  # the API that the servers of a run speak
+A = TypeVar("A")  # the API of a run's servers
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a row, and a run, waits for servers; in seconds."""
+    """How long a row, and a run, waits for servers, in seconds."""
 
-    tries: int = 5  # of one request that was answered wrongly or not at all
+    tries: int = 5  # for one request that is answered wrongly or not at all
     first: float = 0.5  # before the second try; each further wait is twice as long
     longest: float = 30.0
-    busy: float = 900.0  # that one request lets itself be put off with 429 or 503
+    busy: float = 900.0  # for one request that servers put off with 429 or 503
     down: float = 300.0  # without an answer from any server: then the run ends
     longest_down: float = 60.0  # between two questions to a silent server
     connect: float = 10.0
-    question: float = 30.0  # for the answer of a silent server that is asked for little
+    question: float = 30.0  # for a silent server's answer to a small question
     request: float = 600.0
 
 
@@ -51,7 +51,7 @@ PATIENCE = Patience()
 
 @dataclass(frozen=True, slots=True)
 class Served(Generic[A]):
-    """A server that was found to be usable. `slots` are llama-server's caches, 0 where a server has none to name."""
+    """A server that can be used. `slots` counts llama-server's caches, 0 for servers without numbered ones."""
 
     address: Address
     api: A
@@ -59,14 +59,17 @@ class Served(Generic[A]):
 
 
 class RowFailed(Exception):
-    """No server gave a usable answer; the sentence holds nothing of the row."""
+    """No server gave a usable answer; the message quotes nothing of the row."""
 
 
 @dataclass(slots=True, eq=False)
 class Server(Generic[A]):
-    """One server while a run goes on. `slots` are the free ones of its first `warm` caches; each serves every
-    `policies`-th policy only, which it keeps decoded. While `widening` more caches are brought into use.
-    While it is silent no row goes there, and `watch` asks it now and then whether it is back."""
+    """One server during a run.
+
+    `slots` are the free ones of its first `warm` caches; each serves only every `policies`-th policy, which it keeps
+    decoded. `widening` brings more caches into use. While the server is silent no row goes there, and `watch` asks it
+    now and then whether it is back.
+    """
 
     served: Served[A]
     pace: Pace
@@ -81,11 +84,11 @@ class Server(Generic[A]):
 
     @property
     def wanted(self) -> int:
-        """How many of its caches should be in use: at least one for each policy."""
+        """The number of caches that should be in use: at least one for each policy."""
         return min(max(self.pace.limit, self.policies), self.served.slots)
 
     def slot(self, policy: int) -> int | None:
-        """A free cache for a policy, None when it has to wait for one; -1 leaves the choice to the server."""
+        """Return a free cache for a policy, None when it must wait for one; -1 leaves the choice to the server."""
         if not self.served.slots:
             return -1
         return next((slot for slot in self.slots if (slot - policy) % self.policies == 0), None)
@@ -93,7 +96,7 @@ class Server(Generic[A]):
 
 @dataclass(slots=True, eq=False)
 class Lease(Generic[A]):
-    """A row's place at a server, kept from its first request to its last: the server's cache knows the row."""
+    """A row's place at a server, kept from its first request to its last: the row is in the server's cache."""
 
     policy: int
     server: Server[A]
@@ -102,10 +105,10 @@ class Lease(Generic[A]):
 
 
 class Pool(Generic[A]):
-    """The servers of a run. Only used inside one event loop.
+    """The servers of a run, for use inside one event loop only.
 
-    `warming` makes the request with which an API's server decodes a policy into a cache, given API, policy and cache;
-    `say` is told when servers fall silent for more than a moment, and when they are back.
+    `warming` returns the request that has a server decode a policy into a cache, given API, policy and cache. `say`
+    gets a message when servers are silent for more than a moment, and when they are back.
     """
 
     def __init__(
@@ -124,22 +127,24 @@ class Pool(Generic[A]):
         self._warming = warming
         self._spare = 2 if policies > 1 else 1  # rows of one policy must not keep the slots of another idle
         self._changed = asyncio.Condition()
-        self._waiting = False  # for any server at all, and that was said
+        self._waiting = False  # whether all servers are silent and that was reported
         self._gone: EngineError | None = None  # why no row can be decided any more
 
     def most(self) -> int:
-        """Rows that may be under way now."""
+        """Return how many rows may be under way now."""
         return max(1, sum(server.pace.limit for server in self.servers)) * self._spare
 
     async def warm(self) -> None:
-        """Have every cache that is used decode its policy before the rows come, each alone: what is decoded beside it
-        moves the last bits of what all its rows will share."""
+        """Have every cache in use decode its policy before the rows come, one after the other on each server.
+
+        Tokens decoded beside a policy change the last bits of the state that all its rows will share.
+        """
         await asyncio.gather(*map(self._warm, self.servers))
 
     async def _warm(self, server: Server[A]) -> None:
         """Bring as many of a server's caches into use as are wanted by now."""
         more = range(server.warm, server.wanted)
-        with suppress(Exception):  # a server that fails now will fail a row too, which tells of it
+        with suppress(Exception):  # a server that fails now will fail a row too, which reports it
             for slot in more:
                 if asked := self._warming(server.served.api, slot % server.policies, slot):
                     await self._post(server, *asked)
@@ -147,7 +152,7 @@ class Pool(Generic[A]):
         server.warm += len(more)
 
     async def _widen(self, server: Server[A]) -> None:
-        """The same in the middle of a run, when no row is under way there."""
+        """Do the same during a run, once no row is under way there."""
         async with self._changed:
             await self._changed.wait_for(lambda: not server.pace.running)
         await self._warm(server)
@@ -157,7 +162,7 @@ class Pool(Generic[A]):
 
     @asynccontextmanager
     async def lease(self, policy: int) -> AsyncIterator[Lease[A]]:
-        """A place for one row; waits until there is one."""
+        """Yield a place for one row, after waiting until there is one."""
         lease = await self._take(policy, None)
         try:
             yield lease
@@ -168,10 +173,10 @@ class Pool(Generic[A]):
     async def ask(
         self, lease: Lease[A], request: Callable[[A, int], tuple[str, Body]], read: Callable[[A, Any], T]
     ) -> T:
-        """One answer, from the lease's server or, where it fails, from another one.
+        """Return one answer, from the lease's server or, where it fails, from another one.
 
-        `request` gives path and body for an API and the cache to use; `read` takes the answer apart.
-        Raises RowFailed when the row cannot be answered, EngineError when no row can.
+        `request` returns path and body for an API and the cache to use; `read` reads the answer. Raises RowFailed when
+        no server answers for the row, EngineError when none would for any row.
         """
         failures, put_off, began = 0, 0, _now()
         while True:
@@ -181,18 +186,18 @@ class Pool(Generic[A]):
                 try:
                     return read(api, reply)
                 except MISSHAPEN:
-                    raise BadReply("the server's answer is not what its API promises") from None
+                    raise BadReply("the server's answer does not have the form that its API promises") from None
             except _Busy as busy:
                 if _now() - began > self.patience.busy:
                     raise RowFailed(f"the servers were too busy for {self.patience.busy:,.0f} seconds") from None
                 server.pace.refused(_now())
                 put_off += 1
-                # A server that asks for no wait at all must not be asked without one.
+                # A server that asks for no wait at all gets one all the same.
                 wait = self._backoff(put_off) if busy.after is None else max(self.patience.first, busy.after)
             except Silent as silent:
                 self._note_silence(server)
                 wait = 0.0
-                if silent.connected:  # it may be this row that makes the server drop it
+                if silent.connected:  # perhaps this row makes the server drop the connection
                     failures += 1
                     if failures >= self.patience.tries:
                         raise RowFailed(f"{server.served.address.shown}: {silent} ({failures} tries)") from None
@@ -209,7 +214,7 @@ class Pool(Generic[A]):
         return longest * random.uniform(0.5, 1.0)
 
     async def _move(self, lease: Lease[A], wait: float) -> None:
-        """Wait without holding a place, then take one again, at another server if one has room."""
+        """Wait without a place, then take one, at another server if one has room."""
         before = lease.server
         await self._give_back(lease)
         if wait and not any(server is not before and self._open_now(server) for server in self.servers):
@@ -218,7 +223,7 @@ class Pool(Generic[A]):
         lease.server, lease.slot = following.server, following.slot
 
     async def _take(self, policy: int, rather_not: Server[A] | None) -> Lease[A]:
-        async with self._changed:  # held from looking to waiting, so that no change is missed in between
+        async with self._changed:  # held from the check to the wait, so that no change is missed
             while not self._gone:
                 found = [
                     (server, slot)
@@ -251,13 +256,13 @@ class Pool(Generic[A]):
         return server.pace.room > 0 and server.silent_since is None and not server.widening
 
     def _note_silence(self, server: Server[A]) -> None:
-        """Leave a server alone until it answers again. One that is silent already is so for all rows alike."""
+        """Leave a server alone until it answers again; a server that is known to be silent needs no second watch."""
         if server.silent_since is None:
             server.silent_since = _now()
             server.watch = asyncio.create_task(self._watch(server))
 
     async def _watch(self, server: Server[A]) -> None:
-        """Ask a silent server for little, again and again and ever more seldom, until it answers or the run must end.
+        """Ask a silent server a small question, ever more seldom, until it answers or the run must end.
 
         The waits grow with these questions, not with the rows that wait, and begin anew with each period of silence.
         """
@@ -273,17 +278,17 @@ class Pool(Generic[A]):
                 self._tell(server, why)
                 continue
             except BadReply:
-                pass  # it is there, whatever it says
+                pass  # it is back, whatever it answered
             return await self._heard(server)
 
     def _left(self) -> float:
-        """Seconds until the run must end, if no server answers."""
+        """Return the seconds until the run must end if no server answers."""
         since = [server.silent_since for server in self.servers]
         began = max(math.inf if each is None else each for each in since)
         return began + self.patience.down - _now()
 
     def _tell(self, server: Server[A], why: Exception) -> None:
-        """Say once in a period that a server is silent, or that all are, when it is no blip any more."""
+        """Report once in a period of silence, when it is no longer a blip, that a server is silent or that all are."""
         if server.silent_since is None or _now() - server.silent_since < WORTH_SAYING:
             return
         if not math.isinf(left := self._left()):
@@ -308,7 +313,7 @@ class Pool(Generic[A]):
             self._changed.notify_all()
 
     async def _heard(self, server: Server[A]) -> None:
-        """A server gave an answer, of whatever kind: it is not silent."""
+        """Note that a server answered, in whatever way: it is not silent."""
         if server.silent_since is None:
             return
         if server.silence_told:
@@ -321,7 +326,7 @@ class Pool(Generic[A]):
             self._changed.notify_all()
 
     async def _post(self, server: Server[A], path: str, body: Body) -> Any:
-        """The answer as JSON. Raises BadReply, _Busy, Silent, RowFailed or EngineError, which quote nothing of it."""
+        """Return the answer's JSON. Raises BadReply, _Busy, Silent, RowFailed or EngineError, which do not quote it."""
         address = server.served.address
         try:
             reply = await exchange(server.client, address, "POST", path, body, self.patience.request)
@@ -338,11 +343,11 @@ class Pool(Generic[A]):
             raise BadReply(f"{address.shown} {status_text(reply.status)}")
         if reply.status in _REFUSED:
             raise EngineError(refusal(address, path, reply.status))
-        raise RowFailed(f"{address.shown} does not take this row (status {reply.status})")
+        raise RowFailed(f"{address.shown} does not accept this row (status {reply.status})")
 
 
 class _Busy(Exception):
-    """The server said that it has enough, and perhaps for how many seconds."""
+    """The server is too busy, perhaps for `after` seconds."""
 
     def __init__(self, after: float | None) -> None:
         super().__init__()
@@ -350,7 +355,7 @@ class _Busy(Exception):
 
 
 def refusal(address: Address, path: str, status: int) -> str:
-    """A sentence on a status that will be the same for every request."""
+    """Return a sentence on a status that every request will get."""
     if status in (401, 403):
         return f"{address.shown} refuses the key (status {status}); it is taken from {KEY}"
     if status == 407:
@@ -359,7 +364,7 @@ def refusal(address: Address, path: str, status: int) -> str:
 
 
 def _open(served: Served[A], key: str | None, patience: Patience, share: int | None, policies: int) -> Server[A]:
-    # llama-server decodes no more rows at once than it has slots: what waits there would only lose its cache.
+    # llama-server decodes no more rows at once than it has slots: a row that waited there would only lose its cache.
     policies = min(policies, served.slots) or 1
     pace = Pace(served.slots or MOST, max(START, policies), share)
     client = open_client(served.address, key, patience.connect, patience.request)
@@ -367,5 +372,5 @@ def _open(served: Served[A], key: str | None, patience: Patience, share: int | N
 
 
 def _now() -> float:
-    """The event loop's time, by which all waits here go."""
+    """Return the event loop's time, which all waits here use."""
     return asyncio.get_running_loop().time()

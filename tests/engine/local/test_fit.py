@@ -1,4 +1,4 @@
-"""A run is shaped to fit the memory that is free, and refused with figures where nothing fits."""
+"""A run is shaped to fit the free memory, and refused with figures if no shape fits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SMALL = header(layers=4, hidden=256, kv=2, vocabulary=8_000, size=10**7)
 
 @pytest.fixture
 def shape(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Shape]:
-    """Shapes a run on a machine with so many bytes free."""
+    """Return a function that shapes a run on a machine with so many bytes free."""
 
     def shape(
         free: float,
@@ -139,7 +139,7 @@ def test_absurd_numbers_in_a_header_are_refused_or_survived(shape, key: str, val
 
 @pytest.fixture
 def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Puts the process into a made-up control group."""
+    """Return a function that puts the process into a made-up control group."""
     monkeypatch.setattr(hardware, "_CGROUP", tmp_path)
     monkeypatch.setattr(hardware, "_OWN_CGROUPS", tmp_path / "own")
 
@@ -179,7 +179,7 @@ def test_the_tightest_of_nested_groups_counts(tmp_path: Path, cgroup) -> None:
         (tmp_path / path / "memory.current").write_text("1000000\n")
     (tmp_path / "own").write_text("0::/a/b\n")
     assert free_memory() == 4_000_000
-    (tmp_path / "own").write_text("0::/elsewhere\n")  # as told from outside a container: the root is the own one
+    (tmp_path / "own").write_text("0::/elsewhere\n")  # a path outside the container: the root is the process's own
     assert free_memory() > 9_000_000
 
 

@@ -1,4 +1,4 @@
-"""Kept states of policies save time and change nothing, whatever has become of their files."""
+"""Kept states of policies save time and change no result, whatever happens to their files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def spec(tiny: Path, harmony: Harmony, tmp_path: Path) -> EngineSpec:
 
 
 def label(spec: EngineSpec, harmony: Harmony) -> tuple[list[Completion], int]:
-    """Completions of a few contents, by row, and the policy tokens that were decoded for them."""
+    """Return completions of a few texts, by row, and the number of policy tokens that were decoded for them."""
     texts = ("buy now", "see you at noon")
     prompts = [Prompt(i, 0, 0, harmony.content_ids(harmony.text_ids(text))) for i, text in enumerate(texts)]
     with LocalEngine(spec) as engine:
@@ -59,7 +59,7 @@ def test_a_state_that_is_not_as_it_was_written_is_not_used(spec, harmony) -> Non
         again, decoded = label(spec, harmony)
         assert decoded == len(spec.prefixes[0].ids)
         assert [c.scores for c in again] == [c.scores for c in first]
-    assert path.read_bytes() == whole  # made anew each time
+    assert path.read_bytes() == whole  # written anew each time
 
 
 def forge(path: Path, state: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The engine's child process: its death costs time, never a row."""
+"""The engine's child process: if it dies, that costs time but never a row."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_reports_go_on_where_a_child_died(spec, harmony) -> None:
     assert len(done) == 6 and engine.deaths
     read = [report.read for report in reports]
     assert read == sorted(read)
-    assert [report.loaded for report in reports].count(0.0) > engine.deaths  # loaded again, and told
+    assert [report.loaded for report in reports].count(0.0) > engine.deaths  # loading again is reported
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
@@ -193,7 +193,7 @@ def test_a_run_that_is_stopped_while_it_loads_ends_at_once_and_leaves_no_file(ti
         parent, child, deadline = psutil.Process(process.pid), None, time.monotonic() + 60
         while child is None and time.monotonic() < deadline:
             for other in parent.children():
-                with suppress(psutil.Error):  # those that answer questions come and go
+                with suppress(psutil.Error):  # children that answer questions come and go
                     if "spawn_main" in " ".join(other.cmdline()):
                         child = other
         process.send_signal(number)

@@ -1,4 +1,4 @@
-"""The batched engine equals a plain evaluation of the same tokens, one row at a time."""
+"""The batched engine gives what a plain evaluation of the same tokens gives, one row at a time."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from safeguard_cli.engine.local.scheduler import Scheduler
 from safeguard_cli.errors import EngineError
 from safeguard_cli.prompt.contract import Completion, Feed, Prompt
 
-# Logits of the tiny models spread over about 15. Batches of other make-up move them by rounding alone: by up to 0.04
-# with weights that are not quantized; with quantized ones, whose inputs are rounded to 8 bits, by up to 0.6.
+# Logits of the tiny models range over about 15. In other batches they differ by rounding alone: by up to 0.04 with
+# weights that are not quantized, by up to 0.6 with quantized ones, for which inputs are rounded to 8 bits.
 TOLERANCE = 0.1
 QUANTIZED_TOLERANCE = 1.0
 
 
 @pytest.fixture(scope="module")
 def exact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model in which nothing is quantized and all experts are used: rounding stays rounding."""
+    """Return a tiny model without quantized weights and with all experts in use, so that rounding stays rounding."""
     path = tmp_path_factory.mktemp("model") / "exact.gguf"
     return tiny_model.write(path, dense="F32", experts="F32", used=4)
 
 
 @dataclass
 class Trace:
-    """What one row was fed and what it got back."""
+    """What one row was fed and what it got in return."""
 
     steps: list[tuple[Step, np.ndarray]] = field(default_factory=list)
 
 
 @pytest.fixture
 def traces(monkeypatch: pytest.MonkeyPatch) -> dict[Prompt, Trace]:
-    """Every row's steps and logits, recorded while the scheduler runs."""
+    """Return every row's steps and logits, recorded while the scheduler runs."""
     seen: dict[Prompt, Trace] = {}
 
     def recording(prompt, trie, options):
@@ -70,7 +70,7 @@ def run(path: Path, prefixes, prompts, options=Options(12), slots=4, cells=None)
 
 
 def plain_logits(model: Model, ids: Sequence[int], wanted: Sequence[int]) -> np.ndarray:
-    """Logits at the places `wanted` of one sequence, evaluated alone."""
+    """Return the logits at the places `wanted` of one sequence, evaluated alone."""
     rows = []
     for begin in range(0, len(ids), model.batch.capacity):
         part = np.array(ids[begin : begin + model.batch.capacity], np.int32)
@@ -270,7 +270,7 @@ def test_a_slow_decode_tells_how_much_of_it_is_computed_and_computes_the_same(ti
         decode(model)
     assert np.array_equal(alone, told)
     assert heard == sorted(heard) and len(set(heard)) > 20 and heard[-1] == 1.0
-    assert shares[-1] == []  # a fast one costs nothing
+    assert shares[-1] == []  # a fast decode is not watched
 
 
 def test_the_share_of_the_file_that_is_loaded_is_told(tiny: Path) -> None:

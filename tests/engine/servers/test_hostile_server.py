@@ -1,4 +1,4 @@
-"""Servers that answer anything at all: no internal error, no row lost, and no text of a row in what is said of it."""
+"""Servers that answer anything at all cause no internal error, lose no row, and get no row's text into a message."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_why_there_is_no_connection_is_said(harmony, capfd, tmp_path) -> None:
 
 @contextmanager
 def self_signed(openssl: str, folder: Path) -> Iterator[str]:
-    """A TLS server whose certificate nobody vouches for."""
+    """Yield a TLS server with a certificate that is not trusted."""
     key, certificate = folder / "key.pem", folder / "certificate.pem"
     command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate]
     subprocess.run([*command, "-days", "2", "-subj", "/CN=localhost"], check=True, capture_output=True)

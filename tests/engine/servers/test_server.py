@@ -1,4 +1,4 @@
-"""The engine on servers: the labels of the local engine, whatever the servers do, and no secret anywhere."""
+"""The engine on servers gives the labels of the local engine, whatever the servers do, and leaks no secret."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_refusals_are_obeyed(tiny, tmp_path) -> None:
 
 
 def throughput(pace: Pace, rate: Callable[[int], float], rows: int) -> int:
-    """Run a pace against a server that does `rate(limit)` of work a second; its limit afterwards. Rows differ."""
+    """Run a pace against a server that does `rate(limit)` work a second; return its final limit. Rows differ."""
     now = 1.0
     for row in range(rows):
         work = (1.0, 9.0, 2.0, 5.0)[row % 4]
@@ -278,7 +278,7 @@ def answers(real: str, folder: Path, rows: int = 1000, **options: object) -> tup
 def test_a_real_llama_server_gives_the_labels_and_scores_of_the_local_engine(
     real, tmp_path, monkeypatch, effort
 ) -> None:
-    """One row at a time: with several, both engines move scores a little, by what is decoded beside a row."""
+    """One row at a time: with several, scores of both engines depend a little on what is decoded beside a row."""
     monkeypatch.setattr(pool, "PATIENCE", Patience())
     here, there = answers(real, tmp_path, effort=effort, slots=1)
     same = sum(a["label"] == b["label"] for a, b in zip(here, there, strict=True))
@@ -309,7 +309,7 @@ def test_prompts_are_the_same_with_a_tokenizer_file(tiny, harmony, tmp_path) -> 
 
 def test_caches_brought_into_use_in_the_middle_of_a_run_give_the_same_scores(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(pool, "PATIENCE", Patience())
-    monkeypatch.setattr(concurrency, "WORTH", 0.0)  # it always rises
+    monkeypatch.setattr(concurrency, "WORTH", 0.0)  # the limit always rises
     warm, in_use = pool.Pool._warm, []
 
     async def counted(self: pool.Pool, server: pool.Server) -> None:

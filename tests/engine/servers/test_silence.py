@@ -1,4 +1,4 @@
-"""Servers that are down, in simulated time: what a blip costs, how seldom a silent server is asked, what is said."""
+"""Servers that are down, in simulated time: the cost of a blip, the questions to a silent server, the messages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HOUR = 3600.0
 
 
 class _Clock(selectors.SelectSelector):
-    """Never waits: time goes on by as much as the event loop would have waited."""
+    """Never waits, but advances time by as much as the event loop would have waited."""
 
     now = 0.0
 
@@ -39,9 +39,9 @@ class _Clock(selectors.SelectSelector):
 
 @dataclass
 class World:
-    """Servers that are down now and then, and what was asked of them when: each row asks once, which takes `seconds`.
+    """Servers that are down now and then, with a record of their requests: each row makes one, which takes `seconds`.
 
-    A server drops the row `poison` whenever it comes.
+    Every server drops the connection for the row `poison`.
     """
 
     down: dict[str, Callable[[float], bool]]
@@ -55,7 +55,7 @@ class World:
     outcomes: list[str] = field(default_factory=list)
 
     def run(self, monkeypatch: pytest.MonkeyPatch, patience: Patience | None = None) -> float:
-        """The simulated seconds until the last row has an outcome."""
+        """Return the simulated seconds until the last row has an outcome."""
         monkeypatch.setattr(pool, "open_client", self._client)
         clock = _Clock()
         loop = asyncio.SelectorEventLoop(clock)
@@ -155,7 +155,7 @@ def test_when_none_comes_back_the_run_ends_after_five_minutes(monkeypatch, at_on
 
 
 def test_each_period_of_silence_begins_anew(monkeypatch) -> None:
-    """Twenty blips: the last one costs no more than the first."""
+    """After twenty blips, the last one costs no more than the first."""
     world = World({"http://a": lambda now: now % 10 > 9.5}, 2000, 1)
     assert world.run(monkeypatch) < 200 * 1.15
     assert set(world.outcomes) == {"ok"}
@@ -180,7 +180,7 @@ def test_a_server_that_dies_and_comes_back_in_the_middle_of_500_rows_costs_no_ro
 
 
 def test_what_has_not_begun_when_the_network_is_closed_is_ended_too() -> None:
-    """On a busy machine the loop stops before all tasks have had their turn: none of them is left behind."""
+    """On a busy machine the loop stops before all tasks have had their turn; none of them is left behind."""
     network, begun, ended = Network(), threading.Event(), []
 
     async def late() -> None:
@@ -191,7 +191,7 @@ def test_what_has_not_begun_when_the_network_is_closed_is_ended_too() -> None:
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
-            time.sleep(1.2)  # longer than closing waits
+            time.sleep(1.2)  # longer than `close` waits
             task = asyncio.get_running_loop().create_task(late())
             task.add_done_callback(lambda task: ended.append(task.cancelled()))
             raise
