@@ -207,7 +207,7 @@ class _Probe:
             why = str(error) if isinstance(error, BadReply) else "its answer has another form"
             raise SafeguardError(
                 f"{self.address.shown} cannot give the token ids and log-probabilities that are needed ({why});"
-                " --server-api chat needs less, see the README"
+                " --server-api chat needs less"
             ) from None
         if len(chosen) < len(among):
             note(f"{self.address.shown} lists the likeliest tokens only: other labels are asked about one by one")
