@@ -77,22 +77,22 @@ def settled(context: typer.Context, rules: Sequence[Rule], part: Part) -> Part:
     fields = {field.name: field.default for field in dataclasses.fields(part)}  # type: ignore[arg-type]
     from_files = given(context, "DEFAULT_MAP")
     told = [
-        f"{option} {_shown(values[name])}".rstrip()
+        " ".join(f"{option} {value}".rstrip() for value in _shown(values[name]))
         for name, option in from_files.items()
         if name not in idle and values[name] != fields.get(name)
     ]
     if told and not values.get("quiet"):
+        from safeguard_cli.cli.defaults import files
         from safeguard_cli.terminal import note
 
-        note(f"by default, from a file of settings: {', '.join(told)}")
+        note(f"from {files(context)}: {' '.join(told)}")
     without = {name: fields[name] for name in from_files if name in idle and name in fields}
     return dataclasses.replace(part, **without)  # type: ignore[type-var]
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return " ".join(map(str, value))
-    return "" if value is True else str(value)
+def _shown(value: Any) -> list[str]:
+    """An option's values as they are written after it, one for each time."""
+    return [*map(str, value)] if isinstance(value, (list, tuple)) else [""] if value is True else [str(value)]
 
 
 def refuse(context: typer.Context, names: Iterable[str], why: str) -> None:

@@ -70,6 +70,11 @@ def _plain(parameter: Any, value: Any, where: str) -> Any:
     return ",".join(map(str, value)) if isinstance(value, list) else value  # labels = ["ham", "spam"]
 
 
+def files(ctx: Any) -> str:
+    """Return the settings files that a call has defaults from."""
+    return " and ".join(dict.fromkeys(where.partition(": [")[0] for where in ctx.meta.get(_ORIGINS, {}).values()))
+
+
 def origin(ctx: Any, wrong: Any) -> str:
     """Return where a value that the parser refused comes from, if that is a settings file."""
     name = getattr(getattr(wrong, "param", None), "name", None)

@@ -30,7 +30,7 @@ app = typer.Typer()
         "safeguard label data.jsonl --policy spam --server http://gpu1:8000 --server http://gpu2:8000\n\n"
         "safeguard label data.jsonl --policy spam --dry-run\n\n"
         "[bold]Exit codes[/bold]  0 every row labelled, 1 failed, 2 wrong usage, 3 finished with rows in error,"
-        " 4 the output cannot be continued, 130 interrupted, 141 the reader of a pipe went away, 143 terminated"
+        " 4 the output cannot be resumed, 130 interrupted, 141 the reader of a pipe went away, 143 terminated"
     ),
 )
 def label(

@@ -107,7 +107,7 @@ def read_golden(
     values: Counter[str] = Counter()
     mapped: set[str] = set()
     with _open(path, fields, golden, skip_rows, format, encoding) as source:
-        check_fields(source, "--gold-field", fields.values())
+        _check_gold_fields(source, fields)
         select: Callable[[Record], str | RowError]
         try:
             selector = make_selector(
@@ -144,6 +144,18 @@ def read_golden(
             f"{path}: no row can be used. Its gold says {said}; the labels are {labels} (--map translates)"
         )
     return golden
+
+
+def _check_gold_fields(source: Source, fields: Mapping[str, str]) -> None:
+    """Refuse fields that are not there, and columns of verdicts: what the model said is no right label."""
+    verdicts = {name.removesuffix("_p_violates") for name in source.fields() if name.endswith("_p_violates")}
+    said = {f"{name}_label" for name in verdicts}
+    advice = "put the right labels into a column `label` of a copy of the file"
+    if wrong := next((field for field in fields.values() if field in said), None):
+        raise UsageError(f"{source.name}: {wrong!r} is what the model said, not the right label: {advice}")
+    if said and (missing := source.lacks(fields.values())):
+        raise UsageError(f"{source.name}: no field {missing[0]!r} with the right labels: {advice}")
+    check_fields(source, "--gold-field", fields.values())
 
 
 def _no_text(record: Record) -> str | RowError:

@@ -65,7 +65,7 @@ def golden_path(settings: Settings) -> Path:
     """Return the file to be measured. Raise UsageError if it is no file."""
     path = Path(settings.input)
     if settings.input == "-" or not path.is_file():
-        raise UsageError(f"{settings.input}: there is no such file; a golden set is read twice, so it cannot be a pipe")
+        raise UsageError(f"{settings.input}: there is no such file")
     return path
 
 

@@ -167,7 +167,9 @@ def _start(old: Manifest, output: Path, limit: int | None, append_input: bool, r
     if old.result is None or size < old.progress.output_bytes:
         return "continue"
     if size > old.progress.output_bytes:
-        raise Refused(f"{output} was changed after it was finished; {START_OVER}")
+        raise Refused(
+            f"{output} was changed after it was finished; to keep it, write to another file with -o; {START_OVER}"
+        )
     if retry_errors:
         return "retry"
     if limit is not None and limit <= old.progress.rows:

@@ -174,9 +174,16 @@ def _doubts(path: Path, rows: int, manifest: Manifest | None) -> tuple[str, ...]
         return ()
     if not manifest.finished:
         return (f"this run is not finished: {rows:,} rows are labelled so far",)
+    found = []
     if path.stat().st_size != manifest.progress.output_bytes:
-        return ("the file was changed after its run had finished",)
-    return ()
+        found.append("the file was changed after its run had finished")
+    found += map(untrained_text, (manifest.result.untrained or ()) if manifest.result else ())
+    return tuple(found)
+
+
+def untrained_text(name: str) -> str:
+    """Return a sentence that the labels under a policy mean nothing."""
+    return f"the labels under {name} mean nothing: the demo model was not trained on this policy"
 
 
 def _allowed(path: Path, manifest: Manifest | None, known: Sequence[LabelSet]) -> dict[str, LabelSet]:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from safeguard_cli import errors, terminal
 from safeguard_cli.errors import UsageError
-from safeguard_cli.output.labelled import LabeledFile, holds_verdicts, read_labels
+from safeguard_cli.output.labelled import LabeledFile, holds_verdicts, read_labels, untrained_text
 from safeguard_cli.output.manifest import Manifest, journal_path, load, manifest_path, run_path
 from safeguard_cli.output.manifest_shape import ModelOnRecord, Result
 from safeguard_cli.terminal import print_json, safe
@@ -137,8 +137,3 @@ def _text(value: Any) -> str:
 def cut_text(rows: int, budget: int) -> str:
     """Return a sentence on how many rows the budget cut."""
     return f"{rows:,} {'row' if rows == 1 else 'rows'}: the reasoning was cut by the budget of {budget:,} tokens"
-
-
-def untrained_text(name: str) -> str:
-    """Return a sentence that the labels under a policy mean nothing."""
-    return f"the labels under {name} mean nothing: the demo model was not trained on this policy"

@@ -9,8 +9,9 @@ from dataclasses import replace
 from safeguard_cli.engine.local.process import LocalEngine
 from safeguard_cli.engine.reports import Report
 from safeguard_cli.errors import sentences
+from safeguard_cli.output.labelled import untrained_text
 from safeguard_cli.output.manifest import Manifest
-from safeguard_cli.output.show import cut_text, untrained_text
+from safeguard_cli.output.show import cut_text
 from safeguard_cli.rows.source import Source, count_rows
 from safeguard_cli.rows.text import Selector, first_choice, make_selector, say_text
 from safeguard_cli.rows.writable import check_streams

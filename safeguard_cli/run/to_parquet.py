@@ -93,7 +93,9 @@ def unpack(settings: Settings, output: Path, journal: Path) -> None:
     """Make the journal of a finished output again; raise Refused if the output is not as a run of ours wrote it."""
     done, result = load_finished(output)
     if not is_what_was_written(output, done, result):
-        raise Refused(f"{output} was changed after it was finished; {START_OVER}")
+        raise Refused(
+            f"{output} was changed after it was finished; to keep it, write to another file with -o; {START_OVER}"
+        )
     if settings.input == "-":
         raise Refused(f"{output} was made from a pipe, which cannot be read again; {START_OVER}")
     names, keep = list(done.identity.policies), done.identity.output.keep

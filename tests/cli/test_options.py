@@ -185,7 +185,7 @@ def test_a_file_of_settings_sets_defaults_which_the_command_line_goes_before(fol
     (folder / "safeguard.toml").write_text('model = "demo"\n[label]\neffort = "none"\ntext-field = ["body"]\n')
     code, said, rows = called(folder)
     assert (code, rows[0]["spam"]["effort"]) == (OK, "none")
-    assert said.count("from a file of settings: --text-field body, --effort none\n") == 1
+    assert said.count("from safeguard.toml: --text-field body --effort none\n") == 1
     code, said, rows = called(folder, "--effort", "low")
     assert rows[0]["spam"]["effort"] == "low"
     assert "--effort" not in said
@@ -199,7 +199,7 @@ def test_the_working_directorys_file_goes_before_the_users(folder, tmp_path) -> 
     (folder / "pyproject.toml").write_text('[tool.safeguard.label]\neffort = "none"\n')
     code, said, rows = called(folder, XDG_CONFIG_HOME=str(home))
     assert (code, rows[0]["spam"]["effort"]) == (OK, "none"), said
-    assert "--text-field body, --effort none" in said
+    assert "safeguard.toml and pyproject.toml: --text-field body --effort none" in said
 
 
 def test_a_default_without_effect_is_left_out(folder) -> None:

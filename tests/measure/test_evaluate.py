@@ -490,3 +490,29 @@ def test_the_lines_of_a_csv_are_the_same_in_eval_and_compare(two, tmp_path) -> N
     (flip,) = compared(*files)[0]["flips"]
     (wrong,) = json.loads(called("eval", files[0], "--json").stdout)["policies"]["spam"]["wrong"]
     assert (flip["row"], flip["line"]) == (wrong["row"], wrong["line"]) == (3, 5)
+
+
+def test_what_the_model_said_is_no_gold_label(tmp_path) -> None:
+    """An output as CSV without its manifest: its verdict columns are neither taken for gold nor suggested."""
+    rows = (
+        "id,text,spam_label,spam_violates,spam_p_violates\n1,hello there,ham,false,0.1\n2,win a prize,spam,true,0.9\n"
+    )
+    path = tmp_path / "labels.csv"
+    path.write_text(rows)
+    given = Settings(str(path), ("spam",), labels=("ham", "spam"))
+    with pytest.raises(UsageError, match="'spam_label' is what the model said, not the right label"):
+        evaluate(given, Wanted(gold_fields=("spam_label",)))
+    with pytest.raises(UsageError, match="no field 'label' with the right labels: put the right labels into a column"):
+        evaluate(given, Wanted())
+
+
+def test_labels_of_the_demo_model_that_mean_nothing_are_doubted(tmp_path, capsys) -> None:
+    policy = tmp_path / "mine.md"
+    policy.write_text("---\nname: mine\nlabels: [fine, ad]\nviolates: ad\n---\nLabel ad what sells something.\n")
+    source = tmp_path / "in.jsonl"
+    write(source, '{"text": "buy now", "label": "ad"}', '{"text": "see you", "label": "fine"}')
+    out = tmp_path / "out.jsonl"
+    given = ("label", source, "-p", policy, "--model", "demo", "--effort", "none", "-o", out, "-q")
+    assert safeguard(*given).returncode == 0
+    assert evaluate(Settings(str(out), ()), Wanted()) == 0
+    assert "the labels under mine mean nothing" in " ".join(capsys.readouterr().out.split())
