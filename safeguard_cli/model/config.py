@@ -18,7 +18,6 @@ from typing import Any
 
 from safeguard_cli.errors import UsageError
 from safeguard_cli.files import config_folder, read_small
-from safeguard_cli.model.names import DEMO, hub_name
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -114,6 +113,8 @@ def _settings(path: Path) -> dict[str, Any]:
 
 def _inside(name: str, file: Path) -> str:
     """Return the model that a project file names: a name as it is, a path only if it stays in the file's folder."""
+    from safeguard_cli.model.names import DEMO, hub_name  # not at the top: --help does without what that imports
+
     if name == DEMO or hub_name(name):
         return name
     folder = file.parent.resolve()

@@ -364,6 +364,9 @@ def test_help_is_instant_and_grouped() -> None:
     done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, timeout=30)
     assert done.stdout.endswith("\n[]\n"), "help must not wait for what shows Markdown and tracebacks"
     assert not done.stderr
+    code = f"import sys; from safeguard_cli.cli.app import main\ntry: main()\nexcept SystemExit: print({heavy})"
+    done = subprocess.run([sys.executable, "-c", code, "label", "--help"], capture_output=True, text=True, timeout=30)
+    assert done.stdout.endswith("\n[]\n"), "a command's help must not wait either"
     shown = safeguard("label", "--help", COLUMNS="80").stdout.decode()
     for panel in ("Reading the input", "Policy and decision", "Model and machine", "Output", "Display", "Examples"):
         assert panel in shown
