@@ -29,6 +29,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import typer
 
+from safeguard_cli.cli.defaults import files, spelled
 from safeguard_cli.errors import UsageError
 
 Part = TypeVar("Part")  # a dataclass of options
@@ -76,17 +77,16 @@ def settled(context: typer.Context, rules: Sequence[Rule], part: Part) -> Part:
     idle = {rule.option for rule in (*rules, *OF_THE_RUN) if rule.idle(values)}
     fields = {field.name: field.default for field in dataclasses.fields(part)}  # type: ignore[arg-type]
     from_files = given(context, "DEFAULT_MAP")
+    without = {name: fields[name] for name in from_files if name in idle and name in fields}
     told = [
         " ".join(f"{option} {value}".rstrip() for value in _shown(values[name]))
         for name, option in from_files.items()
-        if name not in idle and values[name] != fields.get(name)
+        if name not in without and values[name] != fields.get(name)
     ]
     if told and not values.get("quiet"):
-        from safeguard_cli.cli.defaults import files
         from safeguard_cli.terminal import note
 
         note(f"from {files(context)}: {' '.join(told)}")
-    without = {name: fields[name] for name in from_files if name in idle and name in fields}
     return dataclasses.replace(part, **without)  # type: ignore[type-var]
 
 
@@ -112,7 +112,7 @@ def _spelled(parameter: Any) -> str:
     """Return the longest spelling of an option, or an argument's name in the help."""
     if parameter.param_type_name == "argument":
         return str(parameter.metavar or parameter.name.upper()).removesuffix("...").removesuffix("…")
-    return str(max(parameter.opts, key=len))
+    return spelled(parameter)
 
 
 def _plain(value: Any) -> Any:

@@ -167,8 +167,6 @@ def _option(field: Field[Any], kind: Any, info: OptionInfo, written: Written | N
     if written:
         names = [name for name in (info.default, *(info.param_decls or ())) if isinstance(name, str)]
         option = max(names or [f"--{field.name.replace('_', '-')}"], key=len)
-        if info.metavar == "auto|on|off":
-            info.show_default = "auto"
         return _Option(field.name, Annotated[str | None, info], None, _reader(written, option, default))
     if kind == _REPEATED:
         if needed:

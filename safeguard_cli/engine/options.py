@@ -93,6 +93,7 @@ class Local:
         Written(_repacking),
         typer.Option(
             metavar="auto|on|off",
+            show_default="auto",
             help="Repack weights for this CPU: faster, for twice the memory; auto repacks if there is room.",
         ),
     ] = None

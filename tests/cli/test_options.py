@@ -216,6 +216,15 @@ def test_a_default_without_effect_is_left_out(folder) -> None:
     assert "--together" in said
 
 
+def test_a_default_that_is_used_is_always_reported(folder) -> None:
+    """A threshold of `eval` means something with several policies, unlike that of `label`."""
+    (folder / "in.jsonl").write_text('{"body": "WIN A PRIZE", "spam_gold": "spam", "hate_gold": "allowed"}\n')
+    (folder / "safeguard.toml").write_text('model = "demo"\n[eval]\neffort = "none"\nthreshold = "0.5"\n')
+    done = safeguard("eval", "in.jsonl", "-p", "spam", "-p", "hate", "--text-field", "body", cwd=folder)
+    assert done.returncode == OK, done.stderr
+    assert "--threshold 0.5" in done.stderr.decode()
+
+
 @pytest.mark.parametrize("name", sorted(config.NEVER - {"help_all", "golden", "a", "b", "out", "input"}))
 def test_what_reads_or_writes_files_or_leaves_the_machine_is_never_set_by_a_file(folder, name) -> None:
     spelled = {key: option for command in commands().values() for key, option in options(command).items()}
