@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import islice
@@ -19,7 +18,7 @@ from safeguard_cli.prompt.labeling import Answer
 from safeguard_cli.rows.verdict import RowError
 from safeguard_cli.run.engines import start_engine
 from safeguard_cli.run.keywords import told_as_keywords
-from safeguard_cli.run.pipeline import WAITING
+from safeguard_cli.run.pipeline import WAITING, Known
 from safeguard_cli.run.prepare import Prepared, prepare
 from safeguard_cli.run.remarks import untrained_warning
 from safeguard_cli.run.settings import Settings
@@ -108,13 +107,12 @@ class Call:
         remembered: int,
     ) -> None:
         self._machine, self._labeling, self._read, self._texts = machine, prepared.labeling, read, texts
-        self._remembered = remembered if machine.settings.temperature == 0 else 0  # sampling differs each time
         self._slots = prepared.shape.plan.slots
         self._group = WAITING * self._slots // 2 if prepared.prefixes_compete else 1
         self._number, self._ended = 0, False
         self._rows: deque[Answer] = deque()
         self._undecided: dict[int, Answer] = {}
-        self._known: OrderedDict[bytes, Answer] = OrderedDict()
+        self._known = Known(remembered if machine.settings.temperature == 0 else 0)  # sampling differs each time
         self._queue: deque[Prompt] = deque()
         self._completions = engine.complete(self._prompts())
 
@@ -160,19 +158,16 @@ class Call:
         """Begin a text; return its prompts by policy, none if an earlier text is the same."""
         number, text = self._number, self._read(value, self._number + 1)
         self._number += 1
-        key = hashlib.blake2b(text.encode(), digest_size=16).digest() if isinstance(text, str) else b""
+        key = self._known.key(text) if isinstance(text, str) else b""
         if (answer := self._known.get(key)) is not None:
-            self._known.move_to_end(key)
             self._rows.append(answer)
             return [[] for _ in self._labeling.rules.groups]
         answer, prompts = self._labeling.start(text, number)
         self._rows.append(answer)
         if not answer.done:
             self._undecided[number] = answer
-        if key and self._remembered:
-            self._known[key] = answer
-            if len(self._known) > self._remembered:
-                self._known.popitem(last=False)
+        if key:
+            self._known.keep(key, answer)
         return prompts
 
     def _decide(self) -> None:

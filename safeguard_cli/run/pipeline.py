@@ -35,6 +35,35 @@ class Row:
     kept: bytes | None = None  # a row of an earlier output, to be copied
 
 
+class Known:
+    """The Answers to the `most` texts met last, by a hash of the text."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._answers: OrderedDict[bytes, Answer] = OrderedDict()  # most recently met last
+
+    @staticmethod
+    def key(text: str) -> bytes:
+        """Return the hash of a text."""
+        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+    def get(self, key: bytes) -> Answer | None:
+        """Return the Answer to a text that was met, None if it is a new one."""
+        if (answer := self._answers.get(key)) is not None:
+            self._answers.move_to_end(key)
+        return answer
+
+    def keep(self, key: bytes, answer: Answer) -> None:
+        """Keep the Answer to a text, and forget the one that was met longest ago if there are too many."""
+        self._answers[key] = answer
+        if len(self._answers) > self._most:
+            self._answers.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forget all texts."""
+        self._answers.clear()
+
+
 class Pipeline:
     """The rows under way: they enter in order, are decided as slots allow, and leave in order.
 
@@ -53,7 +82,7 @@ class Pipeline:
         self.settings, self.prepared, self.selector, self.progress = settings, prepared, selector, progress
         self.session = session or Session()
         self.truncated = 0
-        self._known: OrderedDict[bytes, Answer] = OrderedDict()  # by hash of the text, most recently met last
+        self._known = Known(REMEMBERED)
         self.broken: SafeguardError | None = None
         self._rows: deque[Row] = deque()  # in input order; the first is number `written`
         self._undecided: Counter[Answer] = Counter()  # rows that wait for each
@@ -139,15 +168,12 @@ class Pipeline:
         # Sampling gives another answer each time.
         if isinstance(text, RowError) or self.settings.temperature > 0 or self.settings.each_row:
             return start(text, number)
-        key = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        key = self._known.key(text)
         if (answer := self._known.get(key)) is not None:
-            self._known.move_to_end(key)
             self.session.count_repeated()
             return answer, [[] for _ in self.prepared.overheads]
         answer, prompts = start(text, number)
-        self._known[key] = answer
-        if len(self._known) > REMEMBERED:
-            self._known.popitem(last=False)
+        self._known.keep(key, answer)
         return answer, prompts
 
     def _write_done(self, sink: Sink) -> None:
