@@ -318,7 +318,7 @@ class RecallBound:
     recall: float
 
 
-# The alternatives to "the model would flag M rows": it would flag such a part of M, with the weight of each in the mean.
+# The alternatives to "the model would flag M rows": such a part of M. With the weight of each in the mean.
 _PARTS = {0.0: 0.15, 0.4: 0.2, 0.6: 0.25, 0.75: 0.2, 0.85: 0.1, 0.92: 0.07, 0.96: 0.03}
 
 
