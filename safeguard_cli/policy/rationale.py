@@ -11,6 +11,7 @@ CODE = re.compile(r"\b[A-Z]{1,5}-?\d+(?:\.[a-z0-9]+)?\b")  # a rule's code, such
 _QUOTE = re.compile(r'"([^"]+)"|[“„]([^“”]+)[“”]|«([^«»]+)»|「([^「」]+)」')
 _ELLIPSIS = re.compile(r"\.{3,}|…|\[[….]+\]")
 _EDGES = " .,;:!?-"
+_MARKS = " \t#*-|>"  # of Markdown, around a line
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,15 @@ def references(rationale: str, content: str, policy: str, labels: Sequence[str])
         tuple(quote for quote in elsewhere if _stands(quote, policy_words)),
         tuple(quote for quote in elsewhere if not _stands(quote, policy_words)),
     )
+
+
+def rules_of(policy: str) -> dict[str, str]:
+    """Return the rules that a policy names by their codes, each with the first line in which it stands."""
+    found: dict[str, str] = {}
+    for line in policy.splitlines():
+        for code in CODE.findall(line):
+            found.setdefault(code, line.strip(_MARKS))
+    return found
 
 
 def _stands(quote: str, text: str) -> bool:
