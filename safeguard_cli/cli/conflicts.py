@@ -268,6 +268,11 @@ _IN_JSON = Rule("progress", is_set("json"), "with --json, which shows none")
 MEASURE = (*COMMON, _IN_JSON, Rule("wrong", is_set("json"), "with --json, which holds all of them"))
 """The rules of `eval` and `compare`."""
 
+AGREE = (
+    Rule("disputes", is_set("json"), "with --json, which holds all of them"),
+    Rule("encoding", _parquet, "on Parquet, whose text is always UTF-8"),
+)
+
 STRESS = (
     Rule("seed", _not_sampled, "without --temperature; --variant-seed makes other variants"),
     *COMMON,
