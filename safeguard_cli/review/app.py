@@ -7,9 +7,11 @@ action. Nothing opens links.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterable
 from typing import ClassVar
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual import events
 from textual.app import App, ComposeResult
@@ -20,6 +22,7 @@ from textual.screen import ModalScreen, Screen
 from textual.widgets import Button, Footer, Input, OptionList, Static
 from textual.widgets.option_list import Option
 
+from safeguard_cli.errors import Interrupted
 from safeguard_cli.review.session import Session, View
 from safeguard_cli.review.shown import said_lines
 from safeguard_cli.review.told import told_answer, told_last, told_place
@@ -42,7 +45,8 @@ class ReviewApp(App[None]):
 
     ENABLE_COMMAND_PALETTE = False
     ALLOW_SELECT = False
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+c,ctrl+q", "quit", "Quit", show=False, priority=True)]
+    TITLE = "safeguard review"
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+c", "interrupt", show=False, priority=True)]
 
     def __init__(self, session: Session) -> None:
         super().__init__(ansi_color=True)
@@ -52,6 +56,10 @@ class ReviewApp(App[None]):
 
     def on_mount(self) -> None:
         self.push_screen(ReviewScreen(self.session))
+
+    def action_interrupt(self) -> None:
+        """End with the exit code of Ctrl-C, which a terminal in this mode sends as a key."""
+        self.fail(Interrupted(signal.SIGINT))
 
     def fail(self, failure: BaseException) -> None:
         """End the app; `run_app` raises the failure, with the terminal as it was before."""
@@ -69,7 +77,7 @@ class ReviewScreen(Screen[None]):
     #text Static { height: auto; }
     #said { height: auto; max-height: 9; padding: 0 1; }
     #labels { height: auto; max-height: 6; overflow-y: auto; grid-gutter: 0 1; }
-    #labels Button { width: 1fr; height: 1; border: none; text-style: none; content-align: left middle; }
+    #labels Button { width: 100%; height: 1; text-align: left; text-style: none; }
     #labels Button.chosen { text-style: bold reverse; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -97,8 +105,9 @@ class ReviewScreen(Screen[None]):
             yield Static(id="opinions", markup=False)
         yield Static(id="last", markup=False)
         keys = {label: key for key, label in self._labels.items()}
-        names = [f" {keys.get(label, ' ')} {cut(label, _WIDE)} " for label in self.session.task.labels]
-        with ItemGrid(id="labels", min_column_width=max(len(name) for name in names) + 2):
+        names = [f"[{keys[label]}] " * (label in keys) + cut(label, _WIDE) for label in self.session.task.labels]
+        width = max(map(cell_len, names)) + 3
+        with ItemGrid(id="labels", min_column_width=width, max_column_width=width):
             for at, name in enumerate(names):
                 button = Button(Content(name), id=f"label-{at}", compact=True)
                 button.can_focus = False  # keys stay with the text, which they scroll

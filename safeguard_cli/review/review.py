@@ -66,12 +66,10 @@ def review(outs: Sequence[str], wanted: Reviewing, reading: HowRead) -> int:
     own = tuple(dict.fromkeys(moved.values()))
     with open_golden(path, own, names, task.labels, lambda rows: _taken_over(rows, task, agreed, path)) as golden:
         session = Session(task, golden)
-        if session.view().done:
+        try:
+            surface(session)
+        finally:
             note(_told(session, golden))
-            note("give more rows with --rows" if wanted.pick != "disputed" else "nothing is left to settle")
-            return errors.OK
-        surface(session)
-        note(_told(session, golden))
     return errors.OK
 
 

@@ -106,10 +106,10 @@ class Session:
         veiled = self.task.veil and self._at not in self._unveiled
         if not hidden:
             self._seen.add(self._at)
-        last = None
-        if self._last is not None and self._answers[self._last].given:
-            last = self._last + 1, self._answers[self._last], self.task.items[self._last].candidate.said
-            self._seen.add(self._last)
+        last, at = None, self._last
+        if at is not None and at != self._at and self._answers[at].given:
+            last = at + 1, self._answers[at], self.task.items[at].candidate.said
+            self._seen.add(at)
         candidate = item.candidate
         return View(
             place=self._at + 1,

@@ -20,6 +20,7 @@ from safeguard_cli.rows.text import find
 from safeguard_cli.terminal import cut, safe
 
 MOST_CHARACTERS = 200_000  # of one text: more would keep a terminal busy
+_TITLES = ("title", "subject", "headline")
 _FIELD = 300  # cells of another field's value
 _TAB = 4
 
@@ -55,13 +56,15 @@ class Layout:
         """Return the blocks of a row; without labels, no field is shown that may hold somebody's label."""
         shown = [] if self.template else [block for name in self.fields for block in _blocks(name, fields, self.fields)]
         shown = shown or [Block("", text_lines(text))]
-        rest = tuple(
-            f"{safe(name)}: {cut(plain(value), _FIELD)}"
+        others = {
+            name: cut(plain(value), _FIELD)
             for name, value in fields.items()
             if not self._is_text(name) and not name.startswith(SAMPLE) and not is_missing(value)
             if with_labels or not (name in self.gold or may_be_gold(name))
-        )
-        return (*shown, Block("", rest, minor=True)) if rest else tuple(shown)
+        }
+        titles = tuple(Block(value, ()) for name, value in others.items() if name.lower() in _TITLES)
+        rest = tuple(f"{safe(name)}: {value}" for name, value in others.items() if name.lower() not in _TITLES)
+        return (*titles, *shown, *([Block("", rest, minor=True)] if rest else []))
 
     def _is_text(self, name: str) -> bool:
         return any(name in (field, field.partition(".")[0]) for field in self.fields)
