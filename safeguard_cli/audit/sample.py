@@ -64,7 +64,8 @@ class Sample(Work):
         self._spool: Spool | None = None
         self._settings: Settings | None = None
         self._progress: Progress | None = None
-        self._sha256, self._source = "", None
+        self._source: Source | None = None
+        self._sha256 = ""
         self._known, self._spent = 0, 0.0  # rows and seconds of earlier sessions
         self._looked = 0
 
