@@ -32,7 +32,8 @@ def audit(settings: Settings, wanted: Audited, make_engine: EngineMaker = LocalE
         )
     out = Path(wanted.output) if wanted.output is not None else default_output(settings)
     stop = _stop(wanted, out, settings)
-    settings = replace(settings, output=str(out), limit=None if settings.retry_errors else stop.rows, seed=wanted.seed)
+    seed = wanted.seed if settings.temperature > 0 else settings.seed
+    settings = replace(settings, output=str(out), limit=None if settings.retry_errors else stop.rows, seed=seed)
     sample = Sample(wanted.seed, stop, wanted.by)
     try:
         code = label(settings, make_engine, work=sample)

@@ -59,7 +59,8 @@ class Sample(Work):
     ) -> None:
         self.seed, self.stop = seed, stop
         self.by: tuple[By, ...] = ()
-        self._asked_by, self._clock, self._began = by, clock, clock()
+        self._asked_by, self._clock = by, clock
+        self._began: float | None = None
         self._drawn = Drawn(0, np.empty(0, np.int64), np.empty(0, np.int64))
         self._spool: Spool | None = None
         self._settings: Settings | None = None
@@ -84,9 +85,10 @@ class Sample(Work):
         """Draw the first rows, and return how many there will be, None if that is not known yet."""
         self._settings, self._progress, self._source = settings, progress, source
         assert source.path is not None
-        progress.does("reading the input's hash")
         self._sha256 = sha256(source.path, lambda share: progress.does("hashing the input", share))
         self._draw(PORTION if settings.limit is None else settings.limit)
+        if not self._drawn.total:
+            raise UsageError(f"{source.name} has no rows to draw from")
         return None if self.stop.seconds or self.stop.within else self._most
 
     def draw_for(self, settings: Settings, rows: int) -> Iterator[Record]:
@@ -140,9 +142,13 @@ class Sample(Work):
     # The end
 
     def enough(self) -> bool:
-        """Return whether no further row is to be begun: the time is over, or the shares are known well enough."""
-        seconds = self.stop.seconds
-        if seconds is not None and self._spent + self._clock() - self._began >= seconds:
+        """Return whether no further row is to be begun: the time is over, or the shares are known well enough.
+
+        The time is that of labeling, in all sessions: loading a model and drawing rows do not count.
+        """
+        seconds, now = self.stop.seconds, self._clock()
+        self._began = now if self._began is None else self._began
+        if seconds is not None and self._spent + now - self._began >= seconds:
             return self._progress is None or self._progress.decided.rows > 0
         return self.stop.within is not None and self._within(self.stop.within)
 
