@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from safeguard_cli import __version__, errors, signals
 from safeguard_cli.cli import (
     agree,
+    audit,
     bench,
     defaults,
     guard,
@@ -71,7 +72,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for module in (label, outputs, models, bench, measure, stress, review, agree):
+for module in (label, audit, outputs, models, bench, measure, stress, review, agree):
     app.add_typer(module.app)
 app.add_typer(policy.app, name="policy")
 app.add_typer(
