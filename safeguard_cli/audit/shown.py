@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import RenderableType
 from rich.text import Text
 
 from safeguard_cli.audit.estimate import FEW, Estimate, OfPolicy, Share, Slice
+from safeguard_cli.audit.reviewed import ByPeople, shown_people
 from safeguard_cli.output.labelled import LabeledFile
 from safeguard_cli.terminal import Figures, cut, facts, per_cent, span
 
@@ -16,8 +17,10 @@ MOST_SLICES = 20  # values of a field that are shown
 AS_READ = "Shares are of what the model calls violating as it reads the policy; how right it is, safeguard eval tells."
 
 
-def shown(found: Estimate, labels: LabeledFile, input: str) -> Iterator[RenderableType]:
-    """Yield the figures of an audit."""
+def shown(
+    found: Estimate, labels: LabeledFile, input: str, people: Mapping[str, ByPeople] | None = None
+) -> Iterator[RenderableType]:
+    """Yield the figures of an audit, with those by people's judgement where there are any."""
     drawn = f"{found.rows:,} of {found.total:,} rows, drawn at random (seed {found.seed})"
     if found.kind == "all rows":
         drawn = f"all {found.total:,} rows" if found.total > 1 else "its only row"
@@ -31,6 +34,8 @@ def shown(found: Estimate, labels: LabeledFile, input: str) -> Iterator[Renderab
         yield facts(doubt, style="yellow")
     for name, policy in found.policies.items():
         yield from _of_policy(name, policy, found)
+        if people and name in people:
+            yield from shown_people(people[name])
     yield Text()
     for line in _notes(found):
         yield facts(line, style="dim")

@@ -273,7 +273,7 @@ AUDIT = (
         Rule(option, is_set("retry_errors"), "with --retry-errors, which labels rows that are drawn already")
         for option in ("rows", "lasting", "within")
     ),
-    *(Rule(option, is_set("dry_run"), "with --dry-run, which labels nothing") for option in ("by", "json")),
+    *(Rule(option, is_set("dry_run"), "with --dry-run, which labels nothing") for option in ("by", "reviewed", "json")),
     Rule(
         "csv_safe",
         lambda v: v.get("keep") == "none" and not v.get("id_field"),
