@@ -35,7 +35,12 @@ def made(tmp_path_factory) -> Path:
     """Audit 240 of 400 rows, of which every third is spam, and the demo model says so; return the folder."""
     folder = tmp_path_factory.mktemp("audit")
     rows = (
-        {"id": n, "text": f"WIN a free prize now, claim code {n}" if n % 3 == 0 else f"See you at the station, {n}"}
+        {
+            "id": n,
+            "text": f"URGENT! Your mobile won a £2000 prize. Call 09{n} to claim"
+            if n % 3 == 0
+            else f"See you at the station, {n}",
+        }
         for n in range(1, FILE + 1)
     )
     (folder / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -166,7 +171,17 @@ def test_other_files_are_refused_with_the_reason(folder) -> None:
 
 
 def test_rows_without_a_text_are_told_and_the_share_is_of_the_others(tmp_path) -> None:
-    rows = [{"id": n, "text": "" if n % 4 == 0 else f"WIN a prize {n}" if n % 3 == 0 else f"hi {n}"} for n in range(80)]
+    rows = [
+        {
+            "id": n,
+            "text": ""
+            if n % 4 == 0
+            else f"URGENT! Your mobile won a £2000 prize. Call 09{n} to claim"
+            if n % 3 == 0
+            else f"hi {n}",
+        }
+        for n in range(80)
+    ]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     command = (*AUDIT[:-3], "--rows", 60, "-q", "-o", "out.jsonl")
     safeguard("audit", "in.jsonl", *command, cwd=tmp_path)
