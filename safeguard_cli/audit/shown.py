@@ -15,6 +15,7 @@ from safeguard_cli.terminal import Figures, cut, facts, per_cent, span
 
 MOST_SLICES = 20  # values of a field that are shown
 AS_READ = "Shares are of what the model calls violating as it reads the policy; how right it is, safeguard eval tells."
+BESIDE_PEOPLE = "Shares but those by people's judgement are of what the model calls violating as it reads the policy."
 
 
 def shown(
@@ -33,15 +34,13 @@ def shown(
     for doubt in labels.doubts if found.finished else ():
         yield facts(doubt, style="yellow")
     for name, policy in found.policies.items():
-        yield from _of_policy(name, policy, found)
-        if people and name in people:
-            yield from shown_people(people[name])
+        yield from _of_policy(name, policy, found, (people or {}).get(name))
     yield Text()
-    for line in _notes(found):
+    for line in (*_notes(found), BESIDE_PEOPLE if people else AS_READ):
         yield facts(line, style="dim")
 
 
-def _of_policy(name: str, policy: OfPolicy, found: Estimate) -> Iterator[RenderableType]:
+def _of_policy(name: str, policy: OfPolicy, found: Estimate, people: ByPeople | None) -> Iterator[RenderableType]:
     yield Text.assemble("\n", (cut(name, 60), "bold"))
     bounds = "bounds" if found.kind == "all rows" else "95 % interval"
     table = Figures("", "rows seen", "share", bounds, "rows of the file")
@@ -51,6 +50,8 @@ def _of_policy(name: str, policy: OfPolicy, found: Estimate) -> Iterator[Rendera
             Text("  " + cut(label, 24), "red" if label in policy.violating_labels else ""), *_figures(share, found)
         )
     yield table
+    if people is not None:
+        yield from shown_people(people)
     if policy.in_error:
         yield facts(
             f"rows in error: {policy.in_error:,}; the lower bounds take them for rows that do not count, the upper ones"
@@ -121,4 +122,3 @@ def _notes(found: Estimate) -> Iterator[str]:
         yield f"Too few: under {FEW} rows seen, a share says next to nothing. Each value's interval stands alone."
     if found.blank:
         yield f"Blank rows: {found.blank:,}; they count as rows that do not violate."
-    yield AS_READ
