@@ -29,17 +29,22 @@ _TITLE_ROWS = 20  # in which a header is looked for
 
 @dataclass(frozen=True, slots=True)
 class GoldenRow:
-    """A usable row: the text to be labelled, and the right label by policy name.
-
-    `picked` says how a person who labelled it came by it, if it was not at random.
-    """
+    """A usable row: the text to be labelled, and the right label by policy name; `answer` is what people said of it."""
 
     number: int  # of the row in its file, from 1
     line: int
     fields: Mapping[str, Any]
     text: str
     gold: Mapping[str, str]
-    picked: str = ""
+    answer: ReviewedRow | None = None
+
+    @property
+    def picked(self) -> str:
+        """How a row came into its review, if not at random: by an audit's search, as an unsure one, …"""
+        if self.answer is None:
+            return ""
+        found = sample_of(self.answer.fields).get("picked") or self.answer.picked.how
+        return "" if found == "random" else str(found) or "unknown"
 
 
 @dataclass(slots=True)
@@ -146,7 +151,7 @@ def read_golden(
             elif isinstance(text, RowError):
                 golden.leave_out("no text" if text.code == "no_text" else f"cannot be read ({text.code})")
             else:
-                golden.rows.append(GoldenRow(number, record.line, row, text, gold, _picked(answer)))
+                golden.rows.append(GoldenRow(number, record.line, row, text, gold, answer))
     said = ", ".join(f"{value!r}" for value, _ in values.most_common(8)) or "nothing"
     absent = [value for value in mapping if value not in mapped]
     if absent and golden.rows and not mapped:
@@ -177,14 +182,6 @@ def _reviewed(
     golden.unused["skipped by people"] += sum(row.label is None for row in found.rows)
     golden.unused["not answered yet"] += len(found.begun)
     return {row.at: row for row in found.rows if row.label is not None}
-
-
-def _picked(row: ReviewedRow | None) -> str:
-    """Return how a row came into its review, if not at random: by an audit's search, as an unsure one, …"""
-    if row is None:
-        return ""
-    found = sample_of(row.fields).get("picked") or row.picked.how
-    return "" if found == "random" else str(found) or "unknown"
 
 
 def _check_gold_fields(source: Source, fields: Mapping[str, str]) -> None:
