@@ -28,10 +28,8 @@ from safeguard_cli.terminal import print_json, show
 def audit(settings: Settings, wanted: Audited, make_engine: EngineMaker = LocalEngine) -> int:
     """Run `safeguard audit` and return the exit code; raise SafeguardError with a sentence for the user."""
     check_installed()
-    if settings.input == "-":
-        raise UsageError(
-            "an audit draws its rows from a file, which it reads more than once: save standard input to one"
-        )
+    if settings.input == "-" or (Path(settings.input).exists() and not Path(settings.input).is_file()):
+        raise UsageError("an audit draws its rows from a file, which it reads more than once: save the input to one")
     golden = read_people(Path(wanted.reviewed)) if wanted.reviewed is not None else None
     out = Path(wanted.output) if wanted.output is not None else default_output(settings)
     stop = _stop(wanted, out, settings)

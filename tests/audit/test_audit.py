@@ -312,7 +312,7 @@ def test_an_input_without_rows_or_with_rows_of_a_sample_is_refused(bench) -> Non
     with pytest.raises(UsageError, match="already has '_sample'"):
         run_audit(bench, _never)
     bench.source = Path("-")
-    with pytest.raises(UsageError, match="standard input"):
+    with pytest.raises(UsageError, match="save the input"):
         run_audit(bench, _never)
 
 
