@@ -16,7 +16,7 @@ from safeguard_cli.output.spelled import number
 from safeguard_cli.policy.policy import Policy, builtin_policies, find_policy, load_policy
 from safeguard_cli.review.options import Reviewing
 from safeguard_cli.review.picking import Candidate
-from safeguard_cli.review.shown import Layout, Said
+from safeguard_cli.review.shown import Layout, Said, count_of
 from safeguard_cli.rows.options import Text
 from safeguard_cli.rows.verdict import Verdict
 from safeguard_cli.run.settings import Settings
@@ -118,7 +118,7 @@ def _policies(path: Path, wanted: Reviewing, reading: HowRead) -> tuple[dict[str
 
 def _said(who: str, verdict: Verdict) -> Said:
     if verdict.error is not None:
-        return Said(who, None, f"no label: {verdict.error.message}")
+        return Said(who, None, verdict.error.message)
     score = "" if verdict.p_violates is None else f"p {verdict.p_violates:.2f}"
     parts = (score, "violates" if verdict.violates else "does not violate", f"effort {verdict.effort}")
     return Said(who, verdict.label, ", ".join(part for part in parts if part), verdict.rationale or "")
@@ -190,7 +190,7 @@ def _wrong(
 def _left_out(labels: LabeledFile, kept: int) -> Iterator[str]:
     without = len(labels.rows) - kept
     if without:
-        yield f"{without:,} rows without a text are left out: nobody could answer them"
+        yield f"left out: {count_of(without)} without a text, which nobody could answer"
     if labels.manifest and labels.manifest.identity.output.only:
         yield f"{labels.path} has only the rows that violate or are in error: random rows are of those"
 

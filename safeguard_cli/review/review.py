@@ -22,7 +22,7 @@ from safeguard_cli.review.options import Reviewing
 from safeguard_cli.review.picking import Item, pick_asked, pick_random, pick_unsure
 from safeguard_cli.review.reading import HowRead, read_material
 from safeguard_cli.review.session import Session, Task
-from safeguard_cli.review.shown import Layout
+from safeguard_cli.review.shown import Layout, count_of
 from safeguard_cli.rows.writable import used
 from safeguard_cli.terminal import note
 
@@ -99,7 +99,7 @@ def _picked(
     of = f"of {items[0].picked.of:,} " + {"random": "at random", "wrong": "that are wrong"}.get(
         wanted.pick, "that differ"
     )
-    remarks = [*material.remarks, f"{len(items):,} rows, {how or of}"]
+    remarks = [*material.remarks, f"{count_of(len(items))}, {how or of}"]
     blind = wanted.pick in ("random", "unsure") if wanted.blind is None else wanted.blind
     rules = rules_of(material.policy.text) if material.policy else {}
     return Task(wanted.person, items, material.labels, material.layout, rules, {}, blind, wanted.veil), [], remarks
@@ -121,7 +121,7 @@ def _disputed(
         labels = tuple(dict.fromkeys(label for label in said if label is not None))
     if not disputed:
         raise UsageError(
-            f"{', '.join(map(str, paths))}: nothing is in dispute: {len(agreed):,} rows, all of one opinion"
+            f"{', '.join(map(str, paths))}: nothing is in dispute: {count_of(len(agreed))}, all of one opinion"
         )
     rows = tuple(LabeledRow(row.row, row.line, row.fields, {}) for row in disputed)
     file = LabeledFile(paths[0], rows, (), None)
@@ -132,7 +132,7 @@ def _disputed(
     fields, template = chosen if any(chosen) else file.chosen_text() or ((), None)
     items = disputed_items(disputed, {row.number: text for row, text in zip(rows, texts, strict=True)})[: wanted.rows]
     remarks = [
-        f"{len(disputed):,} rows in dispute, {len(agreed):,} that are not, which the golden file gets as they are"
+        f"{count_of(len(disputed))} in dispute, {len(agreed):,} that are not, which the golden file gets as they are"
     ]
     if policy is None:
         remarks.append("no rules to cite: name the policy's file with --policy")

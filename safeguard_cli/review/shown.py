@@ -95,6 +95,11 @@ def text_lines(text: str) -> tuple[str, ...]:
     return (*lines, f"… and {more:,} more characters, which are not shown") if more > 0 else lines
 
 
+def count_of(rows: int) -> str:
+    """Return a number of rows in words."""
+    return f"{rows:,} row" if rows == 1 else f"{rows:,} rows"
+
+
 def said_lines(said: Sequence[Said]) -> list[str]:
     """Return what was said about a row, a line for each speaker, then one for what it gave as a reason."""
     lines = []
