@@ -143,6 +143,7 @@ def _efforts(values: Values) -> set[str]:
 def _parquet(values: Values) -> bool:
     """Return whether --format or the extension says that the input is Parquet; `-` never is."""
     path = values.get("input") or values.get("golden") or values.get("a") or values.get("out") or ""
+    path = path or next(iter(values.get("outs") or ()), "")
     return (values.get("format") or Path(path).suffix.lower().removeprefix(".")) == "parquet"
 
 
@@ -297,4 +298,12 @@ BENCH = (
         Rule(option, lambda v: not v.get("input"), "without INPUT")
         for option in ("format", "encoding", "max_row_bytes", "text_fields", "template")
     ),
+)
+
+REVIEW = (
+    Rule("other", lambda v: v.get("pick") != "disagree", "without --pick disagree"),
+    *(Rule(option, lambda v: v.get("pick") != "wrong", "without --pick wrong") for option in ("gold_field", "mapping")),
+    Rule("id_field", lambda v: not v.get("other"), "without --with: it pairs the rows of two outputs"),
+    Rule("seed", lambda v: v.get("pick") == "disputed", "with --pick disputed, which draws nothing"),
+    Rule("encoding", _parquet, "on Parquet, whose text is always UTF-8"),
 )
