@@ -80,11 +80,8 @@ def read_material(path: Path, wanted: Reviewing, reading: HowRead) -> Material:
         if text.strip()
     ]
     remarks = [*labels.doubts, *_left_out(labels, len(candidates))]
-    fields, template = _shown(labels, reading.text, gold)
     policy = policies.get(name) or _as_labelled(name, labels)
-    if policy is None:
-        remarks.append("no rules to cite: name the policy's file with --policy")
-    return Material(candidates, answers[name].labels, Layout(fields, template, gold), policy, remarks)
+    return Material(candidates, answers[name].labels, shown_text(labels, reading.text, gold), policy, remarks)
 
 
 def _policies(path: Path, wanted: Reviewing, reading: HowRead) -> tuple[dict[str, Policy], list[str]]:
@@ -195,12 +192,11 @@ def _left_out(labels: LabeledFile, kept: int) -> Iterator[str]:
         yield f"{labels.path} has only the rows that violate or are in error: random rows are of those"
 
 
-def _shown(labels: LabeledFile, text: Text, gold: Sequence[str]) -> tuple[Sequence[str], bool]:
-    """Return the fields that hold the text, and whether a template joins them."""
-    if text.text_fields or text.template is not None:
-        return text.text_fields, text.template is not None
-    fields, template = labels.chosen_text(gold) or ((), None)
-    return fields, template is not None
+def shown_text(labels: LabeledFile, text: Text, gold: Sequence[str]) -> Layout:
+    """Return how the rows' texts are shown: as asked for, else as the run labelled them."""
+    asked = bool(text.text_fields or text.template is not None)
+    fields, template = (text.text_fields, text.template) if asked else labels.chosen_text(gold) or ((), None)
+    return Layout(fields, template is not None, gold)
 
 
 def _as_labelled(name: str, labels: LabeledFile) -> Policy | None:

@@ -27,6 +27,12 @@ def is_chat(value: Any) -> bool:
     return isinstance(value, list) and chat_text(value) is not None
 
 
+def chat_messages(chat: list[Any]) -> list[tuple[str, str]]:
+    """Return who spoke and what, for each message of a chat."""
+    said = ((_message(message) or "").partition(": ") for message in chat)
+    return [(role, text) for role, _, text in said]
+
+
 def text_parts(value: Any) -> str | None:
     """Return the parts of a message's content as one text, such as {type: text, text}; None for anything else.
 

@@ -164,7 +164,7 @@ def test_each_person_has_a_file_and_disputes_are_settled_with_both_answers_shown
     golden = tmp_path / "golden.jsonl"
     more = ("--pick", "disputed", "ben.csv", "--policy", "spam")
     done = answer(tmp_path / "anna.jsonl", golden, "n ok", *more, person="carol")
-    assert "1 row in dispute, 3 that are not" in done.stderr
+    assert "1 row in dispute; the golden file gets 3 that are not as they are" in done.stderr
     assert "anna: ham" in done.stdout and "ben: spam" in done.stdout
     done = answer(tmp_path / "anna.jsonl", golden, "2", *more, person="carol")
     found = {each["_row"]: each for each in lines(golden)}
@@ -331,3 +331,18 @@ def test_an_output_without_its_texts_is_refused(tmp_path) -> None:
     out = output(tmp_path / "out.jsonl", [{"id": n, "spam": verdict("ham", 0.1)} for n in (1, 2)])
     assert "does not hold the texts" in answer(out, tmp_path / "g.jsonl", "1", code=2).stderr
     assert read_labels(out).texts() is None
+
+
+def test_where_nothing_is_in_dispute_the_golden_set_is_what_all_say(tmp_path) -> None:
+    out = labelled(tmp_path / "out.jsonl", 3, label="ham")
+    answer(out, tmp_path / "anna.jsonl", "1 1 2")
+    answer(out, tmp_path / "ben.jsonl", "1 s 2", person="ben")
+    done = answer(tmp_path / "anna.jsonl", tmp_path / "g.csv", "", "ben.jsonl", "--pick", "disputed", person="carol")
+    assert "0 rows in dispute; the golden file gets 3 that are not as they are" in done.stderr
+    found = read_reviewed(tmp_path / "g.csv").rows
+    assert [(row.label, dict(row.labels)) for row in found] == [
+        ("ham", {"anna": "ham", "ben": "ham"}),
+        ("ham", {"anna": "ham"}),
+        ("spam", {"anna": "spam", "ben": "spam"}),
+    ]
+    assert {row.fields["label_before"] for row in found} == {"ham"}, "not moved twice"
