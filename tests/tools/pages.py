@@ -20,7 +20,7 @@ from safeguard_cli.rows.verdict import WHEN
 
 ROOT = Path(__file__).parents[2]
 
-COMMANDS = ("label", "eval", "compare", "stress", "bench", "report")
+COMMANDS = ("label", "eval", "compare", "stress", "bench", "report", "review")
 RULES = {
     "label": conflicts.LABEL,
     "eval": conflicts.MEASURE,
@@ -28,6 +28,7 @@ RULES = {
     "stress": conflicts.STRESS,
     "bench": conflicts.BENCH,
     "report": conflicts.COMMON,
+    "review": conflicts.REVIEW,
 }
 # The parameters of a call of `label` in each mode.
 MODES: dict[str, dict[str, Any]] = {
