@@ -302,7 +302,10 @@ BENCH = (
 
 REVIEW = (
     Rule("other", lambda v: v.get("pick") != "disagree", "without --pick disagree"),
-    *(Rule(option, lambda v: v.get("pick") != "wrong", "without --pick wrong") for option in ("gold_field", "mapping")),
+    *(
+        Rule(option, lambda v: v.get("pick") != "wrong", "without --pick wrong")
+        for option in ("gold_fields", "mapping")
+    ),
     Rule("id_field", lambda v: not v.get("other"), "without --with: it pairs the rows of two outputs"),
     Rule("seed", lambda v: v.get("pick") == "disputed", "with --pick disputed, which draws nothing"),
     Rule("encoding", _parquet, "on Parquet, whose text is always UTF-8"),

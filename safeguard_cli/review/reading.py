@@ -8,6 +8,7 @@ from pathlib import Path
 
 from safeguard_cli.errors import UsageError
 from safeguard_cli.measure.compare import common_policies, paired_rows
+from safeguard_cli.measure.golden import gold_fields
 from safeguard_cli.measure.measured import gold_of
 from safeguard_cli.measure.options import Wanted
 from safeguard_cli.measure.reviewed import Proposed
@@ -52,7 +53,7 @@ def read_material(path: Path, wanted: Reviewing, reading: HowRead) -> Material:
     labels = read_labels(path, format=reading.format, encoding=reading.encoding, known=known)
     answers = {each.name: each for each in labels.answers}
     name = names[0]
-    gold = (wanted.gold_field,) if wanted.gold_field else ("label", f"{name}_gold")
+    gold = tuple(gold_fields(wanted.gold_fields, [name]).values()) if wanted.gold_fields else ("label", f"{name}_gold")
     texts = labels.texts(reading.text.text_fields, reading.text.template, gold)
     if texts is None:
         raise UsageError(f"{path} does not hold the texts (--keep left them out, or --text-field must name them)")
@@ -171,8 +172,7 @@ def _wrong(
         template=reading.text.template,
         quiet=True,
     )
-    fields = (wanted.gold_field,) if wanted.gold_field else ()
-    golden = gold_of(labels, [name], settings, Wanted(fields, wanted.mapping))
+    golden = gold_of(labels, [name], settings, Wanted(wanted.gold_fields, wanted.mapping))
     if golden is None:
         raise UsageError(f"--pick wrong: {labels.path} has no field with the right label: name it with --gold-field")
     right = {row.line: row.gold[name] for row in golden.rows}
