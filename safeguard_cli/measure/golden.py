@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,18 @@ from safeguard_cli.measure.reviewed import FIELDS, ReviewedRow, columns, holds_r
 from safeguard_cli.output.labelled import LabelSet
 from safeguard_cli.output.spelled import one_of
 from safeguard_cli.rows.cells import split_cells
+from safeguard_cli.rows.conversations import by_conversation
+from safeguard_cli.rows.options import Grouping
 from safeguard_cli.rows.records import Record
 from safeguard_cli.rows.sniff import DELIMITERS, sep_delimiter
 from safeguard_cli.rows.source import Source, check_fields, extension, first_lines, open_source
 from safeguard_cli.rows.text import make_selector
+from safeguard_cli.rows.turns import Turns
 from safeguard_cli.rows.verdict import RowError
 from safeguard_cli.terminal import note
 
 DEFAULT_FIELD = "label"
+APART = Grouping()  # rows are no turns of conversations
 _TITLE_ROWS = 20  # in which a header is looked for
 
 
@@ -37,6 +42,7 @@ class GoldenRow:
     text: str
     gold: Mapping[str, str]
     answer: ReviewedRow | None = None
+    turns: Turns | None = None  # the text, if it is a turn of a conversation
 
     @property
     def picked(self) -> str:
@@ -108,6 +114,7 @@ def read_golden(
     template: str | None = None,
     others: Collection[str] = (),
     needs_text: bool = True,
+    grouping: Grouping = APART,
 ) -> Golden:
     """Read a golden set. Raise UsageError saying what the file has, if a field is missing or no row is usable.
 
@@ -122,14 +129,19 @@ def read_golden(
     reviewed = _reviewed(path, golden, answers, mapping, format, encoding)
     if reviewed is not None:
         others = {*others, *FIELDS, *columns({name for row in reviewed.values() for name in row.labels})}
-    with _open(path, fields, golden, skip_rows, format, encoding) as source:
+    with ExitStack() as stack:
+        source = stack.enter_context(_open(path, fields, golden, skip_rows, format, encoding))
         _check_gold_fields(source, fields)
-        select: Callable[[Record], str | RowError]
+        select: Callable[[Record], str | Turns | RowError]
         try:
             selector = make_selector(
                 source, text_fields=text_fields, template=template, gold=set(fields.values()), others=others
             )
             golden.text, select = selector.described, selector.select
+            if grouping.group is not None:
+                whole = stack.enter_context(_open(path, fields, Golden(), skip_rows, format, encoding))
+                turned = stack.enter_context(by_conversation(selector, whole, grouping))
+                golden.text, select = turned.described, turned.select
         except UsageError:
             if needs_text:
                 raise
@@ -151,7 +163,8 @@ def read_golden(
             elif isinstance(text, RowError):
                 golden.leave_out("no text" if text.code == "no_text" else f"cannot be read ({text.code})")
             else:
-                golden.rows.append(GoldenRow(number, record.line, row, text, gold, answer))
+                turns = text if isinstance(text, Turns) else None
+                golden.rows.append(GoldenRow(number, record.line, row, str(text), gold, answer, turns))
     said = ", ".join(f"{value!r}" for value, _ in values.most_common(8)) or "nothing"
     absent = [value for value in mapping if value not in mapped]
     if absent and golden.rows and not mapped:

@@ -21,12 +21,16 @@ from safeguard_cli.rows.options import Reading, Text
 from safeguard_cli.rows.source import no_field, open_source
 from safeguard_cli.rows.verdict import Verdict
 from safeguard_cli.run.prepare import load_policies
-from safeguard_cli.run.settings import Asked, Display, Settings
+from safeguard_cli.run.settings import AskedOfTurns, Display, Settings
 from safeguard_cli.terminal import note
 
 # Options that only a run has: an output is labelled already.
 _OF_ANY_READER = {"input", "policies", *(each.name for part in (Reading, Text, Display) for each in fields(part))}
-OF_A_RUN = (*(each.name for each in fields(Asked) if each.name not in _OF_ANY_READER), "max_row_bytes", "deterministic")
+OF_A_RUN = (
+    *(each.name for each in fields(AskedOfTurns) if each.name not in _OF_ANY_READER),
+    "max_row_bytes",
+    "deterministic",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,8 @@ def golden_path(settings: Settings) -> Path:
 
 def label_golden(settings: Settings, golden: Golden) -> LabeledFile:
     """Label the texts of a golden set."""
-    return label_rows(settings, ({"text": row.text} for row in golden.rows))
+    texts = (row.turns.as_dict() if row.turns else row.text for row in golden.rows)
+    return label_rows(replace(settings, group=None, put_together=True), ({"text": text} for text in texts))
 
 
 def _verdicts(labels: LabeledFile) -> tuple[Mapping[str, Verdict], ...]:
@@ -139,6 +144,7 @@ def usable_rows(
         text_fields=settings.text_fields,
         template=settings.template,
         others=(*wanted.by, *others),
+        grouping=settings,
         needs_text=needs_text,
     )
     if settings.says_its_text and golden.text:

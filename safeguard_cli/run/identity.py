@@ -20,11 +20,13 @@ def identity(
     prepared: Prepared,
     input_format: str,
     text_fields: Sequence[str],
+    turns: Mapping[str, Any] | None,
     output: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return all that can change a label or how a row is written.
 
-    `text_fields` are the chosen ones, `output` is a destination.Output.
+    `text_fields` are the chosen ones, `turns` says how rows are turns of conversations, None if they are not, `output`
+    is a destination.Output.
     """
     rules = prepared.labeling.rules
     return {
@@ -39,6 +41,7 @@ def identity(
             "encoding": settings.encoding,
             "text_fields": list(text_fields),
             "template": settings.template,
+            **({"turns": dict(turns)} if turns else {}),
             "max_row_bytes": settings.max_row_bytes,
             "shard": None if settings.shard == (1, 1) else list(settings.shard),
         },

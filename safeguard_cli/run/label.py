@@ -9,20 +9,21 @@ from dataclasses import replace
 
 from safeguard_cli.engine.local.process import LocalEngine
 from safeguard_cli.engine.reports import Report
-from safeguard_cli.errors import sentences
+from safeguard_cli.errors import UsageError, sentences
 from safeguard_cli.output.labelled import untrained_text
 from safeguard_cli.output.manifest import Manifest
 from safeguard_cli.output.show import cut_text
 from safeguard_cli.policy.policy import Policy
+from safeguard_cli.rows.conversations import PutTogether, by_conversation
 from safeguard_cli.rows.source import Source
-from safeguard_cli.rows.text import Selector, first_choice, make_selector, say_text
+from safeguard_cli.rows.text import Selector, Selects, first_choice, make_selector, say_text
 from safeguard_cli.rows.writable import check_streams
 from safeguard_cli.run.destination import Destination, File, last_machine, used_by
 from safeguard_cli.run.display import make_progress
 from safeguard_cli.run.dry_run import dry_run
 from safeguard_cli.run.engines import EngineMaker, Preparer, start_engine
 from safeguard_cli.run.pipeline import Pipeline
-from safeguard_cli.run.prepare import Prepared, load_policies, prepare
+from safeguard_cli.run.prepare import Prepared, load_policies, open_input, prepare
 from safeguard_cli.run.progress import PREPARING, Progress
 from safeguard_cli.run.remarks import cut_advice, untrained_warning
 from safeguard_cli.run.sessions import Finished, Job, SessionOfRun, open_session
@@ -45,7 +46,7 @@ def label(
         held = stack.enter_context(work.hold(settings, read))
         policies, source = load_policies(settings), stack.enter_context(work.open(settings))
         destination = stack.enter_context(work.destination(settings, source, policies, read, held))
-        selector, text_fields = _select(settings, source, destination.last)
+        selector, text_fields = _select(settings, source, destination.last, stack)
         progress = stack.enter_context(_begin_progress(settings, policies))
         progress.total = work.total(settings, source, progress)
         progress.does(PREPARING)
@@ -54,7 +55,7 @@ def label(
             say_text(selector, source)
         if settings.dry_run:
             return dry_run(settings, prepared, source, selector)
-        job = Job(settings, prepared, source, text_fields, progress, work)
+        job = Job(settings, prepared, source, text_fields, selector.turns, progress, work)
         _say_beforehand(job, destination)
         with open_session(job, destination) as session:
             if not isinstance(session, Finished):
@@ -107,12 +108,16 @@ def _work(job: Job, pipeline: Pipeline, session: SessionOfRun, make_engine: Engi
         warn(advice)
     elif advice and not settings.quiet:
         note(advice)
+    if pipeline.shortened and not settings.quiet:
+        note(f"turns before the one that is labelled were left out in {pipeline.shortened:,} rows, to fit --ctx")
     if pipeline.truncated:
         warn(f"rows longer than --ctx allows: {pipeline.truncated:,}; only the beginning of each was labelled")
 
 
-def _select(settings: Settings, source: Source, previous: Manifest | None) -> tuple[Selector, tuple[str, ...]]:
-    """Return the Selector of a row's text, as before if the run is resumed, and its fields as the manifest has them."""
+def _select(
+    settings: Settings, source: Source, previous: Manifest | None, stack: ExitStack
+) -> tuple[Selects, tuple[str, ...]]:
+    """Return what selects a row's text, as before if the run is resumed, and its fields as the manifest has them."""
     recorded = previous.identity.input.text_fields if previous else ()
     before = recorded or (first_choice(source) if previous else ())
     selector = make_selector(
@@ -122,7 +127,20 @@ def _select(settings: Settings, source: Source, previous: Manifest | None) -> tu
         others=() if settings.id_field is None else (settings.id_field,),
         before=before,
     )
-    return selector, recorded if selector.chosen == before else selector.chosen
+    fields = recorded if selector.chosen == before else selector.chosen
+    return stack.enter_context(_in_turns(settings, selector)), fields
+
+
+@contextmanager
+def _in_turns(settings: Settings, selector: Selector) -> Iterator[Selects]:
+    """Yield what selects a row's text: with --group, the selector of turns, once the whole input has been read."""
+    if settings.group is None:
+        yield PutTogether(selector) if settings.put_together else selector
+        return
+    if settings.input == "-":
+        raise UsageError("--group reads the input twice, and standard input comes once: save it to a file")
+    with open_input(replace(settings, shard=(1, 1))) as whole, by_conversation(selector, whole, settings) as turns:
+        yield turns
 
 
 def _rows_and_messages_share_a_file(settings: Settings) -> bool:

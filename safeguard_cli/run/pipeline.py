@@ -14,7 +14,8 @@ from safeguard_cli.prompt.contract import Feed, Prompt
 from safeguard_cli.prompt.labeling import Answer
 from safeguard_cli.rows.records import Record
 from safeguard_cli.rows.sink import Sink
-from safeguard_cli.rows.text import Selector
+from safeguard_cli.rows.text import Selects
+from safeguard_cli.rows.turns import Turns
 from safeguard_cli.rows.verdict import RowError
 from safeguard_cli.run.prepare import Prepared
 from safeguard_cli.run.progress import Progress
@@ -68,20 +69,20 @@ class Pipeline:
     """The rows under way: they enter in order, are decided as slots allow, and leave in order.
 
     `session` gives the number of the first row and is told of every row that is written; without one nothing is saved.
-    `truncated` counts the rows that were cut.
+    `truncated` counts the rows that were cut, `shortened` those whose conversation was.
     """
 
     def __init__(
         self,
         settings: Settings,
         prepared: Prepared,
-        selector: Selector,
+        selector: Selects,
         progress: Progress,
         session: Session | None = None,
     ) -> None:
         self.settings, self.prepared, self.selector, self.progress = settings, prepared, selector, progress
         self.session = session or Session()
-        self.truncated = 0
+        self.truncated = self.shortened = 0
         self._known = Known(REMEMBERED)
         self.broken: SafeguardError | None = None
         self._rows: deque[Row] = deque()  # in input order; the first is number `written`
@@ -162,13 +163,13 @@ class Pipeline:
             self._undecided[row.answer] += 1
         return prompts
 
-    def _answer(self, text: str | RowError, number: int) -> tuple[Answer, list[list[Prompt]]]:
+    def _answer(self, text: str | Turns | RowError, number: int) -> tuple[Answer, list[list[Prompt]]]:
         """Return the Answer about a text and its prompts by policy, none if an earlier row has the same text."""
         start = self.prepared.labeling.start
         # Sampling gives another answer each time.
         if isinstance(text, RowError) or self.settings.temperature > 0 or self.settings.each_row:
             return start(text, number)
-        key = self._known.key(text)
+        key = self._known.key(str(text))
         if (answer := self._known.get(key)) is not None:
             self.session.count_repeated()
             return answer, [[] for _ in self.prepared.overheads]
@@ -193,6 +194,7 @@ class Pipeline:
                     sink.write(row.record, verdicts)
                 self._rows.popleft()
                 self.truncated += bool(row.answer.truncated)
+                self.shortened += bool(row.answer.turns_left_out)
                 self.progress.row_written(verdicts)
                 self.session.row_written(row.record, sink)
             self.session.save_now_and_then(sink)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import shutil
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -44,12 +45,13 @@ from safeguard_cli.terminal import note, shell_line, warn
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What all sessions of a run work with; `text_fields` are the text's fields as the manifest has them."""
+    """What all sessions of a run work with; `text_fields` and `turns` are the text's as the manifest has them."""
 
     settings: Settings
     prepared: Prepared
     source: Source
     text_fields: tuple[str, ...]
+    turns: Mapping[str, Any] | None
     progress: Progress
     work: Work
 
@@ -331,7 +333,10 @@ def open_session(job: Job, destination: Destination) -> Iterator[SessionOfRun | 
         destination.path,
         destination.shape,
         Identity(
-            {**identity(settings, job.prepared, job.source.format, job.text_fields, output), **job.work.on_record()}
+            {
+                **identity(settings, job.prepared, job.source.format, job.text_fields, job.turns, output),
+                **job.work.on_record(),
+            }
         ),
         Footing(footing(job.prepared)),
         limit=settings.limit,

@@ -156,7 +156,7 @@ def test_one_option_has_one_help_and_default_wherever_it_is() -> None:
         "--threads",
         "--batch",
     }
-    own |= {"--rows", "--seed", "--by", "--max-flips", "--json", "--worst"}
+    own |= {"--rows", "--seed", "--by", "--max-flips", "--json", "--worst", "--as"}
     for command in commands().values():
         for parameter in command.params:
             option = max(parameter.opts, key=len)
@@ -228,7 +228,7 @@ def test_a_default_that_is_used_is_always_reported(folder) -> None:
     assert "--threshold 0.5" in done.stderr.decode()
 
 
-@pytest.mark.parametrize("name", sorted(config.NEVER - {"help_all", "golden", "a", "b", "out", "input"}))
+@pytest.mark.parametrize("name", sorted(config.NEVER - {"help_all", "golden", "a", "b", "out", "outs", "input"}))
 def test_what_reads_or_writes_files_or_leaves_the_machine_is_never_set_by_a_file(folder, name) -> None:
     spelled = {key: option for command in commands().values() for key, option in options(command).items()}
     command = next(each for each in COMMANDS if name in options(commands()[each]))
