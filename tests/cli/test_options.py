@@ -44,6 +44,7 @@ BESIDE = {
     "--overwrite": "-o out.jsonl",
     "--append-input": "-o out.jsonl",
     "--retry-errors": "-o out.jsonl",
+    **dict.fromkeys(("--order", "--role-field", "--verdict-per"), "--group talk"),
 }
 # Values that are neither the default nor refused, by option; for others, `value_of` goes by the metavar.
 VALUES: dict[str, tuple[str, Any]] = {
