@@ -55,6 +55,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "--effort": ("medium", "medium"),
     "--format": ("csv", "csv"),
     "--batch": ("1024", 1024),
+    "--verdict-per": ("conversation", "conversation"),
     "--ctx": ("4096", 4096),
     "--long": ("error", "error"),
     "--kv-type": ("q8_0", "q8_0"),
