@@ -337,3 +337,13 @@ def test_a_dry_run_draws_and_touches_nothing(bench, capsys) -> None:
     assert run_audit(bench, _never, rows=20, dry_run=True) == errors.OK
     assert bench.state() == before
     assert "rows            20" in capsys.readouterr().out
+
+
+@pytest.mark.promise("The exact interval of an audit covers the share of the whole file in at least 95 of 100 audits.")
+@pytest.mark.parametrize("violating", [0, 40, 200, 1000])
+def test_the_intervals_of_real_draws_cover_the_share_of_the_file(violating) -> None:
+    """2,000 seeds draw 200 of 2,000 rows, of which the violating ones stand together at one end."""
+    drawn = Counter(int((hashes(seed, 0, 2000).argsort()[:200] < violating).sum()) for seed in range(2000))
+    assert abs(sum(k * n for k, n in drawn.items()) / 2000 - violating / 10) <= 4 * (violating / 10 / 2000) ** 0.5
+    covered = sum(n for k, n in drawn.items() if violating / 2000 in hypergeometric_interval(k, 200, 2000))
+    assert covered >= 0.94 * 2000  # 0.95, less two standard errors of 2,000 draws
