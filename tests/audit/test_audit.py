@@ -331,6 +331,26 @@ def test_an_output_of_label_is_not_taken_for_an_audit(bench) -> None:
     assert bench.state()["out.jsonl"] == before["out.jsonl"]
 
 
+def test_only_what_this_audit_labelled_is_counted(bench, capsys) -> None:
+    """The input is the output of an earlier run under another policy."""
+    for suffix in ("jsonl", "csv"):
+        given_rows(bench, ROWS[:60], f"in.{suffix}", f"out.{suffix}")
+        bench(Steady, policies=("hate",))
+        bench.source, bench.out = bench.out, bench.folder / f"audit.{suffix}"
+        found = figures(bench, capsys, rows=20)
+        assert list(found["policies"]) == ["spam"]
+        assert found["policies"]["spam"]["violates"]["count"] == sum(
+            row["spam"]["label"] == "spam" for row in rows_of(bench.out)
+        )
+
+
+def test_an_output_may_have_no_extension(bench, capsys) -> None:
+    for name in ("in.jsonl", "in.csv"):
+        given_rows(bench, ROWS[:60], name, f"out-{name.partition('.')[2]}")
+        assert figures(bench, capsys, rows=20)["rows"] == 20
+        assert figures(bench, capsys, rows=30)["rows"] == 30
+
+
 def test_a_dry_run_draws_and_touches_nothing(bench, capsys) -> None:
     given_rows(bench, ROWS)
     before = bench.state()
