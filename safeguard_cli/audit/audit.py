@@ -9,7 +9,7 @@ from typing import Any
 
 from safeguard_cli import errors
 from safeguard_cli.audit.destination import default_output, journal_of
-from safeguard_cli.audit.estimate import check_installed, estimate
+from safeguard_cli.audit.estimate import check_installed, estimate, read_audit
 from safeguard_cli.audit.options import ROWS, Audited
 from safeguard_cli.audit.reviewed import by_people, read_people, record
 from safeguard_cli.audit.sample import Sample, Stop
@@ -17,7 +17,6 @@ from safeguard_cli.audit.shown import shown
 from safeguard_cli.engine.local.process import LocalEngine
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.measure.reviewed import ReviewedFile
-from safeguard_cli.output.labelled import read_labels
 from safeguard_cli.output.manifest import find_manifest
 from safeguard_cli.run.engines import EngineMaker
 from safeguard_cli.run.label import label
@@ -71,7 +70,7 @@ def _known(violates: dict[str, Any], within: float) -> bool:
 
 def _show(path: Path, sample: Sample, settings: Settings, wanted: Audited, golden: ReviewedFile | None) -> None:
     """Print the figures of the rows in a file of the audit."""
-    labels = read_labels(path)
+    labels = read_audit(path)
     found = estimate(labels, sample.by)
     people = by_people(golden, labels, found) if golden is not None else {}
     if wanted.json:

@@ -7,19 +7,18 @@ appears whole or not at all. To go on from a finished OUT, its journal is made a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from safeguard_cli.audit.estimate import estimate
+from safeguard_cli.audit.estimate import Estimate, estimate, read_audit
 from safeguard_cli.audit.ordering import PROBABILITY, rewrite
 from safeguard_cli.audit.slices import By
 from safeguard_cli.errors import SafeguardError, UsageError, sentences
 from safeguard_cli.files import draft, sha256, sweep
 from safeguard_cli.output.journal import Journal
-from safeguard_cli.output.labelled import read_labels
 from safeguard_cli.output.manifest import (
     START_OVER,
     Manifest,
@@ -133,8 +132,10 @@ class AuditFile(File):
             note(f"{done.progress.rows:,} rows are in {out}")
 
     def _make(self, out: Path, done: Manifest, result: Result) -> None:
-        found = estimate(read_labels(self.path), self.sample.by)
-        probability = done.progress.rows / max(self.sample.rows_in_file, 1)
+        found: Estimate | None = None
+        with suppress(UsageError):  # fields of the input pass for damaged verdicts: the rows are still to be kept
+            found = estimate(read_audit(self.path), self.sample.by)
+        probability = (found.rows if found else done.progress.rows) / self.sample.rows_in_file
         columns = self.sample.columns
         with draft(real(out)) as new:
             if _is_parquet(out, self.settings):
@@ -147,7 +148,7 @@ class AuditFile(File):
             new.publish()
         hashes = {"output_sha256": sha256(out), "rows_sha256": result.output_sha256}
         format = "parquet" if _is_parquet(out, self.settings) else self.shape.format
-        described(done, result, format, out, estimate=found.record(), **hashes).save(manifest_path(out))
+        described(done, result, format, out, estimate=found and found.record(), **hashes).save(manifest_path(out))
 
 
 def _number(sample: Mapping[str, Any]) -> int:
