@@ -44,6 +44,7 @@ BESIDE = {
     "--overwrite": "-o out.jsonl",
     "--append-input": "-o out.jsonl",
     "--retry-errors": "-o out.jsonl",
+    **dict.fromkeys(("--order", "--role-field", "--verdict-per"), "--group talk"),
 }
 # Values that are neither the default nor refused, by option; for others, `value_of` goes by the metavar.
 VALUES: dict[str, tuple[str, Any]] = {
@@ -54,6 +55,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "--effort": ("medium", "medium"),
     "--format": ("csv", "csv"),
     "--batch": ("1024", 1024),
+    "--verdict-per": ("conversation", "conversation"),
     "--ctx": ("4096", 4096),
     "--long": ("error", "error"),
     "--kv-type": ("q8_0", "q8_0"),
