@@ -6,6 +6,7 @@ import asyncio
 import re
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 from safeguard_cli.measure.reviewed import Proposed
@@ -17,7 +18,11 @@ from safeguard_cli.review.shown import Layout, Said
 
 TEXTS = (
     ("Are you at home tonight? I'll bring the book back.", "ham", 0.01),
-    ("WINNER!! You were chosen for a £500 voucher. Call 090 111 2222 now to claim it.\n\nOffer ends Friday.", "spam", 1.0),
+    (
+        "WINNER!! You were chosen for a £500 voucher. Call 090 111 2222 now to claim it.\n\nOffer ends Friday.",
+        "spam",
+        1.0,
+    ),
 )
 
 
@@ -50,9 +55,10 @@ def svg(size: tuple[int, int] = (80, 18)) -> str:
             return app.export_screenshot()
 
     task = example()
-    with tempfile.TemporaryDirectory() as folder:
-        with open_golden(Path(folder) / "golden.jsonl", ("text",), ("anna",), task.labels, list) as golden:
-            drawn = asyncio.run(picture(Session(task, golden)))
+    with ExitStack() as stack:
+        path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "golden.jsonl"
+        golden = stack.enter_context(open_golden(path, ("text",), ("anna",), task.labels, list))
+        drawn = asyncio.run(picture(Session(task, golden)))
     drawn = re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL)
     return re.sub(r"terminal-\d+", "review", drawn)
 
