@@ -264,6 +264,24 @@ LABEL = (
 
 _IN_JSON = Rule("progress", is_set("json"), "with --json, which shows none")
 
+AUDIT = (
+    *(rule for rule in COMMON if rule.option != "seed"),
+    Rule("retry_errors", is_set("dry_run"), "with --dry-run, which looks only at the input"),
+    Rule("retry_errors", is_set("overwrite"), "with --overwrite, which starts over"),
+    *(
+        Rule(option, is_set("retry_errors"), "with --retry-errors, which labels rows that are drawn already")
+        for option in ("rows", "lasting", "within")
+    ),
+    *(Rule(option, is_set("dry_run"), "with --dry-run, which labels nothing") for option in ("by", "json")),
+    Rule(
+        "csv_safe",
+        lambda v: v.get("keep") == "none" and not v.get("id_field"),
+        "with --keep none: the cells that we add are always safe",
+    ),
+    _IN_JSON,
+)
+"""`audit`'s rules."""
+
 MEASURE = (*COMMON, _IN_JSON, Rule("wrong", is_set("json"), "with --json, which holds all of them"))
 """The rules of `eval` and `compare`."""
 

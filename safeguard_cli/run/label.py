@@ -12,45 +12,55 @@ from safeguard_cli.errors import sentences
 from safeguard_cli.output.labelled import untrained_text
 from safeguard_cli.output.manifest import Manifest
 from safeguard_cli.output.show import cut_text
-from safeguard_cli.rows.source import Source, count_rows
+from safeguard_cli.rows.source import Source
 from safeguard_cli.rows.text import Selector, first_choice, make_selector, say_text
 from safeguard_cli.rows.writable import check_streams
-from safeguard_cli.run.destination import Destination, File, hold_parquet, last_machine, open_destination, used_by
+from safeguard_cli.run.destination import Destination, File, last_machine, used_by
 from safeguard_cli.run.display import make_progress
 from safeguard_cli.run.dry_run import dry_run
 from safeguard_cli.run.engines import EngineMaker, Preparer, start_engine
 from safeguard_cli.run.pipeline import Pipeline
-from safeguard_cli.run.prepare import Prepared, load_policies, open_input, prepare
-from safeguard_cli.run.progress import Progress
+from safeguard_cli.run.prepare import Prepared, load_policies, prepare
+from safeguard_cli.run.progress import PREPARING, Progress
 from safeguard_cli.run.remarks import cut_advice, untrained_warning
 from safeguard_cli.run.sessions import Finished, Job, SessionOfRun, open_session
 from safeguard_cli.run.settings import Settings
+from safeguard_cli.run.work import Work
 from safeguard_cli.terminal import note, one_file, warn
 
-COUNTABLE_BYTES = 256 << 20  # larger files are not read an extra time only to count their rows
+EVERY_ROW = Work()
 LONG_RUN = 1000  # with more rows than this, the user is told that a pipe cannot be resumed
 
 
-def label(settings: Settings, make_engine: EngineMaker = LocalEngine, prepare: Preparer = prepare) -> int:
-    """Run `safeguard label` and return the exit code; raise SafeguardError with a sentence for the user."""
+def label(
+    settings: Settings,
+    make_engine: EngineMaker = LocalEngine,
+    prepare: Preparer = prepare,
+    work: Work = EVERY_ROW,
+) -> int:
+    """Run `safeguard label` and return the exit code; raise SafeguardError with a sentence for the user.
+
+    `work` is what is read and what is made of it.
+    """
     settings = replace(settings, quiet=True) if _rows_and_messages_share_a_file(settings) else settings
     with sentences(), ExitStack() as stack:
         read = used_by(settings)
         check_streams(read)
-        parquet = stack.enter_context(hold_parquet(settings, read))
-        policies, source = load_policies(settings), stack.enter_context(open_input(settings))
-        destination = stack.enter_context(open_destination(settings, source, policies, read, parquet))
+        held = stack.enter_context(work.hold(settings, read))
+        policies, source = load_policies(settings), stack.enter_context(work.open(settings))
+        destination = stack.enter_context(work.destination(settings, source, policies, read, held))
         selector, text_fields = _select(settings, source, destination.last)
-        total = _total(settings, source)
-        progress = make_progress(settings.progress, policies, total, quiet=settings.quiet or settings.dry_run)
+        progress = make_progress(settings.progress, policies, quiet=settings.quiet or settings.dry_run)
         stack.callback(progress.close)
         progress.prepare()
+        progress.total = total = work.total(settings, source, progress)
+        progress.does(PREPARING)
         prepared = prepare(settings, policies, last_machine(destination), total)
         if settings.says_its_text:
             say_text(selector, source)
         if settings.dry_run:
             return dry_run(settings, prepared, source, selector)
-        job = Job(settings, prepared, source, text_fields, progress)
+        job = Job(settings, prepared, source, text_fields, progress, work)
         _say_beforehand(job, destination, total)
         with open_session(job, destination) as session:
             if not isinstance(session, Finished):
@@ -128,17 +138,3 @@ def _remark(settings: Settings, prepared: Prepared, progress: Progress) -> str:
     if counts.cut:
         progress.remarks["cut"] = cut_text(counts.cut, budget)
     return cut_advice(counts, budget, settings.effort)
-
-
-def _total(settings: Settings, source: Source) -> int | None:
-    """Return the number of rows to come, at most --limit; only --limit, if counting them would delay the run."""
-    if source.path is None or (source.total_bytes or 0) > COUNTABLE_BYTES:
-        return settings.limit
-    rows = count_rows(
-        source.path,
-        format=settings.format,
-        encoding=settings.encoding,
-        max_row_bytes=settings.max_row_bytes,
-        shard=settings.shard,
-    )
-    return rows if settings.limit is None else min(rows, settings.limit)
