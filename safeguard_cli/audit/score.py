@@ -51,6 +51,13 @@ class Grams:
         return Grams(self.buckets[np.repeat(rows, sizes)], np.concatenate(([0], np.cumsum(sizes[rows]))))
 
 
+def joined(parts: Sequence[Grams]) -> Grams:
+    """Return the n-grams of several lots of texts as those of one."""
+    sizes = [np.diff(part.offsets) for part in parts]
+    buckets = np.concatenate([np.zeros(0, np.int32), *(part.buckets for part in parts)])
+    return Grams(buckets, np.concatenate(([0], np.cumsum(np.concatenate([np.zeros(0, np.int64), *sizes])))))
+
+
 def grams(texts: Sequence[str]) -> Grams:
     """Return the hashed n-grams of texts: of characters, of words, and of pairs of words."""
     cut = [f"\n{text[:MOST_CHARACTERS].casefold()}\n" for text in texts]

@@ -101,6 +101,12 @@ class Search:
         """Return what was found, and how many rows the model would flag at most in the whole file."""
         return recall_bound(self.draws, self.found, len(self.flags), self.total)
 
+    def first_ranks(self) -> dict[int, int]:
+        """Return the ranks, from 0, of the rows of the uniform sample up to the first that was not asked."""
+        left = np.flatnonzero(~self.asked[self._order])
+        first = self._order[: left[0] if len(left) else None]
+        return dict(zip(first.tolist(), range(len(first)), strict=True))
+
     def _found_nothing(self) -> bool:
         """Return whether the score picked rows in the last whole round, and the model flagged none of them."""
         end = round_start(len(self.picks))

@@ -1,0 +1,311 @@
+"""The work of `safeguard audit --find`: the likeliest rows first, in rounds, and a uniform sample between them.
+
+A round's rows are chosen from the model's own verdicts on the rows of earlier rounds, which are read back from the
+journal: the same journal gives the same next round, so that a stopped search goes on as if it had never stopped. Then
+a cheap score is fitted anew and the whole file is scored, in one pass, before the next round begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import compress, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from safeguard_cli.audit.draw import Drawn, Spool, hashes
+from safeguard_cli.audit.ordering import PROBABILITY, Lines, Mark
+from safeguard_cli.audit.sample import Sample, Stop
+from safeguard_cli.audit.found import PICKED, flagged, p_violates
+from safeguard_cli.audit.score import BATCH_CHARACTERS, MOST_CHARACTERS, Grams, Ints, fit, grams, joined
+from safeguard_cli.audit.search import ENOUGH, Pick, Scores, Search, round_end, round_start
+from safeguard_cli.errors import SafeguardError, missing_extra
+from safeguard_cli.output.journal import Journal
+from safeguard_cli.output.unchanged import marks
+from safeguard_cli.output.written import read_output, whole_lines
+from safeguard_cli.rows.records import Record
+from safeguard_cli.rows.source import Source, count_rows
+from safeguard_cli.rows.text import Selector
+from safeguard_cli.rows.verdict import RowError
+from safeguard_cli.rows.writable import real
+from safeguard_cli.run.pipeline import Known
+from safeguard_cli.run.prepare import open_input
+from safeguard_cli.run.progress import Progress
+from safeguard_cli.run.settings import Settings
+
+_AT_ONCE = 1000  # rows read at once from the disk, and between two words on how far reading is
+
+
+def check_installed() -> None:
+    """Raise SafeguardError, naming the extra, if what ranks rows is missing."""
+    try:
+        import scipy.optimize  # noqa: F401
+        import threadpoolctl  # noqa: F401
+    except ImportError:
+        raise missing_extra("--find needs scikit-learn", "eval") from None
+
+
+@dataclass(slots=True)
+class Asked:
+    """What is known of the rows asked so far, in their order: of each its place in the spool and its text."""
+
+    places: list[int]
+    keys: list[bytes | None]  # a hash of the text, None of a row without one
+    grams: list[Grams]
+    p_violates: list[float]  # of the first rows; NaN of a row in error
+
+    def learnt(self, rows: int) -> tuple[Grams, Any, Any]:
+        """Return the n-grams and p_violates of those of the first rows that have both, and which these are."""
+        p = np.array(self.p_violates[:rows])
+        known = np.array([key is not None for key in self.keys[:rows]], dtype=np.bool_) & ~np.isnan(p)
+        rest = np.zeros(len(self.keys) - rows, dtype=np.bool_)
+        return joined(self.grams).chosen(np.concatenate((known, rest))), p[known], known
+
+
+class Find(Sample):
+    """Rows of a file in the order in which a Search asks about them."""
+
+    how = "find"
+    columns = ("seed", "row", "rank", PROBABILITY, "asked", "picked")
+
+    def __init__(self, seed: int, stop: Stop, by: Sequence[str] = ()) -> None:
+        super().__init__(seed, stop, by)
+        self._order: Ints = np.empty(0, np.int64)
+        self._search = Search(self._order)
+        self._ranks: dict[int, int] = {}  # of the rows of the uniform sample, when the search is over
+        self._asked = Asked([], [], [], [])
+        self._selector: Selector | None = None
+        self._journal: Journal | None = None
+        self._restored = False
+
+    def reads(self, selector: Selector) -> None:
+        """Take note of what of a row is labelled, and so scored."""
+        self._selector = selector
+
+    def total(self, settings: Settings, source: Source, progress: Progress) -> int | None:
+        """Put the rows in the order of the uniform sample, and return how many will be asked, None if not known."""
+        rows = super().total(settings, source, progress)
+        return rows if self.stop.rows is not None else None
+
+    def _draw(self, most: int) -> None:
+        settings, source = self._settings, self._source
+        assert settings is not None and source is not None and source.path is not None
+        if self._progress:
+            self._progress.does("counting rows")
+        rows = count_rows(
+            source.path,
+            format=settings.format,
+            encoding=settings.encoding,
+            max_row_bytes=settings.max_row_bytes,
+            shard=settings.shard,
+        )
+        part, parts = settings.shard
+        of_file = hashes(self.seed, 0, rows * parts)[part - 1 :: parts]
+        self._order = np.argsort(of_file)
+        self._search = Search(self._order)
+        self._drawn = Drawn(rows, np.empty(0, np.int64), np.empty(0, np.int64))
+
+    def records(self) -> Iterator[Record]:
+        """Yield the rows in the order in which they are to be labelled, until the search ends."""
+        self._restore()
+        for at in range(self._known):
+            yield self.record(at)
+        while begun := self._begin_round():
+            for at in begun:
+                if self.enough():
+                    return
+                yield self.record(at)
+
+    def record(self, at: int) -> Record:
+        """Return the row that was asked about as number `at`, counted from 0, with how it came into the output."""
+        assert self._spool is not None
+        pick, found = self._search.picks[at], self._spool.read(self._asked.places[at])
+        how: dict[str, Any] = {"asked": at + 1, "picked": PICKED}
+        if pick.rank is not None:
+            how = {"rank": pick.rank + 1, "asked": at + 1}
+        return replace(found, sample={"seed": self.seed, "row": found.index + 1, **how})
+
+    def round_end(self, rows: int) -> int | None:
+        """Return after how many rows all must be written before the next one can be chosen."""
+        return round_end(rows)
+
+    def take_up(self, journal: Journal) -> None:
+        """Take note of what earlier sessions did."""
+        super().take_up(journal)
+        self._journal = journal
+
+    @property
+    def _parts(self) -> int:
+        return self._settings.shard[1] if self._settings else 1
+
+    # The output
+
+    def place(self, mark: Mark) -> int:
+        """Return where a row stands in the journal."""
+        return int(mark["asked"])
+
+    def settle(self, labels: LabeledFile) -> LabeledFile:
+        """Return the labels with the ranks of all rows that belong to the uniform sample."""
+        self._ranks = self._search_of(labels).first_ranks()
+        rows = (
+            replace(row, fields={**row.fields, SAMPLE: ranked(mark_of(row, self.columns), self._ranks, self._parts)})
+            for row in labels.rows
+        )
+        return replace(labels, rows=tuple(rows))
+
+    def at_end(self, mark: Mark, rows: int) -> Mark:
+        """Return the `_sample` of a row in the output."""
+        found = ranked(mark, self._ranks, self._parts)
+        return {**found, PROBABILITY: len(self._ranks) / self._search.total} if "rank" in found else found
+
+    def in_journal(self, mark: Mark) -> Mark:
+        """Return the `_sample` of a row in the journal."""
+        without = (PROBABILITY, "rank") if mark.get("picked") else (PROBABILITY,)
+        return {part: value for part, value in mark.items() if part not in without}
+
+    def draw_for(self, settings: Settings, drawn: Sequence[Mark]) -> Iterator[Record]:
+        """Yield the rows of an output in the order in which they were asked, before the run begins."""
+        raise NotImplementedError
+
+    def further(self, labels: LabeledFile) -> dict[str, Any]:
+        """Return what the search found, for the manifest."""
+        search = self._search_of(labels)
+        return {"find": asdict(figures(search, self._auroc(search)))}
+
+    def shown(self, labels: LabeledFile) -> Iterator[RenderableType]:
+        """Yield what the search found, for people."""
+        return shown(Found(**self.record(labels)["find"]))
+
+    def record(self, labels: LabeledFile) -> dict[str, Any]:
+        """Return what the search found, from the manifest where it is there."""
+        result = labels.manifest.result if labels.manifest else None
+        if result and result.estimate and "find" in result.estimate:
+            return {"find": result.estimate["find"]}
+        return self.further(labels)
+
+    def _search_of(self, labels: LabeledFile) -> Search:
+        return search_of(labels, self._order, self._parts, self.columns)
+
+    def _auroc(self, search: Search) -> float | None:
+        """Return how well a score ranks the uniform sample, learnt from other rows; None if too few are flagged."""
+        learnt, p, known = self._asked.learnt(len(search.flags))
+        ranks = search.first_ranks()
+        flags = np.array(search.flags, dtype=np.bool_)[known]
+        drawn = np.array([pick.row in ranks for pick in search.picks], dtype=np.bool_)[known]
+        few = min((flags & drawn).sum(), (~flags & drawn).sum()) < FEW
+        return None if few else cross_validated_auroc(learnt, p, flags, drawn)
+
+    # The rounds
+
+    def _restore(self) -> None:
+        """Take up the rows that are in the journal, once."""
+        if self._restored or self._journal is None:
+            return
+        self._restored = True
+        reading = Lines(self._journal.shape, self.columns)
+        lines = whole_lines(self._journal.output, self._journal.shape.format)
+        found = [reading.sample(line) for line in islice(lines, self._journal.shape.format == "csv", None)]
+        self._known = min(self._known, len(found))
+        self._search.restore(pick_of(mark, self._parts) for mark in found[: self._known])
+        self._fetch(self._search.picks)
+
+    def _begin_round(self) -> range:
+        """Choose the rows that are asked next, and return their numbers; none if the search is over."""
+        search, asked = self._search, len(self._search.picks)
+        start = round_start(asked)
+        over = asked == search.total or (start and (self._journal is None or self._journal.start == "retry"))
+        if not over:
+            self._learn(start)
+            over = self.stop.rows is None and self.stop.seconds is None and search.bound().recall >= ENOUGH
+        if not over:
+            self._fetch(search.next_rows(round_end(asked) - asked, self._scores(start) if start else None))
+        return range(asked, len(search.picks))
+
+    def _learn(self, rows: int) -> None:
+        """Read back what the model said of the first rows, as far as it is not known yet."""
+        known = len(self._search.flags)
+        if self._journal is None or known >= rows:
+            return
+        written = (row.verdicts for row in read_output(self._journal.output, self._journal.shape) if row.verdicts)
+        verdicts = list(islice(written, known, rows))
+        self._asked.p_violates += map(p_violates, verdicts)
+        self._search.learn([flagged(each) for each in verdicts])
+
+    def _scores(self, learnt: int) -> Scores:
+        """Return the score of every row of the file, from what the model said of the first rows that were asked.
+
+        A row whose text is among them is sure: its verdict is known. A row without a text is never picked.
+        """
+        assert self._selector is not None
+        found, p, _ = self._asked.learnt(learnt)
+        score = fit(found, p)
+        known = dict(zip(self._asked.keys[:learnt], self._search.flags, strict=False))
+        scores = np.full(self._search.total, -np.inf, dtype=np.float32)
+        with self._reading("scoring rows") as records:
+            for rows, texts in _batches(enumerate(map(self._selector.select, records))):
+                flags = [known.get(Known.key(text)) for text in texts]
+                new = np.array([flag is None for flag in flags], dtype=np.bool_)
+                scores[rows[new]] = score.of(grams(list(compress(texts, new))))
+                scores[rows[[flag is True for flag in flags]]] = np.inf
+        return scores
+
+    def _fetch(self, picks: Sequence[Pick]) -> None:
+        """Read the rows that are asked next, and keep them on disk and their n-grams in memory."""
+        assert self._settings is not None and self._selector is not None
+        if self._spool is None:
+            self._spool = Spool(real(Path(self._settings.output or "")).parent)
+        left = {pick.row: 0 for pick in picks}
+        wanted = len(left)
+        with self._reading("reading the next rows") as records:
+            for row, record in enumerate(records if wanted else ()):
+                if row in left:
+                    left[row] = self._spool.keep(record)
+                    wanted -= 1
+                    if not wanted:
+                        break
+        self._asked.places += [left[pick.row] for pick in picks]
+        for first in range(0, len(picks), _AT_ONCE):
+            found = [self._spool.read(left[pick.row]) for pick in picks[first : first + _AT_ONCE]]
+            texts = [text if isinstance(text, str) else None for text in map(self._selector.select, found)]
+            self._asked.keys += [None if text is None else Known.key(text) for text in texts]
+            self._asked.grams.append(grams([text or "" for text in texts]))
+
+    @contextmanager
+    def _reading(self, doing: str) -> Iterator[Iterator[Record]]:
+        """Read the file once more; raise SafeguardError if it has changed since it was opened."""
+        settings, source, progress = self._settings, self._source, self._progress
+        assert settings is not None and source is not None
+        with open_input(settings) as whole:
+            size = max(whole.total_bytes or 0, 1)
+
+            def records() -> Iterator[Record]:
+                for record in islice(whole, self._search.total):
+                    if progress and not record.index % _AT_ONCE:
+                        progress.does(doing, whole.bytes_read / size)
+                    yield record
+
+            yield records()
+        if source.state is None or marks(source.state) != marks(source.now()):
+            raise SafeguardError(f"{source.name} was changed while its rows were read: run the command again")
+        if progress:
+            progress.doing = None
+
+
+def _batches(texts: Iterable[tuple[int, str | RowError]]) -> Iterator[tuple[Ints, list[str]]]:
+    """Yield texts with the numbers of their rows, some at a time; rows without a text are left out."""
+    rows: list[int] = []
+    batch: list[str] = []
+    size = 0
+    for row, text in texts:
+        if isinstance(text, str):
+            rows.append(row)
+            batch.append(text)
+            size += min(len(text), MOST_CHARACTERS)
+        if size > BATCH_CHARACTERS:
+            yield np.array(rows, dtype=np.int64), batch
+            rows, batch, size = [], [], 0
+    if batch:
+        yield np.array(rows, dtype=np.int64), batch
