@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from safeguard_cli import errors
+from safeguard_cli.audit import find
 from safeguard_cli.audit.destination import default_output, journal_of
 from safeguard_cli.audit.estimate import check_installed, estimate
+from safeguard_cli.audit.find import Find
 from safeguard_cli.audit.options import ROWS, Audited
 from safeguard_cli.audit.sample import Sample, Stop
 from safeguard_cli.audit.shown import shown
@@ -26,6 +28,8 @@ from safeguard_cli.terminal import print_json, show
 def audit(settings: Settings, wanted: Audited, make_engine: EngineMaker = LocalEngine) -> int:
     """Run `safeguard audit` and return the exit code; raise SafeguardError with a sentence for the user."""
     check_installed()
+    if wanted.find:
+        find.check_installed()
     if settings.input == "-":
         raise UsageError(
             "an audit draws its rows from a file, which it reads more than once: save standard input to one"
@@ -33,7 +37,7 @@ def audit(settings: Settings, wanted: Audited, make_engine: EngineMaker = LocalE
     out = Path(wanted.output) if wanted.output is not None else default_output(settings)
     stop = _stop(wanted, out, settings)
     settings = replace(settings, output=str(out), limit=None if settings.retry_errors else stop.rows, seed=wanted.seed)
-    sample = Sample(wanted.seed, stop, wanted.by)
+    sample = (Find if wanted.find else Sample)(wanted.seed, stop, wanted.by)
     try:
         code = label(settings, make_engine, work=sample)
     except errors.Interrupted:
@@ -50,7 +54,7 @@ def audit(settings: Settings, wanted: Audited, make_engine: EngineMaker = LocalE
 
 def _stop(wanted: Audited, out: Path, settings: Settings) -> Stop:
     """Return what ends the audit: the rows that are there already, if they are enough for --for or --within."""
-    if wanted.lasting is None and wanted.within is None:
+    if wanted.lasting is None and wanted.within is None and not wanted.find:
         return Stop(wanted.rows or ROWS)
     stop = Stop(wanted.rows, wanted.lasting, wanted.within)
     done = None if settings.overwrite or not out.is_file() else find_manifest(out)
@@ -59,7 +63,8 @@ def _stop(wanted: Audited, out: Path, settings: Settings) -> Stop:
     policies = done.result.estimate.get("policies", {}).values()
     late = wanted.lasting is not None and done.progress.seconds >= wanted.lasting
     known = wanted.within is not None and all(_known(policy["violates"], wanted.within) for policy in policies)
-    return Stop(done.progress.rows) if late or known else stop
+    shown = wanted.find and wanted.rows is None and wanted.lasting is None and find.is_enough(done.result.estimate)
+    return Stop(done.progress.rows) if late or known or shown else stop
 
 
 def _known(violates: dict[str, Any], within: float) -> bool:
@@ -70,9 +75,10 @@ def _known(violates: dict[str, Any], within: float) -> bool:
 def _show(path: Path, sample: Sample, settings: Settings, wanted: Audited) -> None:
     """Print the figures of the rows in a file of the audit."""
     labels = read_labels(path)
+    labels = sample.settle(labels)
     found = estimate(labels, sample.by)
     if wanted.json:
         about = {"input": settings.input, "output": str(path), "model": labels.model, "effort": labels.effort}
-        print_json({**about, **found.record(), "doubts": list(labels.doubts)})
+        print_json({**about, **found.record(), **sample.further(labels), "doubts": list(labels.doubts)})
     else:
-        show(*shown(found, labels, settings.input))
+        show(*shown(found, labels, settings.input), *sample.shown(labels))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safeguard_cli.audit.estimate import estimate
-from safeguard_cli.audit.ordering import PROBABILITY, rewrite
+from safeguard_cli.audit.ordering import Mark, rewrite
 from safeguard_cli.errors import SafeguardError, UsageError, sentences
 from safeguard_cli.files import draft, sha256, sweep
 from safeguard_cli.output.journal import Journal
@@ -117,37 +117,29 @@ class AuditFile(File):
             note(f"{done.progress.rows:,} rows are in {out}")
 
     def _make(self, out: Path, done: Manifest, result: Result) -> None:
-        found = estimate(read_labels(self.path), self.sample.by)
-        probability = done.progress.rows / max(self.sample.rows_in_file, 1)
-        columns = self.sample.columns
+        labels = self.sample.settle(read_labels(self.path))
+        found = {**estimate(labels, self.sample.by).record(), **self.sample.further(labels)}
+        columns, rows = self.sample.columns, done.progress.rows
+
+        def at_end(mark: Mark) -> Mark:
+            return self.sample.at_end(mark, rows)
+
         with draft(real(out)) as new:
             if _is_parquet(out, self.settings):
                 with draft(self.path) as ordered:
-                    numbers = rewrite(self.path, ordered, self.shape, columns, _number, _drawn_with(probability))
+                    numbers = rewrite(self.path, ordered, self.shape, columns, _number, at_end)
                     places = [number - 1 for number in numbers]
                     convert(self.settings, done, ordered.path, new.path, places)
             else:
-                rewrite(self.path, new, self.shape, columns, _number, _drawn_with(probability))
+                rewrite(self.path, new, self.shape, columns, _number, at_end)
             new.publish()
         hashes = {"output_sha256": sha256(out), "rows_sha256": result.output_sha256}
         format = "parquet" if _is_parquet(out, self.settings) else self.shape.format
-        described(done, result, format, out, estimate=found.record(), **hashes).save(manifest_path(out))
+        described(done, result, format, out, estimate=found, **hashes).save(manifest_path(out))
 
 
 def _number(sample: Mapping[str, Any]) -> int:
     return int(sample["row"])
-
-
-def _rank(sample: Mapping[str, Any]) -> int:
-    return int(sample["rank"])
-
-
-def _drawn_with(probability: float) -> Any:
-    return lambda sample: {**sample, PROBABILITY: probability} if "rank" in sample else sample
-
-
-def _without_probability(sample: Mapping[str, Any]) -> dict[str, Any]:
-    return {part: value for part, value in sample.items() if part != PROBABILITY}
 
 
 @contextmanager
@@ -201,7 +193,7 @@ def _unpack(sample: Sample, settings: Settings, out: Path, journal: Path) -> Non
         if done.identity.output.format == "parquet":
             _from_parquet(sample, settings, done, out, new.path)
         else:
-            rewrite(out, new, _shape(done, out), sample.columns, _rank, _without_probability)
+            rewrite(out, new, _shape(done, out), sample.columns, sample.place, sample.in_journal)
         format = "csv" if done.identity.output.format == "csv" else "jsonl"
         members = {"output_sha256": sha256(new.path), "estimate": None}
         described(done, result, format, new.path, **members).save(manifest_path(journal))
@@ -227,16 +219,20 @@ def _delimiter(out: Path, format: str) -> str:
 def _from_parquet(sample: Sample, settings: Settings, done: Manifest, out: Path, target: Path) -> None:
     """Make the journal of a Parquet output again, from its verdicts and the input's rows."""
     names, verdicts = list(done.identity.policies), {}
+    marks: dict[int, Mark] = {}
     with open_parquet(out) as file:
         for batch in read_batches(file):
             for row in batch.select([SAMPLE, *names]).to_pylist():
-                verdicts[row[SAMPLE]["rank"]] = {name: verdict_of(row[name]) for name in names}
+                mark = {part: value for part, value in row[SAMPLE].items() if value is not None}
+                verdicts[place := sample.place(mark)] = {name: verdict_of(row[name]) for name in names}
+                marks[place] = mark
     keep = done.identity.output.keep
     with (
         sample.open(settings) as source,
         open_sink(target, source=source, format="jsonl", names=names, columns=(), keep=keep) as sink,
     ):
-        for rank, record in enumerate(islice(sample.draw_for(settings, len(verdicts)), len(verdicts)), 1):
-            if rank not in verdicts:
-                raise SafeguardError(f"{out} lacks the row of rank {rank:,}; {START_OVER}")
-            sink.write(record, verdicts[rank])
+        drawn = sample.draw_for(settings, [marks[place] for place in sorted(marks)])
+        for place, record in enumerate(islice(drawn, len(verdicts)), 1):
+            if place not in verdicts:
+                raise SafeguardError(f"{out} lacks a row that was drawn, number {place:,}; {START_OVER}")
+            sink.write(record, verdicts[place])

@@ -7,26 +7,49 @@ a cheap score is fitted anew and the whole file is scored, in one pass, before t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
 from itertools import compress, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import RenderableType
 
 from safeguard_cli.audit.draw import Drawn, Spool, hashes
+from safeguard_cli.audit.found import (
+    FEW,
+    PICKED,
+    Found,
+    figures,
+    flagged,
+    mark_of,
+    p_violates,
+    pick_of,
+    ranked,
+    search_of,
+    shown,
+)
 from safeguard_cli.audit.ordering import PROBABILITY, Lines, Mark
 from safeguard_cli.audit.sample import Sample, Stop
-from safeguard_cli.audit.found import PICKED, flagged, p_violates
-from safeguard_cli.audit.score import BATCH_CHARACTERS, MOST_CHARACTERS, Grams, Ints, fit, grams, joined
+from safeguard_cli.audit.score import (
+    BATCH_CHARACTERS,
+    MOST_CHARACTERS,
+    Grams,
+    Ints,
+    cross_validated_auroc,
+    fit,
+    grams,
+    joined,
+)
 from safeguard_cli.audit.search import ENOUGH, Pick, Scores, Search, round_end, round_start
 from safeguard_cli.errors import SafeguardError, missing_extra
 from safeguard_cli.output.journal import Journal
+from safeguard_cli.output.labelled import LabeledFile
 from safeguard_cli.output.unchanged import marks
 from safeguard_cli.output.written import read_output, whole_lines
-from safeguard_cli.rows.records import Record
+from safeguard_cli.rows.records import SAMPLE, Record
 from safeguard_cli.rows.source import Source, count_rows
 from safeguard_cli.rows.text import Selector
 from safeguard_cli.rows.verdict import RowError
@@ -46,6 +69,12 @@ def check_installed() -> None:
         import threadpoolctl  # noqa: F401
     except ImportError:
         raise missing_extra("--find needs scikit-learn", "eval") from None
+
+
+def is_enough(estimate: Mapping[str, Any]) -> bool:
+    """Return whether a search that no budget ends is over, from what the manifest has of it."""
+    recall = estimate.get("find", {}).get("recall")
+    return recall is not None and recall >= ENOUGH
 
 
 @dataclass(slots=True)
@@ -168,29 +197,32 @@ class Find(Sample):
 
     def draw_for(self, settings: Settings, drawn: Sequence[Mark]) -> Iterator[Record]:
         """Yield the rows of an output in the order in which they were asked, before the run begins."""
-        raise NotImplementedError
+        wanted = {int(mark["row"]) - 1: 0 for mark in drawn}
+        with open_input(settings) as source, closing(Spool(real(Path(settings.output or "")).parent)) as spool:
+            for record in source:
+                if record.index in wanted:
+                    wanted[record.index] = spool.keep(record)
+            for mark in drawn:
+                yield replace(spool.read(wanted[int(mark["row"]) - 1]), sample=self.in_journal(mark))
 
     def further(self, labels: LabeledFile) -> dict[str, Any]:
-        """Return what the search found, for the manifest."""
+        """Return what the search found, from the manifest where it is there."""
+        result = labels.manifest.result if labels.manifest else None
+        if result and result.estimate:
+            return {"find": result.estimate["find"]}
         search = self._search_of(labels)
         return {"find": asdict(figures(search, self._auroc(search)))}
 
     def shown(self, labels: LabeledFile) -> Iterator[RenderableType]:
         """Yield what the search found, for people."""
-        return shown(Found(**self.record(labels)["find"]))
-
-    def record(self, labels: LabeledFile) -> dict[str, Any]:
-        """Return what the search found, from the manifest where it is there."""
-        result = labels.manifest.result if labels.manifest else None
-        if result and result.estimate and "find" in result.estimate:
-            return {"find": result.estimate["find"]}
-        return self.further(labels)
+        return shown(Found(**self.further(labels)["find"]))
 
     def _search_of(self, labels: LabeledFile) -> Search:
         return search_of(labels, self._order, self._parts, self.columns)
 
     def _auroc(self, search: Search) -> float | None:
         """Return how well a score ranks the uniform sample, learnt from other rows; None if too few are flagged."""
+        self._learn(len(search.flags))
         learnt, p, known = self._asked.learnt(len(search.flags))
         ranks = search.first_ranks()
         flags = np.array(search.flags, dtype=np.bool_)[known]

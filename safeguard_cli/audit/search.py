@@ -111,7 +111,9 @@ class Search:
         """Return whether the score picked rows in the last whole round, and the model flagged none of them."""
         end = round_start(len(self.picks))
         start = round_start(end - 1) if end else 0
-        of_score = [flag for pick, flag in zip(self.picks[start:end], self.flags[start:end]) if pick.rank is None]
+        of_score = [
+            flag for pick, flag in zip(self.picks[start:end], self.flags[start:end], strict=True) if pick.rank is None
+        ]
         return bool(of_score) and not any(of_score)
 
     def _take_up(self, pick: Pick) -> None:

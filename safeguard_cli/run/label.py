@@ -50,6 +50,7 @@ def label(
         policies, source = load_policies(settings), stack.enter_context(work.open(settings))
         destination = stack.enter_context(work.destination(settings, source, policies, read, held))
         selector, text_fields = _select(settings, source, destination.last)
+        work.reads(selector)
         progress = make_progress(settings.progress, policies, quiet=settings.quiet or settings.dry_run)
         stack.callback(progress.close)
         progress.prepare()
