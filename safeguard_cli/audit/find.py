@@ -188,12 +188,14 @@ class Find(Sample):
     def at_end(self, mark: Mark, rows: int) -> Mark:
         """Return the `_sample` of a row in the output."""
         found = ranked(mark, self._ranks, self._parts)
-        return {**found, PROBABILITY: len(self._ranks) / self._search.total} if "rank" in found else found
+        if "rank" in found:
+            found[PROBABILITY] = len(self._ranks) / self._search.total
+        return {part: found[part] for part in self.columns if part in found}
 
     def in_journal(self, mark: Mark) -> Mark:
         """Return the `_sample` of a row in the journal."""
         without = (PROBABILITY, "rank") if mark.get("picked") else (PROBABILITY,)
-        return {part: value for part, value in mark.items() if part not in without}
+        return {part: mark[part] for part in self.columns if part in mark and part not in without}
 
     def draw_for(self, settings: Settings, drawn: Sequence[Mark]) -> Iterator[Record]:
         """Yield the rows of an output in the order in which they were asked, before the run begins."""
