@@ -11,14 +11,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from safeguard_cli.audit.estimate import estimate
 from safeguard_cli.audit.ordering import Mark, rewrite
+from safeguard_cli.audit.slices import By
 from safeguard_cli.errors import SafeguardError, UsageError, sentences
 from safeguard_cli.files import draft, sha256, sweep
 from safeguard_cli.output.journal import Journal
-from safeguard_cli.output.labelled import read_labels
+from safeguard_cli.output.labelled import LabeledFile, read_labels
 from safeguard_cli.output.manifest import (
     START_OVER,
     Manifest,
@@ -38,7 +39,7 @@ from safeguard_cli.output.readback import verdict_of
 from safeguard_cli.output.written import OutputShape, whole_lines
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.rows.parquet import open_parquet, pyarrow, read_batches
-from safeguard_cli.rows.records import SAMPLE
+from safeguard_cli.rows.records import SAMPLE, Record
 from safeguard_cli.rows.samples import is_sample
 from safeguard_cli.rows.sink import open_sink, output_format
 from safeguard_cli.rows.source import Source, extension
@@ -54,8 +55,28 @@ from safeguard_cli.run.settings import Settings
 from safeguard_cli.run.to_parquet import check_types, convert, described, from_file_of_parquet, is_made_from, remove
 from safeguard_cli.terminal import note
 
-if TYPE_CHECKING:
-    from safeguard_cli.audit.sample import Sample
+
+class Drawing(Protocol):
+    """What an audit's output must know of its sample; audit/sample.py has it."""
+
+    columns: tuple[str, ...]
+    by: tuple[By, ...]
+
+    def take_up(self, journal: Journal) -> None: ...
+
+    def open(self, settings: Settings) -> Source: ...
+
+    def draw_for(self, settings: Settings, drawn: Sequence[Mark]) -> Iterator[Record]: ...
+
+    def place(self, mark: Mark) -> int: ...
+
+    def at_end(self, mark: Mark, rows: int) -> Mark: ...
+
+    def in_journal(self, mark: Mark) -> Mark: ...
+
+    def settle(self, labels: LabeledFile) -> LabeledFile: ...
+
+    def further(self, labels: LabeledFile) -> dict[str, Any]: ...
 
 
 def default_output(settings: Settings) -> Path:
@@ -98,7 +119,7 @@ class AuditFile(File):
     """An audit's output, made of the rows in `path`, its journal, once they are all there."""
 
     held: Held
-    sample: Sample
+    sample: Drawing
     settings: Settings
 
     def take_up(self, journal: Journal) -> None:
@@ -143,7 +164,7 @@ def _number(sample: Mapping[str, Any]) -> int:
 
 
 @contextmanager
-def hold(sample: Sample, settings: Settings, read: Sequence[Used]) -> Iterator[Held]:
+def hold(sample: Drawing, settings: Settings, read: Sequence[Used]) -> Iterator[Held]:
     """Hold an audit's output, with the journal that an earlier session left or one made from the finished output."""
     out = Path(settings.output or "")
     if settings.output == "-" or is_stream(out):
@@ -169,7 +190,7 @@ def hold(sample: Sample, settings: Settings, read: Sequence[Used]) -> Iterator[H
 
 @contextmanager
 def open_audit(
-    sample: Sample, settings: Settings, source: Source, policies: Sequence[Policy], read: Sequence[Used], held: Held
+    sample: Drawing, settings: Settings, source: Source, policies: Sequence[Policy], read: Sequence[Used], held: Held
 ) -> Iterator[AuditFile]:
     """Open the journal that is held."""
     if not settings.quiet and not settings.dry_run:
@@ -177,7 +198,7 @@ def open_audit(
     yield AuditFile(*fields_of_file(settings, source, held.journal, policies), held, sample, settings)
 
 
-def _unpack(sample: Sample, settings: Settings, out: Path, journal: Path) -> None:
+def _unpack(sample: Drawing, settings: Settings, out: Path, journal: Path) -> None:
     """Make the journal of a finished output again; raise Refused if the output is not as an audit of ours wrote it."""
     found = find_manifest(out)
     if found is None:
@@ -216,7 +237,7 @@ def _delimiter(out: Path, format: str) -> str:
     return head[at - 1] if at > 0 else ","
 
 
-def _from_parquet(sample: Sample, settings: Settings, done: Manifest, out: Path, target: Path) -> None:
+def _from_parquet(sample: Drawing, settings: Settings, done: Manifest, out: Path, target: Path) -> None:
     """Make the journal of a Parquet output again, from its verdicts and the input's rows."""
     names, verdicts = list(done.identity.policies), {}
     marks: dict[int, Mark] = {}

@@ -36,7 +36,7 @@ def hashes(seed: int, first: int, count: int) -> Hashes:
     keys = [_key(2 * seed), _key(2 * seed + 1)]
     with np.errstate(over="ignore"):
         found = numbers * np.uint64(_GOLDEN) + np.uint64(keys[0])
-        return _mixed(_mixed(found) ^ np.uint64(keys[1]))
+    return _mixed(_mixed(found) ^ np.uint64(keys[1]))
 
 
 def _key(number: int) -> int:
@@ -47,7 +47,8 @@ def _mixed(found: Hashes) -> Hashes:
     with np.errstate(over="ignore"):
         found = (found ^ (found >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         found = (found ^ (found >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return found ^ (found >> np.uint64(31))
+    mixed: Hashes = found ^ (found >> np.uint64(31))
+    return mixed
 
 
 class Spool:

@@ -35,9 +35,9 @@ _SLACK = 1e-6  # of a row, for rounding
 class Share:
     """Rows of the sample that count, and the share of the file's rows that they stand for, with its bounds.
 
-    `share` is that among the rows without an error, None if there are none. The bounds take the error rows for rows that
-    do not count (`low`) and for rows that do (`high`). `rows` are the bounds in rows of the file, None for a slice,
-    whose number of rows in the file is not known.
+    `share` is that among the rows without an error, None if there are none. The bounds take the error rows for rows
+    that do not count (`low`) and for rows that do (`high`). `rows` are the bounds in rows of the file, None for a
+    slice, whose number of rows in the file is not known.
     """
 
     count: int

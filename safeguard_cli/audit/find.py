@@ -110,13 +110,10 @@ class Find(Sample):
         self._journal: Journal | None = None
         self._restored = False
 
-    def reads(self, selector: Selector) -> None:
-        """Take note of what of a row is labelled, and so scored."""
-        self._selector = selector
-
-    def total(self, settings: Settings, source: Source, progress: Progress) -> int | None:
+    def total(self, settings: Settings, source: Source, selector: Selector, progress: Progress) -> int | None:
         """Put the rows in the order of the uniform sample, and return how many will be asked, None if not known."""
-        rows = super().total(settings, source, progress)
+        self._selector = selector
+        rows = super().total(settings, source, selector, progress)
         return rows if self.stop.rows is not None else None
 
     def _draw(self, most: int) -> None:

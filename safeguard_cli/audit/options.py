@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -12,14 +11,19 @@ from safeguard_cli.rows.options import Written
 
 ROWS = 400  # that an audit labels if nothing else ends it
 _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
-_TIME = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", re.ASCII)
 
 
 def _seconds(value: str) -> float:
-    found = _TIME.fullmatch(value.strip())
-    parts = [float(part or 0) for part in found.groups()] if found else []
-    seconds = sum(part * unit for part, unit in zip(parts, _UNITS.values(), strict=False))
-    if not 0 < seconds < 1e9:
+    seconds, number = 0.0, ""
+    try:
+        for mark in value.strip():
+            if mark in _UNITS:
+                seconds, number = seconds + float(number) * _UNITS[mark], ""
+            else:
+                number += mark
+    except ValueError:
+        seconds = 0.0
+    if number or not 0 < seconds < 1e9:
         raise ValueError(f"{value!r} is no time: write 90s, 30m, 2h, 1h30m or 2d")
     return seconds
 

@@ -244,7 +244,7 @@ class Done(Part):
     was last saved. So does `counts`, which is there if the output itself cannot give the counts (`--only`). Seconds and
     tokens are sums over all sessions. `repeated_rows` had an earlier row's text and got its Verdicts. `policy_tokens`
     were decoded because no kept state had them. `cut_rows` had their reasoning ended by the budget; the count is for
-    outputs whose rows do not tell. `planned` is the number of rows that an audit set itself before it began, 0 for none.
+    outputs whose rows do not tell. `planned` is the number of rows that was set before an audit began, 0 for none.
     """
 
     rows = Changing[int](_count)

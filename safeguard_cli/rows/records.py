@@ -24,8 +24,8 @@ class Record:
 
     `raw` is UTF-8, without line end and byte order mark; of a row over the limit it holds only the first part.
     `fields` is None if the row could not be read. A row can have both fields and an error: a CSV row with too many
-    cells, or with invalid bytes, shown as U+FFFD. `cells` are a CSV row's cells as read; JSONL has none. `sample` is how
-    a row of a sample came into it: it is written beside the row's own fields, whatever these are.
+    cells, or with invalid bytes, shown as U+FFFD. `cells` are a CSV row's cells as read; JSONL has none. `sample` is
+    how a row of a sample came into it: it is written beside the row's own fields, whatever these are.
     """
 
     index: int

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from safeguard_cli.engine.local.process import LocalEngine
@@ -12,6 +13,7 @@ from safeguard_cli.errors import sentences
 from safeguard_cli.output.labelled import untrained_text
 from safeguard_cli.output.manifest import Manifest
 from safeguard_cli.output.show import cut_text
+from safeguard_cli.policy.policy import Policy
 from safeguard_cli.rows.source import Source
 from safeguard_cli.rows.text import Selector, first_choice, make_selector, say_text
 from safeguard_cli.rows.writable import check_streams
@@ -33,15 +35,9 @@ LONG_RUN = 1000  # with more rows than this, the user is told that a pipe cannot
 
 
 def label(
-    settings: Settings,
-    make_engine: EngineMaker = LocalEngine,
-    prepare: Preparer = prepare,
-    work: Work = EVERY_ROW,
+    settings: Settings, make_engine: EngineMaker = LocalEngine, prepare: Preparer = prepare, work: Work = EVERY_ROW
 ) -> int:
-    """Run `safeguard label` and return the exit code; raise SafeguardError with a sentence for the user.
-
-    `work` is what is read and what is made of it.
-    """
+    """Run `safeguard label`, or another `work`, and return the exit code; raise SafeguardError for the user."""
     settings = replace(settings, quiet=True) if _rows_and_messages_share_a_file(settings) else settings
     with sentences(), ExitStack() as stack:
         read = used_by(settings)
@@ -50,19 +46,16 @@ def label(
         policies, source = load_policies(settings), stack.enter_context(work.open(settings))
         destination = stack.enter_context(work.destination(settings, source, policies, read, held))
         selector, text_fields = _select(settings, source, destination.last)
-        work.reads(selector)
-        progress = make_progress(settings.progress, policies, quiet=settings.quiet or settings.dry_run)
-        stack.callback(progress.close)
-        progress.prepare()
-        progress.total = total = work.total(settings, source, progress)
+        progress = stack.enter_context(_begin_progress(settings, policies))
+        progress.total = work.total(settings, source, selector, progress)
         progress.does(PREPARING)
-        prepared = prepare(settings, policies, last_machine(destination), total)
+        prepared = prepare(settings, policies, last_machine(destination), progress.total)
         if settings.says_its_text:
             say_text(selector, source)
         if settings.dry_run:
             return dry_run(settings, prepared, source, selector)
         job = Job(settings, prepared, source, text_fields, progress, work)
-        _say_beforehand(job, destination, total)
+        _say_beforehand(job, destination)
         with open_session(job, destination) as session:
             if not isinstance(session, Finished):
                 pipeline = Pipeline(settings, prepared, selector, progress, session)
@@ -72,11 +65,23 @@ def label(
     return session.exit_code
 
 
-def _say_beforehand(job: Job, destination: Destination, total: int | None) -> None:
+@contextmanager
+def _begin_progress(settings: Settings, policies: Sequence[Policy]) -> Iterator[Progress]:
+    """Show from now on what the run does, until it ends."""
+    progress = make_progress(settings.progress, policies, quiet=settings.quiet or settings.dry_run)
+    try:
+        progress.prepare()
+        yield progress
+    finally:
+        progress.close()
+
+
+def _say_beforehand(job: Job, destination: Destination) -> None:
     """Tell the user before the work begins if labels will mean nothing or the run cannot be resumed."""
     if job.prepared.untrained:
         warn(untrained_warning(job.prepared.untrained, job.prepared.header))
     lasting = isinstance(destination, File) and job.source.path is not None
+    total = job.progress.total
     if not lasting and not job.settings.quiet and (total is None or total > LONG_RUN):
         note("with a pipe, a stopped run cannot be resumed; with files it can: safeguard label INPUT -o OUT")
 

@@ -42,9 +42,6 @@ class Work:
         """Open what the rows are written to, before anything is loaded."""
         return open_destination(settings, source, policies, read, held)
 
-    def reads(self, selector: Selector) -> None:
-        """Take note of what of a row is labelled."""
-
     def round_end(self, rows: int) -> int | None:
         """Return after how many rows, when `rows` are begun, all must be written before more can be begun.
 
@@ -52,7 +49,7 @@ class Work:
         """
         return None
 
-    def total(self, settings: Settings, source: Source, progress: Progress) -> int | None:
+    def total(self, settings: Settings, source: Source, selector: Selector, progress: Progress) -> int | None:
         """Return the number of rows to come, at most --limit; only --limit, if counting them would delay the run."""
         if source.path is None or (source.total_bytes or 0) > COUNTABLE_BYTES:
             return settings.limit
