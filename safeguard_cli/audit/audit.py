@@ -36,7 +36,8 @@ def audit(settings: Settings, wanted: Audited, make_engine: EngineMaker = LocalE
         )
     out = Path(wanted.output) if wanted.output is not None else default_output(settings)
     stop = _stop(wanted, out, settings)
-    settings = replace(settings, output=str(out), limit=None if settings.retry_errors else stop.rows, seed=wanted.seed)
+    seed = wanted.seed if settings.temperature > 0 else settings.seed
+    settings = replace(settings, output=str(out), limit=None if settings.retry_errors else stop.rows, seed=seed)
     sample = (Find if wanted.find else Sample)(wanted.seed, stop, wanted.by)
     try:
         code = label(settings, make_engine, work=sample)
@@ -76,7 +77,7 @@ def _show(path: Path, sample: Sample, settings: Settings, wanted: Audited) -> No
     """Print the figures of the rows in a file of the audit."""
     labels = read_labels(path)
     labels = sample.settle(labels)
-    found = estimate(labels, sample.by)
+    found = sample.told(estimate(labels, sample.by))
     if wanted.json:
         about = {"input": settings.input, "output": str(path), "model": labels.model, "effort": labels.effort}
         print_json({**about, **found.record(), **sample.further(labels), "doubts": list(labels.doubts)})

@@ -18,6 +18,7 @@ import numpy as np
 from rich.console import RenderableType
 
 from safeguard_cli.audit.draw import Drawn, Spool, hashes
+from safeguard_cli.audit.estimate import Estimate
 from safeguard_cli.audit.found import (
     FEW,
     PICKED,
@@ -203,6 +204,11 @@ class Find(Sample):
                     wanted[record.index] = spool.keep(record)
             for mark in drawn:
                 yield replace(spool.read(wanted[int(mark["row"]) - 1]), sample=self.in_journal(mark))
+
+    def told(self, found: Estimate) -> Estimate:
+        """Return an estimate without what more rows would tell of the share: a search is for rows."""
+        policies = {name: replace(policy, ahead=()) for name, policy in found.policies.items()}
+        return replace(found, policies=policies)
 
     def further(self, labels: LabeledFile) -> dict[str, Any]:
         """Return what the search found, from the manifest where it is there."""

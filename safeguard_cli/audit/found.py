@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import RenderableType
+from rich.text import Text
 
 from safeguard_cli.audit.search import Ints, Pick, Search
 from safeguard_cli.measure.statistics import LEVEL
@@ -80,13 +81,13 @@ def figures(search: Search, auroc: float | None) -> Found:
 
 def shown(found: Found) -> Iterator[RenderableType]:
     """Yield the figures of a search, for people."""
-    rows = f"{found.labelled:,} of {found.total:,} rows labelled"
     drawn, drawn_found = found.labelled - found.picked, found.found - found.picked_found
-    yield facts("")
+    yield Text()
     yield facts(sentence(found), style="bold")
     yield facts(
-        f"{rows}: {found.picked_found:,} found among {found.picked:,} that the score picked",
-        f"{drawn_found:,} among {drawn:,} drawn at random",
+        f"{found.labelled:,} of {found.total:,} rows labelled",
+        f"{found.picked_found:,} found among {found.picked:,} that the score picked" if found.picked else "",
+        f"{drawn_found:,} found among {drawn:,} drawn at random",
     )
     if found.labelled < found.total:
         yield facts(judgement(found.auroc), style="yellow" if ranks_badly(found.auroc) else "dim")
@@ -99,9 +100,10 @@ def sentence(found: Found) -> str:
         return f"{what}: all that the model flags, as every row is labelled"
     if not found.found:
         return f"found none; the model would flag at most {found.most:,} rows of the whole file, with 95 % confidence"
-    part = math.floor(100 * (found.recall or 0))
+    part = 100 * (found.recall or 0)
+    least = f"{math.floor(part)}" if part >= 10 else f"{math.floor(10 * part) / 10}"
     return (
-        f"{what}; that is at least {part} % of what the model would flag in the whole file (at most {found.most:,}"
+        f"{what}; that is at least {least} % of what the model would flag in the whole file (at most {found.most:,}"
         " rows), with 95 % confidence"
     )
 

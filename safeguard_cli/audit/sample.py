@@ -14,6 +14,7 @@ from rich.console import RenderableType
 
 from safeguard_cli.audit import destination
 from safeguard_cli.audit.draw import Drawn, Spool, draw
+from safeguard_cli.audit.estimate import Estimate
 from safeguard_cli.audit.ordering import PROBABILITY, Mark
 from safeguard_cli.audit.slices import By, parse_by
 from safeguard_cli.errors import SafeguardError, UsageError
@@ -63,7 +64,8 @@ class Sample(Work):
     ) -> None:
         self.seed, self.stop = seed, stop
         self.by: tuple[By, ...] = ()
-        self._asked_by, self._clock, self._began = by, clock, clock()
+        self._asked_by, self._clock = by, clock
+        self._began: float | None = None
         self._drawn = Drawn(0, np.empty(0, np.int64), np.empty(0, np.int64))
         self._spool: Spool | None = None
         self._settings: Settings | None = None
@@ -88,9 +90,10 @@ class Sample(Work):
         """Draw the first rows, and return how many there will be, None if that is not known yet."""
         self._settings, self._progress, self._source = settings, progress, source
         assert source.path is not None
-        progress.does("reading the input's hash")
         self._sha256 = sha256(source.path, lambda share: progress.does("hashing the input", share))
         self._draw(PORTION if settings.limit is None else settings.limit)
+        if not self._drawn.total:
+            raise UsageError(f"{source.name} has no rows to draw from")
         return None if self.stop.seconds or self.stop.within else self._most
 
     def draw_for(self, settings: Settings, drawn: Sequence[Mark]) -> Iterator[Record]:
@@ -145,9 +148,13 @@ class Sample(Work):
     # The end
 
     def enough(self) -> bool:
-        """Return whether no further row is to be begun: the time is over, or the shares are known well enough."""
-        seconds = self.stop.seconds
-        if seconds is not None and self._spent + self._clock() - self._began >= seconds:
+        """Return whether no further row is to be begun: the time is over, or the shares are known well enough.
+
+        The time is that of labeling, in all sessions: loading a model and drawing rows do not count.
+        """
+        seconds, now = self.stop.seconds, self._clock()
+        self._began = now if self._began is None else self._began
+        if seconds is not None and self._spent + now - self._began >= seconds:
             return self._progress is None or self._progress.decided.rows > 0
         return self.stop.within is not None and self._within(self.stop.within)
 
@@ -218,6 +225,10 @@ class Sample(Work):
     def in_journal(self, mark: Mark) -> Mark:
         """Return the `_sample` of a row in the journal, from that in the output."""
         return {part: value for part, value in mark.items() if part != PROBABILITY}
+
+    def told(self, found: Estimate) -> Estimate:
+        """Return the part of an estimate that is of use."""
+        return found
 
     def further(self, labels: LabeledFile) -> dict[str, Any]:
         """Return what else the labels tell, as the manifest has it beside the estimate."""

@@ -17,8 +17,7 @@ from safeguard_cli.measure.statistics import Draw, RecallBound, recall_bound
 
 FIRST = 100  # rows of the uniform sample alone, before anything is ranked
 EVERY = 4  # then every fourth row is one of the uniform sample; three of four after a round whose picks found nothing
-GROWTH = 4  # a round has a quarter as many rows as were labelled before it: few refits, and none too late
-MOST = 5000  # rows of a round, which are held in memory
+LEAST, GROWTH, MOST = 50, 4, 5000  # a round has a quarter as many rows as were labelled before it, within bounds
 ENOUGH = 0.9  # the part of what is to be found that must be shown to be found, where no budget ends the search
 
 Ints = npt.NDArray[np.int64]
@@ -40,7 +39,7 @@ def round_end(asked: int) -> int:
     """
     end = FIRST
     while end <= asked:
-        end += min(MOST, max(FIRST // GROWTH, end // GROWTH))
+        end += min(MOST, max(LEAST, end // GROWTH))
     return end
 
 

@@ -18,10 +18,11 @@ AS_READ = "Shares are of what the model calls violating as it reads the policy; 
 
 def shown(found: Estimate, labels: LabeledFile, input: str) -> Iterator[RenderableType]:
     """Yield the figures of an audit."""
-    drawn = "all" if found.kind == "all rows" else f"{found.rows:,} of"
-    how = "" if found.kind == "all rows" else f", drawn at random (seed {found.seed})"
+    drawn = f"{found.rows:,} of {found.total:,} rows, drawn at random (seed {found.seed})"
+    if found.kind == "all rows":
+        drawn = f"all {found.total:,} rows" if found.total > 1 else "its only row"
     yield facts(
-        f"{cut(Path(input).name, 60)}: {drawn} {found.total:,} rows{how}",
+        f"{cut(Path(input).name, 60)}: {drawn}",
         f"model {labels.model or 'not on record'}",
         labels.effort and f"effort {labels.effort}",
         "" if found.finished else "not finished",
@@ -69,7 +70,7 @@ def _share(share: Share, total: int) -> str:
 
 def _digits(share: Share) -> int:
     """Return how many decimals a share of so many per cent needs: one more than usual if it is a rare one."""
-    return 1 if share.high >= 0.02 else 2 if share.high >= 0.002 else 3
+    return 1 if share.high >= 0.02 or not share.high else 2 if share.high >= 0.002 else 3
 
 
 def _bounds(share: Share, total: int) -> str:
