@@ -59,6 +59,7 @@ from safeguard_cli.terminal import note
 class Drawing(Protocol):
     """What an audit's output must know of its sample; audit/sample.py has it."""
 
+    how: str
     columns: tuple[str, ...]
     by: tuple[By, ...]
 
@@ -205,6 +206,9 @@ def _unpack(sample: Drawing, settings: Settings, out: Path, journal: Path) -> No
         raise Refused(not_ours(out))
     if found.identity.sample is None:
         raise Refused(f"{out} is the output of another command, not of an audit: name another file with -o")
+    if found.identity.sample.draw != sample.how:
+        other = "without" if sample.how == "find" else "with"
+        raise Refused(f"{out} is the output of an audit {other} --find: name another file with -o; {START_OVER}")
     done, result = load_finished(out)
     if not is_what_was_written(out, done, result):
         raise Refused(
