@@ -6,13 +6,19 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers.command import safeguard
 
 from safeguard_cli import errors
+from safeguard_cli.audit.audit import audit
 from safeguard_cli.audit.draw import hashes
+from safeguard_cli.audit.options import Audited
 from safeguard_cli.measure.statistics import hypergeometric_interval
+from safeguard_cli.run.label import label
+from safeguard_cli.run.settings import Settings
 
-WITH = ("--policy", "spam", "--model", "demo", "--effort", "none", "--text-field", "text", "-q")
+
+def settings(messages: Path, out: Path) -> Settings:
+    given = {"policies": ("spam",), "model": "demo", "effort": "none", "text_fields": ("text",), "quiet": True}
+    return Settings(input=str(messages), output=str(out), **given)
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +34,15 @@ def messages(data: Path) -> Path:
 def flagged(messages: Path, tmp_path_factory: pytest.TempPathFactory) -> list[bool]:
     """Whether the demo model flags each message."""
     out = tmp_path_factory.mktemp("whole") / "out.jsonl"
-    assert safeguard("label", messages, *WITH, "-o", out).returncode == errors.OK
+    assert label(settings(messages, out)) == errors.OK
     return [json.loads(line)["spam"]["violates"] for line in out.read_bytes().splitlines()]
 
 
 @pytest.mark.promise("`audit --find`: nine tenths of the spam in a quarter of the rows of real messages.")
-def test_nine_tenths_are_found_within_a_quarter_of_the_rows(messages, flagged, tmp_path) -> None:
-    rows = len(flagged) // 4
-    done = safeguard("audit", messages, *WITH, "--find", "--rows", rows, "-o", tmp_path / "out.csv", "--json")
-    found = json.loads(done.stdout)["find"]
+def test_nine_tenths_are_found_within_a_quarter_of_the_rows(messages, flagged, tmp_path, capsys) -> None:
+    rows, out = len(flagged) // 4, tmp_path / "out.csv"
+    audit(settings(messages, out), Audited(rows=rows, find=True, json=True, output=str(out)))
+    found = json.loads(capsys.readouterr().out)["find"]
     assert found["labelled"] == rows
     assert found["found"] >= 0.9 * sum(flagged)
     assert found["most"] >= sum(flagged)
