@@ -60,7 +60,9 @@ from safeguard_cli.run.prepare import open_input
 from safeguard_cli.run.progress import Progress
 from safeguard_cli.run.settings import Settings
 
-_AT_ONCE = 1000  # rows read at once from the disk, and between two words on how far reading is
+MOST_GRAMS = 10_000_000  # of asked rows that are kept to learn from, 40 MB: by then a score has learnt what it can
+_AT_ONCE = BATCH_CHARACTERS // MOST_CHARACTERS  # rows whose n-grams are made at once
+_OFTEN = 1000  # rows read between two words on how far reading is
 
 
 def check_installed() -> None:
@@ -80,7 +82,10 @@ def is_enough(estimate: Mapping[str, Any]) -> bool:
 
 @dataclass(slots=True)
 class Asked:
-    """What is known of the rows asked so far, in their order: of each its place in the spool and its text."""
+    """What is known of the rows asked so far, in their order: of each its place in the spool and its text.
+
+    The n-grams are those of the first rows, as many as fit.
+    """
 
     places: list[int]
     keys: list[bytes | None]  # a hash of the text, None of a row without one
@@ -89,10 +94,12 @@ class Asked:
 
     def learnt(self, rows: int) -> tuple[Grams, Any, Any]:
         """Return the n-grams and p_violates of those of the first rows that have both, and which these are."""
-        p = np.array(self.p_violates[:rows])
+        kept, p = joined(self.grams), np.array(self.p_violates[:rows])
         known = np.array([key is not None for key in self.keys[:rows]], dtype=np.bool_) & ~np.isnan(p)
-        rest = np.zeros(len(self.keys) - rows, dtype=np.bool_)
-        return joined(self.grams).chosen(np.concatenate((known, rest))), p[known], known
+        known[len(kept) :] = False
+        chosen = np.zeros(len(kept), dtype=np.bool_)
+        chosen[:rows] = known[: len(kept)]
+        return kept.chosen(chosen), p[known], known
 
 
 class Find(Sample):
@@ -308,7 +315,8 @@ class Find(Sample):
             found = [self._spool.read(left[pick.row]) for pick in picks[first : first + _AT_ONCE]]
             texts = [text if isinstance(text, str) else None for text in map(self._selector.select, found)]
             self._asked.keys += [None if text is None else Known.key(text) for text in texts]
-            self._asked.grams.append(grams([text or "" for text in texts]))
+            if sum(len(part.buckets) for part in self._asked.grams) < MOST_GRAMS:
+                self._asked.grams.append(grams([text or "" for text in texts]))
 
     @contextmanager
     def _reading(self, doing: str) -> Iterator[Iterator[Record]]:
@@ -320,7 +328,7 @@ class Find(Sample):
 
             def records() -> Iterator[Record]:
                 for record in islice(whole, self._search.total):
-                    if progress and not record.index % _AT_ONCE:
+                    if progress and not record.index % _OFTEN:
                         progress.does(doing, whole.bytes_read / size)
                     yield record
 

@@ -329,3 +329,11 @@ def test_a_score_is_judged_in_words() -> None:
     assert judgement(0.849).startswith("the score does not rank well here")
     assert judgement(0.85).startswith("the score ranks well here")
     assert "too few to say" in judgement(None)
+
+
+def test_a_score_that_may_learn_no_more_still_orders_the_rows(bench, capsys, flagging, monkeypatch) -> None:
+    start(bench)
+    monkeypatch.setattr("safeguard_cli.audit.find.MOST_GRAMS", 1)
+    found = figures(bench, capsys, flagging, rows=200)
+    assert found["found"] == 50
+    assert found["auroc"] is not None
