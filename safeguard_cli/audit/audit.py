@@ -30,10 +30,8 @@ def audit(settings: Settings, wanted: Audited, make_engine: EngineMaker = LocalE
     check_installed()
     if wanted.find:
         find.check_installed()
-    if settings.input == "-":
-        raise UsageError(
-            "an audit draws its rows from a file, which it reads more than once: save standard input to one"
-        )
+    if settings.input == "-" or (Path(settings.input).exists() and not Path(settings.input).is_file()):
+        raise UsageError("an audit draws its rows from a file, which it reads more than once: save the input to one")
     out = Path(wanted.output) if wanted.output is not None else default_output(settings)
     stop = _stop(wanted, out, settings)
     seed = wanted.seed if settings.temperature > 0 else settings.seed
