@@ -48,6 +48,7 @@ from safeguard_cli.audit.search import ENOUGH, Pick, Scores, Search, round_end, 
 from safeguard_cli.errors import SafeguardError, missing_extra
 from safeguard_cli.output.journal import Journal
 from safeguard_cli.output.labelled import LabeledFile
+from safeguard_cli.output.manifest import START_OVER, Refused
 from safeguard_cli.output.unchanged import marks
 from safeguard_cli.output.written import read_output, whole_lines
 from safeguard_cli.rows.records import SAMPLE, Record
@@ -145,13 +146,12 @@ class Find(Sample):
     def records(self) -> Iterator[Record]:
         """Yield the rows in the order in which they are to be labelled, until the search ends."""
         self._restore()
-        for at in range(self._known):
+        at = 0
+        while at < len(self._search.picks) or self._begin_round():
+            if at >= self._known and self.enough():
+                return
             yield self.record(at)
-        while begun := self._begin_round():
-            for at in begun:
-                if self.enough():
-                    return
-                yield self.record(at)
+            at += 1
 
     def record(self, at: int) -> Record:
         """Return the row that was asked about as number `at`, counted from 0, with how it came into the output."""
@@ -256,8 +256,8 @@ class Find(Sample):
         self._search.restore(pick_of(mark, self._parts) for mark in found[: self._known])
         self._fetch(self._search.picks)
 
-    def _begin_round(self) -> range:
-        """Choose the rows that are asked next, and return their numbers; none if the search is over."""
+    def _begin_round(self) -> bool:
+        """Choose the rows that are asked next; return False if the search is over."""
         search, asked = self._search, len(self._search.picks)
         start = round_start(asked)
         over = asked == search.total or (start and (self._journal is None or self._journal.start == "retry"))
@@ -266,7 +266,7 @@ class Find(Sample):
             over = self.stop.rows is None and self.stop.seconds is None and search.bound().recall >= ENOUGH
         if not over:
             self._fetch(search.next_rows(round_end(asked) - asked, self._scores(start) if start else None))
-        return range(asked, len(search.picks))
+        return not over
 
     def _learn(self, rows: int) -> None:
         """Read back what the model said of the first rows, as far as it is not known yet."""
@@ -275,6 +275,8 @@ class Find(Sample):
             return
         written = (row.verdicts for row in read_output(self._journal.output, self._journal.shape) if row.verdicts)
         verdicts = list(islice(written, known, rows))
+        if len(verdicts) < rows - known:
+            raise Refused(f"{self._journal.output} has lost rows that were labelled before; {START_OVER}")
         self._asked.p_violates += map(p_violates, verdicts)
         self._search.learn([flagged(each) for each in verdicts])
 

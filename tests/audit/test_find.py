@@ -201,6 +201,26 @@ def test_ctrl_c_prints_what_is_found_so_far(bench, capsys, flagging) -> None:
     assert figures(bench, capsys, flagging, rows=200)["labelled"] == 200
 
 
+def test_rows_that_the_journal_has_lost_are_labelled_again(bench, capsys, flagging) -> None:
+    start(bench)
+    whole = figures(bench, capsys, flagging, rows=200)
+    rows = marks(bench.out)
+    prompts: list[int] = []
+
+    def stop(prompt: Prompt) -> None:
+        prompts.append(prompt.row)
+        if len(prompts) == 140:
+            raise errors.Interrupted(signal.SIGINT)
+
+    with pytest.raises(errors.Interrupted):
+        run_audit(bench, lambda *given: flagging(*given, before=stop), find=True, rows=200, overwrite=True)
+    journal = bench.folder / "out.jsonl.rows.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:-4]))
+    assert figures(bench, capsys, flagging, rows=200) == whole
+    assert marks(bench.out) == rows
+
+
 def test_without_a_budget_it_ends_when_enough_is_shown_to_be_found(bench, capsys, flagging) -> None:
     start(bench)
     found = figures(bench, capsys, flagging)
