@@ -276,6 +276,7 @@ AUDIT = (
         for option in ("rows", "lasting", "within")
     ),
     *(Rule(option, is_set("dry_run"), "with --dry-run, which labels nothing") for option in ("by", "reviewed", "json")),
+    Rule("within", is_set("find"), "with --find, which looks for rows, not for a share"),
     Rule(
         "csv_safe",
         lambda v: v.get("keep") == "none" and not v.get("id_field"),

@@ -48,7 +48,7 @@ def label(
         destination = stack.enter_context(work.destination(settings, source, policies, read, held))
         selector, text_fields = _select(settings, source, destination.last, stack)
         progress = stack.enter_context(_begin_progress(settings, policies))
-        progress.total = work.total(settings, source, progress)
+        progress.total = work.total(settings, source, selector, progress)
         progress.does(PREPARING)
         prepared = prepare(settings, policies, last_machine(destination), progress.total)
         if settings.says_its_text:

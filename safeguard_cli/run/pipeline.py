@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -121,7 +122,7 @@ class Pipeline:
         number = self.session.written
         if every:
             yield from self._begin_anew()
-        while batch := list(islice(records, min(group, every - number % every) if every else group)):
+        while batch := list(islice(records, min(group, self._drained(number) - number))):
             # The number of rows that wait for an earlier one is bounded: at the bound, some must finish first.
             while len(self._rows) + len(batch) > self._most:
                 yield Feed.HOLD
@@ -134,10 +135,16 @@ class Pipeline:
             for index in range(len(self.prepared.overheads)):
                 for by_policy in started:
                     yield from by_policy[index]
-            if every and number % every == 0:
+            if number == self._drained(number - 1):
                 while self._rows:
                     yield Feed.HOLD
+            if every and number % every == 0:
                 yield from self._begin_anew()
+
+    def _drained(self, number: int) -> int:
+        """Return after how many rows, when `number` are begun, all must be written before more are begun."""
+        every, end = self.prepared.drain, self.session.round_end(number)
+        return min(number - number % every + every if every else sys.maxsize, sys.maxsize if end is None else end)
 
     def _begin_anew(self) -> Iterator[Feed]:
         """Reset the engine and the known texts, as if a run were resumed here (--deterministic).

@@ -74,6 +74,10 @@ class Session:
     def count_repeated(self) -> None:
         """Count a row that has the text of an earlier one."""
 
+    def round_end(self, rows: int) -> int | None:
+        """Return after how many rows all must be written before more are begun, None if they need not."""
+        return None
+
     def row_written(self, record: Record, sink: Sink) -> None:
         """Count a row that is in the sink, whole."""
         self.written += 1
@@ -96,6 +100,10 @@ class SessionOfRun(Session, ABC):
         """Yield the records that are still to be labelled."""
         limit = self.job.settings.limit
         return self.all_records if limit is None else islice(self.all_records, max(0, limit - self.written))
+
+    def round_end(self, rows: int) -> int | None:
+        """Return after how many rows all must be written before more are begun, None if they need not."""
+        return self.job.work.round_end(rows)
 
     @abstractmethod
     def open_sink(self) -> Sink:
