@@ -395,13 +395,14 @@ def test_a_near_miss_of_a_built_in_name_is_asked_about(name: str, near: str, tmp
         ("My-Policy.MD", "my-policy.md"),
         ("rules/spm", "rules/spam.md"),
         ("policies/spam.md", "spam"),
+        ("plain-txt", "plain-text.txt"),
         ("nothing-alike", None),
     ],
 )
 def test_a_near_miss_of_a_file_beside_is_asked_about(name: str, near: str | None, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rules").mkdir()
-    for file in ("my-policy.md", "rules/spam.md", "nothing-like-it.txt"):
+    for file in ("my-policy.md", "rules/spam.md", "plain-text.txt", "nothing-like-it.rst"):
         (tmp_path / file).write_text("x")
     with pytest.raises(UsageError) as caught:
         load_policy(name)
