@@ -24,7 +24,8 @@ _JSON = re.compile(
     r"[\"'](?:label|violation|violates|verdict|classification|answer|decision|category)[\"']\s*:\s*([^,}]+)"
 )
 _ORDER = re.compile(
-    r"\b(?:answer|return|respond|reply|output|classify|label|choose|pick|assign|mark|say|emit|write|print|select|must read)\w*\b",
+    r"\b(?:answer|return|respond|reply|output|classify|label|choose|pick|assign|mark|say|emit|write|print|select"
+    r"|must read)\w*\b",
     re.IGNORECASE,
 )
 _LABEL = r"[A-Za-z0-9][\w+-]*"
