@@ -17,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="List, sho
 @app.command("list", epilog="[bold]Example[/bold]\n\nsafeguard policy list")
 @with_parts
 def list_(*, debugging: Debugging) -> None:
-    """List the built-in policies with their labels and lengths."""
+    """List the built-in policies with their labels and lengths, and the packs that name several of them."""
     from safeguard_cli.policy.listing import list_command
 
     run(list_command, debugging.debug)

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from safeguard_cli import errors
 from safeguard_cli.policy.check import tokens
+from safeguard_cli.policy.packs import PACKS, PREFIX
 from safeguard_cli.policy.policy import Policy, builtin_policies, load_policy, make_policy, read_policy
 from safeguard_cli.terminal import Hanging, note, safe, show_hanging
 
@@ -20,7 +21,8 @@ def list_command() -> int:
     policies = [load_policy(name) for name in builtin_policies()]
     names = max((len(policy.name) for policy in policies), default=0)
     labels = max((len(", ".join(policy.labels)) for policy in policies), default=0)
-    show_hanging(*(_listed(policy, names, labels) for policy in policies))
+    packs = [Hanging(Text(f"{PREFIX}{name}  "), ", ".join(members)) for name, members in PACKS.items()]
+    show_hanging(*(_listed(policy, names, labels) for policy in policies), *packs)
     note("token counts are estimates; labels that violate are red at a terminal")
     return errors.OK
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.prompt.contract import Completion, Prefix, Prompt
@@ -44,6 +44,7 @@ class Answer:
     waiting: dict[int, int] = field(default_factory=dict)  # group → windows not yet decided
     windows: dict[int, list[Completion]] = field(default_factory=dict)
     truncated: set[int] = field(default_factory=set)  # groups
+    characters: int = 0  # of the text
 
     @property
     def done(self) -> bool:
@@ -58,7 +59,7 @@ class Labeling:
 
     def start(self, text: str | RowError, number: int) -> tuple[Answer, list[list[Prompt]]]:
         """Return the Answer to row `number` and its prompts by group; a row without a text is done, with its error."""
-        answer = Answer()
+        answer = Answer(characters=0 if isinstance(text, RowError) else len(text))
         prompts: list[list[Prompt]] = [[] for _ in self.rules.groups]
         ids = text if isinstance(text, RowError) else self._tokens(text)
         for index, group in enumerate(self.rules.groups):
@@ -82,7 +83,8 @@ class Labeling:
             del answer.waiting[index]
             windows, begin = answer.windows.pop(index), 0
             for policy in self.rules.groups[index]:
-                answer.verdicts[policy.name] = self._verdict(policy, windows, begin, index in answer.truncated)
+                found = self._verdict(policy, windows, begin, index in answer.truncated)
+                answer.verdicts[policy.name] = replace(found, characters=answer.characters)
                 begin += len(policy.labels)
             if not answer.waiting:  # in the policies' order, whichever finished first
                 answer.verdicts = {policy.name: answer.verdicts[policy.name] for policy in self.rules.policies}

@@ -17,8 +17,9 @@ from safeguard_cli.policy.listing import list_command
 from safeguard_cli.policy.policy import builtin_policies, load_policy
 
 NAMES = (
-    *("child-safety", "dangerous-goods", "fraud", "harassment", "hate", "privacy", "prompt-injection", "self-harm"),
-    *("sexual-content", "spam", "violence"),
+    *("child-safety", "dangerous-goods", "fraud", "harassment", "hate", "identity-attack", "insult", "privacy"),
+    *("profanity", "prompt-injection", "self-harm", "severe-toxicity", "sexual-content", "spam", "threat", "toxicity"),
+    "violence",
 )
 SPAM = (ROOT / "policies/spam.md").read_text(encoding="utf-8")
 
