@@ -186,7 +186,11 @@ TABLES = {
 
 def pages() -> list[Path]:
     """Return all pages of the manual."""
-    return [ROOT / "README.md", ROOT / "samples/README.md", *sorted((ROOT / "safeguard_cli").rglob("README.md"))]
+    return [
+        ROOT / "README.md",
+        *sorted((ROOT / "samples").rglob("README.md")),
+        *sorted((ROOT / "safeguard_cli").rglob("README.md")),
+    ]
 
 
 def written(page: str) -> str:
