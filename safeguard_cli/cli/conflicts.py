@@ -178,7 +178,13 @@ def _parquet_out(values: Values) -> bool:
 
 
 def _several(values: Values) -> bool:
-    return len(values.get("policies") or ()) > 1
+    return len(values.get("policies") or ()) > 1 or _is_pack(values)
+
+
+def _is_pack(values: Values) -> bool:
+    from safeguard_cli.policy.packs import is_pack  # not at the top: --help does without it
+
+    return any(map(is_pack, values.get("policies") or ()))
 
 
 OF_THE_RUN = (
@@ -187,7 +193,7 @@ OF_THE_RUN = (
     Rule("effort", lambda v: _chat(v) and v.get("effort") in ("none", "auto"), ""),
     Rule("deterministic", is_set("servers"), ""),
     *(Rule(option, is_set("ray"), "") for option in ("limit", "shard", "dry_run", "group")),
-    *(Rule(option, _parquet_out, "") for option in ("only", "csv_safe")),
+    *(Rule(option, _parquet_out, "") for option in ("only", "csv_safe", "layout")),
 )
 """What the run itself refuses, with its own messages: here for the page of options, and for defaults from files."""
 
@@ -200,7 +206,7 @@ COMMON = (
     Rule("max_reasoning", lambda v: _efforts(v) == {"none"}, "with --effort none, which does not reason"),
     Rule(
         "together",
-        lambda v: len(v.get("policies") or ()) == 1,
+        lambda v: len(v.get("policies") or ()) == 1 and not _several(v),
         "with one policy: it asks about several in one prompt",
     ),
     *(

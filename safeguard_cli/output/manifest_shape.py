@@ -164,6 +164,7 @@ class OutputOnRecord(Part):
     keep = Member[list[str] | None](maybe(_names))
     only = Member[str | None](maybe(text))
     csv_safe = Member[bool](flag)
+    layout = Member[str | None](maybe(text), default=None)
 
 
 def _policies(found: Mapping[str, Any]) -> dict[str, PolicyOnRecord]:

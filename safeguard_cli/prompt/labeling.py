@@ -46,6 +46,7 @@ class Answer:
     windows: dict[int, list[Completion]] = field(default_factory=dict)
     truncated: set[int] = field(default_factory=set)  # groups
     turns_left_out: int = 0
+    characters: int = 0  # of the text
 
     @property
     def done(self) -> bool:
@@ -60,7 +61,7 @@ class Labeling:
 
     def start(self, text: str | Turns | RowError, number: int) -> tuple[Answer, list[list[Prompt]]]:
         """Return the Answer to row `number` and its prompts by group; a row without a text is done, with its error."""
-        answer = Answer()
+        answer = Answer(characters=0 if isinstance(text, RowError) else len(str(text)))
         prompts: list[list[Prompt]] = [[] for _ in self.rules.groups]
         if isinstance(text, Turns):
             text = self._fitting(text)
@@ -183,6 +184,7 @@ class Labeling:
             windows=len(completions),
             truncated=group in answer.truncated,
             turns_left_out=answer.turns_left_out,
+            characters=answer.characters,
             cut=not all(completion.ended for completion in completions),
             rationale=None if worst.rationale is None else self.harmony.string_text(worst.rationale),
             reasoning="\n".join(map(decode, worst.analysis)).strip() if self.rules.reasoning else None,

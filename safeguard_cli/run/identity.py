@@ -66,6 +66,7 @@ def identity(
             "keep": output["keep"],
             "only": settings.only,
             "csv_safe": settings.csv_safe,
+            "layout": output["service"],
         },
         "deterministic": prepared.drain,
     }

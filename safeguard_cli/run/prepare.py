@@ -23,6 +23,7 @@ from safeguard_cli.model.fingerprint import model_fingerprint, model_key
 from safeguard_cli.model.gguf import Header
 from safeguard_cli.model.names import DEMO
 from safeguard_cli.model.tokenizer import Tokenizer
+from safeguard_cli.policy.packs import expand
 from safeguard_cli.policy.policy import Policy, load_policy
 from safeguard_cli.prompt.contract import Prefix
 from safeguard_cli.prompt.harmony import Harmony
@@ -78,7 +79,8 @@ def open_input(settings: Settings, stream: BinaryIO | None = None) -> Source:
 
 
 def load_policies(settings: Settings) -> tuple[Policy, ...]:
-    several = len(settings.policies) > 1
+    asked = expand(settings.policies)
+    several = len(asked) > 1
     for option, value in (
         ("--labels", settings.labels),
         ("--violates", settings.violates),
@@ -88,8 +90,7 @@ def load_policies(settings: Settings) -> tuple[Policy, ...]:
         if several and value not in (None, ()):
             raise UsageError(f"{option} cannot be used with several policies: write it into each policy's front matter")
     policies = tuple(
-        load_policy(name, labels=settings.labels, violates=settings.violates, rename=settings.rename)
-        for name in settings.policies
+        load_policy(name, labels=settings.labels, violates=settings.violates, rename=settings.rename) for name in asked
     )
     if settings.together and settings.policy_only_prompt:
         raise UsageError("--together needs the response format that --policy-only-prompt leaves out")

@@ -240,7 +240,14 @@ class Continued(New):
         """Take the finished rows out of the records, checking that they are those of the earlier sessions."""
         journal, output, progress = self.journal, self.destination.output, self.job.progress
         shape = journal.shape
-        fields = (output["names"], output["columns"], output["keep"], shape.delimiter, output["csv_safe"])
+        fields = (
+            output["names"],
+            output["columns"],
+            output["keep"],
+            shape.delimiter,
+            output["csv_safe"],
+            output["service"],
+        )
         layout = make_layout(self.job.source, output["format"], *fields)
         mark = orjson.dumps(output["names"][0]) + b":" if shape.format == "jsonl" else b""
         written = (row for row in read_output(journal.output, shape) if row.verdicts)

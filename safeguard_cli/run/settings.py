@@ -32,7 +32,7 @@ class Asking:
             "--policy",
             "-p",
             metavar="FILE",
-            help="A policy file, or a built-in policy's name (spam, hate, …). Repeatable.",
+            help="A policy file, a built-in policy's name (spam, hate, …), or a pack of them. Repeatable.",
         ),
     ] = ()
     labels: Annotated[
@@ -158,6 +158,14 @@ class Going:
             help="Put ' before every CSV cell that a spreadsheet could take for a formula, not only verdict cells.",
         ),
     ] = False
+    layout: Annotated[
+        Literal["verdicts", "perspective", "moderation"],
+        typer.Option(
+            metavar="LAYOUT",
+            help="With perspective or moderation, JSONL rows also have the answer of the Perspective API or of OpenAI's"
+            " moderation endpoint: attributeScores, or results.",
+        ),
+    ] = "verdicts"
     threshold: Annotated[
         float | None,
         typer.Option(
