@@ -168,6 +168,7 @@ class Identity(Part):
     answer = _part(AnswerOnRecord)
     output = _part(OutputOnRecord)
     deterministic = Member[int | None](maybe(integer(1, 1 << 31)))
+    reuse = Member[list[str] | None](maybe(each(sha256)), default=None)  # outputs that a deterministic run copies from
 
 
 class Footing(Part):
@@ -220,6 +221,14 @@ class Result(Tallies):
         return Tallies({name: count for name, count in self.record.items() if name in names})
 
 
+class ReusedOnRecord(Part):
+    """An output of another run, and how many rows were given verdicts of it."""
+
+    output = Member[str](text)
+    sha256 = Member[str](sha256)
+    rows = Member[int](_count)
+
+
 class Done(Part):
     """How far a run is: members of the manifest itself, which change as rows are written.
 
@@ -227,7 +236,7 @@ class Done(Part):
     was last saved. So does `counts`, which is there if the output itself cannot give the counts (`--only`). Seconds and
     tokens are sums over all sessions. `repeated_rows` had an earlier row's text and got its Verdicts. `policy_tokens`
     were decoded because no kept state had them. `cut_rows` had their reasoning ended by the budget; the count is for
-    outputs whose rows do not tell.
+    outputs whose rows do not tell. `reused` are the outputs that --reuse named, in all sessions.
     """
 
     rows = Changing[int](_count)
@@ -240,10 +249,12 @@ class Done(Part):
     generated_tokens = Changing[int](_count)
     cut_rows = Changing[int](_count, default=0)  # version 0.1.0 did not count them
     counts = Changing[Tallies | None](maybe(Tallies.check), lambda found: None if found is None else Tallies(found))
+    reused = Changing[list[dict[str, Any]]](each(ReusedOnRecord.check), default=[])
 
     def __init__(self, record: Mapping[str, Any] | None = None) -> None:
         begun: dict[str, Any] = dict.fromkeys(self.members(), 0)
-        super().__init__({**begun, "input_sha256": "", "seconds": 0.0, "counts": None, **(record or {})})
+        begun |= {"input_sha256": "", "seconds": 0.0, "counts": None, "reused": []}
+        super().__init__({**begun, **(record or {})})
 
 
 _around = table(

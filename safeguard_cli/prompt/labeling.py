@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from safeguard_cli.policy.policy import Policy
@@ -30,10 +30,15 @@ class Rules:
     threshold: float | None = None
     reasoning: bool = False
     together: bool = False
+    rationale: bool = False
 
     @property
     def groups(self) -> tuple[tuple[Policy, ...], ...]:
         return (self.policies,) if self.together else tuple((policy,) for policy in self.policies)
+
+    def violated(self, policy: Policy, label: str, p_violates: float) -> bool:
+        """Return whether a row violates a policy: by the threshold, if there is one, else by its label."""
+        return label in policy.violates if self.threshold is None else p_violates >= self.threshold
 
 
 @dataclass(slots=True, eq=False)
@@ -56,12 +61,20 @@ class Labeling:
     def __init__(self, harmony: Harmony, rules: Rules) -> None:
         self.harmony, self.rules = harmony, rules
 
-    def start(self, text: str | RowError, number: int) -> tuple[Answer, list[list[Prompt]]]:
-        """Return the Answer to row `number` and its prompts by group; a row without a text is done, with its error."""
-        answer = Answer()
+    def start(
+        self, text: str | RowError, number: int, known: Mapping[str, Verdict] | None = None
+    ) -> tuple[Answer, list[list[Prompt]]]:
+        """Return the Answer to row `number` and its prompts by group; a row without a text is done, with its error.
+
+        Groups whose Verdicts are all `known`, by policy name, get no prompt.
+        """
+        answer = Answer(dict(known or {}))
         prompts: list[list[Prompt]] = [[] for _ in self.rules.groups]
-        ids = text if isinstance(text, RowError) else self._tokens(text)
+        everything = len(answer.verdicts) == len(self.rules.policies)
+        ids = text if isinstance(text, RowError) else [] if everything else self._tokens(text)
         for index, group in enumerate(self.rules.groups):
+            if all(policy.name in answer.verdicts for policy in group):
+                continue
             found = ids if isinstance(ids, RowError) else self._windows(ids, index, answer)
             if isinstance(found, RowError):
                 answer.verdicts |= {policy.name: Verdict(error=found) for policy in group}
@@ -71,6 +84,7 @@ class Labeling:
             prompts[index] = [
                 Prompt(number, index, i, self.harmony.content_ids(window)) for i, window in enumerate(found)
             ]
+        self._put_in_order(answer)
         return answer, prompts
 
     def finish(self, answer: Answer, completion: Completion) -> None:
@@ -84,8 +98,12 @@ class Labeling:
             for policy in self.rules.groups[index]:
                 answer.verdicts[policy.name] = self._verdict(policy, windows, begin, index in answer.truncated)
                 begin += len(policy.labels)
-            if not answer.waiting:  # in the policies' order, whichever finished first
-                answer.verdicts = {policy.name: answer.verdicts[policy.name] for policy in self.rules.policies}
+            self._put_in_order(answer)
+
+    def _put_in_order(self, answer: Answer) -> None:
+        """Put an Answer that is done in the policies' order, whichever finished first."""
+        if answer.done:
+            answer.verdicts = {policy.name: answer.verdicts[policy.name] for policy in self.rules.policies}
 
     def _tokens(self, text: str) -> list[int] | RowError:
         rules, tokenizer = self.rules, self.harmony.tokenizer
@@ -142,11 +160,10 @@ class Labeling:
         label = max(zip(own, policy.labels, strict=True), key=lambda pair: pair[0])[1]
         # The sum of the rounded scores, so that a reader's own sum equals it.
         p = min(1.0, round(sum(scores[name] for name in policy.labels if name in policy.violates), 6))
-        threshold = self.rules.threshold
         decode = self.harmony.tokenizer.decode
         return Verdict(
             label=label,
-            violates=label in policy.violates if threshold is None else p >= threshold,
+            violates=self.rules.violated(policy, label, p),
             p_violates=p,
             scores=scores,
             effort="none" if worst.at_once else "low" if self.rules.effort == "auto" else self.rules.effort,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -126,6 +127,11 @@ def say_text(selector: Selector, source: Source) -> None:
     """Report on standard error what of the rows is labelled, if there are any."""
     if any(record.fields for record in source.sample()):
         note(f"text: {selector.described}")
+
+
+def text_key(text: str) -> bytes:
+    """Return the hash by which a text is recognized when it comes again."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def find(fields: Mapping[str, Any], name: str) -> Any:

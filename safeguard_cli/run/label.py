@@ -6,9 +6,11 @@ import sys
 from contextlib import ExitStack
 from dataclasses import replace
 
+from safeguard_cli.engine.engine import Engine
 from safeguard_cli.engine.local.process import LocalEngine
 from safeguard_cli.engine.reports import Report
-from safeguard_cli.errors import sentences
+from safeguard_cli.errors import SafeguardError, sentences
+from safeguard_cli.model.find import NoModel
 from safeguard_cli.output.labelled import untrained_text
 from safeguard_cli.output.manifest import Manifest
 from safeguard_cli.output.show import cut_text
@@ -17,12 +19,15 @@ from safeguard_cli.rows.text import Selector, first_choice, make_selector, say_t
 from safeguard_cli.rows.writable import check_streams
 from safeguard_cli.run.destination import Destination, File, hold_parquet, last_machine, open_destination, used_by
 from safeguard_cli.run.display import make_progress
+from safeguard_cli.run.donors import find_donors
 from safeguard_cli.run.dry_run import dry_run
-from safeguard_cli.run.engines import EngineMaker, Preparer, start_engine
+from safeguard_cli.run.engines import Deferred, EngineMaker, Preparer, start_engine
+from safeguard_cli.run.identity import asked
 from safeguard_cli.run.pipeline import Pipeline
 from safeguard_cli.run.prepare import Prepared, load_policies, open_input, prepare
 from safeguard_cli.run.progress import Progress
 from safeguard_cli.run.remarks import cut_advice, untrained_warning
+from safeguard_cli.run.reuse import check_all_covered, open_reuse, prepare_copies, reused_text
 from safeguard_cli.run.sessions import Finished, Job, SessionOfRun, open_session
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import note, one_file, warn
@@ -40,22 +45,33 @@ def label(settings: Settings, make_engine: EngineMaker = LocalEngine, prepare: P
         parquet = stack.enter_context(hold_parquet(settings, read))
         policies, source = load_policies(settings), stack.enter_context(open_input(settings))
         destination = stack.enter_context(open_destination(settings, source, policies, read, parquet))
+        donors = find_donors(settings.reuse)
         selector, text_fields = _select(settings, source, destination.last)
         total = _total(settings, source)
         progress = make_progress(settings.progress, policies, total, quiet=settings.quiet or settings.dry_run)
         stack.callback(progress.close)
         progress.prepare()
-        prepared = prepare(settings, policies, last_machine(destination), total)
+        missing: NoModel | None = None
+        try:
+            prepared = prepare(settings, policies, last_machine(destination), total)
+        except NoModel as problem:
+            if not donors or settings.model:
+                raise
+            prepared, missing = prepare_copies(settings, policies, donors), problem
         if settings.says_its_text:
             say_text(selector, source)
+        reuse = stack.enter_context(open_reuse(settings, donors, prepared, asked(settings, prepared), progress))
         if settings.dry_run:
-            return dry_run(settings, prepared, source, selector)
-        job = Job(settings, prepared, source, text_fields, progress)
+            return dry_run(settings, prepared, source, selector, reuse)
+        if reuse and missing and source.path and destination.last is None:
+            with open_input(settings) as again:
+                check_all_covered(reuse, iter(again), settings.limit, selector, missing)
+        job = Job(settings, prepared, source, selector, text_fields, progress, reuse)
         _say_beforehand(job, destination, total)
         with open_session(job, destination) as session:
             if not isinstance(session, Finished):
-                pipeline = Pipeline(settings, prepared, selector, progress, session)
-                _work(job, pipeline, session, make_engine)
+                pipeline = Pipeline(settings, prepared, selector, progress, session, reuse)
+                _work(job, pipeline, session, make_engine, missing)
         progress.close()
         destination.complete()
     return session.exit_code
@@ -63,20 +79,33 @@ def label(settings: Settings, make_engine: EngineMaker = LocalEngine, prepare: P
 
 def _say_beforehand(job: Job, destination: Destination, total: int | None) -> None:
     """Tell the user before the work begins if labels will mean nothing or the run cannot be resumed."""
-    if job.prepared.untrained:
+    if job.prepared.copied:
+        for name in job.prepared.untrained:
+            warn(untrained_text(name))
+    elif job.prepared.untrained:
         warn(untrained_warning(job.prepared.untrained, job.prepared.header))
     lasting = isinstance(destination, File) and job.source.path is not None
     if not lasting and not job.settings.quiet and (total is None or total > LONG_RUN):
         note("with a pipe, a stopped run cannot be resumed; with files it can: safeguard label INPUT -o OUT")
 
 
-def _work(job: Job, pipeline: Pipeline, session: SessionOfRun, make_engine: EngineMaker) -> None:
-    """Label the rows that the session still has to label, and print the summary."""
+def _work(
+    job: Job, pipeline: Pipeline, session: SessionOfRun, make_engine: EngineMaker, missing: NoModel | None
+) -> None:
+    """Label the rows that the session still has to label, and print the summary.
+
+    With --reuse, the engine waits for a row that needs it; `missing` says that there is no model.
+    """
     settings, prepared, progress = job.settings, job.prepared, job.progress
-    if not prepared.remote:
-        progress.report(Report(loaded=0.0))
-    listen = progress.report if progress.shown else None
-    with progress, start_engine(settings, prepared, make_engine, listen) as engine:
+
+    def start() -> Engine:
+        if missing:
+            raise SafeguardError("a row has no verdict to copy, and needs a model:", *missing.args)
+        if not prepared.remote:
+            progress.report(Report(loaded=0.0))
+        return start_engine(settings, prepared, make_engine, progress.report if progress.shown else None)
+
+    with progress, Deferred(start) if job.reuse else start() as engine:
         with session.open_sink() as sink:
             try:
                 pipeline.label(session.records(), engine, sink)
@@ -85,6 +114,8 @@ def _work(job: Job, pipeline: Pipeline, session: SessionOfRun, make_engine: Engi
                 session.stopped(sink, engine, stop)
                 raise
         session.finish(engine)
+    if job.reuse:
+        progress.remarks["reused"] = "; ".join(reused_text(each["rows"], each["output"]) for each in job.reuse.counted)
     advice = _remark(settings, prepared, progress)
     progress.finish()
     if advice and settings.max_reasoning is None:

@@ -117,6 +117,7 @@ def find_blocks(settings: Settings) -> list[Block]:
         ("--limit", settings.limit is not None),
         ("--shard", settings.shard != (1, 1)),
         ("--dry-run", settings.dry_run),
+        ("--reuse", settings.reuse),
     ):
         if given:
             raise UsageError(f"{option} is for one file, but --ray labels many")
