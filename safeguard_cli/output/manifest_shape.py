@@ -236,7 +236,7 @@ class Done(Part):
     was last saved. So does `counts`, which is there if the output itself cannot give the counts (`--only`). Seconds and
     tokens are sums over all sessions. `repeated_rows` had an earlier row's text and got its Verdicts. `policy_tokens`
     were decoded because no kept state had them. `cut_rows` had their reasoning ended by the budget; the count is for
-    outputs whose rows do not tell. `reused` are the outputs that --reuse named, in all sessions.
+    outputs whose rows do not tell. `reused` are the outputs that --reuse named, if it did, in all sessions.
     """
 
     rows = Changing[int](_count)
@@ -253,8 +253,8 @@ class Done(Part):
 
     def __init__(self, record: Mapping[str, Any] | None = None) -> None:
         begun: dict[str, Any] = dict.fromkeys(self.members(), 0)
-        begun |= {"input_sha256": "", "seconds": 0.0, "counts": None, "reused": []}
-        super().__init__({**begun, **(record or {})})
+        del begun["reused"]  # only there if --reuse was used
+        super().__init__({**begun, "input_sha256": "", "seconds": 0.0, "counts": None, **(record or {})})
 
 
 _around = table(

@@ -199,7 +199,7 @@ def _one_manifest(shards: Sequence[_Shard], new: Path) -> tuple[Manifest, Result
     done = first.progress.changed(
         output_bytes=new.stat().st_size,
         input_sha256="",
-        reused=_reused(shard.made.progress for shard in shards),
+        **_reused(shard.made.progress for shard in shards),
         **added((shard.made.progress for shard in shards), *sums),
     )
     made = replace(
@@ -213,13 +213,13 @@ def _one_manifest(shards: Sequence[_Shard], new: Path) -> tuple[Manifest, Result
     return made, result
 
 
-def _reused(runs: Iterable[Done]) -> list[dict[str, Any]]:
-    """Return the outputs whose verdicts the shards' runs copied, each once, with all its rows."""
+def _reused(runs: Iterable[Done]) -> dict[str, Any]:
+    """Return the outputs whose verdicts the shards' runs copied, each once, with all its rows; nothing if none did."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for each in (each for run in runs for each in run.reused):
         known = found.setdefault((each["output"], each["sha256"]), {**each, "rows": 0})
         known["rows"] += each["rows"]
-    return [*found.values()]
+    return {"reused": [*found.values()]} if found else {}
 
 
 def _check_input(made: Manifest, result: Result) -> None:

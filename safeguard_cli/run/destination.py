@@ -300,7 +300,9 @@ def used_by(settings: Settings) -> list[Used]:
     """Return all files that a command with these settings reads; each file's reader reports what is wrong with it."""
     builtin = builtin_policies()
     found = used("the input", settings.input)
-    found += used("the reused output", *settings.reuse)
+    for name in settings.reuse:
+        found += used("the reused output", name)
+        found += used("what belongs to the reused output", *beside(Path(name), "parquet"))
     found += used("the policy", *(builtin.get(name, name) for name in settings.policies))
     with suppress(SafeguardError):
         found += used("the model", *model_parts(find_model(settings.model or configured_model())))

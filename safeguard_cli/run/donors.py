@@ -42,6 +42,12 @@ class Donor:
     def format(self) -> str:
         return self.manifest.identity.output.format
 
+    @property
+    def cut(self) -> int:
+        """Return the rows whose reasoning the budget cut, as far as is on record."""
+        done, result = self.manifest.progress, self.manifest.result
+        return result.cut if result else done.cut_rows
+
     def on_record(self) -> dict[str, Any]:
         """Return the output as a manifest names it, with no row so far."""
         return {"output": str(self.path.absolute()), "sha256": self.sha256, "rows": 0}
@@ -155,11 +161,9 @@ def _other_settings(donor: Donor, wanted: Mapping[str, Any]) -> Iterator[str]:
     if not effort:
         return
     before, now = made.get("most_reasoning", 0), wanted["most_reasoning"]
-    done, result = donor.manifest.progress, donor.manifest.result
-    cut = result.cut if result else done.cut_rows
     if before > now:
         yield _told("--max-reasoning", f"{before:,}", f"{now:,}")
-    elif before < now and donor.format == "csv" and (cut or not result):
+    elif before < now and donor.format == "csv" and (donor.cut or not donor.manifest.finished):
         yield f"{_told('--max-reasoning', f'{before:,}', f'{now:,}')}, and a CSV does not tell which rows that cut"
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from itertools import islice
+from typing import Any
 
 from safeguard_cli.engine.engine import Engine
 from safeguard_cli.engine.local.process import LocalEngine
@@ -14,6 +17,7 @@ from safeguard_cli.model.find import NoModel
 from safeguard_cli.output.labelled import untrained_text
 from safeguard_cli.output.manifest import Manifest
 from safeguard_cli.output.show import cut_text
+from safeguard_cli.policy.policy import Policy
 from safeguard_cli.rows.source import Source, count_rows
 from safeguard_cli.rows.text import Selector, first_choice, make_selector, say_text
 from safeguard_cli.rows.writable import check_streams
@@ -27,7 +31,7 @@ from safeguard_cli.run.pipeline import Pipeline
 from safeguard_cli.run.prepare import Prepared, load_policies, open_input, prepare
 from safeguard_cli.run.progress import Progress
 from safeguard_cli.run.remarks import cut_advice, untrained_warning
-from safeguard_cli.run.reuse import check_all_covered, open_reuse, prepare_copies, reused_text
+from safeguard_cli.run.reuse import Reuse, check_all_covered, open_reuse, prepare_copies, reused_text
 from safeguard_cli.run.sessions import Finished, Job, SessionOfRun, open_session
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import note, one_file, warn
@@ -45,36 +49,56 @@ def label(settings: Settings, make_engine: EngineMaker = LocalEngine, prepare: P
         parquet = stack.enter_context(hold_parquet(settings, read))
         policies, source = load_policies(settings), stack.enter_context(open_input(settings))
         destination = stack.enter_context(open_destination(settings, source, policies, read, parquet))
-        donors = find_donors(settings.reuse)
         selector, text_fields = _select(settings, source, destination.last)
         total = _total(settings, source)
         progress = make_progress(settings.progress, policies, total, quiet=settings.quiet or settings.dry_run)
         stack.callback(progress.close)
         progress.prepare()
-        missing: NoModel | None = None
-        try:
-            prepared = prepare(settings, policies, last_machine(destination), total)
-        except NoModel as problem:
-            if not donors or settings.model:
-                raise
-            prepared, missing = prepare_copies(settings, policies, donors), problem
+        before = last_machine(destination)
+        prepared, reuse = stack.enter_context(_prepare(settings, policies, before, total, progress, prepare))
         if settings.says_its_text:
             say_text(selector, source)
-        reuse = stack.enter_context(open_reuse(settings, donors, prepared, asked(settings, prepared), progress))
         if settings.dry_run:
             return dry_run(settings, prepared, source, selector, reuse)
-        if reuse and missing and source.path and destination.last is None:
-            with open_input(settings) as again:
-                check_all_covered(reuse, iter(again), settings.limit, selector, missing)
         job = Job(settings, prepared, source, selector, text_fields, progress, reuse)
+        _check_covered(job, destination)
         _say_beforehand(job, destination, total)
         with open_session(job, destination) as session:
             if not isinstance(session, Finished):
                 pipeline = Pipeline(settings, prepared, selector, progress, session, reuse)
-                _work(job, pipeline, session, make_engine, missing)
+                _work(job, pipeline, session, make_engine)
         progress.close()
         destination.complete()
     return session.exit_code
+
+
+@contextmanager
+def _prepare(
+    settings: Settings,
+    policies: tuple[Policy, ...],
+    before: Mapping[str, Any],
+    rows: int | None,
+    progress: Progress,
+    prepare: Preparer,
+) -> Iterator[tuple[Prepared, Reuse | None]]:
+    """Prepare the run with its model, or, where that is missing, one that can only copy verdicts; read what to copy."""
+    donors, missing = find_donors(settings.reuse), None
+    try:
+        prepared = prepare(settings, policies, before, rows)
+    except NoModel as problem:
+        if not donors or settings.model:
+            raise
+        prepared, missing = prepare_copies(settings, policies, donors), problem
+    with open_reuse(settings, donors, prepared, asked(settings, prepared), progress, missing) as reuse:
+        yield prepared, reuse
+
+
+def _check_covered(job: Job, destination: Destination) -> None:
+    """Raise SafeguardError before the work begins if there is no model, and a row needs one."""
+    reuse, limit = job.reuse, job.settings.limit
+    if reuse and reuse.missing and job.source.path and destination.last is None:
+        with open_input(job.settings) as again:
+            check_all_covered(reuse, islice(again, limit), job.selector, reuse.missing)
 
 
 def _say_beforehand(job: Job, destination: Destination, total: int | None) -> None:
@@ -89,18 +113,16 @@ def _say_beforehand(job: Job, destination: Destination, total: int | None) -> No
         note("with a pipe, a stopped run cannot be resumed; with files it can: safeguard label INPUT -o OUT")
 
 
-def _work(
-    job: Job, pipeline: Pipeline, session: SessionOfRun, make_engine: EngineMaker, missing: NoModel | None
-) -> None:
+def _work(job: Job, pipeline: Pipeline, session: SessionOfRun, make_engine: EngineMaker) -> None:
     """Label the rows that the session still has to label, and print the summary.
 
-    With --reuse, the engine waits for a row that needs it; `missing` says that there is no model.
+    With --reuse, the engine waits for a row that needs it.
     """
     settings, prepared, progress = job.settings, job.prepared, job.progress
 
     def start() -> Engine:
-        if missing:
-            raise SafeguardError("a row has no verdict to copy, and needs a model:", *missing.args)
+        if job.reuse and job.reuse.missing:
+            raise SafeguardError("a row has no verdict to copy, and needs a model:", *job.reuse.missing.args)
         if not prepared.remote:
             progress.report(Report(loaded=0.0))
         return start_engine(settings, prepared, make_engine, progress.report if progress.shown else None)

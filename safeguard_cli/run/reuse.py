@@ -10,15 +10,15 @@ The verdicts wait in a database without a name in the temporary folder: memory s
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 import orjson
 
 from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.model.find import NoModel
 from safeguard_cli.output.labelled import ends_in_a_line_end
 from safeguard_cli.output.readback import BadPart, verdict_as_written, verdict_of, verdict_of_cells_as_written
 from safeguard_cli.policy.policy import Policy
@@ -32,7 +32,7 @@ from safeguard_cli.run.donors import Donor, model_on_record, only_model, usable_
 from safeguard_cli.run.prepare import Prepared, prepare
 from safeguard_cli.run.progress import PREPARING, Progress
 from safeguard_cli.run.settings import Settings
-from safeguard_cli.terminal import note
+from safeguard_cli.terminal import note, warn
 
 CACHE_KIB = 64 << 10  # of the database's pages in memory
 TOLD_ROWS = 1000  # rows between two reports of how far the reading is
@@ -49,10 +49,15 @@ class Copied:
 
 
 class Reuse:
-    """The Verdicts of earlier runs by the text that they are about, as this run's rules read them."""
+    """The Verdicts of earlier runs by the text that they are about, as this run's rules read them.
 
-    def __init__(self, donors: Sequence[Donor], rules: Rules, database: sqlite3.Connection) -> None:
-        self.donors, self._rules, self._database = donors, rules, database
+    `missing` says why no model can be asked about other texts, None if one can.
+    """
+
+    def __init__(
+        self, donors: Sequence[Donor], rules: Rules, database: sqlite3.Connection, missing: NoModel | None
+    ) -> None:
+        self.donors, self._rules, self._database, self.missing = donors, rules, database, missing
         self.verdicts = 0
         self.counted = [donor.on_record() for donor in donors]  # rows that were given verdicts of each
         database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
@@ -150,11 +155,17 @@ class Reuse:
 
 @contextmanager
 def open_reuse(
-    settings: Settings, donors: Sequence[Donor], prepared: Prepared, wanted: Mapping[str, Any], progress: Progress
+    settings: Settings,
+    donors: Sequence[Donor],
+    prepared: Prepared,
+    wanted: Mapping[str, Any],
+    progress: Progress,
+    missing: NoModel | None = None,
 ) -> Iterator[Reuse | None]:
     """Read the donors' verdicts; yield None if there is no donor.
 
-    `wanted` is what this run asks for, see identity.asked. Raise UsageError if a donor has nothing that can be copied.
+    `wanted` is what this run asks for, see identity.asked; `missing` says that no model can be asked. Raise UsageError
+    if a donor has nothing that can be copied.
     """
     if not donors:
         yield None
@@ -163,13 +174,18 @@ def open_reuse(
     model = _asked_model(prepared)
     names = [usable_policies(donor, wanted, policies, model) for donor in donors]
     with _told_of_disk(), closing(sqlite3.connect("", isolation_level=None, check_same_thread=False)) as database:
-        reuse = Reuse(donors, prepared.labeling.rules, database)
+        reuse = Reuse(donors, prepared.labeling.rules, database, missing)
         for number, donor in enumerate(donors):
             before = reuse.verdicts
             reuse.read(number, names[number], lambda share, donor=donor: progress.does(f"reading {donor.path}", share))  # type: ignore[misc]
             if not settings.quiet:
                 found = reuse.verdicts - before
                 note(f"{donor.path}: {found:,} {'verdict' if found == 1 else 'verdicts'} to copy")
+            if donor.format == "csv" and donor.cut:
+                warn(
+                    f"{donor.path}: the reasoning about {donor.cut:,} of its rows was cut, and a CSV does not tell which:"
+                    " they are copied too"
+                )
         progress.does(PREPARING)
         yield reuse
 
@@ -189,12 +205,10 @@ def prepare_copies(settings: Settings, policies: tuple[Policy, ...], donors: Seq
     return prepare(settings, policies, {}, copied=only_model(donors))
 
 
-def check_all_covered(
-    reuse: Reuse, records: Iterator[Record], limit: int | None, selector: Selector, missing: SafeguardError
-) -> None:
+def check_all_covered(reuse: Reuse, records: Iterable[Record], selector: Selector, missing: SafeguardError) -> None:
     """Raise SafeguardError if a row needs a model, which is `missing`."""
     rows = lacking = 0
-    for record in records if limit is None else islice(records, limit):
+    for record in records:
         text = record.error or selector.select(record)
         rows += 1
         lacking += isinstance(text, str) and not reuse.covers(text)
