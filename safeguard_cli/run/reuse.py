@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import orjson
@@ -177,14 +178,14 @@ def open_reuse(
         reuse = Reuse(donors, prepared.labeling.rules, database, missing)
         for number, donor in enumerate(donors):
             before = reuse.verdicts
-            reuse.read(number, names[number], lambda share, donor=donor: progress.does(f"reading {donor.path}", share))  # type: ignore[misc]
+            reuse.read(number, names[number], partial(progress.does, f"reading {donor.path}"))
             if not settings.quiet:
                 found = reuse.verdicts - before
                 note(f"{donor.path}: {found:,} {'verdict' if found == 1 else 'verdicts'} to copy")
             if donor.format == "csv" and donor.cut:
                 warn(
-                    f"{donor.path}: the reasoning about {donor.cut:,} of its rows was cut, and a CSV does not tell which:"
-                    " they are copied too"
+                    f"{donor.path}: the reasoning about {donor.cut:,} of its rows was cut, and a CSV does not tell"
+                    " which: they are copied too"
                 )
         progress.does(PREPARING)
         yield reuse

@@ -257,6 +257,8 @@ class Continued(New):
         self.written = journal.rows
         if journal.rows and (counts := journal.manifest.progress.counts):
             progress.restore(counts.record)
+        if self.job.reuse:  # what it has counted and the rows on record go together
+            journal.written(self.written, self.digest, journal.offset, progress.written.cut, progress.written.as_dict)
 
     def _counting_reused(self, records: Iterator[Record]) -> Iterator[Record]:
         """Yield the records; count those whose verdicts were copied after the manifest had last been saved."""
