@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 from helpers.fake_engine import FakeEngine, Steady, failing
+from helpers.fault_server import FaultServer
 from helpers.runs import Bench
+from helpers.server_runs import fill, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -514,6 +516,25 @@ def test_retry_errors_takes_from_another_output_what_it_has(bench, old) -> None:
     assert asked == [1]
     assert verdicts(bench.out)[0] == verdicts(old)[5]
     assert verdicts(bench.out)[2:] == before[2:]
+
+
+def test_what_a_server_labelled_is_copied_where_the_same_model_is_served_and_needs_no_server_for_a_threshold(
+    bench, tmp_path
+) -> None:
+    source = fill(tmp_path, 5)
+    donor, out = tmp_path / "old.jsonl", tmp_path / "new.jsonl"
+    with FaultServer() as server:
+        run(source, donor, server.address, model=str(bench.model))
+        asked = len(server.requests)
+        write(bench, "edited", [f"row {i} says hello" for i in (4, 2)])
+        _, rows = run(bench.source, out, server.address, model=str(bench.model), reuse=(str(donor),))
+        assert len(server.requests) - asked == asked - 5, "only what is asked of every server"
+    assert [row["spam"] for row in rows] == [verdicts(donor)[i] for i in (4, 2)]
+    with FaultServer(models=("org/other",)) as other, pytest.raises(UsageError, match="made with the model"):
+        run(source, out, other.address, model=str(bench.model), reuse=(str(donor),))
+    with no_model(bench, tmp_path):
+        bench(never, reuse=(str(donor),), threshold=0.5, effort="none")
+    assert bench.manifest()["decides"]["model"]["served"] == "tiny"
 
 
 def test_a_dry_run_counts_what_would_be_copied(bench, old, capsys) -> None:
