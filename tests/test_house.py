@@ -33,7 +33,9 @@ ROOMS = {
     "measure": "output policy rows run",
     "measure.stress": "measure output policy rows run",
     "measure.report": "measure measure.stress output policy rows run",
-    "cli": "machine measure measure.report measure.stress model output policy rows run",
+    "review": "measure output policy rows run",
+    "audit": "engine.local measure output policy rows run",
+    "cli": "audit machine measure measure.report measure.stress model output policy review rows run",
 }
 AT_START = "cli"  # `--help` imports this room's files: at their top they import only the ground, options and each other
 

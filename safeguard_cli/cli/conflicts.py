@@ -143,6 +143,7 @@ def _efforts(values: Values) -> set[str]:
 def _parquet(values: Values) -> bool:
     """Return whether --format or the extension says that the input is Parquet; `-` never is."""
     path = values.get("input") or values.get("golden") or values.get("a") or values.get("out") or ""
+    path = path or next(iter(values.get("outs") or ()), "")
     return (values.get("format") or Path(path).suffix.lower().removeprefix(".")) == "parquet"
 
 
@@ -269,8 +270,31 @@ LABEL = (
 
 _IN_JSON = Rule("progress", is_set("json"), "with --json, which shows none")
 
+AUDIT = (
+    *(rule for rule in COMMON if rule.option != "seed"),
+    Rule("retry_errors", is_set("dry_run"), "with --dry-run, which looks only at the input"),
+    Rule("retry_errors", is_set("overwrite"), "with --overwrite, which starts over"),
+    *(
+        Rule(option, is_set("retry_errors"), "with --retry-errors, which labels rows that are drawn already")
+        for option in ("rows", "lasting", "within")
+    ),
+    *(Rule(option, is_set("dry_run"), "with --dry-run, which labels nothing") for option in ("by", "json")),
+    Rule(
+        "csv_safe",
+        lambda v: v.get("keep") == "none" and not v.get("id_field"),
+        "with --keep none: the cells that we add are always safe",
+    ),
+    _IN_JSON,
+)
+"""`audit`'s rules."""
+
 MEASURE = (*COMMON, _IN_JSON, Rule("wrong", is_set("json"), "with --json, which holds all of them"))
 """The rules of `eval` and `compare`."""
+
+AGREE = (
+    Rule("disputes", is_set("json"), "with --json, which holds all of them"),
+    Rule("encoding", _parquet, "on Parquet, whose text is always UTF-8"),
+)
 
 STRESS = (
     Rule("seed", _not_sampled, "without --temperature; --variant-seed makes other variants"),
@@ -300,4 +324,12 @@ BENCH = (
         Rule(option, lambda v: not v.get("input"), "without INPUT")
         for option in ("format", "encoding", "max_row_bytes", "text_fields", "template")
     ),
+)
+
+REVIEW = (
+    Rule("other", lambda v: v.get("pick") != "disagree", "without --pick disagree"),
+    *(Rule(option, lambda v: v.get("pick") != "wrong", "without --pick wrong") for option in ("gold_field", "mapping")),
+    Rule("id_field", lambda v: not v.get("other"), "without --with: it pairs the rows of two outputs"),
+    Rule("seed", lambda v: v.get("pick") == "disputed", "with --pick disputed, which draws nothing"),
+    Rule("encoding", _parquet, "on Parquet, whose text is always UTF-8"),
 )

@@ -14,6 +14,7 @@ from safeguard_cli.files import temporary_folder
 from safeguard_cli.measure.golden import Golden, gold_fields, parse_map, read_golden
 from safeguard_cli.measure.metrics import Outcomes
 from safeguard_cli.measure.options import Wanted
+from safeguard_cli.measure.reviewed import holds_reviewed
 from safeguard_cli.output.labelled import APART, TOGETHER, LabeledFile, LabelSet, holds_verdicts, read_labels
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.rows.options import Reading, Text
@@ -108,7 +109,7 @@ def label_rows(settings: Settings, rows: Iterable[Mapping[str, Any]], output: st
 def existing_labels(path: Path, settings: Settings, known: Sequence[LabelSet] = ()) -> LabeledFile | None:
     """Return the labels in a file if its rows hold verdicts of all policies `known` (if none, of any policy)."""
     how: dict[str, Any] = {"format": settings.format, "encoding": settings.encoding}
-    found = holds_verdicts(path, **how)
+    found = [] if holds_reviewed(path, **how) else holds_verdicts(path, **how)
     if not found or not {answers.name for answers in known} <= set(found):
         return None
     return read_labels(path, **how, known=known)
@@ -213,6 +214,25 @@ def outcomes(measured: Measured, answers: LabelSet, threshold: float | None = No
         [bool(v.violates) if threshold is None else x >= threshold for v, x in zip(verdicts, p, strict=True)],
         p,
     ), kept
+
+
+def by_pick(measured: Measured) -> tuple[Measured, dict[str, list[int]]]:
+    """Return the rows that were picked at random, and the places of the others by how they were picked.
+
+    All rows count as picked at random if none is known to be: of a golden set that no review wrote, nothing is known.
+    """
+    others: dict[str, list[int]] = {}
+    for place, row in enumerate(measured.golden.rows):
+        if row.picked:
+            others.setdefault(row.picked, []).append(place)
+    random = [place for place, row in enumerate(measured.golden.rows) if not row.picked]
+    return (take(measured, random) if random else measured), others
+
+
+def take(measured: Measured, places: Sequence[int]) -> Measured:
+    """Return the rows at these places."""
+    golden = replace(measured.golden, rows=[measured.golden.rows[place] for place in places])
+    return replace(measured, golden=golden, verdicts=tuple(measured.verdicts[place] for place in places))
 
 
 def replace_verdicts(measured: Measured, verdicts: Sequence[Mapping[str, Verdict]]) -> Measured:

@@ -27,7 +27,7 @@ else:
 VARIABLE = "SAFEGUARD_MODEL"
 PROJECT_FILES = ("safeguard.toml", "pyproject.toml")
 KEYS = {"model"}
-COMMANDS = ("label", "eval", "compare", "stress", "bench", "report")  # their options can have defaults
+COMMANDS = ("label", "audit", "eval", "compare", "stress", "bench", "report")  # their options can have defaults
 # Parameters that no file sets: what is read and written, what starts over, and what leaves the machine.
 NEVER = {
     *("input", "golden", "a", "b", "out", "output", "export", "overwrite", "append_input", "retry_errors", "reuse"),

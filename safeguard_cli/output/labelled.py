@@ -6,7 +6,6 @@ its values are read strictly, or refused with file, line and column.
 
 from __future__ import annotations
 
-import ast
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from safeguard_cli.model.fingerprint import model_fingerprint
 from safeguard_cli.model.names import DEMO, size_text
 from safeguard_cli.output.manifest import Manifest, find_manifest
 from safeguard_cli.output.readback import BadPart, verdict_of, verdict_of_cells
-from safeguard_cli.output.spelled import is_missing
+from safeguard_cli.output.spelled import is_missing, mapping
 from safeguard_cli.rows.records import Record
 from safeguard_cli.rows.source import extension, open_source
 from safeguard_cli.rows.text import Selector, make_selector
@@ -242,7 +241,7 @@ class _Reader:
         if self.in_columns:
             return {column: fields.get(key) for column, key in zip(COLUMNS, self.keys, strict=True)}
         value = fields.get(self.name)
-        return _object(value) or value
+        return mapping(value) or value
 
     def place(self, part: str) -> str:
         """Return what a part is called in the file."""
@@ -256,7 +255,7 @@ def _readers(records: Sequence[Record], header: Sequence[str]) -> dict[str, _Rea
     names = dict.fromkeys(header)
     for record in records[:SAMPLE_ROWS]:
         fields = record.fields or {}
-        found = [key for key, value in fields.items() if _is_verdict(_object(value))]
+        found = [key for key, value in fields.items() if _is_verdict(mapping(value))]
         if found:
             return {name: _Reader(name, in_columns=False) for name in found}
         names |= dict.fromkeys(fields)
@@ -268,21 +267,6 @@ def _readers(records: Sequence[Record], header: Sequence[str]) -> dict[str, _Rea
     }
 
 
-def _object(value: Any) -> Mapping[str, Any] | None:
-    """Return a value as an object, also if it is a cell with JSON or with what pandas prints, else None."""
-    if isinstance(value, Mapping):
-        return value
-    if not isinstance(value, str) or not value.startswith("{"):
-        return None
-    for read in (orjson.loads, ast.literal_eval):
-        try:
-            found = read(value)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            continue
-        return found if isinstance(found, Mapping) else None
-    return None
-
-
 def _is_verdict(value: Mapping[str, Any] | None) -> bool:
     return value is not None and "label" in value and ("p_violates" in value or "error" in value)
 
@@ -292,7 +276,7 @@ def _scored(reader: _Reader, records: Iterable[Record]) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for record in records:
         parts = reader.parts(record.fields or {})
-        scores = _object(parts.get("scores")) if isinstance(parts, Mapping) else None
+        scores = mapping(parts.get("scores")) if isinstance(parts, Mapping) else None
         found |= dict.fromkeys(scores or {})
     return tuple(found)
 

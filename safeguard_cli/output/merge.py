@@ -216,7 +216,7 @@ def _one_manifest(shards: Sequence[_Shard], new: Path) -> tuple[Manifest, Result
 def _reused(runs: Iterable[Done]) -> dict[str, Any]:
     """Return the outputs whose verdicts the shards' runs copied, each once, with all its rows; nothing if none did."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    for each in (each for run in runs for each in run.reused):
+    for each in (each for run in runs for each in run.reused or ()):
         known = found.setdefault((each["output"], each["sha256"]), {**each, "rows": 0})
         known["rows"] += each["rows"]
     return {"reused": [*found.values()]} if found else {}

@@ -14,7 +14,7 @@ from typing import BinaryIO, Literal
 
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.rows.layouts import CsvLayout, JsonlLayout, field_names
-from safeguard_cli.rows.records import Record
+from safeguard_cli.rows.records import SAMPLE, Record
 from safeguard_cli.rows.samples import is_sample
 from safeguard_cli.rows.source import Format, Source, check_fields
 from safeguard_cli.rows.verdict import COLUMNS, Verdict
@@ -101,6 +101,9 @@ def check_names(
     fields = field_names(source)
     ours = list(names) if format == "jsonl" else [f"{name}_{column}" for name in names for column in columns]
     taken = [name for name in ours if name in fields and (keep is None or name in keep)]
+    of_sample = [SAMPLE] if format == "jsonl" else [f"{SAMPLE}_{part}" for part in source.sample_columns]
+    if source.sample_columns and (drawn := [name for name in of_sample if name in fields]):
+        raise UsageError(f"{source.name}: the input already has {drawn[0]!r}: is it the output of an audit?")
     if taken:
         raise UsageError(f"{source.name}: the input already has {taken[0]!r}; --as NAME gives the labels another name")
     if len(set(ours)) < len(ours):

@@ -20,6 +20,7 @@ _TEMPLATE_PART = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|[{}]|\\[nt\\]")
 _ESCAPES = {"{{": "{", "}}": "}", r"\n": "\n", r"\t": "\t", "\\\\": "\\"}
 _DOUBLED = re.compile(r"(?<!\{)\{\{([^{}]+)\}\}(?!\})")
 _NOTHING = object()
+BLANK_ROW = "the row is blank"  # how the message about such a row ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Selector:
             return record.error
         assert record.fields is not None
         if record.blank:
-            return RowError("no_text", f"line {record.line}: the row is blank", blank=True)
+            return RowError("no_text", f"line {record.line}: {BLANK_ROW}", blank=True)
         texts: dict[str, str] = {}
         for name in self.fields:
             value = find(record.fields, name)
@@ -103,11 +104,11 @@ def make_selector(
     option = "--template" if parts else "--text-field"
     if shown := [name for name in fields if not {name, name.partition(".")[0]}.isdisjoint(gold)]:
         raise UsageError(f"{option} names {shown[0]!r}, the field with the right label, which the model must not see")
-    if missing := source.lacks(fields, _has):
+    if missing := source.lacks(fields, has):
         raise no_field(source.name, option, missing[0], source.fields())
     if template is not None:
         _check_doubled_braces(template, source)
-    kept = before and not source.lacks(before, _has) and not {*gold, *others}.intersection(before)
+    kept = before and not source.lacks(before, has) and not {*gold, *others}.intersection(before)
     return Selector(fields or (tuple(before) if kept else (choose_field(source, {*gold, *others}),)), parts)
 
 
@@ -149,7 +150,8 @@ def find(fields: Mapping[str, Any], name: str) -> Any:
     return value
 
 
-def _has(fields: Mapping[str, Any], name: str) -> bool:
+def has(fields: Mapping[str, Any], name: str) -> bool:
+    """Return whether a row has the field `name`, or something at that dotted path."""
     return find(fields, name) is not _NOTHING
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 from safeguard_cli.engine.engine import Engine
 from safeguard_cli.engine.local.process import LocalEngine
@@ -18,51 +17,52 @@ from safeguard_cli.output.labelled import untrained_text
 from safeguard_cli.output.manifest import Manifest
 from safeguard_cli.output.show import cut_text
 from safeguard_cli.policy.policy import Policy
-from safeguard_cli.rows.source import Source, count_rows
+from safeguard_cli.rows.source import Source
 from safeguard_cli.rows.text import Selector, first_choice, make_selector, say_text
 from safeguard_cli.rows.writable import check_streams
-from safeguard_cli.run.destination import Destination, File, hold_parquet, last_machine, open_destination, used_by
+from safeguard_cli.run.destination import Destination, File, last_machine, used_by
 from safeguard_cli.run.display import make_progress
 from safeguard_cli.run.donors import find_donors
 from safeguard_cli.run.dry_run import dry_run
 from safeguard_cli.run.engines import Deferred, EngineMaker, Preparer, start_engine
 from safeguard_cli.run.identity import asked
 from safeguard_cli.run.pipeline import Pipeline
-from safeguard_cli.run.prepare import Prepared, load_policies, open_input, prepare
-from safeguard_cli.run.progress import Progress
+from safeguard_cli.run.prepare import Prepared, load_policies, prepare
+from safeguard_cli.run.progress import PREPARING, Progress
 from safeguard_cli.run.remarks import cut_advice, untrained_warning
 from safeguard_cli.run.reuse import Reuse, check_all_covered, open_reuse, prepare_copies, reused_text
 from safeguard_cli.run.sessions import Finished, Job, SessionOfRun, open_session
 from safeguard_cli.run.settings import Settings
+from safeguard_cli.run.work import Work
 from safeguard_cli.terminal import note, one_file, warn
 
-COUNTABLE_BYTES = 256 << 20  # larger files are not read an extra time only to count their rows
+EVERY_ROW = Work()
 LONG_RUN = 1000  # with more rows than this, the user is told that a pipe cannot be resumed
 
 
-def label(settings: Settings, make_engine: EngineMaker = LocalEngine, prepare: Preparer = prepare) -> int:
-    """Run `safeguard label` and return the exit code; raise SafeguardError with a sentence for the user."""
+def label(
+    settings: Settings, make_engine: EngineMaker = LocalEngine, prepare: Preparer = prepare, work: Work = EVERY_ROW
+) -> int:
+    """Run `safeguard label`, or another `work`, and return the exit code; raise SafeguardError for the user."""
     settings = replace(settings, quiet=True) if _rows_and_messages_share_a_file(settings) else settings
     with sentences(), ExitStack() as stack:
         read = used_by(settings)
         check_streams(read)
-        parquet = stack.enter_context(hold_parquet(settings, read))
-        policies, source = load_policies(settings), stack.enter_context(open_input(settings))
-        destination = stack.enter_context(open_destination(settings, source, policies, read, parquet))
+        held = stack.enter_context(work.hold(settings, read))
+        policies, source = load_policies(settings), stack.enter_context(work.open(settings))
+        destination = stack.enter_context(work.destination(settings, source, policies, read, held))
         selector, text_fields = _select(settings, source, destination.last)
-        total = _total(settings, source)
-        progress = make_progress(settings.progress, policies, total, quiet=settings.quiet or settings.dry_run)
-        stack.callback(progress.close)
-        progress.prepare()
-        before = last_machine(destination)
-        prepared, reuse = stack.enter_context(_prepare(settings, policies, before, total, progress, prepare))
+        progress = stack.enter_context(_begin_progress(settings, policies))
+        progress.total = work.total(settings, source, progress)
+        progress.does(PREPARING)
+        prepared, reuse = stack.enter_context(_prepare(settings, policies, destination, progress, prepare))
         if settings.says_its_text:
             say_text(selector, source)
         if settings.dry_run:
             return dry_run(settings, prepared, source, selector, reuse)
-        job = Job(settings, prepared, source, selector, text_fields, progress, reuse)
+        job = Job(settings, prepared, source, selector, text_fields, progress, work, reuse)
         _check_covered(job, destination)
-        _say_beforehand(job, destination, total)
+        _say_beforehand(job, destination)
         with open_session(job, destination) as session:
             if not isinstance(session, Finished):
                 pipeline = Pipeline(settings, prepared, selector, progress, session, reuse)
@@ -73,18 +73,28 @@ def label(settings: Settings, make_engine: EngineMaker = LocalEngine, prepare: P
 
 
 @contextmanager
+def _begin_progress(settings: Settings, policies: Sequence[Policy]) -> Iterator[Progress]:
+    """Show from now on what the run does, until it ends."""
+    progress = make_progress(settings.progress, policies, quiet=settings.quiet or settings.dry_run)
+    try:
+        progress.prepare()
+        yield progress
+    finally:
+        progress.close()
+
+
+@contextmanager
 def _prepare(
     settings: Settings,
     policies: tuple[Policy, ...],
-    before: Mapping[str, Any],
-    rows: int | None,
+    destination: Destination,
     progress: Progress,
     prepare: Preparer,
 ) -> Iterator[tuple[Prepared, Reuse | None]]:
     """Prepare the run with its model, or, where that is missing, one that can only copy verdicts; read what to copy."""
     donors, missing = find_donors(settings.reuse), None
     try:
-        prepared = prepare(settings, policies, before, rows)
+        prepared = prepare(settings, policies, last_machine(destination), progress.total)
     except NoModel as problem:
         if not donors or settings.model:
             raise
@@ -97,11 +107,11 @@ def _check_covered(job: Job, destination: Destination) -> None:
     """Raise SafeguardError before the work begins if there is no model, and a row needs one."""
     reuse, limit = job.reuse, job.settings.limit
     if reuse and reuse.missing and job.source.path and destination.last is None:
-        with open_input(job.settings) as again:
+        with job.work.open(job.settings) as again:
             check_all_covered(reuse, islice(again, limit), job.selector, reuse.missing)
 
 
-def _say_beforehand(job: Job, destination: Destination, total: int | None) -> None:
+def _say_beforehand(job: Job, destination: Destination) -> None:
     """Tell the user before the work begins if labels will mean nothing or the run cannot be resumed."""
     if job.prepared.copied:
         for name in job.prepared.untrained:
@@ -109,6 +119,7 @@ def _say_beforehand(job: Job, destination: Destination, total: int | None) -> No
     elif job.prepared.untrained:
         warn(untrained_warning(job.prepared.untrained, job.prepared.header))
     lasting = isinstance(destination, File) and job.source.path is not None
+    total = job.progress.total
     if not lasting and not job.settings.quiet and (total is None or total > LONG_RUN):
         note("with a pipe, a stopped run cannot be resumed; with files it can: safeguard label INPUT -o OUT")
 
@@ -181,17 +192,3 @@ def _remark(settings: Settings, prepared: Prepared, progress: Progress) -> str:
     if counts.cut:
         progress.remarks["cut"] = cut_text(counts.cut, budget)
     return cut_advice(counts, budget, settings.effort)
-
-
-def _total(settings: Settings, source: Source) -> int | None:
-    """Return the number of rows to come, at most --limit; only --limit, if counting them would delay the run."""
-    if source.path is None or (source.total_bytes or 0) > COUNTABLE_BYTES:
-        return settings.limit
-    rows = count_rows(
-        source.path,
-        format=settings.format,
-        encoding=settings.encoding,
-        max_row_bytes=settings.max_row_bytes,
-        shard=settings.shard,
-    )
-    return rows if settings.limit is None else min(rows, settings.limit)

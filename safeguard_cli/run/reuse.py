@@ -73,9 +73,9 @@ class Reuse:
         """Return the hashes of the donors' files."""
         return [donor.sha256 for donor in self.donors]
 
-    def take_up(self, before: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def take_up(self, before: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]]:
         """Return what a manifest holds of reused outputs, which `count` changes; earlier sessions counted `before`."""
-        known = {(each["output"], each["sha256"]): dict(each) for each in before}
+        known = {(each["output"], each["sha256"]): dict(each) for each in before or ()}
         self.counted = [known.setdefault((new["output"], new["sha256"]), new) for new in self.counted]
         return [*known.values()]
 

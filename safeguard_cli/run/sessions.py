@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -27,7 +27,6 @@ from safeguard_cli.output.journal import Journal, open_journal
 from safeguard_cli.output.manifest import START_OVER, Refused
 from safeguard_cli.output.manifest_shape import Footing, Identity
 from safeguard_cli.output.resume import InputHash, check_input
-from safeguard_cli.output.unchanged import check_unchanged
 from safeguard_cli.output.written import Written, read_output
 from safeguard_cli.rows.records import Record
 from safeguard_cli.rows.sink import Disturbed, Sink, make_layout
@@ -36,11 +35,12 @@ from safeguard_cli.rows.text import Selector
 from safeguard_cli.rows.writable import real
 from safeguard_cli.run.destination import Destination, File, Stream
 from safeguard_cli.run.identity import footing, identity
-from safeguard_cli.run.prepare import Prepared, open_input
+from safeguard_cli.run.prepare import Prepared
 from safeguard_cli.run.progress import Progress
 from safeguard_cli.run.remarks import same_command
 from safeguard_cli.run.reuse import Reuse
 from safeguard_cli.run.settings import Settings
+from safeguard_cli.run.work import Work
 from safeguard_cli.terminal import note, warn
 
 
@@ -54,6 +54,7 @@ class Job:
     selector: Selector
     text_fields: tuple[str, ...]
     progress: Progress
+    work: Work
     reuse: Reuse | None = None
 
 
@@ -111,13 +112,7 @@ class SessionOfRun(Session, ABC):
 
     def _grown(self) -> str:
         """Return by how much the input has grown since it was opened, empty if it has not."""
-        source = self.job.source
-        if source.state is None:
-            return ""
-        with ExitStack() as stack:
-            again = source.again()
-            anew = partial(open_input, self.job.settings, stack.enter_context(again) if again else None)
-            return check_unchanged(source.name, source.state, source.now, anew, self.written, self.digest.value())
+        return self.job.work.grown(self.job.settings, self.job.source, self.written, self.digest.value())
 
     def stopped(self, sink: Sink, engine: Engine, stop: BaseException) -> None:
         """Save what a session that ends early has done, and print how to resume."""
@@ -196,8 +191,8 @@ class New(SessionOfRun):
     def finish(self, engine: Engine) -> None:
         """Leave the record of the finished run, whose output is complete and on disk."""
         self.journal.count_time()  # before a large model is hashed for the first time, which is not labeling time
-        limit = self.job.settings.limit
-        self._finish(engine, self.journal.output, limit is None or self.written < limit, None)
+        exhausted = self.job.work.exhausted(self.job.settings, self.written)
+        self._finish(engine, self.journal.output, exhausted, None)
 
     def _finish(self, engine: Engine, rows: Path, exhausted: bool, instead: Draft | None) -> None:
         settings, prepared, source, progress = self.job.settings, self.job.prepared, self.job.source, self.job.progress
@@ -244,7 +239,7 @@ class Continued(New):
         layout = make_layout(self.job.source, output["format"], *fields)
         mark = orjson.dumps(output["names"][0]) + b":" if shape.format == "jsonl" else b""
         written = (row for row in read_output(journal.output, shape) if row.verdicts)
-        with open_input(self.job.settings) as again:
+        with self.job.work.open(self.job.settings) as again:
             self.digest = check_input(
                 self._counting_reused(self.all_records),
                 iter(again),
@@ -351,7 +346,12 @@ def open_session(job: Job, destination: Destination) -> Iterator[SessionOfRun | 
     with open_journal(
         destination.path,
         destination.shape,
-        Identity(identity(settings, job.prepared, job.source.format, job.text_fields, output, reused)),
+        Identity(
+            {
+                **identity(settings, job.prepared, job.source.format, job.text_fields, output, reused),
+                **job.work.on_record(),
+            }
+        ),
         Footing(footing(job.prepared)),
         limit=settings.limit,
         overwrite=settings.overwrite,
@@ -359,6 +359,7 @@ def open_session(job: Job, destination: Destination) -> Iterator[SessionOfRun | 
         retry_errors=settings.retry_errors,
         warn=warn,
     ) as journal:
+        destination.take_up(journal)
         if journal.start == "retry":
             Retried.check(job, journal)
             with draft(real(destination.path)) as instead:

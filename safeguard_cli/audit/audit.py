@@ -1,0 +1,79 @@
+"""`safeguard audit`: how much of a file violates, from rows drawn at random."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from safeguard_cli import errors
+from safeguard_cli.audit.destination import default_output, journal_of
+from safeguard_cli.audit.estimate import check_installed, estimate
+from safeguard_cli.audit.options import ROWS, Audited
+from safeguard_cli.audit.sample import Sample, Stop
+from safeguard_cli.audit.shown import shown
+from safeguard_cli.engine.local.process import LocalEngine
+from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.output.labelled import read_labels
+from safeguard_cli.output.manifest import find_manifest
+from safeguard_cli.run.engines import EngineMaker
+from safeguard_cli.run.label import label
+from safeguard_cli.run.settings import Settings
+from safeguard_cli.terminal import print_json, show
+
+
+def audit(settings: Settings, wanted: Audited, make_engine: EngineMaker = LocalEngine) -> int:
+    """Run `safeguard audit` and return the exit code; raise SafeguardError with a sentence for the user."""
+    check_installed()
+    if settings.input == "-":
+        raise UsageError(
+            "an audit draws its rows from a file, which it reads more than once: save standard input to one"
+        )
+    out = Path(wanted.output) if wanted.output is not None else default_output(settings)
+    stop = _stop(wanted, out, settings)
+    seed = wanted.seed if settings.temperature > 0 else settings.seed
+    settings = replace(settings, output=str(out), limit=None if settings.retry_errors else stop.rows, seed=seed)
+    sample = Sample(wanted.seed, stop, wanted.by)
+    try:
+        code = label(settings, make_engine, work=sample)
+    except errors.Interrupted:
+        journal = journal_of(out, settings)
+        with suppress(SafeguardError, OSError):  # nothing is labelled yet
+            _show(journal if journal.exists() else out, sample, settings, wanted)
+        raise
+    finally:
+        sample.close()
+    if not settings.dry_run:
+        _show(out, sample, settings, wanted)
+    return code
+
+
+def _stop(wanted: Audited, out: Path, settings: Settings) -> Stop:
+    """Return what ends the audit: the rows that are there already, if they are enough for --for or --within."""
+    if wanted.lasting is None and wanted.within is None:
+        return Stop(wanted.rows or ROWS)
+    stop = Stop(wanted.rows, wanted.lasting, wanted.within)
+    done = None if settings.overwrite or not out.is_file() else find_manifest(out)
+    if done is None or done.result is None or done.result.estimate is None:
+        return stop
+    policies = done.result.estimate.get("policies", {}).values()
+    late = wanted.lasting is not None and done.progress.seconds >= wanted.lasting
+    known = wanted.within is not None and all(_known(policy["violates"], wanted.within) for policy in policies)
+    return Stop(done.progress.rows) if late or known else stop
+
+
+def _known(violates: dict[str, Any], within: float) -> bool:
+    share = violates["share"]
+    return share is not None and max(violates["high"] - share, share - violates["low"]) <= within
+
+
+def _show(path: Path, sample: Sample, settings: Settings, wanted: Audited) -> None:
+    """Print the figures of the rows in a file of the audit."""
+    labels = read_labels(path)
+    found = estimate(labels, sample.by)
+    if wanted.json:
+        about = {"input": settings.input, "output": str(path), "model": labels.model, "effort": labels.effort}
+        print_json({**about, **found.record(), "doubts": list(labels.doubts)})
+    else:
+        show(*shown(found, labels, settings.input))
