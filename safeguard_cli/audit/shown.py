@@ -32,7 +32,7 @@ def shown(found: Estimate, labels: LabeledFile, input: str) -> Iterator[Renderab
     for name, policy in found.policies.items():
         yield from _of_policy(name, policy, found)
     yield Text()
-    for line in _notes(found):
+    for line in notes(found):
         yield facts(line, style="dim")
 
 
@@ -102,7 +102,8 @@ def _by(field: str, slices: Sequence[Slice], found: Estimate) -> RenderableType:
     return table
 
 
-def _notes(found: Estimate) -> Iterator[str]:
+def notes(found: Estimate) -> Iterator[str]:
+    """Yield what a reader of the figures must know."""
     if found.kind == "all rows":
         yield "No interval: every row is labelled."
     elif found.kind == "exact":

@@ -172,7 +172,8 @@ def _doubts(path: Path, rows: int, manifest: Manifest | None) -> tuple[str, ...]
     if manifest is None:
         return ()
     if not manifest.finished:
-        return (f"this run is not finished: {rows:,} rows are labelled so far",)
+        sample = "" if manifest.identity.sample else ", the first ones, which are no sample of the file"
+        return (f"this run is not finished: {rows:,} rows are labelled so far{sample}",)
     found = []
     if path.stat().st_size != manifest.progress.output_bytes:
         found.append("the file was changed after its run had finished")

@@ -10,7 +10,7 @@ from typing import Any
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.files import sha256
 from safeguard_cli.output.labelled import model_name
-from safeguard_cli.output.manifest import Manifest, find_manifest, journal_path, run_path
+from safeguard_cli.output.manifest import Manifest, find_manifest, rows_path
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.rows.writable import is_stream
 from safeguard_cli.terminal import warn
@@ -31,7 +31,7 @@ _OPTIONS: Mapping[str, tuple[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Donor:
-    """An output whose verdicts are copied; `rows` is the file that has them: the journal of an unfinished Parquet."""
+    """An output whose verdicts are copied; `rows` is the file that has them, a journal if it is not finished."""
 
     path: Path
     rows: Path
@@ -62,9 +62,7 @@ def find_donors(names: Sequence[str]) -> tuple[Donor, ...]:
 
 
 def _find_donor(path: Path) -> Donor:
-    rows = path
-    if not path.exists() and run_path(journal_path(path)).exists():
-        rows = journal_path(path)
+    rows = rows_path(path)
     if str(path) == "-" or (path.exists() and is_stream(path)):
         raise UsageError(f"--reuse {path}: verdicts are copied from a file")
     if not rows.is_file():
