@@ -115,7 +115,7 @@ def _which(labels: LabeledFile) -> str:
     if not made.result.input_exhausted:
         return f"Labelled with --limit: these are the first rows{shard}, no random sample of the file."
     if parts > 1:
-        return f"These are the rows{shard}, every {parts:,}th of the file: no random sample of it."
+        return f"These are the rows{shard}, one of every {parts:,}: no random sample of the file."
     return "Every row of the file is labelled: the shares are counts, and have no interval."
 
 

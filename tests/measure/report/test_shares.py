@@ -53,7 +53,9 @@ def said(source: Path, target: Path, *, by: tuple[str, ...] = (), examples: int 
 def test_the_report_of_an_audit_leads_with_the_estimate_and_its_slices(tmp_path) -> None:
     page = tmp_path / "page.html"
     words = said(audited(tmp_path), page, by=("language",))
-    lead = words.index("Under spam , 33.3 % of the file violates: 21.8 to 46.6 % with 95 % confidence, which is 1,305 to")
+    lead = words.index(
+        "As the model reads spam , 33.3 % of the file violates: 21.8 to 46.6 % with 95 % confidence, which is 1,305 to"
+    )
     assert lead < words.index("How safeguard")
     for part in ("by language", "60 of the file's 6,000 rows, drawn at random (seed 0)", "The intervals are exact"):
         assert lead < words.index(part) < words.index("How safeguard"), part
@@ -64,7 +66,7 @@ def test_the_report_of_an_audit_leads_with_the_estimate_and_its_slices(tmp_path)
 
 def test_an_audit_that_is_not_finished_is_said_to_be_one(tmp_path) -> None:
     words = said(audited(tmp_path, finished=False), tmp_path / "page.html")
-    assert words.index("this run is not finished: 60 rows are labelled so far") < words.index("Under spam")
+    assert words.index("this run is not finished: 60 rows are labelled so far") < words.index("As the model reads spam")
     assert "no sample of the file" not in words
     assert "The audit is not finished." in words
 
