@@ -65,6 +65,8 @@ class Drawing(Protocol):
     @property
     def rows_in_file(self) -> int: ...
 
+    def expect(self, rows: int) -> None: ...
+
     def take_up(self, journal: Journal) -> None: ...
 
     def open(self, settings: Settings) -> Source: ...
@@ -196,7 +198,10 @@ def open_audit(
     """Open the journal that is held."""
     if not settings.quiet and not settings.dry_run:
         note(f"the drawn rows go to {held.path}")
-    yield AuditFile(*fields_of_file(settings, source, held.journal, policies), held, sample, settings)
+    made = AuditFile(*fields_of_file(settings, source, held.journal, policies), held, sample, settings)
+    if made.last:
+        sample.expect(made.last.progress.rows)
+    yield made
 
 
 def _unpack(sample: Drawing, settings: Settings, out: Path, journal: Path) -> None:

@@ -68,7 +68,7 @@ class Sample(Work):
         self._source: Source | None = None
         self._sha256 = ""
         self._known, self._spent = 0, 0.0  # rows and seconds of earlier sessions
-        self._looked = 0
+        self._looked, self._portion = 0, PORTION
 
     # The rows
 
@@ -86,7 +86,7 @@ class Sample(Work):
         self._settings, self._progress, self._source = settings, progress, source
         assert source.path is not None
         self._sha256 = sha256(source.path, lambda share: progress.does("hashing the input", share))
-        self._draw(PORTION if settings.limit is None else settings.limit)
+        self._draw(self._portion if settings.limit is None else settings.limit)
         if not self._drawn.total:
             raise UsageError(f"{source.name} has no rows to draw from")
         return None if self.stop.seconds or self.stop.within else self._most
@@ -170,6 +170,10 @@ class Sample(Work):
     def exhausted(self, settings: Settings, rows: int) -> bool:
         """Return whether all rows of the file are labelled."""
         return rows >= self._drawn.total
+
+    def expect(self, rows: int) -> None:
+        """Draw so many rows and more at first: an earlier session came as far."""
+        self._portion = max(self._portion, GROWTH * rows)
 
     def take_up(self, journal: Journal) -> None:
         """Take note of what earlier sessions did."""

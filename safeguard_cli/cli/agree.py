@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,7 +22,7 @@ app = typer.Typer()
 def agree(
     ctx: typer.Context,
     outs: Annotated[
-        list[Path], typer.Argument(metavar="GOLDEN...", help="Golden files of review, one for each person.")
+        list[str], typer.Argument(metavar="GOLDEN...", help="Golden files of review, one for each person.")
     ],
     disputes: Annotated[int, typer.Option(min=0, metavar="N", help="Show up to N rows in dispute.")] = 10,
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
@@ -37,10 +36,13 @@ def agree(
     """
 
     def call() -> int:
+        from pathlib import Path
+
         from safeguard_cli.cli import conflicts
         from safeguard_cli.measure.agree import agree as run_agree
 
         conflicts.check(ctx, conflicts.AGREE)
-        return run_agree(outs, format=reading.format, encoding=reading.encoding, disputes=disputes, json=json)
+        paths = [Path(each) for each in outs]
+        return run_agree(paths, format=reading.format, encoding=reading.encoding, disputes=disputes, json=json)
 
     run(call, debugging.debug)

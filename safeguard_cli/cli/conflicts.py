@@ -186,12 +186,13 @@ OF_THE_RUN = (
     *(Rule("together", why, "") for why in (_auto, _chat, is_set("policy_only_prompt"))),
     Rule("effort", lambda v: _chat(v) and v.get("effort") in ("none", "auto"), ""),
     Rule("deterministic", is_set("servers"), ""),
-    *(Rule(option, is_set("ray"), "") for option in ("limit", "shard", "dry_run", "reuse")),
+    *(Rule(option, is_set("ray"), "") for option in ("limit", "shard", "dry_run", "group", "reuse")),
     *(Rule(option, _parquet_out, "") for option in ("only", "csv_safe")),
 )
 """What the run itself refuses, with its own messages: here for the page of options, and for defaults from files."""
 
 _HERE = "with --server: the model is not on this machine"
+_OF_TURNS = ("order", "role_field", "verdict_per")
 _NO_SERVER = "without --server"
 _STREAM = "where the output is no file: name one with -o"
 
@@ -214,6 +215,7 @@ COMMON = (
     ),
     Rule("model", _chat, "with --server-api chat, where the model is the server's: --server-model names it"),
     Rule("encoding", _parquet, "on Parquet, whose text is always UTF-8"),
+    *(Rule(option, lambda v: not v.get("group"), "without --group") for option in _OF_TURNS),
     Rule("sure", lambda v: not _auto(v), "without --effort auto"),
     Rule("max_windows", lambda v: v.get("long") != "split", "without --long split"),
     Rule(
@@ -248,6 +250,7 @@ LABEL = (
         lambda v: (v.get("temperature") or 0) > 0,
         "with --temperature, which gives every row an answer of its own",
     ),
+    Rule("reuse", is_set("group"), "with --group: what is said of a turn depends on the turns before it"),
     Rule(
         "append_input",
         lambda v: v.get("input") == "-",
@@ -278,7 +281,7 @@ AUDIT = (
         Rule(option, is_set("retry_errors"), "with --retry-errors, which labels rows that are drawn already")
         for option in ("rows", "lasting", "within")
     ),
-    *(Rule(option, is_set("dry_run"), "with --dry-run, which labels nothing") for option in ("by", "json")),
+    *(Rule(option, is_set("dry_run"), "with --dry-run, which labels nothing") for option in ("by", "reviewed", "json")),
     Rule(
         "csv_safe",
         lambda v: v.get("keep") == "none" and not v.get("id_field"),
@@ -328,7 +331,10 @@ BENCH = (
 
 REVIEW = (
     Rule("other", lambda v: v.get("pick") != "disagree", "without --pick disagree"),
-    *(Rule(option, lambda v: v.get("pick") != "wrong", "without --pick wrong") for option in ("gold_field", "mapping")),
+    *(
+        Rule(option, lambda v: v.get("pick") != "wrong", "without --pick wrong")
+        for option in ("gold_fields", "mapping")
+    ),
     Rule("id_field", lambda v: not v.get("other"), "without --with: it pairs the rows of two outputs"),
     Rule("seed", lambda v: v.get("pick") == "disputed", "with --pick disputed, which draws nothing"),
     Rule("encoding", _parquet, "on Parquet, whose text is always UTF-8"),

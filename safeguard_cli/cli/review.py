@@ -10,7 +10,7 @@ from safeguard_cli.cli.guard import run
 from safeguard_cli.cli.parts import EXAMPLES, command
 from safeguard_cli.review.options import Reviewing
 from safeguard_cli.rows.options import Reading, Text
-from safeguard_cli.run.settings import Debugging
+from safeguard_cli.run.settings import Telling
 
 app = typer.Typer()
 
@@ -23,7 +23,7 @@ app = typer.Typer()
         "safeguard review low.jsonl --pick disagree --with high.jsonl -o golden.csv --as anna\n\n"
         "safeguard review anna.jsonl ben.jsonl --pick disputed -o golden.jsonl --as carol"
     ),
-    without=("limit", "max_row_bytes"),
+    without=("limit", "max_row_bytes", "skip_rows"),
 )
 def review(
     ctx: typer.Context,
@@ -40,7 +40,7 @@ def review(
     reviewing: Reviewing,
     reading: Reading,
     text: Text,
-    debugging: Debugging,
+    telling: Telling,
 ) -> None:
     """Answer rows of an output yourself, one at a time, into a golden set for eval, agree and audit --reviewed.
 
@@ -53,9 +53,11 @@ def review(
         from safeguard_cli.cli import conflicts
         from safeguard_cli.review.reading import HowRead
         from safeguard_cli.review.review import review as run_review
+        from safeguard_cli.terminal import silence
 
-        conflicts.check(ctx, conflicts.REVIEW)
-        wanted = replace(reviewing, golden=golden, person=person)
-        return run_review(outs, wanted, HowRead(reading.format, reading.encoding, reading.id_field, text))
+        settled = conflicts.settled(ctx, conflicts.REVIEW, reviewing)
+        wanted = replace(settled, golden=golden, person=person)
+        with silence(telling.quiet):
+            return run_review(outs, wanted, HowRead(reading.format, reading.encoding, reading.id_field, text))
 
-    run(call, debugging.debug)
+    run(call, telling.debug)

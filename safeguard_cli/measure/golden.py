@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,30 +17,40 @@ from safeguard_cli.measure.reviewed import FIELDS, ReviewedRow, columns, holds_r
 from safeguard_cli.output.labelled import LabelSet
 from safeguard_cli.output.spelled import one_of
 from safeguard_cli.rows.cells import split_cells
+from safeguard_cli.rows.conversations import by_conversation
+from safeguard_cli.rows.options import Grouping
 from safeguard_cli.rows.records import Record
 from safeguard_cli.rows.sniff import DELIMITERS, sep_delimiter
 from safeguard_cli.rows.source import Source, check_fields, extension, first_lines, open_source
 from safeguard_cli.rows.text import make_selector
+from safeguard_cli.rows.turns import Turns
 from safeguard_cli.rows.verdict import RowError
 from safeguard_cli.terminal import note
 
 DEFAULT_FIELD = "label"
+APART = Grouping()  # rows are no turns of conversations
 _TITLE_ROWS = 20  # in which a header is looked for
 
 
 @dataclass(frozen=True, slots=True)
 class GoldenRow:
-    """A usable row: the text to be labelled, and the right label by policy name.
-
-    `picked` says how a person who labelled it came by it, if it was not at random.
-    """
+    """A usable row: the text to be labelled, and the right label by policy name; `answer` is what people said of it."""
 
     number: int  # of the row in its file, from 1
     line: int
     fields: Mapping[str, Any]
     text: str
     gold: Mapping[str, str]
-    picked: str = ""
+    answer: ReviewedRow | None = None
+    turns: Turns | None = None  # the text, if it is a turn of a conversation
+
+    @property
+    def picked(self) -> str:
+        """How a row came into its review, if not at random: by an audit's search, as an unsure one, …"""
+        if self.answer is None:
+            return ""
+        found = sample_of(self.answer.fields).get("picked") or self.answer.picked.how
+        return "" if found == "random" else str(found) or "unknown"
 
 
 @dataclass(slots=True)
@@ -103,6 +114,7 @@ def read_golden(
     template: str | None = None,
     others: Collection[str] = (),
     needs_text: bool = True,
+    grouping: Grouping = APART,
 ) -> Golden:
     """Read a golden set. Raise UsageError saying what the file has, if a field is missing or no row is usable.
 
@@ -117,14 +129,19 @@ def read_golden(
     reviewed = _reviewed(path, golden, answers, mapping, format, encoding)
     if reviewed is not None:
         others = {*others, *FIELDS, *columns({name for row in reviewed.values() for name in row.labels})}
-    with _open(path, fields, golden, skip_rows, format, encoding) as source:
+    with ExitStack() as stack:
+        source = stack.enter_context(_open(path, fields, golden, skip_rows, format, encoding))
         _check_gold_fields(source, fields)
-        select: Callable[[Record], str | RowError]
+        select: Callable[[Record], str | Turns | RowError]
         try:
             selector = make_selector(
                 source, text_fields=text_fields, template=template, gold=set(fields.values()), others=others
             )
             golden.text, select = selector.described, selector.select
+            if grouping.group is not None:
+                whole = stack.enter_context(_open(path, fields, Golden(), skip_rows, format, encoding))
+                turned = stack.enter_context(by_conversation(selector, whole, grouping))
+                golden.text, select = turned.described, turned.select
         except UsageError:
             if needs_text:
                 raise
@@ -146,7 +163,8 @@ def read_golden(
             elif isinstance(text, RowError):
                 golden.leave_out("no text" if text.code == "no_text" else f"cannot be read ({text.code})")
             else:
-                golden.rows.append(GoldenRow(number, record.line, row, text, gold, _picked(answer)))
+                turns = text if isinstance(text, Turns) else None
+                golden.rows.append(GoldenRow(number, record.line, row, str(text), gold, answer, turns))
     said = ", ".join(f"{value!r}" for value, _ in values.most_common(8)) or "nothing"
     absent = [value for value in mapping if value not in mapped]
     if absent and golden.rows and not mapped:
@@ -177,14 +195,6 @@ def _reviewed(
     golden.unused["skipped by people"] += sum(row.label is None for row in found.rows)
     golden.unused["not answered yet"] += len(found.begun)
     return {row.at: row for row in found.rows if row.label is not None}
-
-
-def _picked(row: ReviewedRow | None) -> str:
-    """Return how a row came into its review, if not at random: by an audit's search, as an unsure one, …"""
-    if row is None:
-        return ""
-    found = sample_of(row.fields).get("picked") or row.picked.how
-    return "" if found == "random" else str(found) or "unknown"
 
 
 def _check_gold_fields(source: Source, fields: Mapping[str, str]) -> None:

@@ -189,6 +189,8 @@ def read_reviewed(
     Raise UsageError with the line for what is not as it may be, and for files that do not belong into one: rows of
     several outputs, or several people's files put together.
     """
+    if path.is_file() and not path.stat().st_size:  # every answer was taken back
+        return ReviewedFile(path, ())
     if not holds_reviewed(path, format=format, encoding=encoding):
         raise UsageError(
             f"{path}: this is no golden file of `safeguard review`: its rows have no {ROW}, label and picked"

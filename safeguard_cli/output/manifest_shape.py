@@ -123,6 +123,15 @@ class ModelOnRecord(Part):
         either(table({"served": text}), super().check)(value, where)
 
 
+class TurnsOnRecord(Part):
+    """How the turns of conversations were put together."""
+
+    group = Member[str](text)
+    order = Member[str | None](maybe(text))
+    role = Member[str | None](maybe(text))
+    per = Member[str](one_of("turn", "conversation"))
+
+
 class InputOnRecord(Part):
     """How the rows were read."""
 
@@ -130,6 +139,9 @@ class InputOnRecord(Part):
     encoding = Member[str](filled)
     text_fields = Member[tuple[str, ...]](_names, tuple)
     template = Member[str | None](maybe(text))
+    turns = Member[TurnsOnRecord | None](
+        maybe(TurnsOnRecord.check), lambda found: TurnsOnRecord(found) if found else None, None
+    )
     max_row_bytes = Member[int](integer(1))
     shard = Member[tuple[int, int]](maybe(each(integer(1, 1 << 31), 2)), lambda found: tuple(found or (1, 1)))
 

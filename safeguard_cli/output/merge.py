@@ -107,6 +107,8 @@ def _in_order(outputs: Sequence[Path]) -> list[_Shard]:
             raise UsageError(f"{path} was changed after it was finished")
         if made.identity.output.only:
             raise UsageError(f"{path}: labelled with --only, so the places of its rows are unknown")
+        if made.identity.sample:
+            raise UsageError(f"{path}: the rows of an audit are a sample, not all rows of a shard")
         if not made.result.input_exhausted:
             raise UsageError(f"{path}: labelled with --limit; run the same command without it first")
         first = first or made

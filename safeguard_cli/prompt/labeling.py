@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.prompt.contract import Completion, Prefix, Prompt
 from safeguard_cli.prompt.harmony import ControlTokenError, Harmony
+from safeguard_cli.rows.turns import Turns
 from safeguard_cli.rows.verdict import RowError, Verdict
 
 OVERLAP = 64  # tokens that neighbouring windows of a long text share, at most an eighth of a window
@@ -49,6 +50,7 @@ class Answer:
     waiting: dict[int, int] = field(default_factory=dict)  # group → windows not yet decided
     windows: dict[int, list[Completion]] = field(default_factory=dict)
     truncated: set[int] = field(default_factory=set)  # groups
+    turns_left_out: int = 0
 
     @property
     def done(self) -> bool:
@@ -62,7 +64,7 @@ class Labeling:
         self.harmony, self.rules = harmony, rules
 
     def start(
-        self, text: str | RowError, number: int, known: Mapping[str, Verdict] | None = None
+        self, text: str | Turns | RowError, number: int, known: Mapping[str, Verdict] | None = None
     ) -> tuple[Answer, list[list[Prompt]]]:
         """Return the Answer to row `number` and its prompts by group; a row without a text is done, with its error.
 
@@ -70,8 +72,11 @@ class Labeling:
         """
         answer = Answer(dict(known or {}))
         prompts: list[list[Prompt]] = [[] for _ in self.rules.groups]
+        if isinstance(text, Turns):
+            text = self._fitting(text)
+            answer.turns_left_out = text.more
         everything = len(answer.verdicts) == len(self.rules.policies)
-        ids = text if isinstance(text, RowError) else [] if everything else self._tokens(text)
+        ids = text if isinstance(text, RowError) else [] if everything else self._tokens(str(text))
         for index, group in enumerate(self.rules.groups):
             if all(policy.name in answer.verdicts for policy in group):
                 continue
@@ -96,7 +101,7 @@ class Labeling:
             del answer.waiting[index]
             windows, begin = answer.windows.pop(index), 0
             for policy in self.rules.groups[index]:
-                answer.verdicts[policy.name] = self._verdict(policy, windows, begin, index in answer.truncated)
+                answer.verdicts[policy.name] = self._verdict(policy, windows, begin, answer, index)
                 begin += len(policy.labels)
             self._put_in_order(answer)
 
@@ -104,6 +109,29 @@ class Labeling:
         """Put an Answer that is done in the policies' order, whichever finished first."""
         if answer.done:
             answer.verdicts = {policy.name: answer.verdicts[policy.name] for policy in self.rules.policies}
+
+    def _fitting(self, turns: Turns) -> Turns:
+        """Return a turn with as many of the turns before it as fit every group's window, the latest ones."""
+        if not turns.earlier and not turns.more:
+            return turns
+        size, kept = min(self.rules.window), 0
+        left = size - self._size(str(Turns(turns.turn, ("",))))
+        for earlier in reversed(turns.earlier):
+            left -= self._size(f"{earlier}\n")
+            if left < 0:
+                break
+            kept += 1
+        # The tokens of a text can be more than those of its parts together, so the whole is measured too.
+        while kept and self._size(str(turns.last(kept))) > size:
+            kept -= 1
+        return turns.last(kept)
+
+    def _size(self, text: str) -> int:
+        """Return a text's size in tokens, without a limit where the tokenizer cannot be trusted with it."""
+        try:
+            return len(self.harmony.text_ids(text))
+        except ControlTokenError:
+            return max(self.rules.window) + 1
 
     def _tokens(self, text: str) -> list[int] | RowError:
         rules, tokenizer = self.rules, self.harmony.tokenizer
@@ -141,7 +169,9 @@ class Labeling:
     def _starts_character(self, token: int) -> bool:
         return self.harmony.tokenizer.token_bytes(token)[0] & 0xC0 != 0x80  # not a UTF-8 continuation byte
 
-    def _verdict(self, policy: Policy, completions: list[Completion], begin: int, truncated: bool) -> Verdict:
+    def _verdict(
+        self, policy: Policy, completions: list[Completion], begin: int, answer: Answer, group: int
+    ) -> Verdict:
         """Return the row's Verdict: that of the window with the highest p_violates, or an error if a window failed.
 
         The policy's scores begin at `begin` among those of a completion.
@@ -168,7 +198,8 @@ class Labeling:
             scores=scores,
             effort="none" if worst.at_once else "low" if self.rules.effort == "auto" else self.rules.effort,
             windows=len(completions),
-            truncated=truncated,
+            truncated=group in answer.truncated,
+            turns_left_out=answer.turns_left_out,
             cut=not all(completion.ended for completion in completions),
             rationale=None if worst.rationale is None else self.harmony.string_text(worst.rationale),
             reasoning="\n".join(map(decode, worst.analysis)).strip() if self.rules.reasoning else None,

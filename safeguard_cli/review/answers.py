@@ -162,8 +162,7 @@ def open_golden(
     """
     path = real(path)
     with _held(path):
-        there = path.exists() and path.stat().st_size > 0
-        found = read_reviewed(path, labels=labels) if there else None
+        found = read_reviewed(path, labels=labels) if path.exists() else None
         golden = GoldenFile(path, own, people, taken_over((*found.rows, *found.begun) if found else ()))
         golden.rewrite()
         try:

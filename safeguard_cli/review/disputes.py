@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from safeguard_cli.errors import UsageError
-from safeguard_cli.measure.reviewed import Picked, Proposed, ReviewedFile, ReviewedRow
+from safeguard_cli.measure.reviewed import Picked, Proposed, ReviewedFile, ReviewedRow, read_reviewed
+from safeguard_cli.output.labelled import LabeledFile, LabeledRow
 from safeguard_cli.output.spelled import normal
+from safeguard_cli.policy.policy import load_policy
+from safeguard_cli.review.options import Reviewing
 from safeguard_cli.review.picking import Candidate, Item
-from safeguard_cli.review.shown import Said
+from safeguard_cli.review.reading import HowRead, Material, shown_text
+from safeguard_cli.review.shown import Layout, Said, count_of
 
 
 def put_together(golden: Sequence[ReviewedFile]) -> tuple[list[ReviewedRow], list[ReviewedRow]]:
@@ -69,22 +74,46 @@ def _notes(same: Iterable[tuple[ReviewedFile, ReviewedRow]]) -> str:
     return next(iter(notes.values())) if len(notes) == 1 else "; ".join(f"{who}: {note}" for who, note in notes.items())
 
 
-def disputed_items(disputed: Sequence[ReviewedRow], texts: Mapping[int, str]) -> list[Item]:
-    """Return rows in dispute as rows to review, with everyone's answer shown beside them; `texts` are by row number."""
+@dataclass(frozen=True, slots=True)
+class Disputes:
+    """The rows in dispute, as rows to review, and the rows that people agree on."""
+
+    material: Material
+    items: list[Item]
+    agreed: list[ReviewedRow]
+
+
+def read_disputes(paths: Sequence[Path], wanted: Reviewing, reading: HowRead) -> Disputes:
+    """Read people's golden files. Without a policy, its labels are those that people and the model gave."""
+    if len(wanted.policies) > 1:
+        raise UsageError("--policy is given twice: a review is about one policy")
+    policy = load_policy(wanted.policies[0]) if wanted.policies else None
+    labels = policy.labels if policy else ()
+    golden = [read_reviewed(path, format=reading.format, encoding=reading.encoding, labels=labels) for path in paths]
+    agreed, disputed = put_together(golden)
+    if not labels:
+        said = (label for row in (*agreed, *disputed) for label in (*row.labels.values(), row.proposed.label))
+        labels = tuple(dict.fromkeys(label for label in said if label is not None))
+    layout, texts = _texts(paths[0], disputed, reading) if disputed else (Layout(), ())
     picked = Picked("disputed", None, None, len(disputed))
-    return [
-        Item(
-            Candidate(
-                row.row,
-                row.line,
-                row.fields,
-                texts[row.row],
-                row.proposed,
-                tuple(Said(name, label) for name, label in row.labels.items())
-                + ((Said("notes", "", because=row.note),) if row.note else ()),
-            ),
-            picked if row.picked == Picked() else row.picked,
-            row,
-        )
-        for row in disputed
+    items = [
+        Item(_candidate(row, text), picked if row.picked == Picked() else row.picked, row)
+        for row, text in zip(disputed, texts, strict=True)
     ]
+    remark = f"{count_of(len(disputed))} in dispute; the golden file gets {len(agreed):,} that are not as they are"
+    return Disputes(Material((), labels, layout, policy, (remark,)), items[: wanted.rows], agreed)
+
+
+def _texts(path: Path, disputed: Sequence[ReviewedRow], reading: HowRead) -> tuple[Layout, tuple[str, ...]]:
+    rows = tuple(LabeledRow(row.row, row.line, row.fields, {}) for row in disputed)
+    file = LabeledFile(path, rows, (), None)
+    texts = file.texts(reading.text.text_fields, reading.text.template)
+    if texts is None:
+        raise UsageError(f"{path}: which field holds the text? Name it with --text-field")
+    return shown_text(file, reading.text, ()), texts
+
+
+def _candidate(row: ReviewedRow, text: str) -> Candidate:
+    said = tuple(Said(name, label) for name, label in row.labels.items())
+    notes = (Said("notes", "", because=row.note),) if row.note else ()
+    return Candidate(row.row, row.line, row.fields, text, row.proposed, (*said, *notes))

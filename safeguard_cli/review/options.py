@@ -7,6 +7,8 @@ from typing import Annotated, Literal, TypeAlias
 
 import typer
 
+from safeguard_cli.measure.options import Gold
+
 Pick: TypeAlias = Literal["random", "unsure", "disagree", "wrong", "disputed"]
 
 
@@ -37,13 +39,6 @@ class Picking:
     other: Annotated[
         str | None, typer.Option("--with", metavar="OUT2", help="With --pick disagree: another output of these rows.")
     ] = None
-    gold_field: Annotated[
-        str | None, typer.Option(metavar="FIELD", help="With --pick wrong: the field with the right label.")
-    ] = None
-    mapping: Annotated[
-        tuple[str, ...],
-        typer.Option("--map", metavar="V,V=LABEL;…", help="With --pick wrong: what the gold field's values mean."),
-    ] = ()
 
 
 @dataclass(frozen=True)
@@ -65,7 +60,7 @@ class Showing:
 
 
 @dataclass(frozen=True)
-class Reviewing(Showing, Picking):
+class Reviewing(Showing, Picking, Gold):
     """All that a review is asked for: also the golden file, and who answers."""
 
     golden: str = ""

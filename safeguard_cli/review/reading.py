@@ -8,6 +8,7 @@ from pathlib import Path
 
 from safeguard_cli.errors import UsageError
 from safeguard_cli.measure.compare import common_policies, paired_rows
+from safeguard_cli.measure.golden import gold_fields
 from safeguard_cli.measure.measured import gold_of
 from safeguard_cli.measure.options import Wanted
 from safeguard_cli.measure.reviewed import Proposed
@@ -16,7 +17,7 @@ from safeguard_cli.output.spelled import number
 from safeguard_cli.policy.policy import Policy, builtin_policies, find_policy, load_policy
 from safeguard_cli.review.options import Reviewing
 from safeguard_cli.review.picking import Candidate
-from safeguard_cli.review.shown import Layout, Said
+from safeguard_cli.review.shown import Layout, Said, count_of
 from safeguard_cli.rows.options import Text
 from safeguard_cli.rows.verdict import Verdict
 from safeguard_cli.run.settings import Settings
@@ -52,7 +53,7 @@ def read_material(path: Path, wanted: Reviewing, reading: HowRead) -> Material:
     labels = read_labels(path, format=reading.format, encoding=reading.encoding, known=known)
     answers = {each.name: each for each in labels.answers}
     name = names[0]
-    gold = (wanted.gold_field,) if wanted.gold_field else ("label", f"{name}_gold")
+    gold = tuple(gold_fields(wanted.gold_fields, [name]).values()) if wanted.gold_fields else ("label", f"{name}_gold")
     texts = labels.texts(reading.text.text_fields, reading.text.template, gold)
     if texts is None:
         raise UsageError(f"{path} does not hold the texts (--keep left them out, or --text-field must name them)")
@@ -80,11 +81,8 @@ def read_material(path: Path, wanted: Reviewing, reading: HowRead) -> Material:
         if text.strip()
     ]
     remarks = [*labels.doubts, *_left_out(labels, len(candidates))]
-    fields, template = _shown(labels, reading.text, gold)
     policy = policies.get(name) or _as_labelled(name, labels)
-    if policy is None:
-        remarks.append("no rules to cite: name the policy's file with --policy")
-    return Material(candidates, answers[name].labels, Layout(fields, template, gold), policy, remarks)
+    return Material(candidates, answers[name].labels, shown_text(labels, reading.text, gold), policy, remarks)
 
 
 def _policies(path: Path, wanted: Reviewing, reading: HowRead) -> tuple[dict[str, Policy], list[str]]:
@@ -118,7 +116,7 @@ def _policies(path: Path, wanted: Reviewing, reading: HowRead) -> tuple[dict[str
 
 def _said(who: str, verdict: Verdict) -> Said:
     if verdict.error is not None:
-        return Said(who, None, f"no label: {verdict.error.message}")
+        return Said(who, None, verdict.error.message)
     score = "" if verdict.p_violates is None else f"p {verdict.p_violates:.2f}"
     parts = (score, "violates" if verdict.violates else "does not violate", f"effort {verdict.effort}")
     return Said(who, verdict.label, ", ".join(part for part in parts if part), verdict.rationale or "")
@@ -174,8 +172,7 @@ def _wrong(
         template=reading.text.template,
         quiet=True,
     )
-    fields = (wanted.gold_field,) if wanted.gold_field else ()
-    golden = gold_of(labels, [name], settings, Wanted(fields, wanted.mapping))
+    golden = gold_of(labels, [name], settings, Wanted(wanted.gold_fields, wanted.mapping))
     if golden is None:
         raise UsageError(f"--pick wrong: {labels.path} has no field with the right label: name it with --gold-field")
     right = {row.line: row.gold[name] for row in golden.rows}
@@ -190,17 +187,16 @@ def _wrong(
 def _left_out(labels: LabeledFile, kept: int) -> Iterator[str]:
     without = len(labels.rows) - kept
     if without:
-        yield f"{without:,} rows without a text are left out: nobody could answer them"
+        yield f"left out: {count_of(without)} without a text, which nobody could answer"
     if labels.manifest and labels.manifest.identity.output.only:
         yield f"{labels.path} has only the rows that violate or are in error: random rows are of those"
 
 
-def _shown(labels: LabeledFile, text: Text, gold: Sequence[str]) -> tuple[Sequence[str], bool]:
-    """Return the fields that hold the text, and whether a template joins them."""
-    if text.text_fields or text.template is not None:
-        return text.text_fields, text.template is not None
-    fields, template = labels.chosen_text(gold) or ((), None)
-    return fields, template is not None
+def shown_text(labels: LabeledFile, text: Text, gold: Sequence[str]) -> Layout:
+    """Return how the rows' texts are shown: as asked for, else as the run labelled them."""
+    asked = bool(text.text_fields or text.template is not None)
+    fields, template = (text.text_fields, text.template) if asked else labels.chosen_text(gold) or ((), None)
+    return Layout(fields, template is not None, gold)
 
 
 def _as_labelled(name: str, labels: LabeledFile) -> Policy | None:

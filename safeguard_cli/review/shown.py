@@ -14,9 +14,9 @@ import orjson
 
 from safeguard_cli.measure.reviewed import SAMPLE
 from safeguard_cli.output.spelled import is_missing, plain
-from safeguard_cli.rows.chats import chat_text, is_chat
+from safeguard_cli.rows.chats import chat_messages, is_chat
 from safeguard_cli.rows.field_names import may_be_gold
-from safeguard_cli.rows.text import find
+from safeguard_cli.rows.paths import find
 from safeguard_cli.terminal import cut, safe
 
 MOST_CHARACTERS = 200_000  # of one text: more would keep a terminal busy
@@ -80,8 +80,7 @@ def _blocks(name: str, fields: Mapping[str, Any], names: Sequence[str]) -> list[
             read = None
         value = read if is_chat(read) else value
     if is_chat(value):
-        said = [(chat_text([message]) or "").partition(": ") for message in value]
-        return [Block(safe(role), text_lines(text)) for role, _, text in said]
+        return [Block(safe(role), text_lines(text)) for role, text in chat_messages(value)]
     if not isinstance(value, str) or not value.strip():
         return []
     return [Block(safe(name) if len(names) > 1 else "", text_lines(value))]
@@ -93,6 +92,11 @@ def text_lines(text: str) -> tuple[str, ...]:
     lines = tuple(safe(head, keep_newlines=True).split("\n"))
     more = len(text) - MOST_CHARACTERS
     return (*lines, f"… and {more:,} more characters, which are not shown") if more > 0 else lines
+
+
+def count_of(rows: int) -> str:
+    """Return a number of rows in words."""
+    return f"{rows:,} row" if rows == 1 else f"{rows:,} rows"
 
 
 def said_lines(said: Sequence[Said]) -> list[str]:

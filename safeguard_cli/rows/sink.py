@@ -36,10 +36,21 @@ _WRITTEN: Mapping[str, Written] = {
 
 
 def verdict_columns(
-    *, windows: bool = False, truncated: bool = False, rationale: bool = False, reasoning: bool = False
+    *,
+    windows: bool = False,
+    truncated: bool = False,
+    turns: bool = False,
+    rationale: bool = False,
+    reasoning: bool = False,
 ) -> tuple[str, ...]:
     """Return the parts of a verdict that get a CSV column, in order, without the policy's name before them."""
-    asked = {"windows": windows, "truncated": truncated, "rationale": rationale, "reasoning": reasoning}
+    asked = {
+        "windows": windows,
+        "truncated": truncated,
+        "turns_left_out": turns,
+        "rationale": rationale,
+        "reasoning": reasoning,
+    }
     return tuple(column for column in COLUMNS if asked.get(column, True))
 
 

@@ -287,6 +287,7 @@ def _describe(settings: Settings, source: Source, format: Format, policies: Sequ
     columns = verdict_columns(
         windows=settings.long == "split",
         truncated=settings.long == "truncate",
+        turns=settings.group is not None and settings.verdict_per == "turn",
         rationale=settings.rationale,
         reasoning=settings.reasoning,
     )

@@ -78,6 +78,11 @@ def _find_donor(path: Path) -> Donor:
             f"--reuse {path}: neither .manifest.json nor .run.json is beside it, so nobody knows which policy and model"
             " its verdicts are of"
         )
+    if manifest.identity.input.turns:
+        raise UsageError(
+            f"--reuse {path}: its rows are turns of conversations (--group), and what is said of one depends on those"
+            " before it"
+        )
     digest = sha256(rows)
     if manifest.result and (rows.stat().st_size, digest) != (
         manifest.progress.output_bytes,

@@ -8,7 +8,8 @@ from itertools import islice
 
 from safeguard_cli import errors
 from safeguard_cli.rows.source import Source
-from safeguard_cli.rows.text import Selector
+from safeguard_cli.rows.text import Selects
+from safeguard_cli.rows.verdict import RowError
 from safeguard_cli.run.prepare import Prepared, shape_text
 from safeguard_cli.run.reuse import Reuse
 from safeguard_cli.run.settings import Settings
@@ -16,7 +17,7 @@ from safeguard_cli.terminal import safe
 
 
 def dry_run(
-    settings: Settings, prepared: Prepared, source: Source, selector: Selector, reuse: Reuse | None = None
+    settings: Settings, prepared: Prepared, source: Source, selector: Selects, reuse: Reuse | None = None
 ) -> int:
     """Print what a run would do, and return exit code 0: no row is in error yet."""
     labeling, shape = prepared.labeling, prepared.shape
@@ -37,8 +38,8 @@ def dry_run(
             continue
         split_rows += any(len(windows) > 1 for windows in prompts)
         first = next(windows[0] for windows in prompts if windows)
-        if isinstance(text, str):
-            lengths[len(tokenizer.encode(text))] += 1
+        if not isinstance(text, RowError):
+            lengths[len(tokenizer.encode(str(text)))] += 1
         if shown is None:
             shown = labeling.harmony.readable((*rules.prefixes[first.policy].ids, *first.ids))
     asked = f"{lengths.total():,}"

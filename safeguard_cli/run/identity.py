@@ -20,13 +20,15 @@ def identity(
     prepared: Prepared,
     input_format: str,
     text_fields: Sequence[str],
+    turns: Mapping[str, Any] | None,
     output: Mapping[str, Any],
     reused: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return all that can change a label or how a row is written.
 
-    `text_fields` are the chosen ones, `output` is a destination.Output. `reused` are the hashes of outputs whose
-    verdicts are copied: they can move only last digits, so that they count in a deterministic run alone.
+    `text_fields` are the chosen ones, `turns` says how rows are turns of conversations, None if they are not, `output`
+    is a destination.Output. `reused` are the hashes of outputs whose verdicts are copied: they can move only last
+    digits, so that they count in a deterministic run alone.
     """
     asks = asked(settings, prepared)
     return {
@@ -38,6 +40,7 @@ def identity(
             "encoding": settings.encoding,
             "text_fields": list(text_fields),
             "template": settings.template,
+            **({"turns": dict(turns)} if turns else {}),
             "max_row_bytes": settings.max_row_bytes,
             "shard": None if settings.shard == (1, 1) else list(settings.shard),
         },

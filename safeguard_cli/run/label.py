@@ -11,14 +11,15 @@ from itertools import islice
 from safeguard_cli.engine.engine import Engine
 from safeguard_cli.engine.local.process import LocalEngine
 from safeguard_cli.engine.reports import Report
-from safeguard_cli.errors import SafeguardError, sentences
+from safeguard_cli.errors import SafeguardError, UsageError, sentences
 from safeguard_cli.model.find import NoModel
 from safeguard_cli.output.labelled import untrained_text
 from safeguard_cli.output.manifest import Manifest
 from safeguard_cli.output.show import cut_text
 from safeguard_cli.policy.policy import Policy
+from safeguard_cli.rows.conversations import PutTogether, by_conversation
 from safeguard_cli.rows.source import Source
-from safeguard_cli.rows.text import Selector, first_choice, make_selector, say_text
+from safeguard_cli.rows.text import Selector, Selects, first_choice, make_selector, say_text
 from safeguard_cli.rows.writable import check_streams
 from safeguard_cli.run.destination import Destination, File, last_machine, used_by
 from safeguard_cli.run.display import make_progress
@@ -27,7 +28,7 @@ from safeguard_cli.run.dry_run import dry_run
 from safeguard_cli.run.engines import Deferred, EngineMaker, Preparer, start_engine
 from safeguard_cli.run.identity import asked
 from safeguard_cli.run.pipeline import Pipeline
-from safeguard_cli.run.prepare import Prepared, load_policies, prepare
+from safeguard_cli.run.prepare import Prepared, load_policies, open_input, prepare
 from safeguard_cli.run.progress import PREPARING, Progress
 from safeguard_cli.run.remarks import cut_advice, untrained_warning
 from safeguard_cli.run.reuse import Reuse, check_all_covered, open_reuse, prepare_copies, reused_text
@@ -51,7 +52,7 @@ def label(
         held = stack.enter_context(work.hold(settings, read))
         policies, source = load_policies(settings), stack.enter_context(work.open(settings))
         destination = stack.enter_context(work.destination(settings, source, policies, read, held))
-        selector, text_fields = _select(settings, source, destination.last)
+        selector, text_fields = _select(settings, source, destination.last, stack)
         progress = stack.enter_context(_begin_progress(settings, policies))
         progress.total = work.total(settings, source, progress)
         progress.does(PREPARING)
@@ -60,7 +61,7 @@ def label(
             say_text(selector, source)
         if settings.dry_run:
             return dry_run(settings, prepared, source, selector, reuse)
-        job = Job(settings, prepared, source, selector, text_fields, progress, work, reuse)
+        job = Job(settings, prepared, source, selector, text_fields, selector.turns, progress, work, reuse)
         _check_covered(job, destination)
         _say_beforehand(job, destination)
         with open_session(job, destination) as session:
@@ -155,12 +156,16 @@ def _work(job: Job, pipeline: Pipeline, session: SessionOfRun, make_engine: Engi
         warn(advice)
     elif advice and not settings.quiet:
         note(advice)
+    if pipeline.shortened and not settings.quiet:
+        note(f"turns before the one that is labelled were left out in {pipeline.shortened:,} rows, to fit --ctx")
     if pipeline.truncated:
         warn(f"rows longer than --ctx allows: {pipeline.truncated:,}; only the beginning of each was labelled")
 
 
-def _select(settings: Settings, source: Source, previous: Manifest | None) -> tuple[Selector, tuple[str, ...]]:
-    """Return the Selector of a row's text, as before if the run is resumed, and its fields as the manifest has them."""
+def _select(
+    settings: Settings, source: Source, previous: Manifest | None, stack: ExitStack
+) -> tuple[Selects, tuple[str, ...]]:
+    """Return what selects a row's text, as before if the run is resumed, and its fields as the manifest has them."""
     recorded = previous.identity.input.text_fields if previous else ()
     before = recorded or (first_choice(source) if previous else ())
     selector = make_selector(
@@ -170,7 +175,20 @@ def _select(settings: Settings, source: Source, previous: Manifest | None) -> tu
         others=() if settings.id_field is None else (settings.id_field,),
         before=before,
     )
-    return selector, recorded if selector.chosen == before else selector.chosen
+    fields = recorded if selector.chosen == before else selector.chosen
+    return stack.enter_context(_in_turns(settings, selector)), fields
+
+
+@contextmanager
+def _in_turns(settings: Settings, selector: Selector) -> Iterator[Selects]:
+    """Yield what selects a row's text: with --group, the selector of turns, once the whole input has been read."""
+    if settings.group is None:
+        yield PutTogether(selector) if settings.put_together else selector
+        return
+    if settings.input == "-":
+        raise UsageError("--group reads the input twice, and standard input comes once: save it to a file")
+    with open_input(replace(settings, shard=(1, 1))) as whole, by_conversation(selector, whole, settings) as turns:
+        yield turns
 
 
 def _rows_and_messages_share_a_file(settings: Settings) -> bool:

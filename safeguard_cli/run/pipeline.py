@@ -13,7 +13,8 @@ from safeguard_cli.prompt.contract import Feed, Prompt
 from safeguard_cli.prompt.labeling import Answer
 from safeguard_cli.rows.records import Record
 from safeguard_cli.rows.sink import Sink
-from safeguard_cli.rows.text import Selector, text_key
+from safeguard_cli.rows.text import Selects, text_key
+from safeguard_cli.rows.turns import Turns
 from safeguard_cli.rows.verdict import RowError
 from safeguard_cli.run.prepare import Prepared
 from safeguard_cli.run.progress import Progress
@@ -65,21 +66,21 @@ class Pipeline:
 
     `session` gives the number of the first row and is told of every row that is written; without one nothing is saved.
     `reuse` has verdicts that are not asked for again.
-    `truncated` counts the rows that were cut.
+    `truncated` counts the rows that were cut, `shortened` those whose conversation was.
     """
 
     def __init__(
         self,
         settings: Settings,
         prepared: Prepared,
-        selector: Selector,
+        selector: Selects,
         progress: Progress,
         session: Session | None = None,
         reuse: Reuse | None = None,
     ) -> None:
         self.settings, self.prepared, self.selector, self.progress = settings, prepared, selector, progress
         self.session, self._reuse = session or Session(), reuse
-        self.truncated = 0
+        self.truncated = self.shortened = 0
         self._known = Known(REMEMBERED)
         self.broken: SafeguardError | None = None
         self._rows: deque[Row] = deque()  # in input order; the first is number `written`
@@ -163,7 +164,7 @@ class Pipeline:
         return prompts
 
     def _answer(
-        self, text: str | RowError, number: int, copied: Copied | None = None
+        self, text: str | Turns | RowError, number: int, copied: Copied | None = None
     ) -> tuple[Answer, list[list[Prompt]]]:
         """Return the Answer about a text and its prompts by policy, none if an earlier row has the same text.
 
@@ -173,7 +174,7 @@ class Pipeline:
         # Sampling gives another answer each time.
         if isinstance(text, RowError) or self.settings.temperature > 0 or self.settings.each_row:
             return start(text, number)
-        key = text_key(text)
+        key = text_key(str(text))
         if (answer := self._known.get(key)) is not None:
             self.session.count_repeated()
             return answer, [[] for _ in self.prepared.overheads]
@@ -199,6 +200,7 @@ class Pipeline:
                     sink.write(row.record, verdicts)
                 self._rows.popleft()
                 self.truncated += any(verdict.truncated for verdict in verdicts.values())
+                self.shortened += bool(row.answer.turns_left_out)
                 if self._reuse:
                     self._reuse.count(row.copied)
                 self.progress.row_written(verdicts)

@@ -118,6 +118,7 @@ def find_blocks(settings: Settings) -> list[Block]:
         ("--shard", settings.shard != (1, 1)),
         ("--dry-run", settings.dry_run),
         ("--reuse", settings.reuse),
+        ("--group", settings.group is not None),
     ):
         if given:
             raise UsageError(f"{option} is for one file, but --ray labels many")

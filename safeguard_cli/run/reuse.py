@@ -27,7 +27,7 @@ from safeguard_cli.prompt.labeling import Rules
 from safeguard_cli.rows.layouts import unguard
 from safeguard_cli.rows.records import Record
 from safeguard_cli.rows.source import FORMATS, Source, extension, open_source
-from safeguard_cli.rows.text import Selector, first_choice, make_selector, text_key
+from safeguard_cli.rows.text import Selector, Selects, first_choice, make_selector, text_key
 from safeguard_cli.rows.verdict import COLUMNS, RowError, Verdict
 from safeguard_cli.run.donors import Donor, model_on_record, only_model, usable_policies
 from safeguard_cli.run.prepare import Prepared, prepare
@@ -206,7 +206,7 @@ def prepare_copies(settings: Settings, policies: tuple[Policy, ...], donors: Seq
     return prepare(settings, policies, {}, copied=only_model(donors))
 
 
-def check_all_covered(reuse: Reuse, records: Iterable[Record], selector: Selector, missing: SafeguardError) -> None:
+def check_all_covered(reuse: Reuse, records: Iterable[Record], selector: Selects, missing: SafeguardError) -> None:
     """Raise SafeguardError if a row needs a model, which is `missing`."""
     rows = lacking = 0
     for record in records:

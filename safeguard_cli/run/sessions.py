@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -31,7 +32,7 @@ from safeguard_cli.output.written import Written, read_output
 from safeguard_cli.rows.records import Record
 from safeguard_cli.rows.sink import Disturbed, Sink, make_layout
 from safeguard_cli.rows.source import Source
-from safeguard_cli.rows.text import Selector
+from safeguard_cli.rows.text import Selects
 from safeguard_cli.rows.writable import real
 from safeguard_cli.run.destination import Destination, File, Stream
 from safeguard_cli.run.identity import footing, identity
@@ -46,13 +47,14 @@ from safeguard_cli.terminal import note, warn
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What all sessions of a run work with; `text_fields` are the text's fields as the manifest has them."""
+    """What all sessions of a run work with; `text_fields` and `turns` are the text's as the manifest has them."""
 
     settings: Settings
     prepared: Prepared
     source: Source
-    selector: Selector
+    selector: Selects
     text_fields: tuple[str, ...]
+    turns: Mapping[str, Any] | None
     progress: Progress
     work: Work
     reuse: Reuse | None = None
@@ -348,7 +350,7 @@ def open_session(job: Job, destination: Destination) -> Iterator[SessionOfRun | 
         destination.shape,
         Identity(
             {
-                **identity(settings, job.prepared, job.source.format, job.text_fields, output, reused),
+                **identity(settings, job.prepared, job.source.format, job.text_fields, job.turns, output, reused),
                 **job.work.on_record(),
             }
         ),

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, TypeAlias
 import typer
 
 from safeguard_cli.engine.options import Local, Model, Pace, Servers
-from safeguard_cli.rows.options import Reading, Shard, Text, Windows, Written
+from safeguard_cli.rows.options import Grouping, Reading, Shard, Text, Windows, Written
 
 Effort: TypeAlias = Literal["none", "auto", "low", "medium", "high"]
 
@@ -260,10 +260,16 @@ class Asked(Servers, Pace, OnMachine):
 
 
 @dataclass(frozen=True)
-class Settings(Looking, Going, Output, Shard, Asked):
+class AskedOfTurns(Grouping, Asked):
+    """The options of a command that labels rows of a file, which may be turns of conversations."""
+
+
+@dataclass(frozen=True)
+class Settings(Looking, Going, Output, Shard, AskedOfTurns):
     """All settings of a run; those that no option sets are for our own callers."""
 
     scratch: bool = False  # the output is in a folder that is deleted when the command ends
+    put_together: bool = False  # the texts are turns that were selected before
     each_row: bool = False  # a text that came before is labelled again, not given the same verdict
     says_text: bool | None = None  # whether to print which text was chosen; None: unless quiet
 

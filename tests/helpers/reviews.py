@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from click.testing import Result
+from typer.testing import CliRunner
+
 from helpers.outputs import output, verdict
+from safeguard_cli.cli.app import app
 from safeguard_cli.measure.reviewed import Proposed, ReviewedRow, own_fields
 from safeguard_cli.review.answers import GoldenFile, open_golden, taken_names
 from safeguard_cli.review.picking import Candidate, pick_random
@@ -59,22 +62,16 @@ def _said(row: int) -> tuple[str, float]:
     return ("spam", 0.5 + row / 1000) if row % 3 == 0 else ("ham", 0.4 - row / 1000)
 
 
-def answer(
-    out: Path, golden: Path, keys: str, *more: str, person: str = "anna", code: int = 0
-) -> subprocess.CompletedProcess[str]:
-    """Answer in the line mode: a line for each word of `keys`."""
-    done = subprocess.run(
-        [*COMMAND, str(out), "-o", str(golden), "--as", person, *more],
-        input="".join(f"{line}\n" for line in keys.split()),
-        capture_output=True,
-        text=True,
-        cwd=out.parent,
-        timeout=60,
-        env={**os.environ, "COLUMNS": "200"},
-        check=False,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    assert done.returncode == code, done.stderr
+def answer(out: Path, golden: Path, keys: str, *more: str, person: str = "anna", code: int = 0) -> Result:
+    """Answer in the line mode, in the folder of `out`: a line for each word of `keys`."""
+    words = ["review", str(out), "-o", str(golden), "--as", person, *more]
+    here = Path.cwd()
+    os.chdir(out.parent)
+    try:
+        done = CliRunner().invoke(app, words, input="".join(f"{line}\n" for line in keys.split()))
+    finally:
+        os.chdir(here)
+    assert done.exit_code == code, done.stderr
     return done
 
 

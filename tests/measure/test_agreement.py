@@ -100,7 +100,7 @@ def test_seven_of_seven_is_no_proof() -> None:
 
 
 def test_kappa_is_misleading_where_one_label_is_nearly_all_there_is_and_ac1_is_not() -> None:
-    """Gwet (2008): 118 of 125 rows agree, yet kappa is about 0."""
+    """Gwet (2002), "Kappa statistic is not satisfactory": 118 of 125 rows agree, yet kappa is about 0."""
     pairs = [("no", "no")] * 118 + [("no", "yes")] * 5 + [("yes", "no")] * 2
     assert raw_agreement(pairs).value == pytest.approx(0.944)
     assert cohen_kappa(pairs).value == pytest.approx(-0.0234, abs=5e-4)

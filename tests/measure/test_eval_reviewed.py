@@ -50,6 +50,9 @@ ANSWERS = [
 ]
 
 
+SAID = [(1, "good", "good"), (2, "bad", "good"), (3, "bad", "bad")]
+
+
 def jsonl(path: Path, rows: list[ReviewedRow]) -> Path:
     path.write_text("".join(json.dumps(each.as_dict()) + "\n" for each in rows))
     return path
@@ -146,11 +149,36 @@ def test_where_no_row_was_picked_at_random_the_figures_say_so(tmp_path) -> None:
     assert "apart" not in found["policies"]["spam"]
 
 
-def test_without_a_policy_a_golden_file_is_no_output(tmp_path) -> None:
-    for path in (jsonl(tmp_path / "g.jsonl", ANSWERS), as_csv(tmp_path / "g.csv", ANSWERS)):
-        done = safeguard("eval", path)
-        assert done.returncode == 2
-        assert b"holds no verdicts: name the policy" in done.stderr
+@pytest.mark.parametrize("write", [jsonl, as_csv, excel])
+def test_without_a_policy_what_the_model_had_said_is_measured(tmp_path, write) -> None:
+    spam = Proposed("spam", True, 0.875, "spam")
+    rows = [*ANSWERS, row(7, "spam", proposed=spam), row(8, "ham", proposed=Proposed(None, None, None, "spam"))]
+    done = safeguard("eval", write(tmp_path / ("g.jsonl" if write is jsonl else "g.csv"), rows), "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["rows"] == 4  # ham ham, ham ham, spam ham, spam spam
+    assert found["policies"]["spam"]["confusion"] == [[2, 0], [1, 1]]
+    assert found["policies"]["spam"]["figures"]["recall"]["value"] == 0.5
+    assert found["policies"]["spam"]["figures"]["brier"]["value"] == pytest.approx((3 * 0.125**2 + 0.875**2) / 4)
+    assert found["rows_not_used"]["no label by the model"] == 1
+    assert "what the model had said in the output that was reviewed" in found["doubts"][0]
+
+
+def test_of_a_policy_that_is_not_at_hand_the_labels_are_those_that_were_given(tmp_path) -> None:
+    rows = [row(n, label, proposed=Proposed(said, said == "bad", 0.5, "mine")) for n, label, said in SAID]
+    found = json.loads(safeguard("eval", jsonl(tmp_path / "g.jsonl", rows), "--json").stdout)
+    assert found["policies"]["mine"]["violates"] == ["bad"]
+    assert found["policies"]["mine"]["figures"]["accuracy"]["value"] == pytest.approx(2 / 3)
+    done = safeguard("eval", jsonl(tmp_path / "h.jsonl", [*rows, row(4, "worse")]))
+    assert done.returncode == 2
+    done = safeguard("eval", jsonl(tmp_path / "h.jsonl", [replace(each, label="worse") for each in rows]))
+    assert (done.returncode, b"the model never said 'worse'" in done.stderr) == (2, True)
+
+
+def test_options_of_a_run_have_no_effect_on_what_was_said_before(tmp_path) -> None:
+    path = jsonl(tmp_path / "g.jsonl", ANSWERS)
+    done = safeguard("eval", path, "--effort", "high")
+    assert (done.returncode, b"--effort has no effect" in done.stderr) == (2, True)
 
 
 def test_figures_of_a_golden_set_that_no_review_wrote_are_of_all_its_rows(tmp_path) -> None:

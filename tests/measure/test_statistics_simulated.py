@@ -22,6 +22,10 @@ from safeguard_cli.measure.statistics import (
     recall_bound,
 )
 
+pytestmark = pytest.mark.promise(
+    "Of simulated files of every share 95 in 100 lie within the interval of their sample, also after many looks"
+)
+
 FILES = 4000
 SHARES = (0.0, 0.005, 0.02, 0.10, 0.50)
 ROWS = (50, 200, 400, 1000)
