@@ -32,7 +32,7 @@ ROOMS = {
     "machine": "engine engine.local model output policy prompt rows run",
     "measure": "output policy rows run",
     "measure.stress": "measure output policy rows run",
-    "measure.report": "measure measure.stress output policy rows run",
+    "measure.report": "audit measure measure.stress output policy rows run",
     "review": "measure output policy rows run",
     "audit": "engine.local measure output policy rows run",
     "cli": "audit machine measure measure.report measure.stress model output policy review rows run",

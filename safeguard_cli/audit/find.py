@@ -53,10 +53,9 @@ from safeguard_cli.output.unchanged import marks
 from safeguard_cli.output.written import read_output, whole_lines
 from safeguard_cli.rows.records import SAMPLE, Record
 from safeguard_cli.rows.source import Source, count_rows
-from safeguard_cli.rows.text import Selects
+from safeguard_cli.rows.text import Selects, text_key
 from safeguard_cli.rows.verdict import RowError
 from safeguard_cli.rows.writable import real
-from safeguard_cli.run.pipeline import Known
 from safeguard_cli.run.prepare import open_input
 from safeguard_cli.run.progress import Progress
 from safeguard_cli.run.settings import Settings
@@ -297,7 +296,7 @@ class Find(Sample):
         scores = np.full(self._search.total, -np.inf, dtype=np.float32)
         with self._reading("scoring rows") as records:
             for rows, texts in _batches(enumerate(map(self._text, records))):
-                flags = [known.get(Known.key(text)) for text in texts]
+                flags = [known.get(text_key(text)) for text in texts]
                 new = np.array([flag is None for flag in flags], dtype=np.bool_)
                 scores[rows[new]] = score.of(grams(list(compress(texts, new))))
                 scores[rows[[flag is True for flag in flags]]] = np.inf
@@ -321,7 +320,7 @@ class Find(Sample):
         for first in range(0, len(picks), _AT_ONCE):
             found = [self._spool.read(left[pick.row]) for pick in picks[first : first + _AT_ONCE]]
             texts = [*map(self._text, found)]
-            self._asked.keys += [None if text is None else Known.key(text) for text in texts]
+            self._asked.keys += [None if text is None else text_key(text) for text in texts]
             if sum(len(part.buckets) for part in self._asked.grams) < MOST_GRAMS:
                 self._asked.grams.append(grams([text or "" for text in texts]))
 

@@ -192,7 +192,7 @@ OF_THE_RUN = (
     *(Rule("together", why, "") for why in (_auto, _chat, is_set("policy_only_prompt"))),
     Rule("effort", lambda v: _chat(v) and v.get("effort") in ("none", "auto"), ""),
     Rule("deterministic", is_set("servers"), ""),
-    *(Rule(option, is_set("ray"), "") for option in ("limit", "shard", "dry_run", "group")),
+    *(Rule(option, is_set("ray"), "") for option in ("limit", "shard", "dry_run", "group", "reuse")),
     *(Rule(option, _parquet_out, "") for option in ("only", "csv_safe", "layout")),
 )
 """What the run itself refuses, with its own messages: here for the page of options, and for defaults from files."""
@@ -251,6 +251,12 @@ LABEL = (
         for option in ("append_input", "retry_errors")
     ),
     Rule("append_input", is_set("retry_errors"), "with --retry-errors: run one after the other"),
+    Rule(
+        "reuse",
+        lambda v: (v.get("temperature") or 0) > 0,
+        "with --temperature, which gives every row an answer of its own",
+    ),
+    Rule("reuse", is_set("group"), "with --group: what is said of a turn depends on the turns before it"),
     Rule(
         "append_input",
         lambda v: v.get("input") == "-",

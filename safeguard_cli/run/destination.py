@@ -29,6 +29,7 @@ from safeguard_cli.output.manifest import (
     load_finished,
     locked_beside,
     manifest_path,
+    rows_path,
     run_path,
 )
 from safeguard_cli.output.written import OutputShape
@@ -317,6 +318,8 @@ def used_by(settings: Settings) -> list[Used]:
     """Return all files that a command with these settings reads; each file's reader reports what is wrong with it."""
     builtin = builtin_policies()
     found = used("the input", settings.input)
+    for name in settings.reuse:
+        found += used("the reused output", name, rows_path(Path(name)))
     found += used("the policy", *(builtin.get(name, name) for name in expand(settings.policies)))
     with suppress(SafeguardError):
         found += used("the model", *model_parts(find_model(settings.model or configured_model())))

@@ -139,6 +139,15 @@ class Going:
             help="Label the error rows of a finished output again, in place, from the same input.",
         ),
     ] = False
+    reuse: Annotated[
+        tuple[str, ...],
+        typer.Option(
+            "--reuse",
+            metavar="OUT",
+            help="Copy the verdicts of this output to rows with the same text, and label only the others; it must have"
+            " the same policies, model and settings, but any --threshold. Repeatable.",
+        ),
+    ] = ()
     on_error: Annotated[
         Literal["record", "stop"],
         typer.Option(help="On a row that cannot be labelled: write an error row, or stop."),
