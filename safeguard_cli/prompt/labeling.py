@@ -56,8 +56,11 @@ class Labeling:
     def __init__(self, harmony: Harmony, rules: Rules) -> None:
         self.harmony, self.rules = harmony, rules
 
-    def start(self, text: str | RowError, number: int) -> tuple[Answer, list[list[Prompt]]]:
-        """Return the Answer to row `number` and its prompts by group; a row without a text is done, with its error."""
+    def start(self, text: str | RowError, number: int, part: int = 0) -> tuple[Answer, list[list[Prompt]]]:
+        """Return the Answer to row `number` of an input and its prompts by group.
+
+        A row without a text is done, with its error.
+        """
         answer = Answer()
         prompts: list[list[Prompt]] = [[] for _ in self.rules.groups]
         ids = text if isinstance(text, RowError) else self._tokens(text)
@@ -69,7 +72,7 @@ class Labeling:
             answer.waiting[index] = len(found)
             answer.windows[index] = []
             prompts[index] = [
-                Prompt(number, index, i, self.harmony.content_ids(window)) for i, window in enumerate(found)
+                Prompt(number, index, i, self.harmony.content_ids(window), part) for i, window in enumerate(found)
             ]
         return answer, prompts
 

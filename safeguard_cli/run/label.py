@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
+from safeguard_cli.engine.engine import Engine
 from safeguard_cli.engine.local.process import LocalEngine
 from safeguard_cli.engine.reports import Report
 from safeguard_cli.errors import sentences
 from safeguard_cli.output.labelled import untrained_text
-from safeguard_cli.output.manifest import Manifest
 from safeguard_cli.output.show import cut_text
 from safeguard_cli.rows.source import Source, count_rows
-from safeguard_cli.rows.text import Selector, first_choice, make_selector, say_text
+from safeguard_cli.rows.text import Selector, say_text
 from safeguard_cli.rows.writable import check_streams
-from safeguard_cli.run.destination import Destination, File, hold_parquet, last_machine, open_destination, used_by
+from safeguard_cli.run.destination import Destination, File, last_machine, used_by
 from safeguard_cli.run.display import make_progress
 from safeguard_cli.run.dry_run import dry_run
 from safeguard_cli.run.engines import EngineMaker, Preparer, start_engine
-from safeguard_cli.run.pipeline import Pipeline
-from safeguard_cli.run.prepare import Prepared, load_policies, open_input, prepare
+from safeguard_cli.run.opened import opened
+from safeguard_cli.run.pipeline import Part, Pipeline
+from safeguard_cli.run.prepare import Prepared, load_policies, prepare
 from safeguard_cli.run.progress import Progress
 from safeguard_cli.run.remarks import cut_advice, untrained_warning
 from safeguard_cli.run.sessions import Finished, Job, SessionOfRun, open_session
@@ -37,76 +39,80 @@ def label(settings: Settings, make_engine: EngineMaker = LocalEngine, prepare: P
     with sentences(), ExitStack() as stack:
         read = used_by(settings)
         check_streams(read)
-        parquet = stack.enter_context(hold_parquet(settings, read))
-        policies, source = load_policies(settings), stack.enter_context(open_input(settings))
-        destination = stack.enter_context(open_destination(settings, source, policies, read, parquet))
-        selector, text_fields = _select(settings, source, destination.last)
-        total = _total(settings, source)
+        policies = load_policies(settings)
+        run = stack.enter_context(opened(settings, policies, read))
+        source, destination, total = run.source, run.destination, _total(settings, run.source)
         progress = make_progress(settings.progress, policies, total, quiet=settings.quiet or settings.dry_run)
         stack.callback(progress.close)
         progress.prepare()
         prepared = prepare(settings, policies, last_machine(destination), total)
         if settings.says_its_text:
-            say_text(selector, source)
+            say_text(run.selector, source)
         if settings.dry_run:
-            return dry_run(settings, prepared, source, selector)
-        job = Job(settings, prepared, source, text_fields, progress)
-        _say_beforehand(job, destination, total)
+            return dry_run(settings, prepared, source, run.selector)
+        job = Job(settings, prepared, source, run.text_fields, progress)
+        say_untrained(prepared)
+        _say_what_lasts(job, destination, total)
         with open_session(job, destination) as session:
             if not isinstance(session, Finished):
-                pipeline = Pipeline(settings, prepared, selector, progress, session)
-                _work(job, pipeline, session, make_engine)
+                _work(job, run.selector, session, make_engine)
         progress.close()
         destination.complete()
     return session.exit_code
 
 
-def _say_beforehand(job: Job, destination: Destination, total: int | None) -> None:
-    """Tell the user before the work begins if labels will mean nothing or the run cannot be resumed."""
-    if job.prepared.untrained:
-        warn(untrained_warning(job.prepared.untrained, job.prepared.header))
+def say_untrained(prepared: Prepared) -> None:
+    """Tell the user before the work begins if labels will mean nothing."""
+    if prepared.untrained:
+        warn(untrained_warning(prepared.untrained, prepared.header))
+
+
+def _say_what_lasts(job: Job, destination: Destination, total: int | None) -> None:
+    """Tell the user before the work begins if a long run cannot be resumed."""
     lasting = isinstance(destination, File) and job.source.path is not None
     if not lasting and not job.settings.quiet and (total is None or total > LONG_RUN):
         note("with a pipe, a stopped run cannot be resumed; with files it can: safeguard label INPUT -o OUT")
 
 
-def _work(job: Job, pipeline: Pipeline, session: SessionOfRun, make_engine: EngineMaker) -> None:
+def _work(job: Job, selector: Selector, session: SessionOfRun, make_engine: EngineMaker) -> None:
     """Label the rows that the session still has to label, and print the summary."""
-    settings, prepared, progress = job.settings, job.prepared, job.progress
+    pipeline = Pipeline(job.settings, job.prepared, job.progress)
+    with working(job.settings, job.prepared, job.progress, make_engine) as engine:
+        with session.open_sink() as sink:
+            part = Part(session.records(), selector, job.progress, sink, session)
+            try:
+                pipeline.label([part], engine)
+                if part.broken:
+                    raise part.broken
+                session.check_input()
+            except BaseException as stop:
+                if left := session.stopped(sink, engine, stop):
+                    note(left)
+                raise
+        session.finish(engine)
+    sum_up(job.settings, job.prepared, job.progress, pipeline.truncated)
+
+
+@contextmanager
+def working(settings: Settings, prepared: Prepared, progress: Progress, make_engine: EngineMaker) -> Iterator[Engine]:
+    """Yield the engine, started, while the display shows its work."""
     if not prepared.remote:
         progress.report(Report(loaded=0.0))
     listen = progress.report if progress.shown else None
     with progress, start_engine(settings, prepared, make_engine, listen) as engine:
-        with session.open_sink() as sink:
-            try:
-                pipeline.label(session.records(), engine, sink)
-                session.check_input()
-            except BaseException as stop:
-                session.stopped(sink, engine, stop)
-                raise
-        session.finish(engine)
+        yield engine
+
+
+def sum_up(settings: Settings, prepared: Prepared, progress: Progress, truncated: int) -> None:
+    """Print the summary of a run that is finished, and what must be reported of its labels."""
     advice = _remark(settings, prepared, progress)
     progress.finish()
     if advice and settings.max_reasoning is None:
         warn(advice)
     elif advice and not settings.quiet:
         note(advice)
-    if pipeline.truncated:
-        warn(f"rows longer than --ctx allows: {pipeline.truncated:,}; only the beginning of each was labelled")
-
-
-def _select(settings: Settings, source: Source, previous: Manifest | None) -> tuple[Selector, tuple[str, ...]]:
-    """Return the Selector of a row's text, as before if the run is resumed, and its fields as the manifest has them."""
-    recorded = previous.identity.input.text_fields if previous else ()
-    before = recorded or (first_choice(source) if previous else ())
-    selector = make_selector(
-        source,
-        text_fields=settings.text_fields,
-        template=settings.template,
-        others=() if settings.id_field is None else (settings.id_field,),
-        before=before,
-    )
-    return selector, recorded if selector.chosen == before else selector.chosen
+    if truncated:
+        warn(f"rows longer than --ctx allows: {truncated:,}; only the beginning of each was labelled")
 
 
 def _rows_and_messages_share_a_file(settings: Settings) -> bool:

@@ -20,7 +20,7 @@ import orjson
 
 from safeguard_cli import errors
 from safeguard_cli.address import shown_command
-from safeguard_cli.engine.engine import Engine
+from safeguard_cli.engine.engine import Spent
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.files import Draft, draft, sha256
 from safeguard_cli.model.fingerprint import model_sha256
@@ -115,10 +115,11 @@ class SessionOfRun(Session, ABC):
             anew = partial(open_input, self.job.settings, stack.enter_context(again) if again else None)
             return check_unchanged(source.name, source.state, source.now, anew, self.written, self.digest.value())
 
-    def stopped(self, sink: Sink, engine: Engine, stop: BaseException) -> None:
-        """Save what a session that ends early has done, and print how to resume."""
+    def stopped(self, sink: Sink, engine: Spent, stop: BaseException) -> str:
+        """Save what a session that ends early has done, and return how to resume, empty if it cannot be resumed."""
+        return ""
 
-    def finish(self, engine: Engine) -> None:
+    def finish(self, engine: Spent) -> None:
         """Leave the record of the finished run, whose output is complete and on disk."""
 
     @property
@@ -172,8 +173,8 @@ class New(SessionOfRun):
         """Save what was noted, if a save is due."""
         self.journal.save_now_and_then(sink.sync)
 
-    def stopped(self, sink: Sink, engine: Engine, stop: BaseException) -> None:
-        """Save what a session that ends early has done, and print how to resume.
+    def stopped(self, sink: Sink, engine: Spent, stop: BaseException) -> str:
+        """Save what a session that ends early has done, and return how to resume.
 
         Report the original failure, not one from saving.
         """
@@ -184,16 +185,16 @@ class New(SessionOfRun):
             if not isinstance(stop, SafeguardError):
                 raise
             if isinstance(problem, Disturbed):
-                return
-        note(self.destination.what_is_left(self.written, _same_command() if self.lasting else ""))
+                return ""
+        return self.destination.what_is_left(self.written, same_command() if self.lasting else "")
 
-    def finish(self, engine: Engine) -> None:
+    def finish(self, engine: Spent) -> None:
         """Leave the record of the finished run, whose output is complete and on disk."""
         self.journal.count_time()  # before a large model is hashed for the first time, which is not labeling time
         limit = self.job.settings.limit
         self._finish(engine, self.journal.output, limit is None or self.written < limit, None)
 
-    def _finish(self, engine: Engine, rows: Path, exhausted: bool, instead: Draft | None) -> None:
+    def _finish(self, engine: Spent, rows: Path, exhausted: bool, instead: Draft | None) -> None:
         settings, prepared, source, progress = self.job.settings, self.job.prepared, self.job.source, self.job.progress
         manifest = self.journal.manifest
         done, served = manifest.progress, manifest.identity.model.served
@@ -290,10 +291,11 @@ class Retried(New):
         """Raise SafeguardError if the input is no longer what was read of it."""
         self._grown()
 
-    def stopped(self, sink: Sink, engine: Engine, stop: BaseException) -> None:
+    def stopped(self, sink: Sink, engine: Spent, stop: BaseException) -> str:
         """Leave the finished output as it was."""
+        return ""
 
-    def finish(self, engine: Engine) -> None:
+    def finish(self, engine: Spent) -> None:
         """Put the draft in the output's place, with the record of the run."""
         self.journal.count_time()
         done = self.journal.manifest.progress
@@ -364,7 +366,7 @@ def _check_can_be_read_again(job: Job, journal: Journal) -> None:
         raise Refused(f"{journal.output} was made from a pipe, which cannot be read again; {START_OVER}")
 
 
-def _same_command() -> str:
+def same_command() -> str:
     """Return the command that resumes this run: as it was called, without --overwrite."""
     program, *arguments = sys.argv
     found = shutil.which(Path(program).name)
