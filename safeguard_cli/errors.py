@@ -17,6 +17,7 @@ INTERRUPTED = 130
 BROKEN_PIPE = 141
 TERMINATED = 143
 
+_FROM_BEST_TO_WORST = (OK, ROWS_IN_ERROR, USAGE, RESUME_REFUSED, FATAL)
 LONG = 300  # characters of a name that a sentence shows
 
 
@@ -43,6 +44,13 @@ class UsageError(SafeguardError):
 
 class EngineError(SafeguardError):
     """The engine cannot do what it was asked; the run ends."""
+
+
+def worst(codes: Iterable[int]) -> int:
+    """Return the worst of several exit codes: that of a failure, then of a refusal, then of rows in error."""
+    return max(
+        codes, key=lambda code: _FROM_BEST_TO_WORST.index(code) if code in _FROM_BEST_TO_WORST else 99, default=OK
+    )
 
 
 class Interrupted(BaseException):

@@ -142,8 +142,9 @@ def _efforts(values: Values) -> set[str]:
 
 def _parquet(values: Values) -> bool:
     """Return whether --format or the extension says that the input is Parquet; `-` never is."""
-    path = values.get("input") or values.get("golden") or values.get("a") or values.get("out") or ""
-    return (values.get("format") or Path(path).suffix.lower().removeprefix(".")) == "parquet"
+    one = values.get("input") or values.get("golden") or values.get("a") or values.get("out") or ""
+    kinds = {Path(path).suffix.lower().removeprefix(".") for path in values.get("inputs") or (one,)}
+    return {values.get("format")} == {"parquet"} or (not values.get("format") and kinds == {"parquet"})
 
 
 def _chat(values: Values) -> bool:
@@ -244,7 +245,7 @@ LABEL = (
     Rule("append_input", is_set("retry_errors"), "with --retry-errors: run one after the other"),
     Rule(
         "append_input",
-        lambda v: v.get("input") == "-",
+        lambda v: v.get("inputs") == ["-"],
         "on standard input, which cannot be read again from its start: name the file",
     ),
     Rule("retry_errors", is_set("only"), "with --only, whose output does not have every row"),

@@ -357,8 +357,8 @@ def open_session(job: Job, destination: Destination) -> Iterator[SessionOfRun | 
 
 def _restore_cut(job: Job, journal: Journal) -> None:
     """Take the number of rows that the budget cut from the manifest, if the rows themselves do not have it."""
-    if journal.shape.format == "csv":
-        job.progress.written.cut = job.progress.decided.cut = journal.manifest.progress.cut_rows
+    if journal.shape.format == "csv" and journal.shape.every_row:
+        job.progress.restore_cut(journal.manifest.progress.cut_rows)
 
 
 def _check_can_be_read_again(job: Job, journal: Journal) -> None:
