@@ -299,7 +299,7 @@ def _describe(settings: Settings, source: Source, format: Format, policies: Sequ
 def used_by(settings: Settings) -> list[Used]:
     """Return all files that a command with these settings reads; each file's reader reports what is wrong with it."""
     builtin = builtin_policies()
-    found = used("the input", settings.input)
+    found = used("the input", *([path for path, *_ in settings.joined] or [settings.input]))
     found += used("the policy", *(builtin.get(name, name) for name in settings.policies))
     with suppress(SafeguardError):
         found += used("the model", *model_parts(find_model(settings.model or configured_model())))

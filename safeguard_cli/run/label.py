@@ -13,7 +13,7 @@ from safeguard_cli.engine.reports import Report
 from safeguard_cli.errors import sentences
 from safeguard_cli.output.labelled import untrained_text
 from safeguard_cli.output.show import cut_text
-from safeguard_cli.rows.source import Source, count_rows
+from safeguard_cli.rows.source import Source
 from safeguard_cli.rows.text import Selector, say_text
 from safeguard_cli.rows.writable import check_streams
 from safeguard_cli.run.destination import Destination, File, last_machine, used_by
@@ -22,7 +22,7 @@ from safeguard_cli.run.dry_run import dry_run
 from safeguard_cli.run.engines import EngineMaker, Preparer, start_engine
 from safeguard_cli.run.opened import opened
 from safeguard_cli.run.pipeline import Part, Pipeline
-from safeguard_cli.run.prepare import Prepared, load_policies, prepare
+from safeguard_cli.run.prepare import Prepared, count_input, load_policies, prepare
 from safeguard_cli.run.progress import Progress
 from safeguard_cli.run.remarks import cut_advice, untrained_warning
 from safeguard_cli.run.sessions import Finished, Job, SessionOfRun, open_session
@@ -140,11 +140,5 @@ def _total(settings: Settings, source: Source) -> int | None:
     """Return the number of rows to come, at most --limit; only --limit, if counting them would delay the run."""
     if source.path is None or (source.total_bytes or 0) > COUNTABLE_BYTES:
         return settings.limit
-    rows = count_rows(
-        source.path,
-        format=settings.format,
-        encoding=settings.encoding,
-        max_row_bytes=settings.max_row_bytes,
-        shard=settings.shard,
-    )
+    rows = count_input(settings)
     return rows if settings.limit is None else min(rows, settings.limit)

@@ -24,7 +24,6 @@ from safeguard_cli.output.manifest import find_manifest
 from safeguard_cli.output.set_record import FileOnRecord, SetRecord, marks, open_record, same_file, tallies
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.rows.sink import Sink
-from safeguard_cli.rows.source import count_rows
 from safeguard_cli.rows.verdict import Verdict
 from safeguard_cli.rows.writable import Used, check_streams, used
 from safeguard_cli.run.destination import used_by
@@ -32,10 +31,11 @@ from safeguard_cli.run.display import make_progress
 from safeguard_cli.run.engines import EngineMaker, Preparer
 from safeguard_cli.run.files import SET, Pair, find_pairs, names_folder
 from safeguard_cli.run.identity import asked
+from safeguard_cli.run.joined import label_joined
 from safeguard_cli.run.label import COUNTABLE_BYTES, say_untrained, sum_up, working
 from safeguard_cli.run.opened import Opened, opened
 from safeguard_cli.run.pipeline import Part, Pipeline
-from safeguard_cli.run.prepare import Prepared, load_policies, prepare
+from safeguard_cli.run.prepare import Prepared, count_input, load_policies, prepare
 from safeguard_cli.run.progress import Progress
 from safeguard_cli.run.sessions import Finished, Job, SessionOfRun, open_session, same_command
 from safeguard_cli.run.settings import Settings
@@ -47,13 +47,13 @@ SAVE_SECONDS = 10.0  # between two writes of the record of the set
 def label_many(settings: Settings, make_engine: EngineMaker = LocalEngine, prepare: Preparer = prepare) -> int:
     """Label the files that `settings.inputs` mean, and return the exit code.
 
-    Each goes into a file of its own if `settings.output` is a folder. Raise SafeguardError with a sentence for the user.
+    Each goes into a file of its own if `settings.output` is a folder. Raise SafeguardError with a sentence.
     """
     if settings.output in (None, "-"):
         raise UsageError("several inputs need -o: a folder, for an output each (-o labels/), or a file for all of them")
     if names_folder(str(settings.output)):
         return label_each(settings, make_engine, prepare)
-    raise UsageError("later")
+    return label_joined(settings, make_engine, prepare)
 
 
 def label_each(settings: Settings, make_engine: EngineMaker = LocalEngine, prepare: Preparer = prepare) -> int:
@@ -376,7 +376,6 @@ def _total(settings: Settings, pairs: Sequence[Pair]) -> int | None:
     try:
         if sum(pair.input.stat().st_size for pair in pairs) > COUNTABLE_BYTES:
             return None
-        how: dict[str, Any] = {"format": settings.format, "encoding": settings.encoding}
-        return sum(count_rows(pair.input, max_row_bytes=settings.max_row_bytes, **how) for pair in pairs)
+        return sum(count_input(replace(settings, input=str(pair.input))) for pair in pairs)
     except (SafeguardError, OSError):
         return None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from safeguard_cli.output.manifest import Manifest
 from safeguard_cli.policy.policy import Policy
+from safeguard_cli.rows.joined import FILE
 from safeguard_cli.rows.source import Source
 from safeguard_cli.rows.text import Selector, first_choice, make_selector
 from safeguard_cli.rows.writable import Used
@@ -43,11 +44,12 @@ def _select(settings: Settings, source: Source, previous: Manifest | None) -> tu
     """Return the Selector of a row's text, as before if the run is resumed, and its fields as the manifest has them."""
     recorded = previous.identity.input.text_fields if previous else ()
     before = recorded or (first_choice(source) if previous else ())
+    others = [FILE] if settings.joined else []
     selector = make_selector(
         source,
         text_fields=settings.text_fields,
         template=settings.template,
-        others=() if settings.id_field is None else (settings.id_field,),
+        others=others if settings.id_field is None else (settings.id_field, *others),
         before=before,
     )
     return selector, recorded if selector.chosen == before else selector.chosen

@@ -255,6 +255,7 @@ class Settings(Looking, Going, Output, Shard, Asked):
     """All settings of a run; those that no option sets are for our own callers."""
 
     inputs: tuple[str, ...] = ()  # the files, folders and patterns, if the command names several files
+    joined: tuple[tuple[str, str, int], ...] = ()  # files read as one input: path, name and number of rows of each
     scratch: bool = False  # the output is in a folder that is deleted when the command ends
     each_row: bool = False  # a text that came before is labelled again, not given the same verdict
     says_text: bool | None = None  # whether to print which text was chosen; None: unless quiet
