@@ -84,6 +84,12 @@ def missing_extra(what: str, extra: str) -> SafeguardError:
     return SafeguardError(f"{what}: in a clone of safeguard, pip install '.[{extra}]'")
 
 
+def no_file(name: str | Path) -> UsageError:
+    """Return the failure for an input that is no file, of a command that takes one."""
+    what = "this is a folder, and this command takes one file" if Path(name).is_dir() else "there is no such file"
+    return UsageError(f"{name}: {what}")
+
+
 def quoted(name: str) -> str:
     """Return a name as a sentence shows it: in quotes, of bounded length, without control characters."""
     return repr(shortened(name))

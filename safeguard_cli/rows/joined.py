@@ -48,8 +48,8 @@ class Joined(Source):
         self._now: Source | None = None  # the file that is being read
         first = self._look_at_all()
         self.line_ending, self.delimiter = first.line_ending, first.delimiter
-        self.header = (*first.header, FILE) if self.format == "csv" else ()
-        self.names = (*first.names, FILE) if self.format == "csv" else ()
+        self.header = (FILE, *first.header) if self.format == "csv" else ()
+        self.names = (FILE, *first.names) if self.format == "csv" else ()
         self._rows = self._records()
 
     def _look_at_all(self) -> Source:
@@ -101,8 +101,7 @@ class Joined(Source):
             return Filed(record.index, record.line, record.raw, None, error, record.cells)
         fields: dict[str, Any] = {**record.fields, FILE: name}
         if self.format == "csv":
-            width = len(source.names)
-            cells = (*record.cells[:width], *[""] * (width - len(record.cells)), name, *record.cells[width:])
+            cells = (name, *record.cells)  # first: what is too much in a row belongs to its last cell
             return Filed(record.index, record.line, record.raw, fields, error, cells, record.blank)
         if source.format == "csv":
             own: dict[str, Any] = {**dict.fromkeys(source.names, ""), **record.fields}

@@ -24,7 +24,7 @@ from safeguard_cli.rows.sink import output_format
 from safeguard_cli.run.engines import EngineMaker, Preparer
 from safeguard_cli.run.files import LIST, Found, find_files
 from safeguard_cli.run.label import label
-from safeguard_cli.run.prepare import count_input, open_input, prepare
+from safeguard_cli.run.prepare import open_input, prepare
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import note, warn
 
@@ -105,7 +105,8 @@ def _list(settings: Settings, record: SetRecord, found: Sequence[Found]) -> _Lis
         try:
             with sentences(file.name):
                 state = marks(file.path.stat())
-                rows = count_input(replace(settings, input=str(file.path)))
+                with open_input(replace(settings, input=str(file.path))) as source:
+                    rows = sum(1 for _ in source)  # raises if it cannot be read to its end
                 digest = sha256(file.path)
         except SafeguardError as problem:
             warn(f"{file.name}: {'; '.join(problem.args)}")

@@ -56,7 +56,7 @@ def report(settings: Settings, wanted: Wanted, output: str | None, examples: int
         raise errors.missing_extra("a report needs Jinja2 and matplotlib", "report") from None
     path = Path(settings.input)
     if not path.is_file():
-        raise UsageError(f"{settings.input}: there is no such file")
+        raise errors.no_file(settings.input)
     target = Path(output) if output is not None else path.with_suffix(".html")
     _check_target(target, settings)
     policies = load_policies(settings) if settings.policies else ()
