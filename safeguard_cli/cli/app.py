@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from safeguard_cli import __version__, errors, signals
 from safeguard_cli.cli import bench, defaults, guard, label, measure, models, outputs, policy, streams, stress
+from safeguard_cli.cli.label import NO_VALUE
 from safeguard_cli.cli.parts import EXAMPLES
 
 _CalledWrongly: Any = typer.BadParameter.__base__  # UsageError, which typer does not export
@@ -35,7 +36,7 @@ class _Commands(TyperGroup):
 
 # Options that had another name or meaning, by command and option, and what to write now.
 _RENAMED = {
-    ("label", "--ray"): "--ray takes no value: give the address with --ray-address",
+    ("label", "--ray"): NO_VALUE,
     ("eval", "--sure"): "--sure takes a number, as in label; what it used to do here is now --find-sure",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Annotated
 
@@ -9,9 +10,11 @@ import typer
 
 from safeguard_cli.cli import guard
 from safeguard_cli.cli.parts import EXAMPLES, Needed, command
+from safeguard_cli.errors import UsageError
 from safeguard_cli.run.settings import Cluster, Settings
 
 app = typer.Typer()
+NO_VALUE = "--ray takes no value: give the address with --ray-address"
 
 
 @command(
@@ -63,6 +66,8 @@ def label(
             inputs=tuple(map(input_path, inputs)),
         )
         if cluster.ray:
+            if any(map(_is_address, inputs[1:])):
+                raise UsageError(NO_VALUE)
             from safeguard_cli.run.ray import label_on_ray
 
             return label_on_ray(settings, cluster.ray_address or "")
@@ -77,3 +82,9 @@ def label(
         return label(replace(settings, inputs=()))
 
     guard.run(run, asked.debug)
+
+
+def _is_address(name: str) -> bool:
+    """Return whether an INPUT is no file, but what once followed --ray: HOST:PORT."""
+    host, _, port = name.rpartition(":")
+    return bool(host) and port.isdecimal() and not os.path.lexists(name)

@@ -50,7 +50,9 @@ def label_many(settings: Settings, make_engine: EngineMaker = LocalEngine, prepa
     Each goes into a file of its own if `settings.output` is a folder. Raise SafeguardError with a sentence.
     """
     if settings.output in (None, "-"):
-        raise UsageError("several inputs need -o: a folder, for an output each (-o labels/), or a file for all of them")
+        raise UsageError(
+            "several inputs need -o: a folder for an output each (-o labels/), or a file for all rows (-o all.jsonl)"
+        )
     if names_folder(str(settings.output)):
         return label_each(settings, make_engine, prepare)
     return label_joined(settings, make_engine, prepare)
@@ -115,9 +117,9 @@ class FileProgress(Progress):
         super().__init__(whole.policies)
         self._whole = whole
 
-    def row(self, verdicts: Mapping[str, Verdict]) -> None:
-        super().row(verdicts)
-        self._whole.row(verdicts)
+    def row_before(self, verdicts: Mapping[str, Verdict]) -> None:
+        super().row_before(verdicts)
+        self._whole.row_before(verdicts)
 
     def row_written(self, verdicts: Mapping[str, Verdict]) -> None:
         super().row_written(verdicts)

@@ -181,9 +181,13 @@ class Progress:
         self._samples = deque([(self._start, 0, self.read + self.generated)], maxlen=_WINDOW)
 
     def row(self, verdicts: Mapping[str, Verdict]) -> None:
-        """Count a row of an earlier session, with its Verdicts by policy name."""
+        """Count a row that is decided and written, with its Verdicts by policy name."""
         self.decided.add(verdicts)
         self.written.add(verdicts)
+
+    def row_before(self, verdicts: Mapping[str, Verdict]) -> None:
+        """Count a row of an earlier session, which does not count for the rates."""
+        self.row(verdicts)
         self._before += 1
 
     def row_decided(self, verdicts: Mapping[str, Verdict], rows: int = 1) -> None:

@@ -248,7 +248,7 @@ class Continued(New):
                 journal.rows,
                 journal.manifest,
                 lambda record: layout.beginning(record) + mark,
-                progress.row,
+                progress.row_before,
             )
         self.written = journal.rows
         if journal.rows and (counts := journal.manifest.progress.counts):
