@@ -42,7 +42,7 @@ def label(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT…",
+            metavar="INPUT",
             help="JSONL, NDJSON, CSV or TSV, each also .gz, or Parquet; - for standard input. Several files, folders or"
             " patterns in quotes are labelled together, into -o DIR/ or -o FILE.",
         ),
