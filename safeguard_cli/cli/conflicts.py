@@ -297,3 +297,5 @@ BENCH = (
         for option in ("format", "encoding", "max_row_bytes", "text_fields", "template")
     ),
 )
+
+ASK = COMMON

@@ -27,10 +27,23 @@ else:
 VARIABLE = "SAFEGUARD_MODEL"
 PROJECT_FILES = ("safeguard.toml", "pyproject.toml")
 KEYS = {"model"}
-COMMANDS = ("label", "eval", "compare", "stress", "bench", "report")  # their options can have defaults
+COMMANDS = ("label", "ask", "eval", "compare", "stress", "bench", "report")  # their options can have defaults
 # Parameters that no file sets: what is read and written, what starts over, and what leaves the machine.
 NEVER = {
-    *("input", "golden", "a", "b", "out", "output", "export", "overwrite", "append_input", "retry_errors"),
+    *(
+        "input",
+        "inputs",
+        "texts",
+        "golden",
+        "a",
+        "b",
+        "out",
+        "output",
+        "export",
+        "overwrite",
+        "append_input",
+        "retry_errors",
+    ),
     *("servers", "server_api", "server_model", "tokenizer", "ray", "ray_address", "keep", "only", "help_all", "debug"),
 }
 PATHS = {"model", "policies", "policy"}

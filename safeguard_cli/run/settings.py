@@ -158,6 +158,12 @@ class Going:
             help="Put ' before every CSV cell that a spreadsheet could take for a formula, not only verdict cells.",
         ),
     ] = False
+
+
+@dataclass(frozen=True)
+class Judging:
+    """Policy and decision"""
+
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -165,7 +171,6 @@ class Going:
             max=1.0,
             metavar="T",
             help="Set violates by p_violates ≥ T, instead of by the label.",
-            rich_help_panel="Policy and decision",
         ),
     ] = None
     reasoning: Annotated[
@@ -173,7 +178,6 @@ class Going:
         typer.Option(
             "--reasoning",
             help="Also write the model's reasoning; it is not meant for end users.",
-            rich_help_panel="Policy and decision",
         ),
     ] = False
 
@@ -236,6 +240,23 @@ class Cluster:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """Answers"""
+
+    json: Annotated[
+        bool,
+        typer.Option("--json", help="Print each text with its verdicts as a line of JSON, as `label` writes rows."),
+    ] = False
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Label the texts again whenever a policy's file is saved, and show what has changed; Ctrl-C ends.",
+        ),
+    ] = False
+
+
+@dataclass(frozen=True)
 class _Input:
     input: str = ""
 
@@ -251,7 +272,12 @@ class Asked(Servers, Pace, OnMachine):
 
 
 @dataclass(frozen=True)
-class Settings(Looking, Going, Output, Shard, Asked):
+class OfTexts(Judging, Servers, Pace, Display, Local, Model, Answering, Windows, Asking):
+    """The options of a command that is given texts, not files."""
+
+
+@dataclass(frozen=True)
+class Settings(Looking, Going, Judging, Output, Shard, Asked):
     """All settings of a run; those that no option sets are for our own callers."""
 
     inputs: tuple[str, ...] = ()  # the files, folders and patterns, if the command names several files

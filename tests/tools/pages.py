@@ -20,9 +20,10 @@ from safeguard_cli.rows.verdict import WHEN
 
 ROOT = Path(__file__).parents[2]
 
-COMMANDS = ("label", "eval", "compare", "stress", "bench", "report")
+COMMANDS = ("label", "ask", "eval", "compare", "stress", "bench", "report")
 RULES = {
     "label": conflicts.LABEL,
+    "ask": conflicts.ASK,
     "eval": conflicts.MEASURE,
     "compare": conflicts.MEASURE,
     "stress": conflicts.STRESS,
