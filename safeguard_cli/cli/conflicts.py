@@ -140,10 +140,24 @@ def _efforts(values: Values) -> set[str]:
     return set(effort) if isinstance(effort, list) else {effort or "low"}
 
 
-def _parquet(values: Values) -> bool:
-    """Return whether --format or the extension says that the input is Parquet; `-` never is."""
+def _kind(values: Values) -> Any:
+    """Return the format that --format or the extension says the input has; None if only its first bytes will tell."""
+    from safeguard_cli.rows.formats import FORMATS, extension  # not at the top: --help does without it
+
     path = values.get("input") or values.get("golden") or values.get("a") or values.get("out") or ""
-    return (values.get("format") or Path(path).suffix.lower().removeprefix(".")) == "parquet"
+    return FORMATS.get(values.get("format") or extension(Path(path)))
+
+
+def _whole(values: Values) -> bool:
+    return (kind := _kind(values)) is not None and kind.whole
+
+
+def _no_sheet(values: Values) -> bool:
+    return not ((kind := _kind(values)) and kind.is_sheet)
+
+
+def _no_header(values: Values) -> bool:
+    return (kind := _kind(values)) is not None and not kind.headed
 
 
 def _chat(values: Values) -> bool:
@@ -212,7 +226,9 @@ COMMON = (
         "beside --tokenizer: with --server the model is the server's, and --tokenizer brings its vocabulary",
     ),
     Rule("model", _chat, "with --server-api chat, where the model is the server's: --server-model names it"),
-    Rule("encoding", _parquet, "on Parquet, whose text is always UTF-8"),
+    Rule("encoding", _whole, "on Parquet and spreadsheets, which say it themselves"),
+    Rule("sheet", _no_sheet, "on an input that is no spreadsheet by its name or --format"),
+    Rule("skip_rows", _no_header, "on rows that have no header above them"),
     Rule("sure", lambda v: not _auto(v), "without --effort auto"),
     Rule("max_windows", lambda v: v.get("long") != "split", "without --long split"),
     Rule(
@@ -293,6 +309,6 @@ BENCH = (
     Rule("content", is_set("input"), "with INPUT: its texts are measured"),
     *(
         Rule(option, lambda v: not v.get("input"), "without INPUT")
-        for option in ("format", "encoding", "max_row_bytes", "text_fields", "template")
+        for option in ("format", "encoding", "sheet", "skip_rows", "max_row_bytes", "text_fields", "template")
     ),
 )

@@ -52,7 +52,7 @@ def measure(settings: Settings, wanted: Wanted) -> Measured:
         wanted.refuse(OF_A_RUN, f"on {path}, which is labelled already")
         return from_output(labels, policies, settings, wanted)
     if not policies:
-        with open_source(path, format=settings.format, encoding=settings.encoding) as source:
+        with open_source(path, format=settings.format, encoding=settings.encoding, sheet=settings.sheet) as source:
             source.first()  # raises its own error if the file cannot be read
         raise UsageError(f"{path} holds no verdicts: name the policy to label it under, with --policy")
     golden = usable_rows(settings, wanted, answers)
@@ -97,6 +97,8 @@ def label_rows(settings: Settings, rows: Iterable[Mapping[str, Any]], output: st
                 scratch=output is None,
                 format=None,
                 encoding="utf-8",
+                sheet=None,
+                skip_rows=None,
                 text_fields=("text",),
                 template=None,
                 says_text=False,
@@ -107,7 +109,7 @@ def label_rows(settings: Settings, rows: Iterable[Mapping[str, Any]], output: st
 
 def existing_labels(path: Path, settings: Settings, known: Sequence[LabelSet] = ()) -> LabeledFile | None:
     """Return the labels in a file if its rows hold verdicts of all policies `known` (if none, of any policy)."""
-    how: dict[str, Any] = {"format": settings.format, "encoding": settings.encoding}
+    how: dict[str, Any] = {"format": settings.format, "encoding": settings.encoding, "sheet": settings.sheet}
     found = holds_verdicts(path, **how)
     if not found or not {answers.name for answers in known} <= set(found):
         return None
@@ -130,7 +132,8 @@ def usable_rows(
         answers,
         gold_fields(wanted.gold_fields, [a.name for a in answers]),
         mapping=parse_map(wanted.mapping),
-        skip_rows=wanted.skip_rows,
+        skip_rows=settings.skip_rows,
+        sheet=settings.sheet,
         format=settings.format,
         encoding=settings.encoding,
         text_fields=settings.text_fields,

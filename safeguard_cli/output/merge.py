@@ -32,11 +32,12 @@ from safeguard_cli.output.manifest import (
 from safeguard_cli.output.manifest_shape import Identity, Part, Result
 from safeguard_cli.output.resume import InputHash
 from safeguard_cli.output.written import whole_lines
+from safeguard_cli.rows.formats import extension
 from safeguard_cli.rows.lines import STANDARD_INPUT
 from safeguard_cli.rows.parquet import BATCH_ROWS, join_rows, open_parquet, read_batches, write_parquet
 from safeguard_cli.rows.records import in_shard
 from safeguard_cli.rows.sink import output_format
-from safeguard_cli.rows.source import extension, open_source
+from safeguard_cli.rows.source import open_source
 from safeguard_cli.rows.writable import check_output, check_streams, is_stream, real, used
 from safeguard_cli.terminal import note, warn
 
@@ -223,6 +224,8 @@ def _check_input(made: Manifest, result: Result) -> None:
             format=result.input_format,
             encoding=asked.encoding,
             max_row_bytes=asked.max_row_bytes,
+            above=asked.skip_rows,
+            sheet=asked.sheet,
         ) as source:
             for record in source:
                 digest.add(record)

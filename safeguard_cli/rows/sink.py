@@ -10,29 +10,21 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.rows.formats import PACKED, WRITTEN, Format, Written
 from safeguard_cli.rows.layouts import CsvLayout, JsonlLayout, field_names
 from safeguard_cli.rows.records import Record
 from safeguard_cli.rows.samples import is_sample
-from safeguard_cli.rows.source import Format, Source, check_fields
+from safeguard_cli.rows.source import Source, check_fields
 from safeguard_cli.rows.verdict import COLUMNS, Verdict
 from safeguard_cli.rows.writable import descriptor
 from safeguard_cli.signals import UNBROKEN
 
 _ATOMIC = 4096  # bytes that a pipe with room takes at once, so that a write never waits
-_COMPRESSED = ("gz", "zst", "bz2", "xz", "zip")
+_COMPRESSED = (*(ending[1:] for ending in PACKED), "zip")
 _STALLED = 0.5  # seconds between two checks for a signal while a reader takes nothing
-
-Written = Literal["jsonl", "csv", "parquet"]
-_WRITTEN: Mapping[str, Written] = {
-    "jsonl": "jsonl",
-    "ndjson": "jsonl",
-    "csv": "csv",
-    "tsv": "csv",
-    "parquet": "parquet",
-}
 
 
 def verdict_columns(
@@ -48,18 +40,18 @@ def output_format(out: Path | None, source_format: Written) -> Written:
     ending = _ending(out)
     if not ending:
         return source_format
-    if format := _WRITTEN.get(ending):
+    if format := WRITTEN.get(ending):
         return format
     kind = f".{ending}" if ending.isalnum() else "this extension"  # the end of a URL can be secret
     why = "output is never compressed" if ending in _COMPRESSED else f"{kind} is not written"
-    raise UsageError(f"{out}: {why}; name the output {', '.join(f'*.{each}' for each in _WRITTEN)}")
+    raise UsageError(f"{out}: {why}; name the output {', '.join(f'*.{each}' for each in WRITTEN)}")
 
 
 def stream_format(name: Path | None, source_format: Format) -> Format:
     """Return the format of what goes into a device or a named pipe: by its name, else the input's."""
-    format = _WRITTEN.get(_ending(name), source_format)
-    if format == "parquet":
-        raise UsageError(f"{name}: a Parquet file must be a regular file")
+    format = WRITTEN.get(_ending(name), source_format)
+    if format != "jsonl" and format != "csv":
+        raise UsageError(f"{name}: a file of {format} is made when all rows are there: it must be a regular file")
     return format
 
 

@@ -126,6 +126,8 @@ def say_text(selector: Selector, source: Source) -> None:
     """Report on standard error what of the rows is labelled, if there are any."""
     if any(record.fields for record in source.sample()):
         note(f"text: {selector.described}")
+        if source.remark:
+            note(f"sheet: {source.remark}")
 
 
 def find(fields: Mapping[str, Any], name: str) -> Any:

@@ -32,6 +32,7 @@ from safeguard_cli.output.manifest import (
 )
 from safeguard_cli.output.written import OutputShape
 from safeguard_cli.policy.policy import Policy, builtin_policies
+from safeguard_cli.rows.formats import Format
 from safeguard_cli.rows.parquet import pyarrow
 from safeguard_cli.rows.sink import (
     Sink,
@@ -44,7 +45,7 @@ from safeguard_cli.rows.sink import (
     stream_format,
     verdict_columns,
 )
-from safeguard_cli.rows.source import Format, Source, check_fields
+from safeguard_cli.rows.source import Source, check_fields
 from safeguard_cli.rows.writable import Used, check_output, is_stream, open_stream, real, used
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.run.to_parquet import check_types, from_file_of_parquet, is_made_from, make_parquet, remove, unpack

@@ -40,6 +40,7 @@ def identity(
             "text_fields": list(text_fields),
             "template": settings.template,
             "max_row_bytes": settings.max_row_bytes,
+            **{name: value for name in ("sheet", "skip_rows") if (value := getattr(settings, name)) is not None},
             "shard": None if settings.shard == (1, 1) else list(settings.shard),
         },
         "answer": {

@@ -140,5 +140,7 @@ def _total(settings: Settings, source: Source) -> int | None:
         encoding=settings.encoding,
         max_row_bytes=settings.max_row_bytes,
         shard=settings.shard,
+        above=settings.skip_rows or 0,
+        sheet=settings.sheet,
     )
     return rows if settings.limit is None else min(rows, settings.limit)

@@ -37,6 +37,7 @@ from safeguard_cli.output.readback import verdict_of
 from safeguard_cli.output.unchanged import check_unchanged
 from safeguard_cli.output.written import whole_lines
 from safeguard_cli.rows.cells import unique_names
+from safeguard_cli.rows.formats import extension
 from safeguard_cli.rows.layouts import as_object, members
 from safeguard_cli.rows.parquet import (
     BATCH_BYTES,
@@ -49,7 +50,6 @@ from safeguard_cli.rows.parquet import (
     write_parquet,
 )
 from safeguard_cli.rows.sink import open_sink
-from safeguard_cli.rows.source import extension
 from safeguard_cli.rows.writable import real
 from safeguard_cli.run.prepare import open_input
 from safeguard_cli.run.settings import Settings
