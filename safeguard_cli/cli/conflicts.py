@@ -186,8 +186,13 @@ def _auto(values: Values) -> bool:
     return "auto" in _efforts(values)
 
 
-def _parquet_out(values: Values) -> bool:
-    return str(values.get("output") or "").lower().endswith(".parquet")
+def _made_out(values: Values) -> bool:
+    """Return whether OUT is made at the end, of all rows."""
+    return Path(str(values.get("output") or "")).suffix.lower() in (".parquet", ".json", ".xlsx")
+
+
+def _no_csv_out(values: Values) -> bool:
+    return _made_out(values) or Path(str(values.get("output") or "")).suffix.lower() in (".jsonl", ".ndjson")
 
 
 def _several(values: Values) -> bool:
@@ -200,7 +205,8 @@ OF_THE_RUN = (
     Rule("effort", lambda v: _chat(v) and v.get("effort") in ("none", "auto"), ""),
     Rule("deterministic", is_set("servers"), ""),
     *(Rule(option, is_set("ray"), "") for option in ("limit", "shard", "dry_run")),
-    *(Rule(option, _parquet_out, "") for option in ("only", "csv_safe")),
+    Rule("only", _made_out, ""),
+    *(Rule(option, _no_csv_out, "") for option in ("csv_safe", "bom")),
 )
 """What the run itself refuses, with its own messages: here for the page of options, and for defaults from files."""
 

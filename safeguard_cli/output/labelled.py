@@ -242,12 +242,12 @@ class _Reader:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        return tuple(f"{self.name}_{column}" for column in COLUMNS) if self.in_columns else (self.name,)
+        return tuple(f"{self.name}_{column}" for column in (*COLUMNS, "cut")) if self.in_columns else (self.name,)
 
     def parts(self, fields: Mapping[str, Any]) -> Any:
         """Return the parts of a row's verdict, not yet parsed."""
         if self.in_columns:
-            return {column: fields.get(key) for column, key in zip(COLUMNS, self.keys, strict=True)}
+            return {column: fields.get(key) for column, key in zip((*COLUMNS, "cut"), self.keys, strict=True)}
         value = fields.get(self.name)
         return _object(value) or value
 

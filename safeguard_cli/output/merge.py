@@ -33,6 +33,7 @@ from safeguard_cli.output.manifest_shape import Identity, Part, Result
 from safeguard_cli.output.resume import InputHash
 from safeguard_cli.output.written import whole_lines
 from safeguard_cli.rows.formats import extension
+from safeguard_cli.rows.json import array_lines, write_array
 from safeguard_cli.rows.lines import STANDARD_INPUT
 from safeguard_cli.rows.parquet import BATCH_ROWS, join_rows, open_parquet, read_batches, write_parquet
 from safeguard_cli.rows.records import in_shard
@@ -57,6 +58,8 @@ def merge(outputs: Sequence[Path], out: Path, *, overwrite: bool, quiet: bool) -
         *used("the input", _found(input)),
     ]
     check_streams(read)
+    if format == "xlsx":
+        raise UsageError(f"{paths[0]}: workbooks are not merged: label the shards to *.csv or *.jsonl")
     if is_stream(out):
         raise UsageError(f"{out}: shards are merged into a file")
     check_output(out, read, beside(out, format))
@@ -72,6 +75,8 @@ def merge(outputs: Sequence[Path], out: Path, *, overwrite: bool, quiet: bool) -
         with draft(real(out)) as new:
             if format == "parquet":
                 _merge_parquet(paths, new.path)
+            elif format == "json":
+                write_array(new.path, _alternating([array_lines(path) for path in paths]))
             else:
                 _merge_lines(paths, format, new.path)
             made, result = _one_manifest(shards, new.path)

@@ -7,8 +7,10 @@ bounded memory. Where the brackets do not fit, no one can say where the next row
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from safeguard_cli.rows.formats import Format
 from safeguard_cli.rows.jsonl import json_record
@@ -157,3 +159,23 @@ class _Value:
 def _one_line(raw: bytes) -> bytes:
     """Return valid JSON without its line breaks and the white space around them: no string holds such bytes."""
     return b"".join(line.strip(b" \t\r") for line in raw.replace(b"\r", b"\n").split(b"\n"))
+
+
+def write_array(path: Path, lines: Iterable[bytes]) -> None:
+    """Write objects, each given as a line, to a file and to disk as a JSON array with an object in each line."""
+    with path.open("wb") as file:
+        before = b"[\n"
+        for line in lines:
+            file.write(before + line.rstrip(b"\n"))
+            before = b",\n"
+        file.write(b"\n]\n" if before == b",\n" else b"[]\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def array_lines(path: Path) -> Iterator[bytes]:
+    """Yield the objects of an array that `write_array` wrote, each as a line."""
+    with path.open("rb") as file:
+        for line in file:
+            if line.startswith(b"{"):
+                yield line.rstrip(b"\n").removesuffix(b",") + b"\n"

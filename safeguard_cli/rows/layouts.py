@@ -12,6 +12,7 @@ What becomes of a row in the other format, or of a broken row:
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -79,6 +80,7 @@ class CsvLayout:
         columns: Sequence[str],
         delimiter: str,
         safe: bool,
+        bom: bool = False,
     ) -> None:
         fields = field_names(source)
         self._jsonl_in = source.format == "jsonl"
@@ -94,10 +96,13 @@ class CsvLayout:
         self._delimiter = delimiter
         self._line_ending = source.line_ending
         self._safe = safe
+        self._mark = codecs.BOM_UTF8 if bom else b""
         self._special = re.compile(f'[{re.escape(delimiter)}"\r\n]')
 
     def header(self) -> bytes:
-        return self._line(self._titles, [f"{name}_{column}" for name in self._names for column in self._columns])
+        return self._mark + self._line(
+            self._titles, [f"{name}_{column}" for name in self._names for column in self._columns]
+        )
 
     def row(self, record: Record, verdicts: Mapping[str, Verdict]) -> bytes:
         return self._line(self._own(record), [cell for name in self._names for cell in self._verdict(verdicts[name])])

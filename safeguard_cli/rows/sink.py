@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.rows.formats import PACKED, WRITTEN, Format, Written
+from safeguard_cli.rows.formats import FORMATS, PACKED, WRITTEN, Format, Written, extension, unpacked_name
 from safeguard_cli.rows.layouts import CsvLayout, JsonlLayout, field_names
 from safeguard_cli.rows.records import Record
 from safeguard_cli.rows.samples import is_sample
@@ -77,10 +77,21 @@ def name_of(target: Path | BinaryIO) -> Path | None:
 def default_output(source: Source) -> Path:
     """Return where labels go at a terminal: INPUT-stem.labels.jsonl (.csv, .tsv) beside the input, a sample's here."""
     path = source.path if source.path is not None and descriptor(source.path) is None else Path("stdin")
-    path = Path(path.name) if is_sample(path) else path
-    name = path.name.removesuffix(".gz")
     suffix = "jsonl" if source.format == "jsonl" else "tsv" if source.delimiter == "\t" else "csv"
-    return path.with_name(f"{Path(name).stem}.labels.{suffix}")
+    return labels_path(path, suffix)
+
+
+def labels_path(path: Path, suffix: str) -> Path:
+    """Return the name of labels beside an input; those of a sample, in the working folder."""
+    path = Path(path.name) if is_sample(path) else path
+    return path.with_name(f"{Path(unpacked_name(path.name)).stem}.labels.{suffix}")
+
+
+def written_name(path: Path) -> str:
+    """Return the name of an input's output in another folder: `a.csv` for `a.csv.gz`, `a.txt.jsonl` for `a.txt`."""
+    name = unpacked_name(path.name)
+    kind = FORMATS.get(extension(path))
+    return f"{name}.{kind.written}" if kind and _ending(Path(name)) not in WRITTEN else name
 
 
 def check_names(
@@ -248,15 +259,17 @@ def open_sink(
     keep: Sequence[str] | None = None,
     only_violating: bool = False,
     csv_safe: bool = False,
+    bom: bool = False,
     append: bool = False,
 ) -> Sink:
     """Open OUT, or a binary stream that the caller owns, and write a CSV's header unless appending.
 
-    `names` are the verdicts' names, `columns` those from `verdict_columns`, `keep` the fields to keep (None: all).
+    `names` are the verdicts' names, `columns` those from `verdict_columns`, `keep` the fields to keep (None: all). With
+    `bom`, a byte order mark stands before the header.
     Call `writable.check_output` and `check_names` first.
     """
     delimiter = output_delimiter(name_of(target), source)
-    layout = make_layout(source, format, names, columns, keep, delimiter, csv_safe)
+    layout = make_layout(source, format, names, columns, keep, delimiter, csv_safe, bom)
     return Sink(target, layout, only_violating=only_violating, append=append)
 
 
@@ -268,8 +281,9 @@ def make_layout(
     keep: Sequence[str] | None,
     delimiter: str,
     csv_safe: bool,
+    bom: bool = False,
 ) -> JsonlLayout | CsvLayout:
     """Return the layout that makes bytes of rows; the arguments are those of `open_sink`."""
     if format == "jsonl":
         return JsonlLayout(source, keep)
-    return CsvLayout(source, keep, names, columns, delimiter, csv_safe)
+    return CsvLayout(source, keep, names, columns, delimiter, csv_safe, bom)

@@ -64,6 +64,7 @@ def identity(
             "keep": output["keep"],
             "only": settings.only,
             "csv_safe": settings.csv_safe,
+            **({"bom": True} if output["bom"] else {}),
         },
         "deterministic": prepared.drain,
     }

@@ -15,7 +15,7 @@ from safeguard_cli.output.show import cut_text
 from safeguard_cli.rows.source import Source, count_rows
 from safeguard_cli.rows.text import Selector, first_choice, make_selector, say_text
 from safeguard_cli.rows.writable import check_streams
-from safeguard_cli.run.destination import Destination, File, hold_parquet, last_machine, open_destination, used_by
+from safeguard_cli.run.destination import Destination, File, hold_made, last_machine, open_destination, used_by
 from safeguard_cli.run.display import make_progress
 from safeguard_cli.run.dry_run import dry_run
 from safeguard_cli.run.engines import EngineMaker, Preparer, start_engine
@@ -37,11 +37,13 @@ def label(settings: Settings, make_engine: EngineMaker = LocalEngine, prepare: P
     with sentences(), ExitStack() as stack:
         read = used_by(settings)
         check_streams(read)
-        parquet = stack.enter_context(hold_parquet(settings, read))
+        held = stack.enter_context(hold_made(settings, read))
         policies, source = load_policies(settings), stack.enter_context(open_input(settings))
-        destination = stack.enter_context(open_destination(settings, source, policies, read, parquet))
+        destination = stack.enter_context(open_destination(settings, source, policies, read, held))
         selector, text_fields = _select(settings, source, destination.last)
         total = _total(settings, source)
+        if held:
+            held.check_rows(total)
         progress = make_progress(settings.progress, policies, total, quiet=settings.quiet or settings.dry_run)
         stack.callback(progress.close)
         progress.prepare()

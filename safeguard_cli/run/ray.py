@@ -28,7 +28,8 @@ from safeguard_cli.errors import EngineError, SafeguardError, UsageError
 from safeguard_cli.model.config import configured_model
 from safeguard_cli.output.manifest import Locked, Manifest, load, manifest_path
 from safeguard_cli.policy.policy import Policy
-from safeguard_cli.rows.formats import FORMATS, extension, unpacked_name
+from safeguard_cli.rows.formats import FORMATS, extension
+from safeguard_cli.rows.sink import written_name
 from safeguard_cli.run import prepare
 from safeguard_cli.run.engines import EngineMaker
 from safeguard_cli.run.label import label
@@ -139,7 +140,7 @@ def find_blocks(settings: Settings) -> list[Block]:
     found: dict[Path, Path] = {}
     for path in sorted(inputs, key=lambda path: (-path.stat().st_size, path)):
         output = folder / path.relative_to(root)
-        output = output.with_name(unpacked_name(output.name))
+        output = output.with_name(written_name(output))
         if output.suffix and extension(output) not in FORMATS and settings.format:
             output = output.with_name(f"{output.name}.{settings.format}")
         if output in found:

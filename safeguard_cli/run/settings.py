@@ -111,7 +111,7 @@ class Output:
             "--output",
             "-o",
             metavar="OUT",
-            help="The output; default: standard output; at a terminal, INPUT-stem.labels.jsonl (.csv, .tsv, .parquet).",
+            help="The output; default: standard output; at a terminal, INPUT-stem.labels.jsonl (.csv, .xlsx, …).",
         ),
     ] = None
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False
@@ -156,6 +156,13 @@ class Going:
         typer.Option(
             "--csv-safe",
             help="Put ' before every CSV cell that a spreadsheet could take for a formula, not only verdict cells.",
+        ),
+    ] = False
+    bom: Annotated[
+        bool,
+        typer.Option(
+            "--bom",
+            help="Begin a CSV output with a byte order mark, so that Excel shows é; kept where the input has one.",
         ),
     ] = False
     threshold: Annotated[
