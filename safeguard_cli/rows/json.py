@@ -16,6 +16,7 @@ from safeguard_cli.rows.formats import Format
 from safeguard_cli.rows.jsonl import json_record
 from safeguard_cli.rows.lines import SHOWN_BYTES, Lines, OfLines
 from safeguard_cli.rows.records import Record, too_big
+from safeguard_cli.rows.sniff import refuse_columns
 
 _PIECE = 1 << 16
 _GAP = re.compile(rb"(?:[\s,]|\xef\xbb\xbf)*")
@@ -25,9 +26,13 @@ _CLOSING = {ord("{"): ord("}"), ord("["): ord("]")}
 
 
 class JsonValues(OfLines):
-    """The records.Rows of a JSON file."""
+    """The records.Rows of a JSON file, which goes by the name `file`."""
 
     format: Format = "jsonl"
+
+    def __init__(self, file: str, lines: Lines) -> None:
+        super().__init__(lines)
+        self._file = file
 
     def count(self) -> int:
         return sum(1 for _ in self._values())
@@ -38,6 +43,8 @@ class JsonValues(OfLines):
                 yield Record(index, line, raw[:SHOWN_BYTES], None, too_big(line, self._lines.limit))
                 continue
             record = json_record(index, line, raw)
+            if index == 0:
+                refuse_columns(self._file, record.fields)
             if record.fields is not None and (b"\n" in raw or b"\r" in raw):
                 record = Record(index, line, _one_line(raw), record.fields)
             yield record

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -154,6 +155,16 @@ def refuse_json_values(name: str, line: bytes, following: Callable[[], bytes]) -
         raise UsageError(f"{name}: this is {kind}, not an object in each line: use --format json")
     if re.search(rb"\}\s*\r\s*\{", line):
         raise UsageError(f"{name}: {BARE_CR}")
+
+
+def refuse_columns(name: str, fields: Mapping[str, Any] | None) -> None:
+    """Raise UsageError for a table by columns: an object for each column, with the rows' numbers as keys."""
+    columns = list((fields or {}).values())
+    if not columns or not all(isinstance(column, dict) and column for column in columns):
+        return
+    keys = list(columns[0])
+    if all(list(column) == keys for column in columns) and keys == [str(number) for number in range(len(keys))]:
+        raise UsageError(f"{name}: this is a table by columns, not by rows; from pandas: to_json(…, orient='records')")
 
 
 def refuse_rows_in_text(name: str, line: bytes, following: Callable[[], Sequence[bytes]]) -> None:

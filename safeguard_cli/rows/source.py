@@ -218,12 +218,12 @@ def text_rows(name: str, lines: Lines, format: str | None, *, by_name: bool) -> 
         if by_name:
             refuse_rows_in_text(name, first, lambda: lines.peek(_SEEN_LINES)[1:])
         return LineRows(lines)
-    if format == "json" and not is_json_line(first):
+    if format == "json" and not (is_json_line(first) and second()):
         if first.lstrip()[:1] not in (b"{", b"[", b""):
             raise UsageError(
                 f"{name}: this is not JSON: it begins with neither {{ nor [; name its format with --format"
             )
-        return JsonValues(lines)
+        return JsonValues(name, lines)
     if FORMATS[format].headed:
         return CsvRows(name, lines, first, FORMATS[format].delimiter, sniffed=sniffed, by_name=by_name)
     if first and format != "json":
