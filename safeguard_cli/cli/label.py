@@ -53,7 +53,7 @@ def label(
 
     def run() -> int:
         from safeguard_cli.cli import conflicts
-        from safeguard_cli.rows.samples import input_path
+        from safeguard_cli.cli.inputs import input_path
 
         settings = replace(conflicts.settled(ctx, conflicts.LABEL, asked), input=input_path(input))
         if cluster.ray:

@@ -82,9 +82,14 @@ def default_output(source: Source) -> Path:
 
 
 def labels_path(path: Path, suffix: str) -> Path:
-    """Return the name of labels beside an input; those of a sample, in the working folder."""
-    path = Path(path.name) if is_sample(path) else path
+    """Return the name of labels beside an input; those of a sample or of pulled data, in the working folder."""
+    path = Path(path.name) if is_sample(path) or _is_pulled(path) else path
     return path.with_name(f"{Path(unpacked_name(path.name)).stem}.labels.{suffix}")
+
+
+def _is_pulled(path: Path) -> bool:
+    """Return whether a file is data in the hub's cache."""
+    return "snapshots" in path.parts and any(part.startswith("datasets--") for part in path.parts)
 
 
 def written_name(path: Path) -> str:

@@ -95,7 +95,7 @@ class SheetMaker:
         if not sheet.cut:
             return ""
         return (
-            f"{sheet.cut:,} cells hold more than the {MOST_CHARACTERS:,} characters that Excel allows: each is cut and"
+            f"{sheet.cut:,} {'cell holds' if sheet.cut == 1 else 'cells hold'} more than the {MOST_CHARACTERS:,} characters that Excel allows: each is cut and"
             " says so; an output of JSON lines or CSV has all of them"
         )
 
