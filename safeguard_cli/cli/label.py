@@ -39,7 +39,8 @@ def label(
         str,
         typer.Argument(
             metavar="INPUT",
-            help="JSONL, NDJSON, CSV or TSV, each also .gz, or Parquet; - for standard input; a pattern with --ray.",
+            help="JSON lines, JSON, CSV, TSV, plain text, each also packed, Parquet or a spreadsheet; - for standard"
+            " input; a pattern with --ray.",
         ),
     ],
     *,

@@ -95,8 +95,8 @@ class SheetMaker:
         if not sheet.cut:
             return ""
         return (
-            f"{sheet.cut:,} {'cell holds' if sheet.cut == 1 else 'cells hold'} more than the {MOST_CHARACTERS:,} characters that Excel allows: each is cut and"
-            " says so; an output of JSON lines or CSV has all of them"
+            f"{sheet.cut:,} {'cell holds' if sheet.cut == 1 else 'cells hold'} more than the {MOST_CHARACTERS:,}"
+            " characters that Excel allows: each is cut and says so; an output of JSON lines or CSV has all of them"
         )
 
     def verdicts(self, output: Path, names: Sequence[str]) -> Iterator[Mapping[str, Any]]:

@@ -189,7 +189,7 @@ TABLES = {
 
 def pages() -> list[Path]:
     """Return all pages of the manual."""
-    return [ROOT / "README.md", ROOT / "samples/README.md", *sorted((ROOT / "safeguard_cli").rglob("README.md"))]
+    return [ROOT / "README.md", ROOT / "samples/README.md", *sorted((ROOT / "safeguard_cli").rglob("*.md"))]
 
 
 def written(page: str) -> str:
