@@ -167,7 +167,8 @@ class MadeFile(File):
         most, kind = self.held.maker.most_rows(), self.held.maker.format
         if rows is not None and most is not None and rows > most:
             raise UsageError(
-                f"{self.held.path}: there are {rows:,} rows, and a .{kind} holds {most:,}: name the output *.csv or *.jsonl"
+                f"{self.held.path}: there are {rows:,} rows, and a .{kind} holds {most:,}: name the output *.csv or"
+                " *.jsonl"
             )
 
     def complete(self) -> None:

@@ -30,9 +30,9 @@ from safeguard_cli.run.prepare import Prepared, load_policies, prepare
 from safeguard_cli.run.progress import PREPARING, Progress
 from safeguard_cli.run.remarks import cut_advice, untrained_warning
 from safeguard_cli.run.reuse import Reuse, check_all_covered, open_reuse, prepare_copies, reused_text
-from safeguard_cli.run.sessions import Finished, Job, SessionOfRun, open_session
+from safeguard_cli.run.sessions import Finished, SessionOfRun, open_session
 from safeguard_cli.run.settings import Settings
-from safeguard_cli.run.work import EVERY_ROW, Work
+from safeguard_cli.run.work import EVERY_ROW, Job, Work
 from safeguard_cli.terminal import note, one_file, warn
 
 LONG_RUN = 1000  # with more rows than this, the user is told that a pipe cannot be resumed

@@ -38,9 +38,9 @@ from safeguard_cli.run.pipeline import Part, Pipeline
 from safeguard_cli.run.prepare import Prepared, count_input, load_policies, prepare
 from safeguard_cli.run.progress import Progress
 from safeguard_cli.run.remarks import same_command
-from safeguard_cli.run.sessions import Finished, Job, SessionOfRun, open_session
+from safeguard_cli.run.sessions import Finished, SessionOfRun, open_session
 from safeguard_cli.run.settings import Settings
-from safeguard_cli.run.work import COUNTABLE_BYTES, EVERY_ROW
+from safeguard_cli.run.work import COUNTABLE_BYTES, EVERY_ROW, Job
 from safeguard_cli.terminal import note, warn
 
 SAVE_SECONDS = 10.0  # between two writes of the record of the set

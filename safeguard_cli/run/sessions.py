@@ -10,7 +10,6 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -30,32 +29,13 @@ from safeguard_cli.output.resume import InputHash, check_input
 from safeguard_cli.output.written import Written, read_output
 from safeguard_cli.rows.records import Record
 from safeguard_cli.rows.sink import Disturbed, Sink, make_layout
-from safeguard_cli.rows.source import Source
-from safeguard_cli.rows.text import Selects
 from safeguard_cli.rows.writable import real
 from safeguard_cli.run.destination import Destination, File, Stream
 from safeguard_cli.run.identity import footing, identity
 from safeguard_cli.run.prepare import Prepared
-from safeguard_cli.run.progress import Progress
 from safeguard_cli.run.remarks import same_command
-from safeguard_cli.run.reuse import Reuse
-from safeguard_cli.run.settings import Settings
-from safeguard_cli.run.work import Work
+from safeguard_cli.run.work import Job
 from safeguard_cli.terminal import note, warn
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What all sessions of a run work with; `text_fields` are the text's fields as the manifest has them."""
-
-    settings: Settings
-    prepared: Prepared
-    source: Source
-    selector: Selects
-    text_fields: tuple[str, ...]
-    progress: Progress
-    work: Work
-    reuse: Reuse | None = None
 
 
 class Session:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO
 
@@ -13,8 +14,9 @@ from safeguard_cli.rows.source import Source
 from safeguard_cli.rows.text import Selects
 from safeguard_cli.rows.writable import Used
 from safeguard_cli.run.destination import Destination, Held, hold_made, open_destination
-from safeguard_cli.run.prepare import count_input, open_input
+from safeguard_cli.run.prepare import Prepared, count_input, open_input
 from safeguard_cli.run.progress import Progress
+from safeguard_cli.run.reuse import Reuse
 from safeguard_cli.run.settings import Settings
 
 COUNTABLE_BYTES = 256 << 20  # larger files are not read an extra time only to count their rows
@@ -78,3 +80,17 @@ class Work:
 
 
 EVERY_ROW = Work()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What all sessions of a run work with; `text_fields` are the text's fields as the manifest has them."""
+
+    settings: Settings
+    prepared: Prepared
+    source: Source
+    selector: Selects
+    text_fields: tuple[str, ...]
+    progress: Progress
+    work: Work
+    reuse: Reuse | None = None
