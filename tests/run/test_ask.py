@@ -224,7 +224,7 @@ def test_a_saved_policy_labels_again_and_one_with_an_error_is_told_and_waited_fo
         policy.write_text(f"{front}---\n{body}\nMore.\n")
         screen.wait_for(rb"p_violates moved by at most 0\.\d+, \d of 2 texts changed")
         policy.write_text("---\nlabels: [a\n---\n")
-        screen.wait_for(rb"error: mine\.md, line 2: the front matter is not YAML")
+        screen.wait_for(rb"mine\.md, line 2: the front matter is not YAML")
         saved = tmp_path / "mine.md.new"
         saved.write_text(f"---\nlabels: [fine, bad]\nviolates: [bad]\n---\n{body.replace('spam', 'bad')}")
         saved.replace(policy)  # as many editors save
