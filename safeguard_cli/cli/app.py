@@ -12,7 +12,22 @@ import typer
 from typer.core import TyperGroup
 
 from safeguard_cli import __version__, errors, signals
-from safeguard_cli.cli import ask, bench, defaults, guard, label, measure, models, outputs, policy, streams, stress
+from safeguard_cli.cli import (
+    agree,
+    ask,
+    audit,
+    bench,
+    defaults,
+    guard,
+    label,
+    measure,
+    models,
+    outputs,
+    policy,
+    review,
+    streams,
+    stress,
+)
 from safeguard_cli.cli.label import NO_VALUE
 from safeguard_cli.cli.parts import EXAMPLES
 
@@ -59,7 +74,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for module in (label, ask, outputs, models, bench, measure, stress):
+for module in (label, ask, audit, outputs, models, bench, measure, stress, review, agree):
     app.add_typer(module.app)
 app.add_typer(policy.app, name="policy")
 app.add_typer(

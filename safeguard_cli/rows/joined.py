@@ -45,6 +45,8 @@ class Joined(Source):
         self._sample: list[Record] = []
         self._ahead_rows = self._ahead_bytes = 0
         self._taken = False
+        self._instead, self.sample_columns = None, ()
+        self.marked, self.remark = False, ""
         self._now: Source | None = None  # the file that is being read
         first = self._look_at_all()
         self.line_ending, self.delimiter = first.line_ending, first.delimiter
@@ -102,7 +104,7 @@ class Joined(Source):
         fields: dict[str, Any] = {**record.fields, FILE: name}
         if self.format == "csv":
             cells = (name, *record.cells)  # first: what is too much in a row belongs to its last cell
-            return Filed(record.index, record.line, record.raw, fields, error, cells, record.blank)
+            return Filed(record.index, record.line, record.raw, fields, error, cells, empty=record.blank)
         if source.format == "csv":
             own: dict[str, Any] = {**dict.fromkeys(source.names, ""), **record.fields}
             if any(surplus := record.cells[len(source.names) :]):
@@ -112,4 +114,4 @@ class Joined(Source):
             raw = record.raw
         head = raw.rstrip()[:-1].rstrip()
         raw = head + b"," * (not head.endswith(b"{")) + orjson.dumps(FILE) + b":" + orjson.dumps(name) + b"}"
-        return Filed(record.index, record.line, raw, fields, error, (), record.blank)
+        return Filed(record.index, record.line, raw, fields, error, (), empty=record.blank)

@@ -6,12 +6,14 @@ A run is resumed only if nothing of the former differs.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
-from safeguard_cli.model.fingerprint import model_fingerprint
+from safeguard_cli.model.fingerprint import model_fingerprint, model_sha256
 from safeguard_cli.output.manifest import versions
 from safeguard_cli.prompt.harmony import layout_hash
+from safeguard_cli.rows.options import Grouping
 from safeguard_cli.run.prepare import Prepared
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import json_bytes
@@ -22,12 +24,46 @@ def identity(
     prepared: Prepared,
     input_format: str,
     text_fields: Sequence[str],
+    turns: Mapping[str, Any] | None,
     output: Mapping[str, Any],
+    reused: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return all that can change a label or how a row is written.
 
-    `text_fields` are the chosen ones, `output` is a destination.Output.
+    `text_fields` are the chosen ones, `turns` says how rows are turns of conversations, None if they are not, `output`
+    is a destination.Output. `reused` are the hashes of outputs whose verdicts are copied: they can move only last
+    digits, so that they count in a deterministic run alone.
     """
+    asks = asked(settings, prepared)
+    return {
+        "policies": asks["policies"],
+        "model": asks["model"],
+        "prompt_layout": asks["prompt_layout"],
+        "input": {
+            "format": input_format,
+            "encoding": settings.encoding,
+            "text_fields": list(text_fields),
+            "template": settings.template,
+            **({"turns": dict(turns)} if turns else {}),
+            "max_row_bytes": settings.max_row_bytes,
+            "shard": None if settings.shard == (1, 1) else list(settings.shard),
+        },
+        "answer": asks["answer"],
+        "output": {
+            "format": output["format"],
+            "columns": list(output["columns"]),
+            "keep": output["keep"],
+            "only": settings.only,
+            "csv_safe": settings.csv_safe,
+            "layout": output["service"],
+        },
+        "deterministic": prepared.drain,
+        **({"reuse": list(reused)} if prepared.drain and reused else {}),
+    }
+
+
+def asked(settings: Settings, prepared: Prepared) -> dict[str, Any]:
+    """Return what is asked about a text, and of which model."""
     rules = prepared.labeling.rules
     return {
         "policies": {
@@ -36,14 +72,6 @@ def identity(
         },
         "model": _model(settings, prepared),
         "prompt_layout": layout_hash(),
-        "input": {
-            "format": input_format,
-            "encoding": settings.encoding,
-            "text_fields": list(text_fields),
-            "template": settings.template,
-            "max_row_bytes": settings.max_row_bytes,
-            "shard": None if settings.shard == (1, 1) else list(settings.shard),
-        },
         "answer": {
             "effort": settings.effort,
             "sure": prepared.options.sure,
@@ -59,26 +87,21 @@ def identity(
             "rationale": settings.rationale,
             "reasoning": settings.reasoning,
         },
-        "output": {
-            "format": output["format"],
-            "columns": list(output["columns"]),
-            "keep": output["keep"],
-            "only": settings.only,
-            "csv_safe": settings.csv_safe,
-        },
-        "deterministic": prepared.drain,
     }
 
 
-def asked(settings: Settings, prepared: Prepared) -> str:
+def whole_hash(settings: Settings, prepared: Prepared) -> str:
     """Return a hash of all that can change a label or a row, apart from what an input itself decides."""
-    chosen = {"format": str(settings.format), "columns": (), "keep": settings.keep}
-    whole = identity(settings, prepared, str(settings.format), settings.text_fields, chosen)
+    chosen = {"format": str(settings.format), "columns": (), "keep": settings.keep, "service": settings.layout}
+    turns = {field.name: getattr(settings, field.name) for field in fields(Grouping)}
+    whole = identity(settings, prepared, str(settings.format), settings.text_fields, turns, chosen)
     return hashlib.sha256(json_bytes([whole, settings.id_field])).hexdigest()
 
 
 def _model(settings: Settings, prepared: Prepared) -> dict[str, Any]:
     """Return what the model is: its file, or what servers report of it and how they are asked."""
+    if prepared.copied:
+        return prepared.copied.identity.model.record
     if prepared.remote:
         return {**prepared.remote.model, "server_api": settings.server_api}
     return model_fingerprint(prepared.header.path)
@@ -87,6 +110,8 @@ def _model(settings: Settings, prepared: Prepared) -> dict[str, Any]:
 def footing(prepared: Prepared) -> dict[str, Any]:
     """Return what of the machine can move a score's last digits."""
     shape = prepared.shape
+    if prepared.copied:
+        return {"versions": versions()}
     if prepared.remote:
         servers = {served.address.shown: served.api.name for served in prepared.remote.servers}
         return {"servers": servers, "versions": versions()}
@@ -102,3 +127,17 @@ def footing(prepared: Prepared) -> dict[str, Any]:
         "flash_attention": shape.loading.flash,
         "versions": versions(),
     }
+
+
+def model_used(prepared: Prepared, served: str | None, hashing: Callable[[float], None]) -> dict[str, str | None]:
+    """Return which model has labelled the rows: this machine's, the servers', or that of a run whose verdicts stand."""
+    if prepared.copied:
+        result = prepared.copied.result
+        return {
+            "model": result.model if result else served or "",
+            "model_sha256": result.model_sha256 if result else None,
+        }
+    if prepared.remote:
+        return {"model": served, "model_sha256": None}
+    path = prepared.header.path
+    return {"model": str(path), "model_sha256": model_sha256(path, hashing)}

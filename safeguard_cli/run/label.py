@@ -3,83 +3,145 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from itertools import islice
 
 from safeguard_cli.engine.engine import Engine
 from safeguard_cli.engine.local.process import LocalEngine
 from safeguard_cli.engine.reports import Report
-from safeguard_cli.errors import sentences
+from safeguard_cli.errors import SafeguardError, sentences
+from safeguard_cli.model.find import NoModel
 from safeguard_cli.output.labelled import untrained_text
 from safeguard_cli.output.show import cut_text
-from safeguard_cli.rows.source import Source
-from safeguard_cli.rows.text import Selector, say_text
+from safeguard_cli.policy.policy import Policy
+from safeguard_cli.rows.text import say_text
 from safeguard_cli.rows.writable import check_streams
 from safeguard_cli.run.destination import Destination, File, last_machine, used_by
 from safeguard_cli.run.display import make_progress
+from safeguard_cli.run.donors import find_donors
 from safeguard_cli.run.dry_run import dry_run
-from safeguard_cli.run.engines import EngineMaker, Preparer, start_engine
+from safeguard_cli.run.engines import Deferred, EngineMaker, Preparer, start_engine
+from safeguard_cli.run.identity import asked
 from safeguard_cli.run.opened import opened
 from safeguard_cli.run.pipeline import Part, Pipeline
-from safeguard_cli.run.prepare import Prepared, count_input, load_policies, prepare
-from safeguard_cli.run.progress import Progress
+from safeguard_cli.run.prepare import Prepared, load_policies, prepare
+from safeguard_cli.run.progress import PREPARING, Progress
 from safeguard_cli.run.remarks import cut_advice, untrained_warning
+from safeguard_cli.run.reuse import Reuse, check_all_covered, open_reuse, prepare_copies, reused_text
 from safeguard_cli.run.sessions import Finished, Job, SessionOfRun, open_session
 from safeguard_cli.run.settings import Settings
+from safeguard_cli.run.work import Work
 from safeguard_cli.terminal import note, one_file, warn
 
-COUNTABLE_BYTES = 256 << 20  # larger files are not read an extra time only to count their rows
+EVERY_ROW = Work()
 LONG_RUN = 1000  # with more rows than this, the user is told that a pipe cannot be resumed
 
 
-def label(settings: Settings, make_engine: EngineMaker = LocalEngine, prepare: Preparer = prepare) -> int:
-    """Run `safeguard label` and return the exit code; raise SafeguardError with a sentence for the user."""
+def label(
+    settings: Settings, make_engine: EngineMaker = LocalEngine, prepare: Preparer = prepare, work: Work = EVERY_ROW
+) -> int:
+    """Run `safeguard label`, or another `work`, and return the exit code; raise SafeguardError for the user."""
     settings = replace(settings, quiet=True) if _rows_and_messages_share_a_file(settings) else settings
     with sentences(), ExitStack() as stack:
         read = used_by(settings)
         check_streams(read)
         policies = load_policies(settings)
-        run = stack.enter_context(opened(settings, policies, read))
-        source, destination, total = run.source, run.destination, _total(settings, run.source)
-        progress = make_progress(settings.progress, policies, total, quiet=settings.quiet or settings.dry_run)
-        stack.callback(progress.close)
-        progress.prepare()
-        prepared = prepare(settings, policies, last_machine(destination), total)
+        run = stack.enter_context(opened(settings, policies, read, work))
+        source, destination, selector = run.source, run.destination, run.selector
+        progress = stack.enter_context(_begin_progress(settings, policies))
+        progress.total = work.total(settings, source, selector, progress)
+        progress.does(PREPARING)
+        prepared, reuse = stack.enter_context(_prepare(settings, policies, destination, progress, prepare))
         if settings.says_its_text:
-            say_text(run.selector, source)
+            say_text(selector, source)
         if settings.dry_run:
-            return dry_run(settings, prepared, source, run.selector)
-        job = Job(settings, prepared, source, run.text_fields, progress)
-        say_untrained(prepared)
-        _say_what_lasts(job, destination, total)
+            return dry_run(settings, prepared, source, selector, reuse)
+        job = Job(settings, prepared, source, selector, run.text_fields, selector.turns, progress, work, reuse)
+        _check_covered(job, destination)
+        _say_beforehand(job, destination)
         with open_session(job, destination) as session:
             if not isinstance(session, Finished):
-                _work(job, run.selector, session, make_engine)
+                _work(job, session, make_engine)
         progress.close()
         destination.complete()
     return session.exit_code
 
 
-def say_untrained(prepared: Prepared) -> None:
-    """Tell the user before the work begins if labels will mean nothing."""
-    if prepared.untrained:
-        warn(untrained_warning(prepared.untrained, prepared.header))
+@contextmanager
+def _begin_progress(settings: Settings, policies: Sequence[Policy]) -> Iterator[Progress]:
+    """Show from now on what the run does, until it ends."""
+    progress = make_progress(settings.progress, policies, quiet=settings.quiet or settings.dry_run)
+    try:
+        progress.prepare()
+        yield progress
+    finally:
+        progress.close()
 
 
-def _say_what_lasts(job: Job, destination: Destination, total: int | None) -> None:
-    """Tell the user before the work begins if a long run cannot be resumed."""
+@contextmanager
+def _prepare(
+    settings: Settings,
+    policies: tuple[Policy, ...],
+    destination: Destination,
+    progress: Progress,
+    prepare: Preparer,
+) -> Iterator[tuple[Prepared, Reuse | None]]:
+    """Prepare the run with its model, or, where that is missing, one that can only copy verdicts; read what to copy."""
+    donors, missing = find_donors(settings.reuse), None
+    try:
+        prepared = prepare(settings, policies, last_machine(destination), progress.total)
+    except NoModel as problem:
+        if not donors or settings.model:
+            raise
+        prepared, missing = prepare_copies(settings, policies, donors), problem
+    with open_reuse(settings, donors, prepared, asked(settings, prepared), progress, missing) as reuse:
+        yield prepared, reuse
+
+
+def _check_covered(job: Job, destination: Destination) -> None:
+    """Raise SafeguardError before the work begins if there is no model, and a row needs one."""
+    reuse, limit = job.reuse, job.settings.limit
+    if reuse and reuse.missing and job.source.path and destination.last is None:
+        with job.work.open(job.settings) as again:
+            check_all_covered(reuse, islice(again, limit), job.selector, reuse.missing)
+
+
+def _say_beforehand(job: Job, destination: Destination) -> None:
+    """Tell the user before the work begins if labels will mean nothing or the run cannot be resumed."""
+    say_untrained(job.prepared)
     lasting = isinstance(destination, File) and job.source.path is not None
+    total = job.progress.total
     if not lasting and not job.settings.quiet and (total is None or total > LONG_RUN):
         note("with a pipe, a stopped run cannot be resumed; with files it can: safeguard label INPUT -o OUT")
 
 
-def _work(job: Job, selector: Selector, session: SessionOfRun, make_engine: EngineMaker) -> None:
-    """Label the rows that the session still has to label, and print the summary."""
-    pipeline = Pipeline(job.settings, job.prepared, job.progress)
-    with working(job.settings, job.prepared, job.progress, make_engine) as engine:
+def say_untrained(prepared: Prepared) -> None:
+    """Tell the user before the work begins if labels will mean nothing."""
+    if prepared.copied:
+        for name in prepared.untrained:
+            warn(untrained_text(name))
+    elif prepared.untrained:
+        warn(untrained_warning(prepared.untrained, prepared.header))
+
+
+def _work(job: Job, session: SessionOfRun, make_engine: EngineMaker) -> None:
+    """Label the rows that the session still has to label, and print the summary.
+
+    With --reuse, the engine waits for a row that needs it.
+    """
+    progress = job.progress
+    pipeline = Pipeline(job.settings, job.prepared, progress, job.reuse)
+
+    def start() -> Engine:
+        if job.reuse and job.reuse.missing:
+            raise SafeguardError("a row has no verdict to copy, and needs a model:", *job.reuse.missing.args)
+        return begin_engine(job.settings, job.prepared, progress, make_engine)
+
+    with progress, Deferred(start) if job.reuse else start() as engine:
         with session.open_sink() as sink:
-            part = Part(session.records(), selector, job.progress, sink, session)
+            part = Part(session.records(), job.selector, progress, sink, session)
             try:
                 pipeline.label([part], engine)
                 if part.broken:
@@ -90,20 +152,19 @@ def _work(job: Job, selector: Selector, session: SessionOfRun, make_engine: Engi
                     note(left)
                 raise
         session.finish(engine)
-    sum_up(job.settings, job.prepared, job.progress, pipeline.truncated)
+    if job.reuse:
+        progress.remarks["reused"] = "; ".join(reused_text(each["rows"], each["output"]) for each in job.reuse.counted)
+    sum_up(job.settings, job.prepared, progress, pipeline)
 
 
-@contextmanager
-def working(settings: Settings, prepared: Prepared, progress: Progress, make_engine: EngineMaker) -> Iterator[Engine]:
-    """Yield the engine, started, while the display shows its work."""
+def begin_engine(settings: Settings, prepared: Prepared, progress: Progress, make_engine: EngineMaker) -> Engine:
+    """Return the engine, which the display shows from its loading on; it starts when it is entered."""
     if not prepared.remote:
         progress.report(Report(loaded=0.0))
-    listen = progress.report if progress.shown else None
-    with progress, start_engine(settings, prepared, make_engine, listen) as engine:
-        yield engine
+    return start_engine(settings, prepared, make_engine, progress.report if progress.shown else None)
 
 
-def sum_up(settings: Settings, prepared: Prepared, progress: Progress, truncated: int) -> None:
+def sum_up(settings: Settings, prepared: Prepared, progress: Progress, pipeline: Pipeline) -> None:
     """Print the summary of a run that is finished, and what must be reported of its labels."""
     advice = _remark(settings, prepared, progress)
     progress.finish()
@@ -111,8 +172,10 @@ def sum_up(settings: Settings, prepared: Prepared, progress: Progress, truncated
         warn(advice)
     elif advice and not settings.quiet:
         note(advice)
-    if truncated:
-        warn(f"rows longer than --ctx allows: {truncated:,}; only the beginning of each was labelled")
+    if pipeline.shortened and not settings.quiet:
+        note(f"turns before the one that is labelled were left out in {pipeline.shortened:,} rows, to fit --ctx")
+    if pipeline.truncated:
+        warn(f"rows longer than --ctx allows: {pipeline.truncated:,}; only the beginning of each was labelled")
 
 
 def _rows_and_messages_share_a_file(settings: Settings) -> bool:
@@ -134,11 +197,3 @@ def _remark(settings: Settings, prepared: Prepared, progress: Progress) -> str:
     if counts.cut:
         progress.remarks["cut"] = cut_text(counts.cut, budget)
     return cut_advice(counts, budget, settings.effort)
-
-
-def _total(settings: Settings, source: Source) -> int | None:
-    """Return the number of rows to come, at most --limit; only --limit, if counting them would delay the run."""
-    if source.path is None or (source.total_bytes or 0) > COUNTABLE_BYTES:
-        return settings.limit
-    rows = count_input(settings)
-    return rows if settings.limit is None else min(rows, settings.limit)

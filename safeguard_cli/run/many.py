@@ -30,15 +30,17 @@ from safeguard_cli.run.destination import used_by
 from safeguard_cli.run.display import make_progress
 from safeguard_cli.run.engines import EngineMaker, Preparer
 from safeguard_cli.run.files import SET, Pair, find_pairs, names_folder
-from safeguard_cli.run.identity import asked
+from safeguard_cli.run.identity import whole_hash
 from safeguard_cli.run.joined import label_joined
-from safeguard_cli.run.label import COUNTABLE_BYTES, say_untrained, sum_up, working
+from safeguard_cli.run.label import EVERY_ROW, begin_engine, say_untrained, sum_up
 from safeguard_cli.run.opened import Opened, opened
 from safeguard_cli.run.pipeline import Part, Pipeline
 from safeguard_cli.run.prepare import Prepared, count_input, load_policies, prepare
 from safeguard_cli.run.progress import Progress
-from safeguard_cli.run.sessions import Finished, Job, SessionOfRun, open_session, same_command
+from safeguard_cli.run.remarks import same_command
+from safeguard_cli.run.sessions import Finished, Job, SessionOfRun, open_session
 from safeguard_cli.run.settings import Settings
+from safeguard_cli.run.work import COUNTABLE_BYTES
 from safeguard_cli.terminal import note, warn
 
 SAVE_SECONDS = 10.0  # between two writes of the record of the set
@@ -64,7 +66,11 @@ def label_each(settings: Settings, make_engine: EngineMaker = LocalEngine, prepa
     Return the worst of their exit codes. Raise SafeguardError if no file can be labelled.
     """
     with sentences(), ExitStack() as stack:
-        for option, given in (("--limit", settings.limit is not None), ("--shard", settings.shard != (1, 1))):
+        for option, given in (
+            ("--limit", settings.limit is not None),
+            ("--shard", settings.shard != (1, 1)),
+            ("--reuse", settings.reuse),
+        ):
             if given:
                 raise UsageError(f"{option} is for one output, but -o names a folder for many")
         pairs = find_pairs(settings)
@@ -98,10 +104,10 @@ def _work(work: _Set, make_engine: EngineMaker) -> None:
     if (first := next(parts, None)) is None:
         return
     pipeline = Pipeline(work.settings, work.prepared, work.progress)
-    with working(work.settings, work.prepared, work.progress, make_engine) as engine:
+    with work.progress, begin_engine(work.settings, work.prepared, work.progress, make_engine) as engine:
         work.engine = engine
         pipeline.label(chain([first], parts), engine)
-    sum_up(work.settings, work.prepared, work.progress, pipeline.truncated)
+    sum_up(work.settings, work.prepared, work.progress, pipeline)
 
 
 def _show(pairs: Sequence[Pair]) -> int:
@@ -207,7 +213,7 @@ class _Set:
         self.under_way: dict[int, _FilePart] = {}
         self.engine: Spent = _Share()
         self._read, self._record, self._pairs = read, record, pairs
-        self._asked = asked(settings, prepared)
+        self._asked = whole_hash(settings, prepared)
         self._codes: dict[Pair, int] = {}
         self._failed = self._before = 0
         self._spent, self._saved = _Share(), 0.0
@@ -243,9 +249,10 @@ class _Set:
         with ExitStack() as outer, ExitStack() as inner:
             pair.output.parent.mkdir(parents=True, exist_ok=True)
             read = [*used("the input", pair.input), *self._read]
-            run = outer.enter_context(opened(asked, self.policies, read))
+            run = outer.enter_context(opened(asked, self.policies, read, EVERY_ROW))
             progress = FileProgress(self.progress)
-            job = Job(asked, self.prepared, run.source, run.text_fields, progress)
+            turns = run.selector.turns
+            job = Job(asked, self.prepared, run.source, run.selector, run.text_fields, turns, progress, EVERY_ROW)
             session = inner.enter_context(open_session(job, run.destination))
             if isinstance(session, Finished):
                 inner.close()

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from safeguard_cli.errors import UsageError
 from safeguard_cli.output.manifest import Manifest
 from safeguard_cli.policy.policy import Policy
+from safeguard_cli.rows.conversations import PutTogether, by_conversation
 from safeguard_cli.rows.joined import FILE
 from safeguard_cli.rows.source import Source
-from safeguard_cli.rows.text import Selector, first_choice, make_selector
+from safeguard_cli.rows.text import Selector, Selects, first_choice, make_selector
 from safeguard_cli.rows.writable import Used
-from safeguard_cli.run.destination import Destination, hold_parquet, open_destination
+from safeguard_cli.run.destination import Destination
 from safeguard_cli.run.prepare import open_input
 from safeguard_cli.run.settings import Settings
+from safeguard_cli.run.work import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,21 +26,22 @@ class Opened:
 
     source: Source
     destination: Destination
-    selector: Selector
+    selector: Selects
     text_fields: tuple[str, ...]
 
 
 @contextmanager
-def opened(settings: Settings, policies: Sequence[Policy], read: Sequence[Used]) -> Iterator[Opened]:
+def opened(settings: Settings, policies: Sequence[Policy], read: Sequence[Used], work: Work) -> Iterator[Opened]:
     """Open the input and the output that these settings name; `read` are all files that the command reads.
 
     Raise SafeguardError if one of them is not as it must be.
     """
     with ExitStack() as stack:
-        parquet = stack.enter_context(hold_parquet(settings, read))
-        source = stack.enter_context(open_input(settings))
-        destination = stack.enter_context(open_destination(settings, source, policies, read, parquet))
-        yield Opened(source, destination, *_select(settings, source, destination.last))
+        held = stack.enter_context(work.hold(settings, read))
+        source = stack.enter_context(work.open(settings))
+        destination = stack.enter_context(work.destination(settings, source, policies, read, held))
+        selector, text_fields = _select(settings, source, destination.last)
+        yield Opened(source, destination, stack.enter_context(_in_turns(settings, selector)), text_fields)
 
 
 def _select(settings: Settings, source: Source, previous: Manifest | None) -> tuple[Selector, tuple[str, ...]]:
@@ -53,3 +57,15 @@ def _select(settings: Settings, source: Source, previous: Manifest | None) -> tu
         before=before,
     )
     return selector, recorded if selector.chosen == before else selector.chosen
+
+
+@contextmanager
+def _in_turns(settings: Settings, selector: Selector) -> Iterator[Selects]:
+    """Yield what selects a row's text: with --group, the selector of turns, once the whole input has been read."""
+    if settings.group is None:
+        yield PutTogether(selector) if settings.put_together else selector
+        return
+    if settings.input == "-":
+        raise UsageError("--group reads the input twice, and standard input comes once: save it to a file")
+    with open_input(replace(settings, shard=(1, 1))) as whole, by_conversation(selector, whole, settings) as turns:
+        yield turns

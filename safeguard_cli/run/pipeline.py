@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import sys
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,10 +14,12 @@ from safeguard_cli.prompt.contract import Feed, Prompt
 from safeguard_cli.prompt.labeling import Answer
 from safeguard_cli.rows.records import Record
 from safeguard_cli.rows.sink import Sink
-from safeguard_cli.rows.text import Selector
+from safeguard_cli.rows.text import Selects, text_key
+from safeguard_cli.rows.turns import Turns
 from safeguard_cli.rows.verdict import RowError
 from safeguard_cli.run.prepare import Prepared
 from safeguard_cli.run.progress import Progress
+from safeguard_cli.run.reuse import Copied, Reuse
 from safeguard_cli.run.sessions import Session
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.signals import UNBROKEN
@@ -32,11 +34,6 @@ class Known:
     def __init__(self, most: int) -> None:
         self._most = most
         self._answers: OrderedDict[bytes, Answer] = OrderedDict()  # most recently met last
-
-    @staticmethod
-    def key(text: str) -> bytes:
-        """Return the hash of a text."""
-        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
     def get(self, key: bytes) -> Answer | None:
         """Return the Answer to a text that was met, None if it is a new one."""
@@ -66,7 +63,7 @@ class Part:
     def __init__(
         self,
         records: Iterator[Record],
-        selector: Selector,
+        selector: Selects,
         progress: Progress,
         sink: Sink,
         session: Session | None = None,
@@ -95,18 +92,20 @@ class Row:
     record: Record
     answer: Answer
     kept: bytes | None = None  # a row of an earlier output, to be copied
+    copied: Copied | None = None  # verdicts of an earlier run on the same text
 
 
 class Pipeline:
     """The rows under way: they enter in order, are decided as slots allow, and leave in order.
 
     They come from one input or from several. The next one begins while the last rows of the one before are decided, so
-    that no slot waits at the end of a small one. `truncated` counts the rows that were cut.
+    that no slot waits at the end of a small one. `reuse` has verdicts that are not asked for again. `truncated` counts
+    the rows that were cut, `shortened` those whose conversation was.
     """
 
-    def __init__(self, settings: Settings, prepared: Prepared, progress: Progress) -> None:
-        self.settings, self.prepared, self.progress = settings, prepared, progress
-        self.truncated = 0
+    def __init__(self, settings: Settings, prepared: Prepared, progress: Progress, reuse: Reuse | None = None) -> None:
+        self.settings, self.prepared, self.progress, self._reuse = settings, prepared, progress, reuse
+        self.truncated = self.shortened = 0
         self._known = Known(REMEMBERED)
         self._rows: deque[Row] = deque()  # in input order
         self._undecided: dict[tuple[int, int], tuple[Part, Answer]] = {}  # by part and row
@@ -133,16 +132,12 @@ class Pipeline:
         self._write_done()
 
     def _prompts(self, parts: Iterator[Part]) -> Iterator[Prompt | Feed]:
-        every = self.prepared.drain
-        if not every:
+        if not self.prepared.drain:
             yield from self._begun(self._records(parts))
             return
         for part in parts:
             yield from self._begin_anew()
-            records = self._records(iter([part]))
-            while not part.exhausted:
-                yield from self._begun(islice(records, every - part.number % every))
-                yield from self._begin_anew()
+            yield from self._begun(self._records(iter([part])))
 
     def _records(self, parts: Iterator[Part]) -> Iterator[tuple[Part, int, Record]]:
         """Yield each part's records with their numbers, up to where its input breaks off."""
@@ -161,8 +156,8 @@ class Pipeline:
 
     def _begun(self, records: Iterator[tuple[Part, int, Record]]) -> Iterator[Prompt | Feed]:
         """Begin the rows, and yield their prompts."""
-        group = self._most // 2 if self.prepared.prefixes_compete else 1
-        while batch := list(islice(records, group)):
+        every = self.prepared.drain
+        while batch := self._batch(records):
             # The number of rows that wait for an earlier one is bounded: at the bound, some must finish first.
             while len(self._rows) + len(batch) > self._most:
                 yield Feed.HOLD
@@ -172,14 +167,36 @@ class Pipeline:
             for index in range(len(self.prepared.overheads)):
                 for by_policy in started:
                     yield from by_policy[index]
+            part, number, _ = batch[-1]
+            if number + 1 == self._drained(part, number):
+                yield from self._finish_all()
+            if every and (number + 1) % every == 0:
+                yield from self._begin_anew()
+
+    def _batch(self, records: Iterator[tuple[Part, int, Record]]) -> list[tuple[Part, int, Record]]:
+        """Return the rows that are begun together, none beyond where all must be written first."""
+        batch = []
+        for part, number, record in islice(records, self._most // 2 if self.prepared.prefixes_compete else 1):
+            batch.append((part, number, record))
+            if number + 1 == self._drained(part, number):
+                break
+        return batch
+
+    def _drained(self, part: Part, number: int) -> int:
+        """Return after how many rows, when `number` are begun, all must be written before more are begun."""
+        every, end = self.prepared.drain, part.session.round_end(number)
+        return min(number - number % every + every if every else sys.maxsize, sys.maxsize if end is None else end)
+
+    def _finish_all(self) -> Iterator[Feed]:
+        while self._rows or self._undecided:
+            yield Feed.HOLD
 
     def _begin_anew(self) -> Iterator[Feed]:
         """Finish all rows, and reset the engine and the known texts, as if a run were resumed here (--deterministic).
 
         What follows then depends on nothing before it.
         """
-        while self._rows or self._undecided:
-            yield Feed.HOLD
+        yield from self._finish_all()
         self._known.clear()
         yield Feed.RESET
 
@@ -190,8 +207,10 @@ class Pipeline:
             row = Row(part, record, Answer(dict(known.verdicts)), known.raw)
             prompts: list[list[Prompt]] = [[] for _ in self.prepared.overheads]
         else:
-            answer, prompts = self._answer(part, number, record.error or part.selector.select(record))
-            row = Row(part, record, answer)
+            text = record.error or part.selector.select(record)
+            copied = self._reuse.of(text) if self._reuse and isinstance(text, str) else None
+            answer, prompts = self._answer(part, number, text, copied)
+            row = Row(part, record, answer, copied=copied)
         self._rows.append(row)
         if row.answer.done:
             self.progress.row_decided(row.answer.verdicts)
@@ -199,21 +218,30 @@ class Pipeline:
             self._waiting[row.answer] += 1
         return prompts
 
-    def _answer(self, part: Part, number: int, text: str | RowError) -> tuple[Answer, list[list[Prompt]]]:
-        """Return the Answer about a text and its prompts by policy, none if an earlier row has the same text."""
+    def _answer(
+        self, part: Part, number: int, text: str | Turns | RowError, copied: Copied | None
+    ) -> tuple[Answer, list[list[Prompt]]]:
+        """Return the Answer about a text and its prompts by policy, none if an earlier row has the same text.
+
+        Nothing is asked for that is `copied`.
+        """
         # Sampling gives another answer each time.
         if isinstance(text, RowError) or self.settings.temperature > 0 or self.settings.each_row:
             return self._asked(part, number, text)
-        key = self._known.key(text)
+        key = text_key(str(text))
         if (answer := self._known.get(key)) is not None:
             part.session.count_repeated()
             return answer, [[] for _ in self.prepared.overheads]
-        answer, prompts = self._asked(part, number, text)
-        self._known.keep(key, answer)
+        answer, prompts = self._asked(part, number, text, copied)
+        if copied is None or any(prompts):
+            self._known.keep(key, answer)
         return answer, prompts
 
-    def _asked(self, part: Part, number: int, text: str | RowError) -> tuple[Answer, list[list[Prompt]]]:
-        answer, prompts = self.prepared.labeling.start(text, number, part.at)
+    def _asked(
+        self, part: Part, number: int, text: str | Turns | RowError, copied: Copied | None = None
+    ) -> tuple[Answer, list[list[Prompt]]]:
+        known = copied.verdicts if copied else None
+        answer, prompts = self.prepared.labeling.start(text, number, part.at, known)
         if not answer.done:
             self._undecided[part.at, number] = part, answer
         return answer, prompts
@@ -244,7 +272,10 @@ class Pipeline:
             else:
                 part.sink.write(row.record, verdicts)
             self._rows.popleft()
-            self.truncated += bool(row.answer.truncated)
+            self.truncated += any(verdict.truncated for verdict in verdicts.values())
+            self.shortened += bool(row.answer.turns_left_out)
+            if self._reuse:
+                self._reuse.count(row.copied)
             part.progress.row_written(verdicts)
             part.session.row_written(row.record, part.sink)
         part.session.save_now_and_then(part.sink)
