@@ -98,6 +98,7 @@ class _Asked:
         self._machine: Machine | None = None
         self._progress: Progress | None = None
         self.policies: tuple[Policy, ...] = ()
+        self._untrained: tuple[str, ...] = ()
         self.take(load_policies(settings))
 
     def take(self, policies: tuple[Policy, ...]) -> None:
@@ -105,8 +106,9 @@ class _Asked:
         if any(policy.name == "text" for policy in policies):
             raise UsageError("a policy named 'text' would take the place of the text: --as NAME gives it another name")
         prepared = prepare(self.settings, policies, {}, self._most)
-        if prepared.untrained:
+        if prepared.untrained and prepared.untrained != self._untrained:
             warn(untrained_warning(prepared.untrained, prepared.header))
+        self._untrained = prepared.untrained
         self.close()
         self.policies = policies
         self._machine = Machine(self.settings, policies, prepared, self._listen)

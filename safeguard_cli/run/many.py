@@ -68,7 +68,11 @@ def label_each(settings: Settings, make_engine: EngineMaker = LocalEngine, prepa
     Return the worst of their exit codes. Raise SafeguardError if no file can be labelled.
     """
     with sentences(), ExitStack() as stack:
-        for option, given in (("--limit", settings.limit is not None), ("--shard", settings.shard != (1, 1))):
+        for option, given in (
+            ("--limit", settings.limit is not None),
+            ("--shard", settings.shard != (1, 1)),
+            ("--reuse", settings.reuse),
+        ):
             if given:
                 raise UsageError(f"{option} is for one output, but -o names a folder for many")
         pairs = find_pairs(settings)
@@ -102,7 +106,7 @@ def _work(work: _Set, make_engine: EngineMaker) -> None:
     if (first := next(parts, None)) is None:
         return
     pipeline = Pipeline(work.settings, work.prepared, work.progress)
-    with working(work.settings, work.prepared, work.progress, make_engine) as engine:
+    with work.progress, begin_engine(work.settings, work.prepared, work.progress, make_engine) as engine:
         work.engine = engine
         pipeline.label(chain([first], parts), engine)
     sum_up(work.settings, work.prepared, work.progress, pipeline)
@@ -247,7 +251,7 @@ class _Set:
         with ExitStack() as outer, ExitStack() as inner:
             pair.output.parent.mkdir(parents=True, exist_ok=True)
             read = [*used("the input", pair.input), *self._read]
-            run = outer.enter_context(opened(asked, self.policies, read))
+            run = outer.enter_context(opened(asked, self.policies, read, EVERY_ROW))
             progress = FileProgress(self.progress)
             job = Job(asked, self.prepared, run.source, run.selector, run.text_fields, progress, EVERY_ROW)
             session = inner.enter_context(open_session(job, run.destination))

@@ -21,7 +21,6 @@ from safeguard_cli.address import shown_command
 from safeguard_cli.engine.engine import Spent
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.files import Draft, draft, sha256
-from safeguard_cli.model.fingerprint import model_sha256
 from safeguard_cli.output.journal import Journal, open_journal
 from safeguard_cli.output.manifest import START_OVER, Refused
 from safeguard_cli.output.manifest_shape import Footing, Identity
@@ -31,7 +30,7 @@ from safeguard_cli.rows.records import Record
 from safeguard_cli.rows.sink import Disturbed, Sink, make_layout
 from safeguard_cli.rows.writable import real
 from safeguard_cli.run.destination import Destination, File, Stream
-from safeguard_cli.run.identity import footing, identity
+from safeguard_cli.run.identity import footing, identity, model_used
 from safeguard_cli.run.prepare import Prepared
 from safeguard_cli.run.remarks import same_command
 from safeguard_cli.run.work import Job
@@ -202,7 +201,7 @@ class New(SessionOfRun):
                 "command": shown_command(sys.argv),
                 "input": str(Path(source.path).absolute()) if source.path else source.name,
                 "input_format": settings.format,
-                **_model(prepared, served, hashing),
+                **model_used(prepared, served, hashing),
                 "output_sha256": sha256(rows),
             },
             instead,
