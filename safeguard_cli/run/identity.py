@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 from safeguard_cli.model.fingerprint import model_fingerprint, model_sha256
 from safeguard_cli.output.manifest import versions
 from safeguard_cli.prompt.harmony import layout_hash
-from safeguard_cli.rows.options import Grouping
 from safeguard_cli.run.prepare import Prepared
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import json_bytes

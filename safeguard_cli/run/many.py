@@ -55,8 +55,6 @@ def label_many(settings: Settings, make_engine: EngineMaker = LocalEngine, prepa
         raise UsageError(
             "several inputs need -o: a folder for an output each (-o labels/), or a file for all rows (-o all.jsonl)"
         )
-    if settings.reuse:
-        raise UsageError("--reuse is for one input: label each file by itself to copy verdicts")
     if names_folder(str(settings.output)):
         return label_each(settings, make_engine, prepare)
     return label_joined(settings, make_engine, prepare)
@@ -106,7 +104,7 @@ def _work(work: _Set, make_engine: EngineMaker) -> None:
     if (first := next(parts, None)) is None:
         return
     pipeline = Pipeline(work.settings, work.prepared, work.progress)
-    with work.progress, begin_engine(work.settings, work.prepared, work.progress, make_engine) as engine:
+    with working(work.settings, work.prepared, work.progress, make_engine) as engine:
         work.engine = engine
         pipeline.label(chain([first], parts), engine)
     sum_up(work.settings, work.prepared, work.progress, pipeline)

@@ -187,10 +187,6 @@ class Pipeline:
                 for by_policy in started:
                     yield from by_policy[index]
 
-    def _finish_all(self) -> Iterator[Feed]:
-        while self._rows or self._undecided:
-            yield Feed.HOLD
-
     def _begin_anew(self) -> Iterator[Feed]:
         """Finish all rows, and reset the engine and the known texts, as if a run were resumed here (--deterministic).
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -31,7 +31,6 @@ from safeguard_cli.rows.sink import Disturbed, Sink, make_layout
 from safeguard_cli.rows.writable import real
 from safeguard_cli.run.destination import Destination, File, Stream
 from safeguard_cli.run.identity import footing, identity, model_used
-from safeguard_cli.run.prepare import Prepared
 from safeguard_cli.run.remarks import same_command
 from safeguard_cli.run.work import Job
 from safeguard_cli.terminal import note, warn
@@ -377,17 +376,3 @@ def _restore_cut(job: Job, journal: Journal) -> None:
 def _check_can_be_read_again(job: Job, journal: Journal) -> None:
     if job.source.path is None:
         raise Refused(f"{journal.output} was made from a pipe, which cannot be read again; {START_OVER}")
-
-
-def _model(prepared: Prepared, served: str | None, hashing: Callable[[float], None]) -> dict[str, str | None]:
-    """Return which model has labelled the rows: this machine's, the servers', or that of a run whose verdicts stand."""
-    if prepared.copied:
-        result = prepared.copied.result
-        return {
-            "model": result.model if result else served or "",
-            "model_sha256": result.model_sha256 if result else None,
-        }
-    if prepared.remote:
-        return {"model": served, "model_sha256": None}
-    path = prepared.header.path
-    return {"model": str(path), "model_sha256": model_sha256(path, hashing)}
