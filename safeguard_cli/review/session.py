@@ -104,7 +104,7 @@ class Session:
         item, answer = self.task.items[self._at], self._answers[self._at]
         hidden = self.task.blind and not answer.given
         veiled = self.task.veil and self._at not in self._unveiled
-        if not hidden:
+        if not hidden and not veiled:
             self._seen.add(self._at)
         last, at = None, self._last
         if at is not None and at != self._at and self._answers[at].given:
@@ -119,7 +119,7 @@ class Session:
             line=candidate.line,
             blocks=() if veiled else self._blocks(candidate, hidden),
             veiled=veiled,
-            said=() if hidden else candidate.said,
+            said=() if hidden or veiled else candidate.said,  # a rationale quotes the text
             hidden=hidden and bool(candidate.said),
             answer=answer,
             last=last,
