@@ -142,9 +142,10 @@ def _efforts(values: Values) -> set[str]:
 
 def _parquet(values: Values) -> bool:
     """Return whether --format or the extension says that the input is Parquet; `-` never is."""
-    path = values.get("input") or values.get("golden") or values.get("a") or values.get("out") or ""
-    path = path or next(iter(values.get("outs") or ()), "")
-    return (values.get("format") or Path(path).suffix.lower().removeprefix(".")) == "parquet"
+    one = values.get("input") or values.get("golden") or values.get("a") or values.get("out") or ""
+    several = values.get("inputs") or values.get("outs") or (one,)
+    kinds = {Path(path).suffix.lower().removeprefix(".") for path in several}
+    return {values.get("format")} == {"parquet"} or (not values.get("format") and kinds == {"parquet"})
 
 
 def _chat(values: Values) -> bool:
@@ -178,7 +179,13 @@ def _parquet_out(values: Values) -> bool:
 
 
 def _several(values: Values) -> bool:
-    return len(values.get("policies") or ()) > 1
+    return len(values.get("policies") or ()) > 1 or _is_pack(values)
+
+
+def _is_pack(values: Values) -> bool:
+    from safeguard_cli.policy.packs import is_pack  # not at the top: --help does without it
+
+    return any(map(is_pack, values.get("policies") or ()))
 
 
 OF_THE_RUN = (
@@ -186,8 +193,8 @@ OF_THE_RUN = (
     *(Rule("together", why, "") for why in (_auto, _chat, is_set("policy_only_prompt"))),
     Rule("effort", lambda v: _chat(v) and v.get("effort") in ("none", "auto"), ""),
     Rule("deterministic", is_set("servers"), ""),
-    *(Rule(option, is_set("ray"), "") for option in ("limit", "shard", "dry_run", "group")),
-    *(Rule(option, _parquet_out, "") for option in ("only", "csv_safe")),
+    *(Rule(option, is_set("ray"), "") for option in ("limit", "shard", "dry_run", "group", "reuse")),
+    *(Rule(option, _parquet_out, "") for option in ("only", "csv_safe", "layout")),
 )
 """What the run itself refuses, with its own messages: here for the page of options, and for defaults from files."""
 
@@ -200,7 +207,7 @@ COMMON = (
     Rule("max_reasoning", lambda v: _efforts(v) == {"none"}, "with --effort none, which does not reason"),
     Rule(
         "together",
-        lambda v: len(v.get("policies") or ()) == 1,
+        lambda v: len(v.get("policies") or ()) == 1 and not _several(v),
         "with one policy: it asks about several in one prompt",
     ),
     *(
@@ -246,8 +253,14 @@ LABEL = (
     ),
     Rule("append_input", is_set("retry_errors"), "with --retry-errors: run one after the other"),
     Rule(
+        "reuse",
+        lambda v: (v.get("temperature") or 0) > 0,
+        "with --temperature, which gives every row an answer of its own",
+    ),
+    Rule("reuse", is_set("group"), "with --group: what is said of a turn depends on the turns before it"),
+    Rule(
         "append_input",
-        lambda v: v.get("input") == "-",
+        lambda v: v.get("inputs") == ["-"],
         "on standard input, which cannot be read again from its start: name the file",
     ),
     Rule("retry_errors", is_set("only"), "with --only, whose output does not have every row"),
@@ -267,8 +280,32 @@ LABEL = (
 
 _IN_JSON = Rule("progress", is_set("json"), "with --json, which shows none")
 
+AUDIT = (
+    *(rule for rule in COMMON if rule.option != "seed"),
+    Rule("retry_errors", is_set("dry_run"), "with --dry-run, which looks only at the input"),
+    Rule("retry_errors", is_set("overwrite"), "with --overwrite, which starts over"),
+    *(
+        Rule(option, is_set("retry_errors"), "with --retry-errors, which labels rows that are drawn already")
+        for option in ("rows", "lasting", "within")
+    ),
+    *(Rule(option, is_set("dry_run"), "with --dry-run, which labels nothing") for option in ("by", "reviewed", "json")),
+    Rule("within", is_set("find"), "with --find, which looks for rows, not for a share"),
+    Rule(
+        "csv_safe",
+        lambda v: v.get("keep") == "none" and not v.get("id_field"),
+        "with --keep none: the cells that we add are always safe",
+    ),
+    _IN_JSON,
+)
+"""`audit`'s rules."""
+
 MEASURE = (*COMMON, _IN_JSON, Rule("wrong", is_set("json"), "with --json, which holds all of them"))
 """The rules of `eval` and `compare`."""
+
+AGREE = (
+    Rule("disputes", is_set("json"), "with --json, which holds all of them"),
+    Rule("encoding", _parquet, "on Parquet, whose text is always UTF-8"),
+)
 
 STRESS = (
     Rule("seed", _not_sampled, "without --temperature; --variant-seed makes other variants"),
@@ -310,3 +347,5 @@ REVIEW = (
     Rule("seed", lambda v: v.get("pick") == "disputed", "with --pick disputed, which draws nothing"),
     Rule("encoding", _parquet, "on Parquet, whose text is always UTF-8"),
 )
+
+ASK = COMMON

@@ -27,11 +27,11 @@ else:
 VARIABLE = "SAFEGUARD_MODEL"
 PROJECT_FILES = ("safeguard.toml", "pyproject.toml")
 KEYS = {"model"}
-COMMANDS = ("label", "eval", "compare", "stress", "bench", "report", "review")  # their options can have defaults
+COMMANDS = ("label", "ask", "audit", "eval", "compare", "stress", "bench", "report", "review")  # with defaults
 # Parameters that no file sets: what is read and written, what starts over, and what leaves the machine.
 NEVER = {
-    *("input", "golden", "a", "b", "out", "outs", "other", "output", "export"),
-    *("overwrite", "append_input", "retry_errors"),
+    *("input", "inputs", "texts", "golden", "a", "b", "out", "outs", "other", "output", "reviewed", "export"),
+    *("overwrite", "append_input", "retry_errors", "reuse"),
     *("servers", "server_api", "server_model", "tokenizer", "ray", "ray_address", "keep", "only", "help_all", "debug"),
 }
 PATHS = {"model", "policies", "policy"}

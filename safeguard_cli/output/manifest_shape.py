@@ -164,10 +164,24 @@ class OutputOnRecord(Part):
     keep = Member[list[str] | None](maybe(_names))
     only = Member[str | None](maybe(text))
     csv_safe = Member[bool](flag)
+    layout = Member[str | None](maybe(text), default=None)
 
 
 def _policies(found: Mapping[str, Any]) -> dict[str, PolicyOnRecord]:
     return {name: PolicyOnRecord(policy) for name, policy in found.items()}
+
+
+class SampleOnRecord(Part):
+    """Which rows of a file were asked about, and in which order, so that another person can draw the same ones.
+
+    `rows` are those of the file, or of its shard; `bytes` and `sha256` are the whole file's.
+    """
+
+    draw = Member[str](filled)
+    seed = Member[int](_count)
+    rows = Member[int](_count)
+    bytes = Member[int](_count)
+    sha256 = Member[str](sha256)
 
 
 class Identity(Part):
@@ -180,6 +194,10 @@ class Identity(Part):
     answer = _part(AnswerOnRecord)
     output = _part(OutputOnRecord)
     deterministic = Member[int | None](maybe(integer(1, 1 << 31)))
+    reuse = Member[list[str] | None](maybe(each(sha256)), default=None)  # outputs that a deterministic run copies from
+    sample = Member[SampleOnRecord | None](
+        maybe(SampleOnRecord.check), lambda found: found and SampleOnRecord(found), None
+    )
 
 
 class Footing(Part):
@@ -224,12 +242,21 @@ class Result(Tallies):
     output_sha256 = Member[str](sha256)
     rows_sha256 = Member[str | None](sha256, default=None)  # of the JSONL that a Parquet output was made from
     untrained = Member[tuple[str, ...]](_names, tuple, default=())
+    estimate = Member[dict[str, Any] | None](maybe(table({})), default=None)  # of an audit: audit/estimate.py
 
     @property
     def tallies(self) -> Tallies:
         """Return the counts alone."""
         names = Tallies.members()
         return Tallies({name: count for name, count in self.record.items() if name in names})
+
+
+class ReusedOnRecord(Part):
+    """An output of another run, and how many rows were given verdicts of it."""
+
+    output = Member[str](text)
+    sha256 = Member[str](sha256)
+    rows = Member[int](_count)
 
 
 class Done(Part):
@@ -239,7 +266,8 @@ class Done(Part):
     was last saved. So does `counts`, which is there if the output itself cannot give the counts (`--only`). Seconds and
     tokens are sums over all sessions. `repeated_rows` had an earlier row's text and got its Verdicts. `policy_tokens`
     were decoded because no kept state had them. `cut_rows` had their reasoning ended by the budget; the count is for
-    outputs whose rows do not tell.
+    outputs whose rows do not tell. `planned` is the number of rows that was set before an audit began, 0 for none.
+    `reused` are the outputs that --reuse named, if it did, in all sessions.
     """
 
     rows = Changing[int](_count)
@@ -252,9 +280,11 @@ class Done(Part):
     generated_tokens = Changing[int](_count)
     cut_rows = Changing[int](_count, default=0)  # version 0.1.0 did not count them
     counts = Changing[Tallies | None](maybe(Tallies.check), lambda found: None if found is None else Tallies(found))
+    planned = Changing[int | None](_count, default=None)
+    reused = Changing[list[dict[str, Any]] | None](each(ReusedOnRecord.check), default=None)
 
     def __init__(self, record: Mapping[str, Any] | None = None) -> None:
-        begun: dict[str, Any] = dict.fromkeys(self.members(), 0)
+        begun: dict[str, Any] = {name: 0 for name, one in self.members().items() if one.default is not None}
         super().__init__({**begun, "input_sha256": "", "seconds": 0.0, "counts": None, **(record or {})})
 
 

@@ -32,7 +32,7 @@ def check_unchanged(
         raise SafeguardError(
             f"{name} was moved or deleted while it was read ({problem.strerror}); {_LEFT}"
         ) from problem
-    if _marks(before) == _marks(after):
+    if marks(before) == marks(after):
         return ""
     found, count = InputHash(), 0
     try:
@@ -56,5 +56,6 @@ def check_unchanged(
     return (f"{added:,} bytes more" if added > 0 else "more rows") if more else ""
 
 
-def _marks(state: os.stat_result) -> tuple[int, ...]:
+def marks(state: os.stat_result) -> tuple[int, ...]:
+    """Return what of a file's state changes when its content does."""
     return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns

@@ -13,13 +13,13 @@ What becomes of a row in the other format, or of a broken row:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from safeguard_cli.rows.lines import SHOWN_BYTES
-from safeguard_cli.rows.records import Record
+from safeguard_cli.rows.records import SAMPLE, Record
 from safeguard_cli.rows.source import Source
 from safeguard_cli.rows.verdict import Verdict
 
@@ -50,7 +50,8 @@ class JsonlLayout:
     def beginning(self, record: Record) -> bytes:
         """Return what comes before the first verdict."""
         head = self._own(record)
-        return head if head.endswith(b"{") else head + b","
+        head = head if head.endswith(b"{") else head + b","
+        return head if record.sample is None else head + sample_member(record.sample) + b","
 
     def _own(self, record: Record) -> bytes:
         """Return the row's own object without its last brace; a JSONL row keeps its bytes, so `1.10` stays `1.10`."""
@@ -94,17 +95,22 @@ class CsvLayout:
         self._delimiter = delimiter
         self._line_ending = source.line_ending
         self._safe = safe
-        self._special = re.compile(f'[{re.escape(delimiter)}"\r\n]')
+        self._sample = source.sample_columns
 
     def header(self) -> bytes:
-        return self._line(self._titles, [f"{name}_{column}" for name in self._names for column in self._columns])
+        ours = [f"{name}_{column}" for name in self._names for column in self._columns]
+        return self._line(self._titles, [*(f"{SAMPLE}_{part}" for part in self._sample), *ours])
 
     def row(self, record: Record, verdicts: Mapping[str, Verdict]) -> bytes:
-        return self._line(self._own(record), [cell for name in self._names for cell in self._verdict(verdicts[name])])
+        ours = [cell for name in self._names for cell in self._verdict(verdicts[name])]
+        return self._line(self._own(record), [*self._drawn(record), *ours])
 
     def beginning(self, record: Record) -> bytes:
         """Return what comes before the first verdict."""
-        return self._line(self._own(record), [""]).removesuffix(self._line_ending.encode())
+        return self._line(self._own(record), [*self._drawn(record), ""]).removesuffix(self._line_ending.encode())
+
+    def _drawn(self, record: Record) -> list[str]:
+        return [str((record.sample or {}).get(part, "")) for part in self._sample]
 
     def _own(self, record: Record) -> list[str]:
         return self._from_jsonl(record) if self._jsonl_in else self._from_csv(record)
@@ -130,7 +136,7 @@ class CsvLayout:
             cells = [_unreadable(record, True)["_raw"]] if self._all else []
         if any(surplus := cells[self._width :]) and self._all:
             last = self._width - 1
-            cells[last:] = [self._delimiter.join(self._quote(cell) for cell in (cells[last], *surplus))]
+            cells[last:] = [self._delimiter.join(quote_cell(cell, self._delimiter) for cell in (cells[last], *surplus))]
         cells += [""] * (self._width - len(cells))
         return [cells[at] for at in self._kept]
 
@@ -148,11 +154,24 @@ class CsvLayout:
                 yield orjson.dumps(value).decode()
 
     def _line(self, own: list[str], ours: list[str]) -> bytes:
-        cells = [*(map(guard, own) if self._safe else own), *map(guard, ours)]
-        return (self._delimiter.join(map(self._quote, cells)) + self._line_ending).encode()
+        return csv_line(
+            [*(map(guard, own) if self._safe else own), *map(guard, ours)], self._delimiter, self._line_ending
+        )
 
-    def _quote(self, cell: str) -> str:
-        return '"' + cell.replace('"', '""') + '"' if self._special.search(cell) else cell
+
+def csv_line(cells: Iterable[str], delimiter: str, line_ending: str) -> bytes:
+    """Return cells as one record of a CSV."""
+    return (delimiter.join(quote_cell(cell, delimiter) for cell in cells) + line_ending).encode()
+
+
+def quote_cell(cell: str, delimiter: str) -> str:
+    """Return a cell as a CSV holds it: in quotes where it needs them."""
+    return '"' + cell.replace('"', '""') + '"' if any(mark in cell for mark in (delimiter, '"', "\r", "\n")) else cell
+
+
+def sample_member(sample: Mapping[str, Any]) -> bytes:
+    """Return the member of a row's object that says how the row came into a sample."""
+    return orjson.dumps(SAMPLE) + b":" + orjson.dumps(sample)
 
 
 def guard(cell: str) -> str:

@@ -15,6 +15,7 @@ from safeguard_cli.rows.verdict import ErrorCode, RowError
 Shard = tuple[int, int]  # (k, n): the k-th of every n rows, k from 1
 
 MAX_ROW_BYTES = 64 << 20
+SAMPLE = "_sample"  # the field with a Record's `sample`; in a CSV, columns that begin with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,8 @@ class Record:
 
     `raw` is UTF-8, without line end and byte order mark; of a row over the limit it holds only the first part.
     `fields` is None if the row could not be read. A row can have both fields and an error: a CSV row with too many
-    cells, or with invalid bytes, shown as U+FFFD. `cells` are a CSV row's cells as read; JSONL has none.
+    cells, or with invalid bytes, shown as U+FFFD. `cells` are a CSV row's cells as read; JSONL has none. `sample` is
+    how a row of a sample came into it: it is written beside the row's own fields, whatever these are.
     """
 
     index: int
@@ -32,6 +34,7 @@ class Record:
     fields: Mapping[str, Any] | None
     error: RowError | None = None
     cells: tuple[str, ...] = ()
+    sample: Mapping[str, Any] | None = None
 
     @property
     def blank(self) -> bool:

@@ -13,8 +13,9 @@ from types import TracebackType
 from typing import BinaryIO, Literal
 
 from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.rows.as_api import Service, ServiceLayout
 from safeguard_cli.rows.layouts import CsvLayout, JsonlLayout, field_names
-from safeguard_cli.rows.records import Record
+from safeguard_cli.rows.records import SAMPLE, Record
 from safeguard_cli.rows.samples import is_sample
 from safeguard_cli.rows.source import Format, Source, check_fields
 from safeguard_cli.rows.verdict import COLUMNS, Verdict
@@ -112,6 +113,9 @@ def check_names(
     fields = field_names(source)
     ours = list(names) if format == "jsonl" else [f"{name}_{column}" for name in names for column in columns]
     taken = [name for name in ours if name in fields and (keep is None or name in keep)]
+    of_sample = [SAMPLE] if format == "jsonl" else [f"{SAMPLE}_{part}" for part in source.sample_columns]
+    if source.sample_columns and (drawn := [name for name in of_sample if name in fields]):
+        raise UsageError(f"{source.name}: the input already has {drawn[0]!r}: is it the output of an audit?")
     if taken:
         raise UsageError(f"{source.name}: the input already has {taken[0]!r}; --as NAME gives the labels another name")
     if len(set(ours)) < len(ours):
@@ -267,15 +271,17 @@ def open_sink(
     keep: Sequence[str] | None = None,
     only_violating: bool = False,
     csv_safe: bool = False,
+    service: Service | None = None,
     append: bool = False,
 ) -> Sink:
     """Open OUT, or a binary stream that the caller owns, and write a CSV's header unless appending.
 
-    `names` are the verdicts' names, `columns` those from `verdict_columns`, `keep` the fields to keep (None: all).
+    `names` are the verdicts' names, `columns` those from `verdict_columns`, `keep` the fields to keep (None: all),
+    `service` the one whose answers JSONL rows have too (None: none).
     Call `writable.check_output` and `check_names` first.
     """
     delimiter = output_delimiter(name_of(target), source)
-    layout = make_layout(source, format, names, columns, keep, delimiter, csv_safe)
+    layout = make_layout(source, format, names, columns, keep, delimiter, csv_safe, service)
     return Sink(target, layout, only_violating=only_violating, append=append)
 
 
@@ -287,8 +293,9 @@ def make_layout(
     keep: Sequence[str] | None,
     delimiter: str,
     csv_safe: bool,
+    service: Service | None = None,
 ) -> JsonlLayout | CsvLayout:
     """Return the layout that makes bytes of rows; the arguments are those of `open_sink`."""
     if format == "jsonl":
-        return JsonlLayout(source, keep)
+        return ServiceLayout(source, keep, service) if service else JsonlLayout(source, keep)
     return CsvLayout(source, keep, names, columns, delimiter, csv_safe)

@@ -64,6 +64,8 @@ class Source:
         self._sample: list[Record] = []
         self._ahead_rows = self._ahead_bytes = 0
         self._taken = False  # the first row has come out: the sample grows no more
+        self._instead: Callable[[], Iterator[Record]] | None = None
+        self.sample_columns: tuple[str, ...] = ()  # of a CSV output, for the `sample` of each Record
         for _ in range(above):
             self._lines.next()
         first = next(iter(self._lines.peek()), b"").removeprefix(codecs.BOM_UTF8)
@@ -93,6 +95,13 @@ class Source:
         self.close()
 
     def __iter__(self) -> Iterator[Record]:
+        return self._instead() if self._instead else self._in_order()
+
+    def give_instead(self, records: Callable[[], Iterator[Record]], columns: Sequence[str]) -> None:
+        """Have the iteration yield these records, which have a `sample` with these parts; all else stays as it is."""
+        self._instead, self.sample_columns = records, tuple(columns)
+
+    def _in_order(self) -> Iterator[Record]:
         part, parts = self._shard
         for record in self._all():
             if record.index % parts == part - 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from safeguard_cli.terminal import note
 _TEMPLATE_PART = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|[{}]|\\[nt\\]")
 _ESCAPES = {"{{": "{", "}}": "}", r"\n": "\n", r"\t": "\t", "\\\\": "\\"}
 _DOUBLED = re.compile(r"(?<!\{)\{\{([^{}]+)\}\}(?!\})")
+BLANK_ROW = "the row is blank"  # how the message about such a row ends
 
 
 class Selects(Protocol):
@@ -70,7 +72,7 @@ class Selector:
             return record.error
         assert record.fields is not None
         if record.blank:
-            return RowError("no_text", f"line {record.line}: the row is blank", blank=True)
+            return RowError("no_text", f"line {record.line}: {BLANK_ROW}", blank=True)
         texts: dict[str, str] = {}
         for name in self.fields:
             value = find(record.fields, name)
@@ -149,6 +151,11 @@ def say_text(selector: Selects, source: Source) -> None:
         kinds = dict.fromkeys(kind for row in rows for name in selector.chosen for kind in left_out(find(row, name)))
         without = f" (without {', '.join(kinds)})" if kinds else ""
         note(f"text: {selector.described}{without}")
+
+
+def text_key(text: str) -> bytes:
+    """Return the hash by which a text is recognized when it comes again."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _check_doubled_braces(template: str, source: Source) -> None:

@@ -11,10 +11,12 @@ from multiprocessing import current_process
 
 from safeguard_cli.engine.engine import Engine
 from safeguard_cli.engine.local.process import LocalEngine
+from safeguard_cli.engine.reports import Listen
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.prompt.contract import Completion, Feed, Prompt
 from safeguard_cli.prompt.labeling import Answer
+from safeguard_cli.rows.text import text_key
 from safeguard_cli.rows.verdict import RowError
 from safeguard_cli.run.engines import start_engine
 from safeguard_cli.run.keywords import told_as_keywords
@@ -28,18 +30,24 @@ Reader = Callable[[object, int], "str | RowError"]  # of a value and its row's n
 
 
 class Machine:
-    """The engine while it runs, and the call that it works for.
+    """The engine while it runs, and the call that it works for; `listen` is told what the engine does.
 
     It holds no reference to the Labeler, so that the Labeler can be collected. `asked` is true while the engine works
     on a request, and stays true if the request fails.
     """
 
-    def __init__(self, settings: Settings, policies: tuple[Policy, ...]) -> None:
-        self.settings, self.policies = settings, policies
+    def __init__(
+        self,
+        settings: Settings,
+        policies: tuple[Policy, ...],
+        prepared: Prepared | None = None,
+        listen: Listen | None = None,
+    ) -> None:
+        self.settings, self.policies, self._listen = settings, policies, listen
         self.warnings = [warning for policy in policies for warning in policy.warnings()]
         self.asked = False
         self._process = os.getpid()
-        self._prepared: Prepared | None = None
+        self._prepared = prepared
         self._engine: Engine | None = None
         self._call: Call | None = None
         self._stack = ExitStack()
@@ -57,7 +65,9 @@ class Machine:
             with ExitStack() as stack:
                 if self._prepared is None:
                     self._prepared = self._prepare()
-                self._engine = stack.enter_context(start_engine(self.settings, self._prepared, LocalEngine))
+                self._engine = stack.enter_context(
+                    start_engine(self.settings, self._prepared, LocalEngine, self._listen)
+                )
                 self._stack = stack.pop_all()
         assert self._prepared
         return self._prepared, self._engine
@@ -158,7 +168,7 @@ class Call:
         """Begin a text; return its prompts by policy, none if an earlier text is the same."""
         number, text = self._number, self._read(value, self._number + 1)
         self._number += 1
-        key = self._known.key(text) if isinstance(text, str) else b""
+        key = text_key(text) if isinstance(text, str) else b""
         if (answer := self._known.get(key)) is not None:
             self._rows.append(answer)
             return [[] for _ in self._labeling.rules.groups]

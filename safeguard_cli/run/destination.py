@@ -18,6 +18,7 @@ from safeguard_cli.files import sweep
 from safeguard_cli.model.config import PROJECT_FILES, configured_model, user_file
 from safeguard_cli.model.find import find_model
 from safeguard_cli.model.gguf import model_parts
+from safeguard_cli.output.journal import Journal
 from safeguard_cli.output.manifest import (
     Foreign,
     Manifest,
@@ -28,10 +29,13 @@ from safeguard_cli.output.manifest import (
     load_finished,
     locked_beside,
     manifest_path,
+    rows_path,
     run_path,
 )
 from safeguard_cli.output.written import OutputShape
+from safeguard_cli.policy.packs import expand
 from safeguard_cli.policy.policy import Policy, builtin_policies
+from safeguard_cli.rows.as_api import Service, check_member
 from safeguard_cli.rows.parquet import pyarrow
 from safeguard_cli.rows.sink import (
     Sink,
@@ -60,6 +64,7 @@ class Output(TypedDict):
     keep: list[str] | None
     only_violating: bool
     csv_safe: bool
+    service: Service | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,9 @@ class File:
     def what_is_left(self, rows: int, command: str) -> str:
         """Return a sentence on where a stopped run's rows are; `command`, if there is one, resumes the run."""
         return f"{rows:,} rows are in {self.path}" + (f"; to go on: {command}" if command else "")
+
+    def take_up(self, journal: Journal) -> None:
+        """Take note of what earlier sessions did, before this one begins."""
 
     def complete(self) -> None:
         """Do what is left to do when the rows are written."""
@@ -170,7 +178,7 @@ def open_destination(
     if held is not None:
         journal = journal_path(held.path)
         check_output(journal, read, beside(journal, "jsonl"))
-        yield ParquetFile(*_file(settings, source, journal, policies), held, settings)
+        yield ParquetFile(*fields_of_file(settings, source, journal, policies), held, settings)
         return
     if settings.output == "-" or (settings.output is None and not sys.stdout.isatty()):
         yield _stream(settings, source, data_output(), policies)
@@ -183,7 +191,7 @@ def open_destination(
     check_output(path, read, beside(path, "jsonl"))
     if settings.output is None and not settings.quiet and not settings.dry_run:
         note(f"writing to {path}")
-    yield (Scratch if settings.scratch else File)(*_file(settings, source, path, policies))
+    yield (Scratch if settings.scratch else File)(*fields_of_file(settings, source, path, policies))
 
 
 def _stream(settings: Settings, source: Source, stream: BinaryIO, policies: Sequence[Policy]) -> Stream:
@@ -191,10 +199,10 @@ def _stream(settings: Settings, source: Source, stream: BinaryIO, policies: Sequ
     return Stream(source, stream, _describe(settings, source, format, policies))
 
 
-_OfFile = tuple[Source, Path, Output, dict[str, tuple[str, ...]], Manifest | None]
+OfFile = tuple[Source, Path, Output, dict[str, tuple[str, ...]], Manifest | None]
 
 
-def _file(settings: Settings, source: Source, path: Path, policies: Sequence[Policy]) -> _OfFile:
+def fields_of_file(settings: Settings, source: Source, path: Path, policies: Sequence[Policy]) -> OfFile:
     """Return the fields of a File."""
     check_beside(path)
     format: Format = "csv" if output_format(path, source.format) == "csv" else "jsonl"
@@ -231,24 +239,26 @@ def hold_parquet(settings: Settings, read: Sequence[Used]) -> Iterator[HeldParqu
     if settings.only:
         raise UsageError("--only leaves rows out, but a Parquet output has every row: filter it when you read it")
     check_output(out, read, beside(out, "parquet"))
+    if settings.layout != "verdicts":
+        raise UsageError(f"--layout {settings.layout} is for JSONL outputs: name one with -o")
     if settings.csv_safe:
         raise UsageError("--csv-safe has no effect: the output is not CSV")
     journal, before = journal_path(out), None
     if from_file_of_parquet(settings):
-        check_types(settings, _kept_fields(settings))
+        check_types(settings, kept_fields(settings))
         before = Path(settings.input).stat()
     with ExitStack() as stack, ExitStack() as undo:
         if not settings.dry_run:
-            _check_beside_parquet(out, journal)
+            check_beside_both(out, journal)
             stack.enter_context(locked_beside(real(out), run_path(journal)))
             sweep(real(out), manifest_path(out))
             if not (journal.exists() or settings.overwrite or not out.exists()):
                 unpack(settings, out, journal)
-                undo.callback(_remove_unbegun, journal)
+                undo.callback(remove_unbegun, journal)
         yield HeldParquet(out, before, undo)
 
 
-def _check_beside_parquet(out: Path, journal: Path) -> None:
+def check_beside_both(out: Path, journal: Path) -> None:
     """Raise Foreign if a file that the run would write beside the output is not ours, even with --overwrite."""
     check_beside(out)
     check_beside(journal)
@@ -258,12 +268,13 @@ def _check_beside_parquet(out: Path, journal: Path) -> None:
         raise Foreign(journal)
 
 
-def _remove_unbegun(journal: Path) -> None:
+def remove_unbegun(journal: Path) -> None:
+    """Remove a journal that no session has begun with."""
     if manifest_path(journal).exists():
         remove(journal)
 
 
-def _kept_fields(settings: Settings) -> list[str] | None:
+def kept_fields(settings: Settings) -> list[str] | None:
     """Return the row's own fields that are written, None for all of them."""
     if settings.keep is None:
         return None
@@ -277,6 +288,8 @@ def _describe(settings: Settings, source: Source, format: Format, policies: Sequ
         raise UsageError("--csv-safe has no effect: the output is not CSV")
     if settings.id_field is not None:
         check_fields(source, "--id-field", [settings.id_field])
+    if settings.layout != "verdicts" and format != "jsonl":
+        raise UsageError(f"--layout {settings.layout} is for JSONL outputs: name one with -o")
     names = [policy.name for policy in policies]
     columns = verdict_columns(
         windows=settings.long == "split",
@@ -285,8 +298,11 @@ def _describe(settings: Settings, source: Source, format: Format, policies: Sequ
         rationale=settings.rationale,
         reasoning=settings.reasoning,
     )
-    keep = _kept_fields(settings)
+    keep = kept_fields(settings)
     check_names(source, format, names, columns, keep)
+    service = None if settings.layout == "verdicts" else settings.layout
+    if service is not None:
+        check_member(source, service, names, keep)
     return Output(
         format=format,
         names=names,
@@ -294,14 +310,17 @@ def _describe(settings: Settings, source: Source, format: Format, policies: Sequ
         keep=keep,
         only_violating=settings.only is not None,
         csv_safe=settings.csv_safe,
+        service=service,
     )
 
 
 def used_by(settings: Settings) -> list[Used]:
     """Return all files that a command with these settings reads; each file's reader reports what is wrong with it."""
     builtin = builtin_policies()
-    found = used("the input", settings.input)
-    found += used("the policy", *(builtin.get(name, name) for name in settings.policies))
+    found = used("the input", *([path for path, *_ in settings.joined] or [settings.input]))
+    for name in settings.reuse:
+        found += used("the reused output", name, rows_path(Path(name)))
+    found += used("the policy", *(builtin.get(name, name) for name in expand(settings.policies)))
     with suppress(SafeguardError):
         found += used("the model", *model_parts(find_model(settings.model or configured_model())))
     if settings.tokenizer is not None:

@@ -5,6 +5,7 @@ A run is resumed only if nothing of the former differs.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from safeguard_cli.output.manifest import versions
 from safeguard_cli.prompt.harmony import layout_hash
 from safeguard_cli.run.prepare import Prepared
 from safeguard_cli.run.settings import Settings
+from safeguard_cli.terminal import json_bytes
 
 
 def identity(
@@ -22,20 +24,19 @@ def identity(
     text_fields: Sequence[str],
     turns: Mapping[str, Any] | None,
     output: Mapping[str, Any],
+    reused: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return all that can change a label or how a row is written.
 
     `text_fields` are the chosen ones, `turns` says how rows are turns of conversations, None if they are not, `output`
-    is a destination.Output.
+    is a destination.Output. `reused` are the hashes of outputs whose verdicts are copied: they can move only last
+    digits, so that they count in a deterministic run alone.
     """
-    rules = prepared.labeling.rules
+    asks = asked(settings, prepared)
     return {
-        "policies": {
-            policy.name: {"sha256": policy.sha256, "labels": list(policy.labels), "violates": list(policy.violates)}
-            for policy in rules.policies
-        },
-        "model": _model(settings, prepared),
-        "prompt_layout": layout_hash(),
+        "policies": asks["policies"],
+        "model": asks["model"],
+        "prompt_layout": asks["prompt_layout"],
         "input": {
             "format": input_format,
             "encoding": settings.encoding,
@@ -45,6 +46,30 @@ def identity(
             "max_row_bytes": settings.max_row_bytes,
             "shard": None if settings.shard == (1, 1) else list(settings.shard),
         },
+        "answer": asks["answer"],
+        "output": {
+            "format": output["format"],
+            "columns": list(output["columns"]),
+            "keep": output["keep"],
+            "only": settings.only,
+            "csv_safe": settings.csv_safe,
+            "layout": output["service"],
+        },
+        "deterministic": prepared.drain,
+        **({"reuse": list(reused)} if prepared.drain and reused else {}),
+    }
+
+
+def asked(settings: Settings, prepared: Prepared) -> dict[str, Any]:
+    """Return what is asked about a text, and of which model."""
+    rules = prepared.labeling.rules
+    return {
+        "policies": {
+            policy.name: {"sha256": policy.sha256, "labels": list(policy.labels), "violates": list(policy.violates)}
+            for policy in rules.policies
+        },
+        "model": _model(settings, prepared),
+        "prompt_layout": layout_hash(),
         "answer": {
             "effort": settings.effort,
             "sure": prepared.options.sure,
@@ -60,19 +85,21 @@ def identity(
             "rationale": settings.rationale,
             "reasoning": settings.reasoning,
         },
-        "output": {
-            "format": output["format"],
-            "columns": list(output["columns"]),
-            "keep": output["keep"],
-            "only": settings.only,
-            "csv_safe": settings.csv_safe,
-        },
-        "deterministic": prepared.drain,
     }
+
+
+def asked_hash(settings: Settings, prepared: Prepared) -> str:
+    """Return a hash of all that can change a label or a row, apart from what an input itself decides."""
+    chosen = {"format": str(settings.format), "columns": (), "keep": settings.keep, "service": settings.layout}
+    turns = {name: getattr(settings, name) for name in ("group", "order", "role_field", "verdict_per")}
+    whole = identity(settings, prepared, str(settings.format), settings.text_fields, turns, chosen)
+    return hashlib.sha256(json_bytes([whole, settings.id_field])).hexdigest()
 
 
 def _model(settings: Settings, prepared: Prepared) -> dict[str, Any]:
     """Return what the model is: its file, or what servers report of it and how they are asked."""
+    if prepared.copied:
+        return prepared.copied.identity.model.record
     if prepared.remote:
         return {**prepared.remote.model, "server_api": settings.server_api}
     return model_fingerprint(prepared.header.path)
@@ -81,6 +108,8 @@ def _model(settings: Settings, prepared: Prepared) -> dict[str, Any]:
 def footing(prepared: Prepared) -> dict[str, Any]:
     """Return what of the machine can move a score's last digits."""
     shape = prepared.shape
+    if prepared.copied:
+        return {"versions": versions()}
     if prepared.remote:
         servers = {served.address.shown: served.api.name for served in prepared.remote.servers}
         return {"servers": servers, "versions": versions()}

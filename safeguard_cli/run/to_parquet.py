@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+from bisect import bisect_left
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -48,6 +49,7 @@ from safeguard_cli.rows.parquet import (
     read_batches,
     write_parquet,
 )
+from safeguard_cli.rows.records import SAMPLE
 from safeguard_cli.rows.sink import open_sink
 from safeguard_cli.rows.source import extension
 from safeguard_cli.rows.writable import real
@@ -74,7 +76,7 @@ def make_parquet(
     """
     try:
         with draft(real(output)) as new:
-            _convert(settings, done, journal, new.path)
+            convert(settings, done, journal, new.path)
             if before:
                 now, reopen = Path(settings.input).stat, partial(open_input, settings)
                 rows, digest = done.progress.rows, done.progress.input_sha256
@@ -86,7 +88,7 @@ def make_parquet(
             f" the labels are in {journal}; run the same command to resume from there"
         ) from problem
     hashes = {"output_sha256": sha256(output), "rows_sha256": result.output_sha256}
-    _described(done, result, "parquet", output, **hashes).save(manifest_path(output))
+    described(done, result, "parquet", output, **hashes).save(manifest_path(output))
 
 
 def unpack(settings: Settings, output: Path, journal: Path) -> None:
@@ -109,7 +111,7 @@ def unpack(settings: Settings, output: Path, journal: Path) -> None:
             for record, row in zip(islice(source, done.progress.rows), rows, strict=False):
                 sink.write(record, {name: verdict_of(row[name]) for name in names})
         hashes = {"output_sha256": sha256(new.path)}
-        _described(done, result, "jsonl", new.path, **hashes).save(manifest_path(journal))
+        described(done, result, "jsonl", new.path, **hashes).save(manifest_path(journal))
         new.publish()
 
 
@@ -119,11 +121,11 @@ def is_made_from(output: Path, journal: Result) -> bool:
     return bool(made and made.result and made.result.rows_sha256 == journal.output_sha256)
 
 
-def _described(done: Manifest, result: Result, format: str, path: Path, **hashes: str) -> Manifest:
+def described(done: Manifest, result: Result, format: str, path: Path, **members: Any) -> Manifest:
     """Return the manifest of the same rows in a file of another format."""
     identity = done.identity.changed(output=done.identity.output.changed(format=format).record)
     progress = done.progress.changed(output_bytes=path.stat().st_size)
-    return replace(done, identity=identity, progress=progress, result=result.changed(**hashes))
+    return replace(done, identity=identity, progress=progress, result=result.changed(**members))
 
 
 def remove(journal: Path) -> None:
@@ -133,24 +135,30 @@ def remove(journal: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _convert(settings: Settings, done: Manifest, journal: Path, part: Path) -> None:
+def convert(settings: Settings, done: Manifest, journal: Path, part: Path, rows: Sequence[int] | None = None) -> None:
+    """Write the rows of a journal into a Parquet file.
+
+    `rows` are the places in the input that the journal's rows have there, None if they are all of its rows.
+    """
     pa = pyarrow()
     ours = [
         pa.field(name, _verdict_type(policy.labels, _members(done.identity)))
         for name, policy in done.identity.policies.items()
     ]
-    names = tuple(done.identity.policies)
+    if done.identity.sample:
+        ours.insert(0, pa.field(SAMPLE, _sample_type()))
+    names = tuple(field.name for field in ours)
     own: Iterator[_Columns]
     if from_file_of_parquet(settings):
-        schema, own = _from_parquet(settings, done.identity.output.keep)
+        schema, own = _from_parquet(settings, done.identity.output.keep, rows)
     else:
         schema, own = _from_journal(journal, names)
-    rows = (verdicts for _, verdicts in _rows(journal, names))
+    found = (verdicts for _, verdicts in _rows(journal, names))
     whole = pa.schema([*schema, *ours], metadata=schema.metadata)
 
     def batches() -> Iterator[Any]:
         for size, columns in own:
-            verdicts = list(islice(rows, size))  # fewer with --limit
+            verdicts = list(islice(found, size))  # fewer with --limit
             labels = [pa.array([_filled(row[field.name]) for row in verdicts], field.type) for field in ours]
             yield pa.RecordBatch.from_arrays([*(column[: len(verdicts)] for column in columns), *labels], schema=whole)
 
@@ -182,8 +190,14 @@ def _verdict_type(labels: Sequence[str], columns: Sequence[str]) -> Any:
     return pa.struct([(column, kinds.get(column, text)) for column in columns])
 
 
+def _sample_type() -> Any:
+    pa = pyarrow()
+    whole = ("seed", "row", "rank", "asked")
+    return pa.struct([*((part, pa.int64()) for part in whole), ("probability", pa.float64()), ("picked", pa.string())])
+
+
 def _filled(verdict: Mapping[str, Any]) -> Mapping[str, Any]:
-    return verdict if "error" in verdict else {"windows": 1, "truncated": False, **verdict}
+    return verdict if "label" not in verdict or "error" in verdict else {"windows": 1, "truncated": False, **verdict}
 
 
 def check_types(settings: Settings, keep: Sequence[str] | None) -> None:
@@ -204,8 +218,10 @@ def check_types(settings: Settings, keep: Sequence[str] | None) -> None:
             ) from None
 
 
-def _from_parquet(settings: Settings, keep: Sequence[str] | None) -> tuple[Any, Generator[_Columns, None, None]]:
-    """Return the rows' own columns as they are in the input, with their types."""
+def _from_parquet(
+    settings: Settings, keep: Sequence[str] | None, rows: Sequence[int] | None = None
+) -> tuple[Any, Generator[_Columns, None, None]]:
+    """Return the rows' own columns as they are in the input, with their types; only of `rows`, if they are given."""
     pa = pyarrow()
     file = open_parquet(Path(settings.input))
     schema = file.schema_arrow
@@ -219,9 +235,12 @@ def _from_parquet(settings: Settings, keep: Sequence[str] | None) -> tuple[Any, 
         with file:
             try:
                 for batch in read_batches(file):
-                    mine = range((part - 1 - first) % parts, batch.num_rows, parts)
-                    first += batch.num_rows
-                    yield len(mine), [batch.column(at) if parts == 1 else pick(batch.column(at), mine) for at in kept]
+                    size, every = batch.num_rows, parts == 1 and rows is None
+                    mine: Sequence[int] = range((part - 1 - first) % parts, size, parts)
+                    if rows is not None:
+                        mine = [row - first for row in rows[bisect_left(rows, first) : bisect_left(rows, first + size)]]
+                    first += size
+                    yield len(mine), [batch.column(at) if every else pick(batch.column(at), mine) for at in kept]
             except OSError as problem:
                 raise SafeguardError(f"{settings.input}: reading failed: {problem}") from problem
 

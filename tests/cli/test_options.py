@@ -25,6 +25,7 @@ from safeguard_cli.run.settings import Settings
 
 RUNS = {
     "label": "safeguard_cli.run.label.label",
+    "audit": "safeguard_cli.audit.audit.audit",
     "eval": "safeguard_cli.measure.evaluate.evaluate",
     "compare": "safeguard_cli.measure.compare.compare",
     "stress": "safeguard_cli.measure.stress.stress.stress",
@@ -61,9 +62,12 @@ VALUES: dict[str, tuple[str, Any]] = {
     "--kv-type": ("q8_0", "q8_0"),
     "--server-api": ("chat", "chat"),
     "--on-error": ("stop", "stop"),
+    "--layout": ("moderation", "moderation"),
     "--only": ("violates", "violates"),
     "--progress": ("none", "none"),
     "--ray-address": ("h:1", "h:1"),
+    "--for": ("1h30m", 5400.0),
+    "--within": ("2%", 0.02),
 }
 
 
@@ -121,7 +125,7 @@ def test_every_option_arrives_in_the_run_of_every_command_that_takes_it(arrived,
     counts = []
     for more in ([], [option, *([] if text is None else [text])]):
         arrived.clear()
-        if option != "--policy" or name not in ("label", "bench") or more:  # these need a policy
+        if option != "--policy" or name not in ("label", "audit", "bench") or more:  # these need a policy
             assert app([name, *call, *more], standalone_mode=False) == OK
         counts.append(sum(type(leaf) is type(value) and leaf == value for leaf in leaves(arrived)))
     if option == "--quiet":  # it also changes what is reported of the text
@@ -155,7 +159,7 @@ def test_one_option_has_one_help_and_default_wherever_it_is() -> None:
         "--threads",
         "--batch",
     }
-    own |= {"--by", "--max-flips", "--json", "--worst", "--as", "--seed", "--rows"}
+    own |= {"--rows", "--seed", "--by", "--max-flips", "--json", "--worst", "--as"}
     for command in commands().values():
         for parameter in command.params:
             option = max(parameter.opts, key=len)
