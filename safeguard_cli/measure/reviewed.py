@@ -27,6 +27,7 @@ PERSON = "label_"  # before a name, in a column of CSV
 FIELDS = (
     *(ROW, LINE, "label", "labels", "note", "rule", "picked", "proposed", "blind", "skipped", "settled_by", "undone"),
 )
+_COMPARED = 1000  # characters of a field that show whether two rows are the same
 _PICKED, _PROPOSED = ("probability", "seed", "of"), ("label", "violates", "p_violates", "policy")
 _LATE = ("note", "rule", "picked", *(f"picked_{name}" for name in _PICKED), *(f"proposed_{name}" for name in _PROPOSED))
 _LAST = ("blind", "skipped", "settled_by", "undone")
@@ -234,8 +235,7 @@ def _lacks_cells(cells: Sequence[str], names: Sequence[str]) -> bool:
 
 def _check_same(before: ReviewedRow, row: ReviewedRow, path: Path) -> None:
     where = f"{path}: row {row.row} stands in line {before.at} and in line {row.at}"
-    common = before.fields.keys() & row.fields.keys()
-    if any(normal(before.fields[name]) != normal(row.fields[name]) for name in common):
+    if not alike(before.fields, row.fields):
         raise UsageError(f"{where} with different fields: rows of several outputs do not go into one golden file")
     if before.labels and row.labels and not before.labels.keys() & row.labels.keys():
         people = f"{', '.join(before.labels)} and {', '.join(row.labels)}"
@@ -333,6 +333,20 @@ def _share(value: Any) -> float | None:
     return found if found is not None and 0 <= found <= 1 else None
 
 
+def alike(one: Mapping[str, Any], other: Mapping[str, Any], names: Collection[str] | None = None) -> bool:
+    """Return whether the fields that two rows have in common, or those of `names`, are the same.
+
+    What spreadsheets change is overlooked: the spelling of numbers, white space, the end of a very long text. So is
+    `_sample`, in which a probability changes while an audit's output grows.
+    """
+    common = one.keys() & other.keys() & (one.keys() if names is None else set(names))
+    return all(_words(one[name]) == _words(other[name]) for name in common if not name.startswith(SAMPLE))
+
+
+def _words(value: Any) -> str:
+    return " ".join(normal(value).split())[:_COMPARED]
+
+
 def own_fields(fields: Mapping[str, Any], taken: Collection[str]) -> dict[str, Any]:
     """Return a row's own fields under the names that they have in a golden file, where ours are `taken`."""
     return {own_name(name, taken): value for name, value in fields.items()}
@@ -340,7 +354,11 @@ def own_fields(fields: Mapping[str, Any], taken: Collection[str]) -> dict[str, A
 
 def own_name(name: str, taken: Collection[str]) -> str:
     """Return the name of a row's own field in a golden file, where ours are `taken`: `label_before` for `label`."""
-    return f"{name}{BEFORE}" if name in taken or _is_moved(name, taken) else name
+    moves = name in taken or _is_moved(name, taken)
+    while moves:
+        name = f"{name}{BEFORE}"
+        moves = name in taken
+    return name
 
 
 def _is_moved(name: str, taken: Collection[str]) -> bool:

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safeguard_cli.errors import UsageError
-from safeguard_cli.measure.reviewed import Picked, Proposed, ReviewedFile, ReviewedRow, read_reviewed
+from safeguard_cli.measure.reviewed import Picked, Proposed, ReviewedFile, ReviewedRow, alike, read_reviewed
 from safeguard_cli.output.labelled import LabeledFile, LabeledRow
-from safeguard_cli.output.spelled import normal
 from safeguard_cli.policy.policy import load_policy
 from safeguard_cli.review.options import Reviewing
 from safeguard_cli.review.picking import Candidate, Item
@@ -55,13 +54,12 @@ def _one(same: Sequence[tuple[ReviewedFile, ReviewedRow]]) -> ReviewedRow:
         picked=next((row.picked for row in rows if row.picked.how == "random"), rows[0].picked),
         proposed=next((row.proposed for row in rows if row.proposed != Proposed()), Proposed()),
         blind=all(row.blind for row in rows),
-        skipped=agreed is None and all(row.skipped for row in rows),
+        skipped=settled.skipped if settled else agreed is None and all(row.skipped for row in rows),
     )
 
 
 def _check_same_row(first: tuple[ReviewedFile, ReviewedRow], other: tuple[ReviewedFile, ReviewedRow]) -> None:
-    fields, others = first[1].fields, other[1].fields
-    if any(normal(fields[name]) != normal(others[name]) for name in fields.keys() & others.keys()):
+    if not alike(first[1].fields, other[1].fields):
         raise UsageError(
             f"row {first[1].row} of {first[0].path} (line {first[1].at}) is another row in {other[0].path} (line"
             f" {other[1].at}): these are not reviews of one output"

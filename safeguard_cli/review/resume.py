@@ -7,8 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from safeguard_cli.errors import UsageError
-from safeguard_cli.measure.reviewed import Proposed, ReviewedRow
-from safeguard_cli.output.spelled import normal
+from safeguard_cli.measure.reviewed import SAMPLE, Proposed, ReviewedRow, alike
 from safeguard_cli.review.picking import Item
 from safeguard_cli.review.session import Task
 
@@ -35,8 +34,16 @@ def taken_over(
             picked = item.picked
         candidate = item.candidate
         proposed = candidate.proposed if candidate.proposed != Proposed() else row.proposed
+        drawn = {name: value for name, value in task.own[candidate.row].items() if name.startswith(SAMPLE)}
         kept.pop(row.key, None)
-        kept[row.key] = replace(row, row=candidate.row, line=candidate.line, picked=picked, proposed=proposed)
+        kept[row.key] = replace(
+            row,
+            row=candidate.row,
+            line=candidate.line,
+            fields={**row.fields, **drawn},  # an audit that went on drew it with another probability
+            picked=picked,
+            proposed=proposed,
+        )
     return list(kept.values())
 
 
@@ -57,14 +64,8 @@ def _check_row(row: ReviewedRow, item: Item, task: Task, path: Path) -> None:
     """Raise UsageError if the text of a row in a golden file is not that of the row to review."""
     own = task.own[item.candidate.row]
     texts = {name.partition(".")[0] for name in task.layout.fields} or own.keys()
-    for name in own.keys() & row.fields.keys() & texts:
-        if _words(own[name]) != _words(row.fields[name]):
-            raise UsageError(
-                f"{path}, line {row.at}: its row {row.row} is another row in what is to be reviewed: is this the golden"
-                " file of another output? Answer into another file with -o"
-            )
-
-
-def _words(value: object) -> str:
-    """Return the beginning of a value without what a spreadsheet may change in it."""
-    return " ".join(normal(value).split())[:1000]
+    if not alike(own, row.fields, texts):
+        raise UsageError(
+            f"{path}, line {row.at}: its row {row.row} is another row in what is to be reviewed: is this the golden"
+            " file of another output? Answer into another file with -o"
+        )

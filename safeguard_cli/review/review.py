@@ -22,7 +22,7 @@ from safeguard_cli.review.reading import HowRead, Material, read_material
 from safeguard_cli.review.resume import taken_over
 from safeguard_cli.review.session import Session, Task
 from safeguard_cli.review.shown import count_of
-from safeguard_cli.rows.writable import used
+from safeguard_cli.rows.writable import check_streams, used
 from safeguard_cli.terminal import note
 
 ROWS = 50
@@ -41,6 +41,7 @@ def review(outs: Sequence[str], wanted: Reviewing, reading: HowRead) -> int:
         raise UsageError(f"--as {wanted.person[:_NAME]!r}: give a name of at most {_NAME} letters, in one line")
     read = [*used("the output", *paths), *used("the other output", *others), *used("the policy", *wanted.policies)]
     check_golden(path, read)
+    check_streams([*read, *used("the golden file", path)])
     surface = _surface(wanted)
     task, agreed, remarks = _task(paths, wanted, reading)
     people = _people(task.items, agreed) if wanted.pick == "disputed" else (wanted.person,)
