@@ -17,8 +17,8 @@ from safeguard_cli.errors import UsageError, missing_extra
 from safeguard_cli.measure import agreement
 from safeguard_cli.measure.agreement import Agreement, Labels
 from safeguard_cli.measure.evaluate import number
-from safeguard_cli.measure.reviewed import ReviewedFile, ReviewedRow, read_reviewed
-from safeguard_cli.output.spelled import normal, plain
+from safeguard_cli.measure.reviewed import ReviewedFile, ReviewedRow, alike, read_reviewed
+from safeguard_cli.output.spelled import plain
 from safeguard_cli.rows.writable import check_streams, used
 from safeguard_cli.terminal import Figures, cut, facts, figure, interval, line_of, print_json, show
 
@@ -126,8 +126,7 @@ def _shared(same: Sequence[tuple[ReviewedFile, ReviewedRow]]) -> SharedRow:
     labels: dict[str, str] = {}
     proposed: dict[str, str] = {}
     for file, row in same:
-        common = first.fields.keys() & row.fields.keys()
-        if any(normal(first.fields[name]) != normal(row.fields[name]) for name in common):
+        if not alike(first.fields, row.fields):
             raise UsageError(
                 f"row {first.row} of {first_file.path} (line {first.at}) is another row in {file.path} (line {row.at}):"
                 " these are not reviews of one output"
