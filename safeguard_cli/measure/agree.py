@@ -92,7 +92,7 @@ def agreed(golden: Sequence[ReviewedFile]) -> dict[str, Any]:
         "intervals": agreement.METHODS,
         **_figures(several, people, OF_ALL),
         "pairs": [_pair(rows, a, b, labels) for a, b in combinations(people, 2)],
-        "with_model": [_with_model(rows, name, labels) for name in people],
+        "with_model": [_with_model(rows, name) for name in people],
         "disputes": [
             {
                 "row": row.row,
@@ -184,7 +184,7 @@ def _pair(rows: Sequence[SharedRow], a: str, b: str, labels: Sequence[str]) -> d
     }
 
 
-def _with_model(rows: Sequence[SharedRow], name: str, labels: Sequence[str]) -> dict[str, Any]:
+def _with_model(rows: Sequence[SharedRow], name: str) -> dict[str, Any]:
     """Return how far a person agrees with the model, on the rows whose model's label is known."""
     both = [[row.labels[name], row.proposed[name]] for row in rows if name in row.labels and name in row.proposed]
     figures = {key: _as_dict(work_out(both)) for key, (_, work_out) in OF_TWO.items()}
