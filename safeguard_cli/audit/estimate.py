@@ -148,7 +148,7 @@ def estimate(labels: LabeledFile, by: Iterable[By] = ()) -> Estimate:
     planned = done.planned or 0
     kind: Kind = "all rows" if n == total else "exact" if n == planned else "sequence"
     counting = Counting(kind, total, done.seconds / done.rows if done.rows else None)
-    failed = [any(verdict.error for verdict in row.verdicts.values()) and not _blank(row) for row in rows]
+    failed = [any(verdict.error for verdict in row.verdicts.values()) and not was_blank(row) for row in rows]
     return Estimate(
         kind=kind,
         level=LEVEL,
@@ -157,13 +157,13 @@ def estimate(labels: LabeledFile, by: Iterable[By] = ()) -> Estimate:
         rows=n,
         planned=planned,
         finished=labels.manifest.finished,
-        blank=sum(map(_blank, rows)),
+        blank=sum(map(was_blank, rows)),
         in_error=sum(failed),
         seconds=done.seconds,
         policies={
             answers.name: counting.of_policy(
                 [row.verdicts[answers.name] for row in rows],
-                [_blank(row) for row in rows],
+                [was_blank(row) for row in rows],
                 answers.labels,
                 answers.violates,
                 {str(one): [one.value(row.fields) for row in rows] for one in by},
@@ -175,12 +175,16 @@ def estimate(labels: LabeledFile, by: Iterable[By] = ()) -> Estimate:
 
 def is_random(row: LabeledRow) -> bool:
     """Return whether a row of an audit's output was drawn at random, and not picked for another reason."""
+    return rank_of(row) is not None
+
+
+def rank_of(row: LabeledRow) -> float | None:
+    """Return at which place a row of an audit was drawn, None if it was not drawn at random."""
     sample = row.fields.get(SAMPLE)
-    rank = sample.get("rank") if isinstance(sample, Mapping) else number(row.fields.get(f"{SAMPLE}_rank"))
-    return rank is not None
+    return number(sample.get("rank") if isinstance(sample, Mapping) else row.fields.get(f"{SAMPLE}_rank"))
 
 
-def _blank(row: LabeledRow) -> bool:
+def was_blank(row: LabeledRow) -> bool:
     """Return whether a row held nothing at all in the input; its fields may not have been kept."""
     errors = [verdict.error for verdict in row.verdicts.values()]
     return all(error is not None and error.message.endswith(BLANK_ROW) for error in errors)

@@ -51,6 +51,14 @@ class Audited:
         Written(_seconds),
         typer.Option("--for", metavar="TIME", help="Label drawn rows until this time is over: 90s, 30m, 2h, 1h30m."),
     ] = None
+    find: Annotated[
+        bool,
+        typer.Option(
+            "--find",
+            help="Find what violates: label the likeliest rows first, and tell what part of all is found at least."
+            " Without --rows or --for, until that part is 90 %.",
+        ),
+    ] = False
     within: Annotated[
         float | None,
         Written(_points),
@@ -69,6 +77,14 @@ class Audited:
             rich_help_panel="What is shown",
         ),
     ] = ()
+    reviewed: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GOLDEN",
+            help="Correct the share by people's answers: a golden file of `safeguard review OUT --pick random`.",
+            rich_help_panel="What is shown",
+        ),
+    ] = None
     json: Annotated[
         bool, typer.Option("--json", help="Print the figures as JSON.", rich_help_panel="What is shown")
     ] = False
