@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from safeguard_cli import errors
+from safeguard_cli.audit import find
 from safeguard_cli.audit.destination import default_output, journal_of
-from safeguard_cli.audit.estimate import check_installed, estimate
+from safeguard_cli.audit.estimate import check_installed, estimate, read_audit
+from safeguard_cli.audit.find import Find
 from safeguard_cli.audit.options import ROWS, Audited
 from safeguard_cli.audit.reviewed import by_people, read_people, record
 from safeguard_cli.audit.sample import Sample, Stop
@@ -17,7 +19,6 @@ from safeguard_cli.audit.shown import shown
 from safeguard_cli.engine.local.process import LocalEngine
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.measure.reviewed import ReviewedFile
-from safeguard_cli.output.labelled import read_labels
 from safeguard_cli.output.manifest import find_manifest
 from safeguard_cli.run.engines import EngineMaker
 from safeguard_cli.run.label import label
@@ -28,6 +29,8 @@ from safeguard_cli.terminal import print_json, show
 def audit(settings: Settings, wanted: Audited, make_engine: EngineMaker = LocalEngine) -> int:
     """Run `safeguard audit` and return the exit code; raise SafeguardError with a sentence for the user."""
     check_installed()
+    if wanted.find:
+        find.check_installed()
     if settings.input == "-" or (Path(settings.input).exists() and not Path(settings.input).is_file()):
         raise UsageError("an audit draws its rows from a file, which it reads more than once: save the input to one")
     golden = read_people(Path(wanted.reviewed)) if wanted.reviewed is not None else None
@@ -35,7 +38,7 @@ def audit(settings: Settings, wanted: Audited, make_engine: EngineMaker = LocalE
     stop = _stop(wanted, out, settings)
     seed = wanted.seed if settings.temperature > 0 else settings.seed
     settings = replace(settings, output=str(out), limit=None if settings.retry_errors else stop.rows, seed=seed)
-    sample = Sample(wanted.seed, stop, wanted.by)
+    sample = (Find if wanted.find else Sample)(wanted.seed, stop, wanted.by)
     try:
         code = label(settings, make_engine, work=sample)
     except errors.Interrupted:
@@ -52,7 +55,7 @@ def audit(settings: Settings, wanted: Audited, make_engine: EngineMaker = LocalE
 
 def _stop(wanted: Audited, out: Path, settings: Settings) -> Stop:
     """Return what ends the audit: the rows that are there already, if they are enough for --for or --within."""
-    if wanted.lasting is None and wanted.within is None:
+    if wanted.lasting is None and wanted.within is None and not wanted.find:
         return Stop(wanted.rows or ROWS)
     stop = Stop(wanted.rows, wanted.lasting, wanted.within)
     done = None if settings.overwrite or not out.is_file() else find_manifest(out)
@@ -61,7 +64,8 @@ def _stop(wanted: Audited, out: Path, settings: Settings) -> Stop:
     policies = done.result.estimate.get("policies", {}).values()
     late = wanted.lasting is not None and done.progress.seconds >= wanted.lasting
     known = wanted.within is not None and all(_known(policy["violates"], wanted.within) for policy in policies)
-    return Stop(done.progress.rows) if late or known else stop
+    shown = wanted.find and wanted.rows is None and wanted.lasting is None and find.is_enough(done.result.estimate)
+    return Stop(done.progress.rows) if late or known or shown else stop
 
 
 def _known(violates: dict[str, Any], within: float) -> bool:
@@ -71,11 +75,12 @@ def _known(violates: dict[str, Any], within: float) -> bool:
 
 def _show(path: Path, sample: Sample, settings: Settings, wanted: Audited, golden: ReviewedFile | None) -> None:
     """Print the figures of the rows in a file of the audit."""
-    labels = read_labels(path)
-    found = estimate(labels, sample.by)
+    labels = sample.settle(read_audit(path))
+    found = sample.told(estimate(labels, sample.by))
     people = by_people(golden, labels, found) if golden is not None else {}
     if wanted.json:
         about = {"input": settings.input, "output": str(path), "model": labels.model, "effort": labels.effort}
-        print_json({**about, **found.record(), "by_people": record(people), "doubts": list(labels.doubts)})
+        more = {**sample.further(labels), "by_people": record(people), "doubts": list(labels.doubts)}
+        print_json({**about, **found.record(), **more})
     else:
-        show(*shown(found, labels, settings.input, people))
+        show(*shown(found, labels, settings.input, people), *sample.shown(labels))

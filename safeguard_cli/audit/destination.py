@@ -7,19 +7,19 @@ appears whole or not at all. To go on from a finished OUT, its journal is made a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from safeguard_cli.audit.estimate import estimate
-from safeguard_cli.audit.ordering import PROBABILITY, rewrite
+from safeguard_cli.audit.estimate import estimate, read_audit
+from safeguard_cli.audit.ordering import Mark, rewrite
 from safeguard_cli.audit.slices import By
 from safeguard_cli.errors import SafeguardError, UsageError, sentences
 from safeguard_cli.files import draft, sha256, sweep
 from safeguard_cli.output.journal import Journal
-from safeguard_cli.output.labelled import read_labels
+from safeguard_cli.output.labelled import LabeledFile
 from safeguard_cli.output.manifest import (
     START_OVER,
     Manifest,
@@ -59,11 +59,9 @@ from safeguard_cli.terminal import note
 class Drawing(Protocol):
     """What an audit's output must know of its sample; audit/sample.py has it."""
 
+    how: str
     columns: tuple[str, ...]
     by: tuple[By, ...]
-
-    @property
-    def rows_in_file(self) -> int: ...
 
     def expect(self, rows: int) -> None: ...
 
@@ -71,7 +69,17 @@ class Drawing(Protocol):
 
     def open(self, settings: Settings) -> Source: ...
 
-    def draw_for(self, settings: Settings, rows: int) -> Iterator[Record]: ...
+    def draw_for(self, settings: Settings, drawn: Sequence[Mark]) -> Iterator[Record]: ...
+
+    def place(self, mark: Mark) -> int: ...
+
+    def at_end(self, mark: Mark, rows: int) -> Mark: ...
+
+    def in_journal(self, mark: Mark) -> Mark: ...
+
+    def settle(self, labels: LabeledFile) -> LabeledFile: ...
+
+    def further(self, labels: LabeledFile) -> dict[str, Any]: ...
 
 
 def default_output(settings: Settings) -> Path:
@@ -133,37 +141,32 @@ class AuditFile(File):
             note(f"{done.progress.rows:,} rows are in {out}")
 
     def _make(self, out: Path, done: Manifest, result: Result) -> None:
-        found = estimate(read_labels(self.path), self.sample.by)
-        probability = done.progress.rows / max(self.sample.rows_in_file, 1)
+        found, rows = None, done.progress.rows
+        with suppress(UsageError):  # fields of the input pass for damaged verdicts: the rows are still to be kept
+            labels = self.sample.settle(read_audit(self.path))
+            estimated = estimate(labels, self.sample.by)
+            found, rows = {**estimated.record(), **self.sample.further(labels)}, estimated.rows
         columns = self.sample.columns
+
+        def at_end(mark: Mark) -> Mark:
+            return self.sample.at_end(mark, rows)
+
         with draft(real(out)) as new:
             if _is_parquet(out, self.settings):
                 with draft(self.path) as ordered:
-                    numbers = rewrite(self.path, ordered, self.shape, columns, _number, _drawn_with(probability))
+                    numbers = rewrite(self.path, ordered, self.shape, columns, _number, at_end)
                     places = [number - 1 for number in numbers]
                     convert(self.settings, done, ordered.path, new.path, places)
             else:
-                rewrite(self.path, new, self.shape, columns, _number, _drawn_with(probability))
+                rewrite(self.path, new, self.shape, columns, _number, at_end)
             new.publish()
         hashes = {"output_sha256": sha256(out), "rows_sha256": result.output_sha256}
         format = "parquet" if _is_parquet(out, self.settings) else self.shape.format
-        described(done, result, format, out, estimate=found.record(), **hashes).save(manifest_path(out))
+        described(done, result, format, out, estimate=found, **hashes).save(manifest_path(out))
 
 
 def _number(sample: Mapping[str, Any]) -> int:
     return int(sample["row"])
-
-
-def _rank(sample: Mapping[str, Any]) -> int:
-    return int(sample["rank"])
-
-
-def _drawn_with(probability: float) -> Any:
-    return lambda sample: {**sample, PROBABILITY: probability} if "rank" in sample else sample
-
-
-def _without_probability(sample: Mapping[str, Any]) -> dict[str, Any]:
-    return {part: value for part, value in sample.items() if part != PROBABILITY}
 
 
 @contextmanager
@@ -211,6 +214,9 @@ def _unpack(sample: Drawing, settings: Settings, out: Path, journal: Path) -> No
         raise Refused(not_ours(out))
     if found.identity.sample is None:
         raise Refused(f"{out} is the output of another command, not of an audit: name another file with -o")
+    if found.identity.sample.draw != sample.how:
+        other = "without" if sample.how == "find" else "with"
+        raise Refused(f"{out} is the output of an audit {other} --find: name another file with -o; {START_OVER}")
     done, result = load_finished(out)
     if not is_what_was_written(out, done, result):
         raise Refused(
@@ -220,7 +226,7 @@ def _unpack(sample: Drawing, settings: Settings, out: Path, journal: Path) -> No
         if done.identity.output.format == "parquet":
             _from_parquet(sample, settings, done, out, new.path)
         else:
-            rewrite(out, new, _shape(done, out), sample.columns, _rank, _without_probability)
+            rewrite(out, new, _shape(done, out), sample.columns, sample.place, sample.in_journal)
         format = "csv" if done.identity.output.format == "csv" else "jsonl"
         members = {"output_sha256": sha256(new.path), "estimate": None}
         described(done, result, format, new.path, **members).save(manifest_path(journal))
@@ -246,16 +252,20 @@ def _delimiter(out: Path, format: str) -> str:
 def _from_parquet(sample: Drawing, settings: Settings, done: Manifest, out: Path, target: Path) -> None:
     """Make the journal of a Parquet output again, from its verdicts and the input's rows."""
     names, verdicts = list(done.identity.policies), {}
+    marks: dict[int, Mark] = {}
     with open_parquet(out) as file:
         for batch in read_batches(file):
             for row in batch.select([SAMPLE, *names]).to_pylist():
-                verdicts[row[SAMPLE]["rank"]] = {name: verdict_of(row[name]) for name in names}
+                mark = {part: value for part, value in row[SAMPLE].items() if value is not None}
+                verdicts[place := sample.place(mark)] = {name: verdict_of(row[name]) for name in names}
+                marks[place] = mark
     keep = done.identity.output.keep
     with (
         sample.open(settings) as source,
         open_sink(target, source=source, format="jsonl", names=names, columns=(), keep=keep) as sink,
     ):
-        for rank, record in enumerate(islice(sample.draw_for(settings, len(verdicts)), len(verdicts)), 1):
-            if rank not in verdicts:
-                raise SafeguardError(f"{out} lacks the row of rank {rank:,}; {START_OVER}")
-            sink.write(record, verdicts[rank])
+        drawn = sample.draw_for(settings, [marks[place] for place in sorted(marks)])
+        for place, record in enumerate(islice(drawn, len(verdicts)), 1):
+            if place not in verdicts:
+                raise SafeguardError(f"{out} lacks a row that was drawn, number {place:,}; {START_OVER}")
+            sink.write(record, verdicts[place])

@@ -51,6 +51,14 @@ class Audited:
         Written(_seconds),
         typer.Option("--for", metavar="TIME", help="Label drawn rows until this time is over: 90s, 30m, 2h, 1h30m."),
     ] = None
+    find: Annotated[
+        bool,
+        typer.Option(
+            "--find",
+            help="Find what violates: label the likeliest rows first, and tell what part of all is found at least."
+            " Without --rows or --for, until that part is 90 %.",
+        ),
+    ] = False
     within: Annotated[
         float | None,
         Written(_points),

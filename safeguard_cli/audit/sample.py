@@ -10,18 +10,23 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from rich.console import RenderableType
 
 from safeguard_cli.audit import destination
 from safeguard_cli.audit.draw import Drawn, Spool, draw
+from safeguard_cli.audit.estimate import Estimate
+from safeguard_cli.audit.ordering import PROBABILITY, Mark
 from safeguard_cli.audit.slices import By, parse_by
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.files import sha256
 from safeguard_cli.measure.statistics import confidence_sequence
 from safeguard_cli.output.journal import Journal
+from safeguard_cli.output.labelled import LabeledFile
 from safeguard_cli.output.unchanged import marks
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.rows.records import Record
 from safeguard_cli.rows.source import Source
+from safeguard_cli.rows.text import Selects
 from safeguard_cli.rows.writable import Used, real
 from safeguard_cli.run.destination import kept_fields
 from safeguard_cli.run.prepare import open_input
@@ -81,7 +86,7 @@ class Sample(Work):
             raise UsageError(f"{source.name}: an audit draws its rows from a file, which it reads more than once")
         return source
 
-    def total(self, settings: Settings, source: Source, progress: Progress) -> int | None:
+    def total(self, settings: Settings, source: Source, selector: Selects, progress: Progress) -> int | None:
         """Draw the first rows, and return how many there will be, None if that is not known yet."""
         self._settings, self._progress, self._source = settings, progress, source
         assert source.path is not None
@@ -91,8 +96,9 @@ class Sample(Work):
             raise UsageError(f"{source.name} has no rows to draw from")
         return None if self.stop.seconds or self.stop.within else self._most
 
-    def draw_for(self, settings: Settings, rows: int) -> Iterator[Record]:
-        """Yield the first `rows` of the order, before the run begins."""
+    def draw_for(self, settings: Settings, drawn: Sequence[Mark]) -> Iterator[Record]:
+        """Yield the rows of an output, in the order in which they were drawn, before the run begins."""
+        rows = len(drawn)
         with open_input(settings) as source:
             self._settings, self._source, self._known = settings, source, rows
             self._draw(rows)
@@ -207,6 +213,34 @@ class Sample(Work):
         return ""
 
     # The output
+
+    def place(self, mark: Mark) -> int:
+        """Return where a row stands in the journal, from its `_sample`."""
+        return int(mark["rank"])
+
+    def settle(self, labels: LabeledFile) -> LabeledFile:
+        """Return the labels of the rows that an audit ends with, with all that is known of how they were drawn."""
+        return labels
+
+    def at_end(self, mark: Mark, rows: int) -> Mark:
+        """Return the `_sample` of a row in the output, which has `rows` rows."""
+        return {**mark, PROBABILITY: rows / max(self.rows_in_file, 1)}
+
+    def in_journal(self, mark: Mark) -> Mark:
+        """Return the `_sample` of a row in the journal, from that in the output."""
+        return {part: value for part, value in mark.items() if part != PROBABILITY}
+
+    def told(self, found: Estimate) -> Estimate:
+        """Return the part of an estimate that is of use."""
+        return found
+
+    def further(self, labels: LabeledFile) -> dict[str, Any]:
+        """Return what else the labels tell, as the manifest has it beside the estimate."""
+        return {}
+
+    def shown(self, labels: LabeledFile) -> Iterator[RenderableType]:
+        """Yield what else the labels tell, for people."""
+        return iter(())
 
     def hold(self, settings: Settings, read: Sequence[Used]) -> AbstractContextManager[Any]:
         """Hold the output, and the journal that it is made of."""

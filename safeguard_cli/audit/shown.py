@@ -36,7 +36,7 @@ def shown(
     for name, policy in found.policies.items():
         yield from _of_policy(name, policy, found, (people or {}).get(name))
     yield Text()
-    for line in (*_notes(found), BESIDE_PEOPLE if people else AS_READ):
+    for line in (*notes(found), BESIDE_PEOPLE if people else AS_READ):
         yield facts(line, style="dim")
 
 
@@ -108,7 +108,8 @@ def _by(field: str, slices: Sequence[Slice], found: Estimate) -> RenderableType:
     return table
 
 
-def _notes(found: Estimate) -> Iterator[str]:
+def notes(found: Estimate) -> Iterator[str]:
+    """Yield what a reader of the figures must know."""
     if found.kind == "all rows":
         yield "No interval: every row is labelled."
     elif found.kind == "exact":

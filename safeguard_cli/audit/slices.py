@@ -9,7 +9,6 @@ from datetime import date, datetime, timezone
 from typing import Any, Literal, get_args
 
 from safeguard_cli.errors import UsageError
-from safeguard_cli.output.spelled import plain
 from safeguard_cli.rows.paths import field_value, has_field
 from safeguard_cli.rows.records import is_blank, json_text
 from safeguard_cli.rows.source import Source, no_field
@@ -38,7 +37,7 @@ class By:
             return MISSING
         if self.unit:
             return _period(value, self.unit)
-        return json_text(value) if isinstance(value, (dict, list)) else plain(value)
+        return _text(value)
 
 
 def parse_by(text: str, source: Source, kept: Sequence[str] | None) -> By:
@@ -56,6 +55,10 @@ def parse_by(text: str, source: Source, kept: Sequence[str] | None) -> By:
     return found
 
 
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json_text(value)
+
+
 def _period(value: Any, unit: Unit) -> str:
     day = _day(value)
     if day is None:
@@ -68,7 +71,7 @@ def _period(value: Any, unit: Unit) -> str:
 
 def _day(value: Any) -> date | None:
     """Return the date that a value begins with, as it is written; of a number, seconds since 1970, the one in UTC."""
-    text = plain(value)
+    text = _text(value)
     try:
         if found := _DATE.match(text):
             return date(*map(int, found.groups()))

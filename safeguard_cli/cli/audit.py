@@ -18,7 +18,7 @@ app = typer.Typer()
 @command(
     app,
     first=(
-        *("policies", "rows", "lasting", "within", "seed", "by", "text_fields", "effort", "model", "servers"),
+        *("policies", "rows", "lasting", "within", "find", "seed", "by", "text_fields", "effort", "model", "servers"),
         *("output", "overwrite", "format", "json", "quiet"),
     ),
     epilog=(

@@ -178,7 +178,13 @@ def _parquet_out(values: Values) -> bool:
 
 
 def _several(values: Values) -> bool:
-    return len(values.get("policies") or ()) > 1
+    return len(values.get("policies") or ()) > 1 or _is_pack(values)
+
+
+def _is_pack(values: Values) -> bool:
+    from safeguard_cli.policy.packs import is_pack  # not at the top: --help does without it
+
+    return any(map(is_pack, values.get("policies") or ()))
 
 
 OF_THE_RUN = (
@@ -186,8 +192,8 @@ OF_THE_RUN = (
     *(Rule("together", why, "") for why in (_auto, _chat, is_set("policy_only_prompt"))),
     Rule("effort", lambda v: _chat(v) and v.get("effort") in ("none", "auto"), ""),
     Rule("deterministic", is_set("servers"), ""),
-    *(Rule(option, is_set("ray"), "") for option in ("limit", "shard", "dry_run", "group")),
-    *(Rule(option, _parquet_out, "") for option in ("only", "csv_safe")),
+    *(Rule(option, is_set("ray"), "") for option in ("limit", "shard", "dry_run", "group", "reuse")),
+    *(Rule(option, _parquet_out, "") for option in ("only", "csv_safe", "layout")),
 )
 """What the run itself refuses, with its own messages: here for the page of options, and for defaults from files."""
 
@@ -200,7 +206,7 @@ COMMON = (
     Rule("max_reasoning", lambda v: _efforts(v) == {"none"}, "with --effort none, which does not reason"),
     Rule(
         "together",
-        lambda v: len(v.get("policies") or ()) == 1,
+        lambda v: len(v.get("policies") or ()) == 1 and not _several(v),
         "with one policy: it asks about several in one prompt",
     ),
     *(
@@ -246,6 +252,12 @@ LABEL = (
     ),
     Rule("append_input", is_set("retry_errors"), "with --retry-errors: run one after the other"),
     Rule(
+        "reuse",
+        lambda v: (v.get("temperature") or 0) > 0,
+        "with --temperature, which gives every row an answer of its own",
+    ),
+    Rule("reuse", is_set("group"), "with --group: what is said of a turn depends on the turns before it"),
+    Rule(
         "append_input",
         lambda v: v.get("input") == "-",
         "on standard input, which cannot be read again from its start: name the file",
@@ -276,6 +288,7 @@ AUDIT = (
         for option in ("rows", "lasting", "within")
     ),
     *(Rule(option, is_set("dry_run"), "with --dry-run, which labels nothing") for option in ("by", "reviewed", "json")),
+    Rule("within", is_set("find"), "with --find, which looks for rows, not for a share"),
     Rule(
         "csv_safe",
         lambda v: v.get("keep") == "none" and not v.get("id_field"),

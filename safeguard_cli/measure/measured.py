@@ -165,7 +165,7 @@ def gold_of(labels: LabeledFile, names: Sequence[str], settings: Settings, wante
     """
     answers = tuple(answers for answers in labels.answers if answers.name in names)
     fields = gold_fields(wanted.gold_fields, names)
-    asked = bool(wanted.gold_fields or wanted.mapping or wanted.by)
+    asked = bool(wanted.gold_fields or wanted.mapping)
     known = {name for row in labels.rows for name in row.fields}
     if not asked and not known.issuperset(fields.values()):
         return None

@@ -31,7 +31,7 @@ COMMANDS = ("label", "audit", "eval", "compare", "stress", "bench", "report", "r
 # Parameters that no file sets: what is read and written, what starts over, and what leaves the machine.
 NEVER = {
     *("input", "golden", "a", "b", "out", "outs", "other", "output", "reviewed", "export"),
-    *("overwrite", "append_input", "retry_errors"),
+    *("overwrite", "append_input", "retry_errors", "reuse"),
     *("servers", "server_api", "server_model", "tokenizer", "ray", "ray_address", "keep", "only", "help_all", "debug"),
 }
 PATHS = {"model", "policies", "policy"}

@@ -77,7 +77,7 @@ class LabeledFile:
     @property
     def model(self) -> str:
         """Return the model that labelled the rows: demo, a file's name, or a server's; empty if not on record."""
-        return _model_name(self.manifest) if self.manifest else ""
+        return model_name(self.manifest) if self.manifest else ""
 
     @property
     def effort(self) -> str:
@@ -140,7 +140,7 @@ def read_labels(
     with open_source(path, format=format, encoding=encoding) as source:
         records = list(source)
         header = source.names
-    if records and manifest and not manifest.finished and not _ends_in_a_line_end(path):
+    if records and manifest and not manifest.finished and not ends_in_a_line_end(path):
         del records[-1]  # the run is still writing it, or was killed at it
     readers = _readers(records, header)
     if not readers:
@@ -172,7 +172,8 @@ def _doubts(path: Path, rows: int, manifest: Manifest | None) -> tuple[str, ...]
     if manifest is None:
         return ()
     if not manifest.finished:
-        return (f"this run is not finished: {rows:,} rows are labelled so far",)
+        sample = "" if manifest.identity.sample else ", the first ones, which are no sample of the file"
+        return (f"this run is not finished: {rows:,} rows are labelled so far{sample}",)
     found = []
     if path.stat().st_size != manifest.progress.output_bytes:
         found.append("the file was changed after its run had finished")
@@ -200,7 +201,8 @@ def _allowed(path: Path, manifest: Manifest | None, known: Sequence[LabelSet]) -
     return allowed
 
 
-def _model_name(manifest: Manifest) -> str:
+def model_name(manifest: Manifest) -> str:
+    """Return the model of a run: demo, a file's name or size, or a server's; empty if not on record."""
     model = manifest.identity.model
     if model.served:
         return f"{model.served} on {', '.join(manifest.machine.servers or ()) or 'a server'}"
@@ -308,7 +310,8 @@ def _check_whole(record: Record, path: Path) -> None:
     raise UsageError(f"{path}: {record.error.message}; an output has no such row: was it changed?{hint}")
 
 
-def _ends_in_a_line_end(path: Path) -> bool:
+def ends_in_a_line_end(path: Path) -> bool:
+    """Return whether a file is empty or its last line is whole."""
     with path.open("rb") as file:
         if not file.seek(0, io.SEEK_END):
             return True

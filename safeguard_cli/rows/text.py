@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -150,6 +151,11 @@ def say_text(selector: Selects, source: Source) -> None:
         kinds = dict.fromkeys(kind for row in rows for name in selector.chosen for kind in left_out(find(row, name)))
         without = f" (without {', '.join(kinds)})" if kinds else ""
         note(f"text: {selector.described}{without}")
+
+
+def text_key(text: str) -> bytes:
+    """Return the hash by which a text is recognized when it comes again."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _check_doubled_braces(template: str, source: Source) -> None:

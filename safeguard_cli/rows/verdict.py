@@ -72,6 +72,7 @@ class Verdict:
     rationale: str | None = None
     reasoning: str | None = None
     error: RowError | None = None
+    characters: int = field(default=0, compare=False)  # of the text; of a verdict that was read back, not known
 
     def as_dict(self) -> dict[str, Any]:
         """Return the object that JSONL output has under the policy's name."""

@@ -32,7 +32,7 @@ class Asking:
             "--policy",
             "-p",
             metavar="FILE",
-            help="A policy file, or a built-in policy's name (spam, hate, …). Repeatable.",
+            help="A policy file, a built-in policy's name (spam, hate, …), or a pack of them. Repeatable.",
         ),
     ] = ()
     labels: Annotated[
@@ -139,6 +139,15 @@ class Going:
             help="Label the error rows of a finished output again, in place, from the same input.",
         ),
     ] = False
+    reuse: Annotated[
+        tuple[str, ...],
+        typer.Option(
+            "--reuse",
+            metavar="OUT",
+            help="Copy the verdicts of this output to rows with the same text, and label only the others; it must have"
+            " the same policies, model and settings, but any --threshold. Repeatable.",
+        ),
+    ] = ()
     on_error: Annotated[
         Literal["record", "stop"],
         typer.Option(help="On a row that cannot be labelled: write an error row, or stop."),
@@ -158,6 +167,14 @@ class Going:
             help="Put ' before every CSV cell that a spreadsheet could take for a formula, not only verdict cells.",
         ),
     ] = False
+    layout: Annotated[
+        Literal["verdicts", "perspective", "moderation"],
+        typer.Option(
+            metavar="LAYOUT",
+            help="With perspective or moderation, JSONL rows also have the answer of the Perspective API or of OpenAI's"
+            " moderation endpoint: attributeScores, or results.",
+        ),
+    ] = "verdicts"
     threshold: Annotated[
         float | None,
         typer.Option(

@@ -192,7 +192,7 @@ def _verdict_type(labels: Sequence[str], columns: Sequence[str]) -> Any:
 
 def _sample_type() -> Any:
     pa = pyarrow()
-    whole = ("seed", "row", "rank")
+    whole = ("seed", "row", "rank", "asked")
     return pa.struct([*((part, pa.int64()) for part in whole), ("probability", pa.float64()), ("picked", pa.string())])
 
 

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 from safeguard_cli.output.unchanged import check_unchanged
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.rows.source import Source, count_rows
+from safeguard_cli.rows.text import Selects
 from safeguard_cli.rows.writable import Used
 from safeguard_cli.run.destination import Destination, HeldParquet, hold_parquet, open_destination
 from safeguard_cli.run.prepare import open_input
@@ -41,7 +42,14 @@ class Work:
         """Open what the rows are written to, before anything is loaded."""
         return open_destination(settings, source, policies, read, held)
 
-    def total(self, settings: Settings, source: Source, progress: Progress) -> int | None:
+    def round_end(self, rows: int) -> int | None:
+        """Return after how many rows, when `rows` are begun, all must be written before more can be begun.
+
+        None if rows do not depend on what was said of others.
+        """
+        return None
+
+    def total(self, settings: Settings, source: Source, selector: Selects, progress: Progress) -> int | None:
         """Return the number of rows to come, at most --limit; only --limit, if counting them would delay the run."""
         if source.path is None or (source.total_bytes or 0) > COUNTABLE_BYTES:
             return settings.limit

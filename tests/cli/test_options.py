@@ -62,6 +62,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "--kv-type": ("q8_0", "q8_0"),
     "--server-api": ("chat", "chat"),
     "--on-error": ("stop", "stop"),
+    "--layout": ("moderation", "moderation"),
     "--only": ("violates", "violates"),
     "--progress": ("none", "none"),
     "--ray-address": ("h:1", "h:1"),

@@ -188,7 +188,8 @@ TABLES = {
 
 def pages() -> list[Path]:
     """Return all pages of the manual."""
-    return [ROOT / "README.md", ROOT / "samples/README.md", *sorted((ROOT / "safeguard_cli").rglob("[A-Z]*.md"))]
+    folders = (ROOT / "samples", ROOT / "safeguard_cli")
+    return [ROOT / "README.md", *(page for folder in folders for page in sorted(folder.rglob("[A-Z]*.md")))]
 
 
 def written(page: str) -> str:
