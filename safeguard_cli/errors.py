@@ -17,6 +17,7 @@ INTERRUPTED = 130
 BROKEN_PIPE = 141
 TERMINATED = 143
 
+_FROM_BEST_TO_WORST = (OK, ROWS_IN_ERROR, USAGE, RESUME_REFUSED, FATAL)
 LONG = 300  # characters of a name that a sentence shows
 
 
@@ -43,6 +44,13 @@ class UsageError(SafeguardError):
 
 class EngineError(SafeguardError):
     """The engine cannot do what it was asked; the run ends."""
+
+
+def worst(codes: Iterable[int]) -> int:
+    """Return the worst of several exit codes: that of a failure, then of a refusal, then of rows in error."""
+    return max(
+        codes, key=lambda code: _FROM_BEST_TO_WORST.index(code) if code in _FROM_BEST_TO_WORST else 99, default=OK
+    )
 
 
 class Interrupted(BaseException):
@@ -74,6 +82,12 @@ def told(error: OSError, what: object = "the system") -> str:
 def missing_extra(what: str, extra: str) -> SafeguardError:
     """Return the failure for a missing package: `what` needs it, the extra `extra` installs it."""
     return SafeguardError(f"{what}: in a clone of safeguard, pip install '.[{extra}]'")
+
+
+def no_file(name: str | Path) -> UsageError:
+    """Return the failure for an input that is no file, of a command that takes one."""
+    what = "this is a folder, and this command takes one file" if Path(name).is_dir() else "there is no such file"
+    return UsageError(f"{name}: {what}")
 
 
 def quoted(name: str) -> str:

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from safeguard_cli import __version__, errors, signals
 from safeguard_cli.cli import (
     agree,
+    ask,
     audit,
     bench,
     defaults,
@@ -27,6 +28,7 @@ from safeguard_cli.cli import (
     streams,
     stress,
 )
+from safeguard_cli.cli.label import NO_VALUE
 from safeguard_cli.cli.parts import EXAMPLES
 
 _CalledWrongly: Any = typer.BadParameter.__base__  # UsageError, which typer does not export
@@ -49,7 +51,7 @@ class _Commands(TyperGroup):
 
 # Options that had another name or meaning, by command and option, and what to write now.
 _RENAMED = {
-    ("label", "--ray"): "--ray takes no value: give the address with --ray-address",
+    ("label", "--ray"): NO_VALUE,
     ("eval", "--sure"): "--sure takes a number, as in label; what it used to do here is now --find-sure",
 }
 
@@ -72,7 +74,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for module in (label, audit, outputs, models, bench, measure, stress, review, agree):
+for module in (label, ask, audit, outputs, models, bench, measure, stress, review, agree):
     app.add_typer(module.app)
 app.add_typer(policy.app, name="policy")
 app.add_typer(

@@ -142,9 +142,10 @@ def _efforts(values: Values) -> set[str]:
 
 def _parquet(values: Values) -> bool:
     """Return whether --format or the extension says that the input is Parquet; `-` never is."""
-    path = values.get("input") or values.get("golden") or values.get("a") or values.get("out") or ""
-    path = path or next(iter(values.get("outs") or ()), "")
-    return (values.get("format") or Path(path).suffix.lower().removeprefix(".")) == "parquet"
+    one = values.get("input") or values.get("golden") or values.get("a") or values.get("out") or ""
+    several = values.get("inputs") or values.get("outs") or (one,)
+    kinds = {Path(path).suffix.lower().removeprefix(".") for path in several}
+    return {values.get("format")} == {"parquet"} or (not values.get("format") and kinds == {"parquet"})
 
 
 def _chat(values: Values) -> bool:
@@ -259,7 +260,7 @@ LABEL = (
     Rule("reuse", is_set("group"), "with --group: what is said of a turn depends on the turns before it"),
     Rule(
         "append_input",
-        lambda v: v.get("input") == "-",
+        lambda v: v.get("inputs") == ["-"],
         "on standard input, which cannot be read again from its start: name the file",
     ),
     Rule("retry_errors", is_set("only"), "with --only, whose output does not have every row"),
@@ -346,3 +347,5 @@ REVIEW = (
     Rule("seed", lambda v: v.get("pick") == "disputed", "with --pick disputed, which draws nothing"),
     Rule("encoding", _parquet, "on Parquet, whose text is always UTF-8"),
 )
+
+ASK = COMMON

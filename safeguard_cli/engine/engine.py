@@ -9,17 +9,18 @@ from typing import Protocol
 from safeguard_cli.prompt.contract import Completion, Feed, Prompt
 
 
-class Engine(Protocol):
-    """Decides prompts; as a context manager it ends what it has started.
-
-    `deaths` counts how often it had to be restarted, `policy_tokens` how many tokens of policies it decoded.
-    """
+class Spent(Protocol):
+    """What an engine has spent: `deaths` counts how often it had to be restarted, `policy_tokens` are those decoded."""
 
     @property
     def deaths(self) -> int: ...
 
     @property
     def policy_tokens(self) -> int: ...
+
+
+class Engine(Spent, Protocol):
+    """Decides prompts; as a context manager it ends what it has started."""
 
     def __enter__(self) -> Engine: ...
 

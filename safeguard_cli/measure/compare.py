@@ -85,7 +85,7 @@ def _outputs(path_a: Path, path_b: Path, settings: Settings, wanted: Wanted) -> 
     """Return a pair for each policy that both outputs have; if each has only one, for these, whatever their names."""
     for path in (path_a, path_b):
         if not path.is_file():
-            raise UsageError(f"{path}: there is no such file")
+            raise errors.no_file(path)
     policies = load_policies(settings) if settings.policies else ()
     known = tuple(LabelSet(policy.name, policy.labels, policy.violates) for policy in policies)
     how: dict[str, Any] = {"format": settings.format, "encoding": settings.encoding, "known": known}

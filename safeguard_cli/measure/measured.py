@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from safeguard_cli.errors import SafeguardError, UsageError, sentences
+from safeguard_cli.errors import SafeguardError, UsageError, no_file, sentences
 from safeguard_cli.files import temporary_folder
 from safeguard_cli.measure.golden import Golden, gold_fields, parse_map, read_golden
 from safeguard_cli.measure.metrics import Outcomes
@@ -72,7 +72,7 @@ def golden_path(settings: Settings) -> Path:
     """Return the file to be measured. Raise UsageError if it is no file."""
     path = Path(settings.input)
     if settings.input == "-" or not path.is_file():
-        raise UsageError(f"{settings.input}: there is no such file")
+        raise no_file(settings.input)
     return path
 
 

@@ -27,10 +27,10 @@ else:
 VARIABLE = "SAFEGUARD_MODEL"
 PROJECT_FILES = ("safeguard.toml", "pyproject.toml")
 KEYS = {"model"}
-COMMANDS = ("label", "audit", "eval", "compare", "stress", "bench", "report", "review")  # whose options have defaults
+COMMANDS = ("label", "ask", "audit", "eval", "compare", "stress", "bench", "report", "review")  # with defaults
 # Parameters that no file sets: what is read and written, what starts over, and what leaves the machine.
 NEVER = {
-    *("input", "golden", "a", "b", "out", "outs", "other", "output", "reviewed", "export"),
+    *("input", "inputs", "texts", "golden", "a", "b", "out", "outs", "other", "output", "reviewed", "export"),
     *("overwrite", "append_input", "retry_errors", "reuse"),
     *("servers", "server_api", "server_model", "tokenizer", "ray", "ray_address", "keep", "only", "help_all", "debug"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,11 @@ SAMPLES, SAMPLE_BYTES = 64, 1 << 16
 
 def model_fingerprint(path: Path) -> dict[str, Any]:
     """Return the size of a model's parts and a hash of their beginnings and of blocks spread over them, at once."""
+    return dict(_fingerprint(path, model_key(path)))
+
+
+@cache
+def _fingerprint(path: Path, _: str) -> dict[str, Any]:
     total = 0
     digest = hashlib.sha256()
     for part in model_parts(path):

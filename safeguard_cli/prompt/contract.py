@@ -54,12 +54,16 @@ class Prefix:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prompt:
-    """One window of a text under one policy: `ids` follow the prefix; `row`, `policy` and `window` identify it."""
+    """One window of a text under one policy: `ids` follow the prefix.
+
+    `row`, `policy` and `window` identify it within an input, `part` tells in which one if several are under way.
+    """
 
     row: int
     policy: int
     window: int
     ids: tuple[int, ...]
+    part: int = 0
 
 
 class Feed(Enum):

@@ -65,11 +65,12 @@ class Labeling:
         self.harmony, self.rules = harmony, rules
 
     def start(
-        self, text: str | Turns | RowError, number: int, known: Mapping[str, Verdict] | None = None
+        self, text: str | Turns | RowError, number: int, known: Mapping[str, Verdict] | None = None, part: int = 0
     ) -> tuple[Answer, list[list[Prompt]]]:
-        """Return the Answer to row `number` and its prompts by group; a row without a text is done, with its error.
+        """Return the Answer to row `number` of an input and its prompts by group.
 
-        Groups whose Verdicts are all `known`, by policy name, get no prompt.
+        A row without a text is done, with its error. Groups whose Verdicts are all `known`, by policy name, get no
+        prompt.
         """
         answer = Answer(dict(known or {}), characters=0 if isinstance(text, RowError) else len(str(text)))
         prompts: list[list[Prompt]] = [[] for _ in self.rules.groups]
@@ -88,7 +89,7 @@ class Labeling:
             answer.waiting[index] = len(found)
             answer.windows[index] = []
             prompts[index] = [
-                Prompt(number, index, i, self.harmony.content_ids(window)) for i, window in enumerate(found)
+                Prompt(number, index, i, self.harmony.content_ids(window), part) for i, window in enumerate(found)
             ]
         self._put_in_order(answer)
         return answer, prompts

@@ -11,6 +11,7 @@ from multiprocessing import current_process
 
 from safeguard_cli.engine.engine import Engine
 from safeguard_cli.engine.local.process import LocalEngine
+from safeguard_cli.engine.reports import Listen
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.prompt.contract import Completion, Feed, Prompt
@@ -29,18 +30,24 @@ Reader = Callable[[object, int], "str | RowError"]  # of a value and its row's n
 
 
 class Machine:
-    """The engine while it runs, and the call that it works for.
+    """The engine while it runs, and the call that it works for; `listen` is told what the engine does.
 
     It holds no reference to the Labeler, so that the Labeler can be collected. `asked` is true while the engine works
     on a request, and stays true if the request fails.
     """
 
-    def __init__(self, settings: Settings, policies: tuple[Policy, ...]) -> None:
-        self.settings, self.policies = settings, policies
+    def __init__(
+        self,
+        settings: Settings,
+        policies: tuple[Policy, ...],
+        prepared: Prepared | None = None,
+        listen: Listen | None = None,
+    ) -> None:
+        self.settings, self.policies, self._listen = settings, policies, listen
         self.warnings = [warning for policy in policies for warning in policy.warnings()]
         self.asked = False
         self._process = os.getpid()
-        self._prepared: Prepared | None = None
+        self._prepared = prepared
         self._engine: Engine | None = None
         self._call: Call | None = None
         self._stack = ExitStack()
@@ -58,7 +65,9 @@ class Machine:
             with ExitStack() as stack:
                 if self._prepared is None:
                     self._prepared = self._prepare()
-                self._engine = stack.enter_context(start_engine(self.settings, self._prepared, LocalEngine))
+                self._engine = stack.enter_context(
+                    start_engine(self.settings, self._prepared, LocalEngine, self._listen)
+                )
                 self._stack = stack.pop_all()
         assert self._prepared
         return self._prepared, self._engine

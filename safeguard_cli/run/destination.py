@@ -317,7 +317,7 @@ def _describe(settings: Settings, source: Source, format: Format, policies: Sequ
 def used_by(settings: Settings) -> list[Used]:
     """Return all files that a command with these settings reads; each file's reader reports what is wrong with it."""
     builtin = builtin_policies()
-    found = used("the input", settings.input)
+    found = used("the input", *([path for path, *_ in settings.joined] or [settings.input]))
     for name in settings.reuse:
         found += used("the reused output", name, rows_path(Path(name)))
     found += used("the policy", *(builtin.get(name, name) for name in expand(settings.policies)))

@@ -193,6 +193,8 @@ def _numbers(progress: Progress, report: Report) -> Iterator[tuple[str, str]]:
     if progress.doing is not None or report.stage == "loading":
         yield f"{span(progress.seconds_open)} so far", ""
         return
+    if progress.files:
+        yield _files(*progress.files), ""
     if report.under_way:
         yield f"{report.under_way:,} under way", ""
     if report.stage == "policy" and not (report.under_way or done.rows):
@@ -227,6 +229,8 @@ def _sentence(progress: Progress) -> str:
             return ", ".join([*facts, f"{_number(pace.tokens)} tokens/s", f"{span(progress.seconds_open)} so far"])
     of = f" of {progress.total:,}" if progress.total else ""
     facts.append(f"{done.rows:,}{of} rows decided")
+    if progress.files:
+        facts.append(_files(*progress.files))
     if (waiting := done.rows - progress.written.rows) > 0:
         facts.append(f"{waiting:,} of them wait for an earlier row")
     if report.kept and not progress.rows_here:
@@ -320,6 +324,10 @@ def _number(value: float) -> str:
 
 def _blank_rows(count: int) -> str:
     return "1 blank row" if count == 1 else f"{count:,} blank rows"
+
+
+def _files(done: int, all: int) -> str:
+    return f"{done:,} of {all:,} files done"
 
 
 def _errors(count: int) -> str:

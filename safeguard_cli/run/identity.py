@@ -5,6 +5,7 @@ A run is resumed only if nothing of the former differs.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from safeguard_cli.output.manifest import versions
 from safeguard_cli.prompt.harmony import layout_hash
 from safeguard_cli.run.prepare import Prepared
 from safeguard_cli.run.settings import Settings
+from safeguard_cli.terminal import json_bytes
 
 
 def identity(
@@ -84,6 +86,14 @@ def asked(settings: Settings, prepared: Prepared) -> dict[str, Any]:
             "reasoning": settings.reasoning,
         },
     }
+
+
+def asked_hash(settings: Settings, prepared: Prepared) -> str:
+    """Return a hash of all that can change a label or a row, apart from what an input itself decides."""
+    chosen = {"format": str(settings.format), "columns": (), "keep": settings.keep, "service": settings.layout}
+    turns = {name: getattr(settings, name) for name in ("group", "order", "role_field", "verdict_per")}
+    whole = identity(settings, prepared, str(settings.format), settings.text_fields, turns, chosen)
+    return hashlib.sha256(json_bytes([whole, settings.id_field])).hexdigest()
 
 
 def _model(settings: Settings, prepared: Prepared) -> dict[str, Any]:

@@ -29,7 +29,8 @@ from safeguard_cli.policy.policy import Policy, load_policy
 from safeguard_cli.prompt.contract import Prefix
 from safeguard_cli.prompt.harmony import Harmony
 from safeguard_cli.prompt.labeling import Labeling, Rules
-from safeguard_cli.rows.source import Source, open_source
+from safeguard_cli.rows.joined import Joined
+from safeguard_cli.rows.source import Source, count_rows, open_source
 from safeguard_cli.run.remarks import introduce_demo, untrained
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import note, warn
@@ -73,8 +74,27 @@ class Prepared:
 
 def open_input(settings: Settings, stream: BinaryIO | None = None) -> Source:
     """Open the input that these settings name, or `stream` in its place."""
-    return open_source(
-        stream or settings.input,
+
+    def opened(file: str | BinaryIO) -> Source:
+        return open_source(
+            file,
+            format=settings.format,
+            encoding=settings.encoding,
+            max_row_bytes=settings.max_row_bytes,
+            shard=settings.shard,
+        )
+
+    if settings.joined:
+        return Joined(settings.joined, Path(settings.input), opened, settings.max_row_bytes)
+    return opened(stream or settings.input)
+
+
+def count_input(settings: Settings) -> int:
+    """Return how many rows the input has that these settings name, a file or several."""
+    if settings.joined:
+        return sum(rows for *_, rows in settings.joined)
+    return count_rows(
+        Path(settings.input),
         format=settings.format,
         encoding=settings.encoding,
         max_row_bytes=settings.max_row_bytes,

@@ -87,14 +87,15 @@ class Counts:
         }
 
     def restore(self, counts: Mapping[str, Any]) -> None:
-        """Take the counts of an earlier session from its manifest."""
-        self.rows, self.rows_in_error = counts["rows"], counts["rows_in_error"]
-        self.blank = counts.get("blank", 0)
-        self.errors = Counter(counts["errors"])
-        self.violating = Counter(counts["violating"])
-        self.cut = counts.get("cut", 0)
+        """Add the counts of an earlier session, from its manifest."""
+        self.rows += counts["rows"]
+        self.rows_in_error += counts["rows_in_error"]
+        self.blank += counts.get("blank", 0)
+        self.errors.update(counts["errors"])
+        self.violating.update(counts["violating"])
+        self.cut += counts.get("cut", 0)
         for name, labels in counts["labels"].items():
-            self.labels[name] = Counter(labels)
+            self.labels[name].update(labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,7 @@ class Progress:
         self.written, self.decided = Counts(names), Counts(names)
         self.prompt_tokens = 0
         self.generated_tokens = 0
+        self.files: tuple[int, int] | None = None  # of several inputs: those that are done, and all
         self.remarks: dict[str, str] = {}  # further lines of the summary, by their headings
         self.last = Report()  # the engine's last report
         self.doing: str | None = None  # work other than the engine's that is under way, and the share of it done
@@ -176,12 +178,17 @@ class Progress:
 
     def _measure_from_here(self) -> None:
         self._start, self._before = self.clock(), self.decided.rows
-        self._samples = deque([(self._start, self._before, self.read + self.generated)], maxlen=_WINDOW)
+        self._samples = deque([(self._start, 0, self.read + self.generated)], maxlen=_WINDOW)
 
     def row(self, verdicts: Mapping[str, Verdict]) -> None:
         """Count a row that is decided and written, with its Verdicts by policy name."""
         self.decided.add(verdicts)
         self.written.add(verdicts)
+
+    def row_before(self, verdicts: Mapping[str, Verdict]) -> None:
+        """Count a row of an earlier session, which does not count for the rates."""
+        self.row(verdicts)
+        self._before += 1
 
     def row_decided(self, verdicts: Mapping[str, Verdict], rows: int = 1) -> None:
         """Count rows that are decided, whether written or not."""
@@ -192,9 +199,15 @@ class Progress:
         self.written.add(verdicts)
 
     def restore(self, counts: Mapping[str, Any]) -> None:
-        """Take the counts of an earlier session from its manifest."""
+        """Add the counts of an earlier session, from its manifest."""
         self.decided.restore(counts)
         self.written.restore(counts)
+        self._before += counts["rows"]
+
+    def restore_cut(self, rows: int) -> None:
+        """Add the rows of an earlier session whose reasoning the budget ended, where the rows do not tell."""
+        self.decided.cut += rows
+        self.written.cut += rows
 
     def tokens(self, prompt: int = 0, generated: int = 0) -> None:
         """Count tokens that the model read (`prompt`) and wrote (`generated`) since the last call."""
@@ -248,7 +261,7 @@ class Progress:
 
     def pace(self) -> Rate:
         """Return the rows and tokens a second over about the last minute, and the time left by these."""
-        now, rows, report, samples = self.clock(), self.decided.rows, self.last, self._samples
+        now, rows, report, samples = self.clock(), self.rows_here, self.last, self._samples
         tokens = report.policy if report.stage == "policy" else self.read + self.generated
         if report.stage != self._stage:  # a policy is read at another speed
             self._stage = report.stage
@@ -259,7 +272,7 @@ class Progress:
         seconds = max(now - then, 1e-9)
         rows_rate = (rows - rows_then) / seconds
         if rows - rows_then < 10:  # for so few rows the rate over the whole session is more reliable
-            rows_rate = self.rows_here / max(self.seconds, 1e-9)
+            rows_rate = rows / max(self.seconds, 1e-9)
         tokens_rate = max(tokens - tokens_then, 0) / seconds
         return Rate(rows_rate, tokens_rate, *self._left(report, rows_rate, tokens_rate))
 

@@ -7,7 +7,6 @@ of their own. That would lose the rows' bytes, their order, and the means to res
 
 from __future__ import annotations
 
-import glob
 import signal
 import socket
 import time
@@ -28,9 +27,9 @@ from safeguard_cli.errors import EngineError, SafeguardError, UsageError
 from safeguard_cli.model.config import configured_model
 from safeguard_cli.output.manifest import Locked, Manifest, load, manifest_path
 from safeguard_cli.policy.policy import Policy
-from safeguard_cli.rows.source import FORMATS, extension
 from safeguard_cli.run import prepare
 from safeguard_cli.run.engines import EngineMaker
+from safeguard_cli.run.files import find_pairs
 from safeguard_cli.run.label import label
 from safeguard_cli.run.prepare import Prepared, load_policies
 from safeguard_cli.run.settings import Settings
@@ -61,7 +60,7 @@ class Done:
 
 
 def label_on_ray(settings: Settings, address: str, make_engine: EngineMaker = LocalEngine) -> int:
-    """Label each file that matches `settings.input` into the folder `settings.output`, and return the exit code.
+    """Label each file that the inputs mean into the folder `settings.output`, and return the exit code.
 
     `address` is the cluster's. If it is empty, the cluster is the one that RAY_ADDRESS names or that runs here, else a
     new one on this machine. Raise SafeguardError with a sentence for the user.
@@ -109,10 +108,7 @@ def _start(ray: Any, address: str, verbose: bool) -> None:
 
 
 def find_blocks(settings: Settings) -> list[Block]:
-    """Return the files that match the input's pattern, largest first, each with its output.
-
-    The output has the same name, in the output's folder. Folders below the pattern's part without wildcards are kept.
-    """
+    """Return the files that the inputs mean, largest first, each with its output in the output's folder."""
     for option, given in (
         ("--limit", settings.limit is not None),
         ("--shard", settings.shard != (1, 1)),
@@ -129,27 +125,9 @@ def find_blocks(settings: Settings) -> list[Block]:
         )
     if settings.output in (None, "-"):
         raise UsageError("--ray writes a file for each input file: name a folder with -o DIR")
-    folder, pattern = Path(str(settings.output)).absolute(), Path(settings.input).absolute()
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder; --ray writes a file for each input file")
-    matches = glob.glob(str(pattern), recursive=True)  # noqa: PTH207 Path's would match hidden files too
-    root = next(parent for parent in pattern.parents if not glob.has_magic(str(parent)))
-    # A pattern may match outputs in a folder below it: they are not inputs when the same command is run again.
-    inputs = [path for path in map(Path, matches) if path.is_file() and (folder == root or folder not in path.parents)]
-    if not inputs:
-        raise UsageError(f"{pattern}: no file matches; with a shell, put the pattern in quotes")
-    found: dict[Path, Path] = {}
-    for path in sorted(inputs, key=lambda path: (-path.stat().st_size, path)):
-        output = folder / path.relative_to(root)
-        output = output.with_name(output.name.removesuffix(".gz"))
-        if output.suffix and extension(output) not in FORMATS and settings.format:
-            output = output.with_name(f"{output.name}.{settings.format}")
-        if output in found:
-            raise UsageError(f"{found[output]} and {path} would both be written to {output}")
-        if output in inputs:
-            raise UsageError(f"{output} would be overwritten: with -o, name another folder than the input's")
-        found[output] = path
-    return [Block(path, output) for output, path in found.items()]
+    everywhere = replace(settings, output=str(Path(str(settings.output)).absolute()))
+    blocks = [Block(pair.input, pair.output) for pair in find_pairs(everywhere)]
+    return sorted(blocks, key=lambda block: (-block.input.stat().st_size, block.input))
 
 
 class Worker:
@@ -173,7 +151,7 @@ class Worker:
 
     def label(self, block: Block) -> Done:
         """Label a block in a durable run, or resume one."""
-        settings = replace(self._settings, input=str(block.input), output=str(block.output))
+        settings = replace(self._settings, inputs=(), input=str(block.input), output=str(block.output))
         until = time.monotonic() + LOCK_SECONDS
         while True:
             try:
@@ -367,5 +345,5 @@ def _summary(crew: _Crew, settings: Settings) -> int:
             note(f"{name}: " + ", ".join(f"{label} {count:,}" for label, count in tally.most_common()))
     if crew.failed:
         warn(f"files not labelled: {len(crew.failed):,}; run the same command to label them")
-        return max(done.exit_code for done in crew.failed.values())
+        return errors.worst(done.exit_code for done in crew.failed.values())
     return errors.ROWS_IN_ERROR if in_error else errors.OK

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import orjson
 
 from safeguard_cli import errors
 from safeguard_cli.address import shown_command
-from safeguard_cli.engine.engine import Engine
+from safeguard_cli.engine.engine import Spent
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.files import Draft, draft, sha256
 from safeguard_cli.model.fingerprint import model_sha256
@@ -47,14 +46,13 @@ from safeguard_cli.terminal import note, warn
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What all sessions of a run work with; `text_fields` and `turns` are the text's as the manifest has them."""
+    """What all sessions of a run work with; `text_fields` are the text's fields as the manifest has them."""
 
     settings: Settings
     prepared: Prepared
     source: Source
     selector: Selects
     text_fields: tuple[str, ...]
-    turns: Mapping[str, Any] | None
     progress: Progress
     work: Work
     reuse: Reuse | None = None
@@ -124,10 +122,11 @@ class SessionOfRun(Session, ABC):
         """Return by how much the input has grown since it was opened, empty if it has not."""
         return self.job.work.grown(self.job.settings, self.job.source, self.written, self.digest.value())
 
-    def stopped(self, sink: Sink, engine: Engine, stop: BaseException) -> None:
-        """Save what a session that ends early has done, and print how to resume."""
+    def stopped(self, sink: Sink, engine: Spent, stop: BaseException) -> str:
+        """Save what a session that ends early has done, and return how to resume, empty if it cannot be resumed."""
+        return ""
 
-    def finish(self, engine: Engine) -> None:
+    def finish(self, engine: Spent) -> None:
         """Leave the record of the finished run, whose output is complete and on disk."""
 
     @property
@@ -183,8 +182,8 @@ class New(SessionOfRun):
         """Save what was noted, if a save is due."""
         self.journal.save_now_and_then(sink.sync)
 
-    def stopped(self, sink: Sink, engine: Engine, stop: BaseException) -> None:
-        """Save what a session that ends early has done, and print how to resume.
+    def stopped(self, sink: Sink, engine: Spent, stop: BaseException) -> str:
+        """Save what a session that ends early has done, and return how to resume.
 
         Report the original failure, not one from saving.
         """
@@ -195,16 +194,16 @@ class New(SessionOfRun):
             if not isinstance(stop, SafeguardError):
                 raise
             if isinstance(problem, Disturbed):
-                return
-        note(self.destination.what_is_left(self.written, same_command() if self.lasting else ""))
+                return ""
+        return self.destination.what_is_left(self.written, same_command() if self.lasting else "")
 
-    def finish(self, engine: Engine) -> None:
+    def finish(self, engine: Spent) -> None:
         """Leave the record of the finished run, whose output is complete and on disk."""
         self.journal.count_time()  # before a large model is hashed for the first time, which is not labeling time
         exhausted = self.job.work.exhausted(self.job.settings, self.written)
         self._finish(engine, self.journal.output, exhausted, None)
 
-    def _finish(self, engine: Engine, rows: Path, exhausted: bool, instead: Draft | None) -> None:
+    def _finish(self, engine: Spent, rows: Path, exhausted: bool, instead: Draft | None) -> None:
         settings, prepared, source, progress = self.job.settings, self.job.prepared, self.job.source, self.job.progress
         manifest = self.journal.manifest
         done, served = manifest.progress, manifest.identity.model.served
@@ -264,7 +263,7 @@ class Continued(New):
                 journal.rows,
                 journal.manifest,
                 lambda record: layout.beginning(record) + mark,
-                progress.row,
+                progress.row_before,
             )
         self.written = journal.rows
         if journal.rows and (counts := journal.manifest.progress.counts):
@@ -317,10 +316,11 @@ class Retried(New):
         """Raise SafeguardError if the input is no longer what was read of it."""
         self._grown()
 
-    def stopped(self, sink: Sink, engine: Engine, stop: BaseException) -> None:
+    def stopped(self, sink: Sink, engine: Spent, stop: BaseException) -> str:
         """Leave the finished output as it was."""
+        return ""
 
-    def finish(self, engine: Engine) -> None:
+    def finish(self, engine: Spent) -> None:
         """Put the draft in the output's place, with the record of the run."""
         self.journal.count_time()
         done = self.journal.manifest.progress
@@ -365,7 +365,9 @@ def open_session(job: Job, destination: Destination) -> Iterator[SessionOfRun | 
         destination.shape,
         Identity(
             {
-                **identity(settings, job.prepared, job.source.format, job.text_fields, job.turns, output, reused),
+                **identity(
+                    settings, job.prepared, job.source.format, job.text_fields, job.selector.turns, output, reused
+                ),
                 **job.work.on_record(),
             }
         ),
@@ -389,8 +391,8 @@ def open_session(job: Job, destination: Destination) -> Iterator[SessionOfRun | 
 
 def _restore_cut(job: Job, journal: Journal) -> None:
     """Take the number of rows that the budget cut from the manifest, if the rows themselves do not have it."""
-    if journal.shape.format == "csv":
-        job.progress.written.cut = job.progress.decided.cut = journal.manifest.progress.cut_rows
+    if journal.shape.format == "csv" and journal.shape.every_row:
+        job.progress.restore_cut(journal.manifest.progress.cut_rows)
 
 
 def _check_can_be_read_again(job: Job, journal: Journal) -> None:

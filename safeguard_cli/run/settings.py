@@ -175,6 +175,12 @@ class Going:
             " moderation endpoint: attributeScores, or results.",
         ),
     ] = "verdicts"
+
+
+@dataclass(frozen=True)
+class Judging:
+    """Policy and decision"""
+
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -182,7 +188,6 @@ class Going:
             max=1.0,
             metavar="T",
             help="Set violates by p_violates ≥ T, instead of by the label.",
-            rich_help_panel="Policy and decision",
         ),
     ] = None
     reasoning: Annotated[
@@ -190,7 +195,6 @@ class Going:
         typer.Option(
             "--reasoning",
             help="Also write the model's reasoning; it is not meant for end users.",
-            rich_help_panel="Policy and decision",
         ),
     ] = False
 
@@ -253,6 +257,23 @@ class Cluster:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """Answers"""
+
+    json: Annotated[
+        bool,
+        typer.Option("--json", help="Print each text with its verdicts as a line of JSON, as `label` writes rows."),
+    ] = False
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Label the texts again whenever a policy's file is saved, and show what has changed; Ctrl-C ends.",
+        ),
+    ] = False
+
+
+@dataclass(frozen=True)
 class _Input:
     input: str = ""
 
@@ -273,9 +294,16 @@ class AskedOfTurns(Grouping, Asked):
 
 
 @dataclass(frozen=True)
-class Settings(Looking, Going, Output, Shard, AskedOfTurns):
+class OfTexts(Judging, Servers, Pace, Display, Local, Model, Answering, Windows, Asking):
+    """The options of a command that is given texts, not files."""
+
+
+@dataclass(frozen=True)
+class Settings(Looking, Going, Judging, Output, Shard, AskedOfTurns):
     """All settings of a run; those that no option sets are for our own callers."""
 
+    inputs: tuple[str, ...] = ()  # the files, folders and patterns, if the command names several files
+    joined: tuple[tuple[str, str, int], ...] = ()  # files read as one input: path, name and number of rows of each
     scratch: bool = False  # the output is in a folder that is deleted when the command ends
     put_together: bool = False  # the texts are turns that were selected before
     each_row: bool = False  # a text that came before is labelled again, not given the same verdict

@@ -9,11 +9,11 @@ from typing import Any, BinaryIO
 
 from safeguard_cli.output.unchanged import check_unchanged
 from safeguard_cli.policy.policy import Policy
-from safeguard_cli.rows.source import Source, count_rows
+from safeguard_cli.rows.source import Source
 from safeguard_cli.rows.text import Selects
 from safeguard_cli.rows.writable import Used
 from safeguard_cli.run.destination import Destination, HeldParquet, hold_parquet, open_destination
-from safeguard_cli.run.prepare import open_input
+from safeguard_cli.run.prepare import count_input, open_input
 from safeguard_cli.run.progress import Progress
 from safeguard_cli.run.settings import Settings
 
@@ -53,13 +53,7 @@ class Work:
         """Return the number of rows to come, at most --limit; only --limit, if counting them would delay the run."""
         if source.path is None or (source.total_bytes or 0) > COUNTABLE_BYTES:
             return settings.limit
-        rows = count_rows(
-            source.path,
-            format=settings.format,
-            encoding=settings.encoding,
-            max_row_bytes=settings.max_row_bytes,
-            shard=settings.shard,
-        )
+        rows = count_input(settings)
         return rows if settings.limit is None else min(rows, settings.limit)
 
     def on_record(self) -> Mapping[str, Any]:
@@ -81,3 +75,6 @@ class Work:
             again = source.again()
             anew = partial(self.open, settings, stack.enter_context(again) if again else None)
             return check_unchanged(source.name, source.state, source.now, anew, rows, digest)
+
+
+EVERY_ROW = Work()

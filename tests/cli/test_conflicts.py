@@ -168,7 +168,7 @@ def test_a_value_from_settings_is_not_on_the_command_line() -> None:
     call = ["in.jsonl", "-p", "spam"]
     with LABEL.make_context("label", call, default_map={"sure": 0.9, "seed": 3}) as context:
         conflicts.check(context, conflicts.LABEL)
-        assert set(conflicts.given(context)) == {"input", "policies"}
+        assert set(conflicts.given(context)) == {"inputs", "policies"}
 
 
 def test_a_refusal_is_exit_2_before_anything_is_loaded_or_written(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers.outputs import output, verdict
+from helpers.outputs import manifest, output, verdict
 from helpers.reviews import COMMAND, answer, labelled, lines
 
 from safeguard_cli.measure.reviewed import read_reviewed
@@ -346,3 +346,18 @@ def test_where_nothing_is_in_dispute_the_golden_set_is_what_all_say(tmp_path) ->
         ("spam", {"anna": "spam", "ben": "spam"}),
     ]
     assert {row.fields["label_before"] for row in found} == {"ham"}, "not moved twice"
+
+
+def test_a_turn_is_shown_with_the_turns_before_it(tmp_path) -> None:
+    turns = [(7, 2, "ben", "second"), (8, 1, "cy", "another talk"), (7, 1, "anna", "first"), (7, 10, "anna", "third")]
+    rows = [
+        {"talk": talk, "turn": turn, "role": role, "text": text, "spam": verdict("ham", 0.1)}
+        for talk, turn, role, text in turns
+    ]
+    out = output(tmp_path / "out.jsonl", rows)
+    manifest(out, text_fields=["text"], turns={"group": "talk", "order": "turn", "role": "role", "per": "turn"})
+    shown = answer(out, tmp_path / "g.jsonl", "1 1 1 1").stdout.split("labelled")
+    third = next(each for each in shown if "\nthird" in each)
+    assert third.index("anna: first") < third.index("ben: second") < third.index("The turn to label:")
+    assert "another talk" not in third
+    assert "Earlier turns" not in next(each for each in shown if "\nanother talk" in each)

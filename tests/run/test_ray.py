@@ -136,7 +136,7 @@ def test_a_file_that_kills_its_workers_is_given_up_and_the_others_are_labelled(c
     with (tmp_path / "in1.jsonl").open("a") as file:
         file.write(json.dumps({"id": 1000, "text": "deadly " * 200}) + "\n")
     (tmp_path / "in9.jsonl").write_text('{"title": 1}\n')
-    assert label_on_ray(settings(tmp_path, model), cluster.address, Deadly) == errors.USAGE
+    assert label_on_ray(settings(tmp_path, model), cluster.address, Deadly) == errors.FATAL
     said = capsys.readouterr().err
     assert "in1.jsonl: 3 workers died on it" in said
     assert "in9.jsonl: " in said

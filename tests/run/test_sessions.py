@@ -20,7 +20,7 @@ from safeguard_cli.run import sessions
 from safeguard_cli.run.destination import File, ParquetFile, Scratch, Stream
 from safeguard_cli.run.display import make_progress
 from safeguard_cli.run.engines import start_engine
-from safeguard_cli.run.pipeline import Pipeline
+from safeguard_cli.run.pipeline import Part, Pipeline
 from safeguard_cli.run.prepare import load_policies, open_input, prepare
 from safeguard_cli.run.settings import Settings
 
@@ -122,10 +122,11 @@ def test_a_pipeline_needs_no_session_to_label_rows_in_memory(tiny, tmp_path) -> 
         prepared = prepare(settings, policies, {})
         selector = make_selector(rows, text_fields=("text",), template=None)
         progress = make_progress("none", policies, quiet=True)
-        pipeline = Pipeline(settings, prepared, selector, progress)
+        pipeline = Pipeline(settings, prepared, progress)
         sink = open_sink(written, source=rows, format="jsonl", names=["spam"], columns=columns)
         with progress, start_engine(settings, prepared, LocalEngine) as engine, sink:
-            pipeline.label(iter(rows), engine, sink)
+            part = Part(iter(rows), selector, progress, sink)
+            pipeline.label([part], engine)
     assert written.getvalue() == out.read_bytes()
-    assert (pipeline.session.written, progress.written.rows_in_error) == (6, 1)
+    assert (part.session.written, progress.written.rows_in_error) == (6, 1)
     assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "out.jsonl", "out.jsonl.manifest.json"}

@@ -20,9 +20,10 @@ from safeguard_cli.rows.verdict import WHEN
 
 ROOT = Path(__file__).parents[2]
 
-COMMANDS = ("label", "audit", "eval", "compare", "stress", "bench", "report", "review")
+COMMANDS = ("label", "ask", "audit", "eval", "compare", "stress", "bench", "report", "review")
 RULES = {
     "label": conflicts.LABEL,
+    "ask": conflicts.ASK,
     "audit": conflicts.AUDIT,
     "eval": conflicts.MEASURE,
     "compare": conflicts.MEASURE,
@@ -40,8 +41,8 @@ MODES: dict[str, dict[str, Any]] = {
     "`--server`": {"servers": ["http://h"]},
     "`--server --server-api chat`": {"servers": ["http://h"], "server_api": "chat"},
     "`--ray`": {"ray": True},
-    "Parquet in": {"input": "in.parquet"},
-    "standard input": {"input": "-"},
+    "Parquet in": {"inputs": ["in.parquet"]},
+    "standard input": {"inputs": ["-"]},
     "Parquet out": {"output": "out.parquet"},
     "to a pipe": {"output": "-"},
     "`--dry-run`": {"dry_run": True},

@@ -82,7 +82,7 @@ class _DiedError(Exception):
     """The child is gone."""
 
 
-_Flying = dict[tuple[int, int, int], Prompt]
+_Flying = dict[tuple[int, ...], Prompt]
 
 
 class LocalEngine:
@@ -318,8 +318,8 @@ def _without_main() -> Iterator[None]:
         main.__spec__ = before
 
 
-def _key(prompt: Prompt) -> tuple[int, int, int]:
-    return prompt.row, prompt.policy, prompt.window
+def _key(prompt: Prompt) -> tuple[int, ...]:
+    return prompt.part, prompt.row, prompt.policy, prompt.window
 
 
 def _work(connection: Connection, spec: EngineSpec, last_words: Connection, reports: bool) -> None:

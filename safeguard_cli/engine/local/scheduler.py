@@ -122,7 +122,7 @@ class Scheduler:
             policy=done + int(share * more),
             policy_size=size,
             kept=self._kept,
-            under_way=len({slot.prompt.row for slot in self._active}),
+            under_way=len({(slot.prompt.part, slot.prompt.row) for slot in self._active}),
             read=self._read + int(share * self._reading),
             written=self._written + int(share * self._writing),
         )

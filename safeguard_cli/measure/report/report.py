@@ -56,7 +56,7 @@ def report(settings: Settings, wanted: Wanted, output: str | None, examples: int
     out = Path(settings.input)
     path = rows_path(out)
     if not path.is_file():
-        raise UsageError(f"{settings.input}: there is no such file")
+        raise errors.no_file(settings.input)
     settings = replace(settings, input=str(path))
     target = Path(output) if output is not None else out.with_suffix(".html")
     _check_target(target, settings)
