@@ -38,11 +38,12 @@ from safeguard_cli.output.manifest_shape import Result
 from safeguard_cli.output.readback import verdict_of
 from safeguard_cli.output.written import OutputShape, whole_lines
 from safeguard_cli.policy.policy import Policy
+from safeguard_cli.rows.formats import extension, unpacked_name
 from safeguard_cli.rows.parquet import open_parquet, pyarrow, read_batches
 from safeguard_cli.rows.records import SAMPLE, Record
 from safeguard_cli.rows.samples import is_sample
 from safeguard_cli.rows.sink import open_sink, output_format
-from safeguard_cli.rows.source import Source, extension
+from safeguard_cli.rows.source import Source
 from safeguard_cli.rows.writable import Used, check_output, is_stream, real
 from safeguard_cli.run.destination import (
     File,
@@ -51,8 +52,9 @@ from safeguard_cli.run.destination import (
     kept_fields,
     remove_unbegun,
 )
+from safeguard_cli.run.made import described, is_made_from, remove
 from safeguard_cli.run.settings import Settings
-from safeguard_cli.run.to_parquet import check_types, convert, described, from_file_of_parquet, is_made_from, remove
+from safeguard_cli.run.to_parquet import check_types, convert, from_file_of_parquet
 from safeguard_cli.terminal import note
 
 
@@ -89,7 +91,7 @@ def default_output(settings: Settings) -> Path:
     """
     path = Path(settings.input)
     path = Path(path.name) if is_sample(path) else path
-    return path.with_name(f"{Path(path.name.removesuffix('.gz')).stem}.audit{_suffix(settings)}")
+    return path.with_name(f"{Path(unpacked_name(path.name)).stem}.audit{_suffix(settings)}")
 
 
 def _suffix(settings: Settings) -> str:
@@ -105,12 +107,15 @@ def journal_of(out: Path, settings: Settings) -> Path:
 
 
 def _is_parquet(out: Path, settings: Settings) -> bool:
-    return output_format(out, "parquet" if from_file_of_parquet(settings) else "jsonl") == "parquet"
+    kind = output_format(out, "parquet" if from_file_of_parquet(settings) else "jsonl")
+    if kind not in ("jsonl", "csv", "parquet"):
+        raise UsageError(f"{out}: the rows of an audit are written as *.jsonl, *.csv, *.tsv or *.parquet")
+    return kind == "parquet"
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """An audit's output and its journal, which no other run can write; see run/destination.HeldParquet."""
+    """An audit's output and its journal, which no other run can write; see run/destination.Held."""
 
     path: Path
     journal: Path

@@ -23,8 +23,8 @@ from safeguard_cli.measure.statistics import LEVEL, sample_interval
 from safeguard_cli.output.labelled import LabeledFile, LabeledRow, read_labels
 from safeguard_cli.output.manifest import find_manifest
 from safeguard_cli.output.spelled import number
+from safeguard_cli.rows.formats import FORMATS, extension
 from safeguard_cli.rows.records import SAMPLE
-from safeguard_cli.rows.source import FORMATS, extension
 from safeguard_cli.rows.text import BLANK_ROW
 from safeguard_cli.rows.verdict import Verdict
 

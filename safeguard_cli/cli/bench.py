@@ -44,9 +44,9 @@ def bench(
 
     def call() -> int:
         from safeguard_cli.cli import conflicts
+        from safeguard_cli.cli.inputs import input_path
         from safeguard_cli.machine.bench import Wanted, numbers
         from safeguard_cli.machine.bench import bench as run
-        from safeguard_cli.rows.samples import input_path
 
         settled = conflicts.settled(ctx, conflicts.BENCH, asked)
         wanted = Wanted(

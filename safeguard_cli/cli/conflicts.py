@@ -140,12 +140,26 @@ def _efforts(values: Values) -> set[str]:
     return set(effort) if isinstance(effort, list) else {effort or "low"}
 
 
-def _parquet(values: Values) -> bool:
-    """Return whether --format or the extension says that the input is Parquet; `-` never is."""
+def _kind(values: Values) -> Any:
+    """Return the format that --format or the extension says the input has; None if only its first bytes will tell, or
+    if there are several."""
+    from safeguard_cli.rows.formats import FORMATS, extension  # not at the top: --help does without it
+
     one = values.get("input") or values.get("golden") or values.get("a") or values.get("out") or ""
-    several = values.get("inputs") or values.get("outs") or (one,)
-    kinds = {Path(path).suffix.lower().removeprefix(".") for path in several}
-    return {values.get("format")} == {"parquet"} or (not values.get("format") and kinds == {"parquet"})
+    kinds = {extension(Path(path)) for path in values.get("inputs") or values.get("outs") or (one,)}
+    return FORMATS.get(values.get("format") or (kinds.pop() if len(kinds) == 1 else ""))
+
+
+def _whole(values: Values) -> bool:
+    return (kind := _kind(values)) is not None and kind.whole
+
+
+def _no_sheet(values: Values) -> bool:
+    return not ((kind := _kind(values)) and kind.is_sheet)
+
+
+def _no_header(values: Values) -> bool:
+    return (kind := _kind(values)) is not None and not kind.headed
 
 
 def _chat(values: Values) -> bool:
@@ -174,8 +188,13 @@ def _auto(values: Values) -> bool:
     return "auto" in _efforts(values)
 
 
-def _parquet_out(values: Values) -> bool:
-    return str(values.get("output") or "").lower().endswith(".parquet")
+def _made_out(values: Values) -> bool:
+    """Return whether OUT is made at the end, of all rows."""
+    return Path(str(values.get("output") or "")).suffix.lower() in (".parquet", ".json", ".xlsx")
+
+
+def _no_csv_out(values: Values) -> bool:
+    return _made_out(values) or Path(str(values.get("output") or "")).suffix.lower() in (".jsonl", ".ndjson")
 
 
 def _several(values: Values) -> bool:
@@ -194,7 +213,8 @@ OF_THE_RUN = (
     Rule("effort", lambda v: _chat(v) and v.get("effort") in ("none", "auto"), ""),
     Rule("deterministic", is_set("servers"), ""),
     *(Rule(option, is_set("ray"), "") for option in ("limit", "shard", "dry_run", "group", "reuse")),
-    *(Rule(option, _parquet_out, "") for option in ("only", "csv_safe", "layout")),
+    *(Rule(option, _made_out, "") for option in ("only", "layout")),
+    *(Rule(option, _no_csv_out, "") for option in ("csv_safe", "bom")),
 )
 """What the run itself refuses, with its own messages: here for the page of options, and for defaults from files."""
 
@@ -221,7 +241,9 @@ COMMON = (
         "beside --tokenizer: with --server the model is the server's, and --tokenizer brings its vocabulary",
     ),
     Rule("model", _chat, "with --server-api chat, where the model is the server's: --server-model names it"),
-    Rule("encoding", _parquet, "on Parquet, whose text is always UTF-8"),
+    Rule("encoding", _whole, "on Parquet and spreadsheets, which say it themselves"),
+    Rule("sheet", _no_sheet, "on an input that is no spreadsheet by its name or --format"),
+    Rule("skip_rows", _no_header, "on rows that have no header above them"),
     *(Rule(option, lambda v: not v.get("group"), "without --group") for option in _OF_TURNS),
     Rule("sure", lambda v: not _auto(v), "without --effort auto"),
     Rule("max_windows", lambda v: v.get("long") != "split", "without --long split"),
@@ -304,7 +326,7 @@ MEASURE = (*COMMON, _IN_JSON, Rule("wrong", is_set("json"), "with --json, which 
 
 AGREE = (
     Rule("disputes", is_set("json"), "with --json, which holds all of them"),
-    Rule("encoding", _parquet, "on Parquet, whose text is always UTF-8"),
+    Rule("encoding", _whole, "on Parquet and spreadsheets, which say it themselves"),
 )
 
 STRESS = (
@@ -333,7 +355,7 @@ BENCH = (
     Rule("content", is_set("input"), "with INPUT: its texts are measured"),
     *(
         Rule(option, lambda v: not v.get("input"), "without INPUT")
-        for option in ("format", "encoding", "max_row_bytes", "text_fields", "template")
+        for option in ("format", "encoding", "sheet", "skip_rows", "max_row_bytes", "text_fields", "template")
     ),
 )
 
@@ -345,7 +367,7 @@ REVIEW = (
     ),
     Rule("id_field", lambda v: not v.get("other"), "without --with: it pairs the rows of two outputs"),
     Rule("seed", lambda v: v.get("pick") == "disputed", "with --pick disputed, which draws nothing"),
-    Rule("encoding", _parquet, "on Parquet, whose text is always UTF-8"),
+    Rule("encoding", _whole, "on Parquet and spreadsheets, which say it themselves"),
 )
 
 ASK = COMMON

@@ -43,8 +43,8 @@ def label(
         list[str],
         typer.Argument(
             metavar="INPUT",
-            help="JSONL, NDJSON, CSV or TSV, each also .gz, or Parquet; - for standard input. Several files, folders or"
-            " patterns in quotes are labelled together, into -o DIR/ or -o FILE.",
+            help="JSON lines, JSON, CSV, TSV, plain text, each also packed, Parquet or a spreadsheet; - for standard"
+            " input. Several files, folders or patterns in quotes are labelled together, into -o DIR/ or -o FILE.",
         ),
     ],
     *,
@@ -58,7 +58,7 @@ def label(
 
     def run() -> int:
         from safeguard_cli.cli import conflicts
-        from safeguard_cli.rows.samples import input_path
+        from safeguard_cli.cli.inputs import input_path
 
         settings = replace(
             conflicts.settled(ctx, conflicts.LABEL, asked),

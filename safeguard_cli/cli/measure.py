@@ -147,7 +147,7 @@ def one_of(option: str, value: str, choices: Any) -> str:
 
 def _settings(asked: AskedOfTurns, input: str, wanted: Wanted) -> Settings:
     """Return the settings of a run to be measured; with --json it prints nothing but JSON."""
-    from safeguard_cli.rows.samples import input_path
+    from safeguard_cli.cli.inputs import input_path
 
     values = vars(replace(asked, input=input_path(input), quiet=asked.quiet or wanted.json))
     settings = Settings(**values, says_text=not asked.quiet)

@@ -19,7 +19,8 @@ models_app = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]
     epilog=(
         EXAMPLES + "safeguard pull\n\n"
         "safeguard pull gpt-oss-safeguard-120b\n\n"
-        "safeguard pull hf:ggml-org/gpt-oss-20b-GGUF"
+        "safeguard pull hf:ggml-org/gpt-oss-20b-GGUF\n\n"
+        "safeguard pull hf://datasets/OWNER/NAME/data/train.csv"
     )
 )
 @with_parts
@@ -28,21 +29,24 @@ def pull(
         str,
         typer.Argument(
             metavar="NAME",
-            help="A name that `safeguard models` lists, or hf:OWNER/REPO[:FILE or quantization].",
+            help="A name that `safeguard models` lists, hf:OWNER/REPO[:FILE or quantization], or a file of data,"
+            " hf://datasets/OWNER/NAME/FILE.",
         ),
     ] = "gpt-oss-safeguard-20b",
     *,
     debugging: Debugging,
 ) -> None:
-    """Fetch a model into the Hugging Face cache, resuming where it was cut off and checking what arrived.
+    """Fetch a model or a file of data into the Hugging Face cache, resuming where it was cut off.
+
+    What arrives is checked. Data is then an INPUT under the same name.
 
     Only pull, --server and --ray use the network.
 
     HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are honoured.
     """
-    from safeguard_cli.model.catalog import pull_model
+    from safeguard_cli.model.catalog import pull_data, pull_model
 
-    guard.run(lambda: pull_model(name), debugging.debug)
+    guard.run(lambda: pull_data(name) if name.startswith("hf://") else pull_model(name), debugging.debug)
 
 
 @app.command()

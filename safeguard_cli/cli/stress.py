@@ -50,9 +50,9 @@ def stress(
 
     def call() -> int:
         from safeguard_cli.cli import conflicts
+        from safeguard_cli.cli.inputs import input_path
         from safeguard_cli.measure.stress.stress import StressPlan
         from safeguard_cli.measure.stress.stress import stress as run_stress
-        from safeguard_cli.rows.samples import input_path
 
         settled = conflicts.settled(ctx, conflicts.STRESS, asked)
         plan = StressPlan(

@@ -135,6 +135,7 @@ def make_work(prepared: Prepared, tokens: int) -> Work:
 def read_work(settings: Settings, prepared: Prepared) -> Work:
     """Return a sample of a file's rows, spread evenly over it; rows that cannot be labelled are left out."""
     how: dict[str, Any] = {"format": settings.format, "encoding": settings.encoding}
+    how |= {"above": settings.skip_rows or 0, "sheet": settings.sheet}
     labeling, rows, lengths = prepared.labeling, [], []
     with open_source(settings.input, **how) as source:
         if source.path is None:

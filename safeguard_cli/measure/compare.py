@@ -89,6 +89,7 @@ def _outputs(path_a: Path, path_b: Path, settings: Settings, wanted: Wanted) -> 
     policies = load_policies(settings) if settings.policies else ()
     known = tuple(LabelSet(policy.name, policy.labels, policy.violates) for policy in policies)
     how: dict[str, Any] = {"format": settings.format, "encoding": settings.encoding, "known": known}
+    how["sheet"] = settings.sheet
     a, b = (read_labels(path, **how) for path in (path_a, path_b))
     both = common_policies(a, b, [policy.name for policy in policies])
     places, alone = paired_rows(a, b, settings.id_field)

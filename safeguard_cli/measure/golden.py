@@ -18,10 +18,11 @@ from safeguard_cli.output.labelled import LabelSet
 from safeguard_cli.output.spelled import one_of
 from safeguard_cli.rows.cells import split_cells
 from safeguard_cli.rows.conversations import by_conversation
+from safeguard_cli.rows.formats import FORMATS, extension
 from safeguard_cli.rows.options import Grouping
 from safeguard_cli.rows.records import Record
 from safeguard_cli.rows.sniff import DELIMITERS, sep_delimiter
-from safeguard_cli.rows.source import Source, check_fields, extension, first_lines, open_source
+from safeguard_cli.rows.source import Source, check_fields, first_lines, open_source
 from safeguard_cli.rows.text import make_selector
 from safeguard_cli.rows.turns import Turns
 from safeguard_cli.rows.verdict import RowError
@@ -108,6 +109,7 @@ def read_golden(
     *,
     mapping: Mapping[str, str] | None = None,
     skip_rows: int | None = None,
+    sheet: str | None = None,
     format: str | None = None,
     encoding: str = "utf-8",
     text_fields: Sequence[str] = (),
@@ -120,7 +122,7 @@ def read_golden(
 
     A field with a right label is never taken for the text. One of `others`, named for another purpose, is taken only if
     asked for. If no text is needed, as in an output that kept none, the rows' texts are empty.
-    `skip_rows` lines stand above the header; by default a CSV's header is the first line that has the gold fields.
+    `skip_rows` lines stand above the header; by default a table's header is the first line that has the gold fields.
     """
     mapping = mapping or {}
     golden = Golden()
@@ -130,7 +132,7 @@ def read_golden(
     if reviewed is not None:
         others = {*others, *FIELDS, *columns({name for row in reviewed.values() for name in row.labels})}
     with ExitStack() as stack:
-        source = stack.enter_context(_open(path, fields, golden, skip_rows, format, encoding))
+        source = stack.enter_context(_open(path, fields, golden, skip_rows, sheet, format, encoding))
         _check_gold_fields(source, fields)
         select: Callable[[Record], str | Turns | RowError]
         try:
@@ -139,7 +141,7 @@ def read_golden(
             )
             golden.text, select = selector.described, selector.select
             if grouping.group is not None:
-                whole = stack.enter_context(_open(path, fields, Golden(), skip_rows, format, encoding))
+                whole = stack.enter_context(_open(path, fields, Golden(), skip_rows, sheet, format, encoding))
                 turned = stack.enter_context(by_conversation(selector, whole, grouping))
                 golden.text, select = turned.described, turned.select
         except UsageError:
@@ -255,20 +257,20 @@ def _open(
     fields: Mapping[str, str],
     golden: Golden,
     skip_rows: int | None,
+    sheet: str | None,
     format: str | None,
     encoding: str,
 ) -> Source:
     """Open the file from its header on."""
-    if (format or extension(path)) not in ("csv", "tsv"):
-        if skip_rows:
-            raise UsageError("--skip-rows is for CSV: JSONL has no header")
-        return open_source(path, format=format, encoding=encoding)
-    lines = first_lines(path, max(_TITLE_ROWS, skip_rows or 0), encoding=encoding)
+    kind = FORMATS.get(format or extension(path))
+    if kind is None or not kind.headed:
+        return open_source(path, format=format, encoding=encoding, above=skip_rows or 0, sheet=sheet)
+    lines = first_lines(path, max(_TITLE_ROWS, skip_rows or 0), encoding=encoding, format=format, sheet=sheet)
     above = _header_line(lines, fields) if skip_rows is None else skip_rows
     golden.unused["above the header"] += sum(
         bool(line.strip(",;\t| \r\n")) and sep_delimiter(line.encode()) is None for line in lines[:above]
     )
-    return open_source(path, format=format, encoding=encoding, above=above)
+    return open_source(path, format=format, encoding=encoding, above=above, sheet=sheet)
 
 
 def _header_line(lines: Sequence[str], fields: Mapping[str, str]) -> int:

@@ -59,7 +59,7 @@ def measure(settings: Settings, wanted: Wanted) -> Measured:
     if not policies and holds_reviewed(path, format=settings.format, encoding=settings.encoding):
         return from_review(path, settings, wanted)
     if not policies:
-        with open_source(path, format=settings.format, encoding=settings.encoding) as source:
+        with open_source(path, format=settings.format, encoding=settings.encoding, sheet=settings.sheet) as source:
             source.first()  # raises its own error if the file cannot be read
         raise UsageError(f"{path} holds no verdicts: name the policy to label it under, with --policy")
     golden = usable_rows(settings, wanted, answers)
@@ -105,6 +105,8 @@ def label_rows(settings: Settings, rows: Iterable[Mapping[str, Any]], output: st
                 scratch=output is None,
                 format=None,
                 encoding="utf-8",
+                sheet=None,
+                skip_rows=None,
                 text_fields=("text",),
                 template=None,
                 says_text=False,
@@ -116,7 +118,9 @@ def label_rows(settings: Settings, rows: Iterable[Mapping[str, Any]], output: st
 def existing_labels(path: Path, settings: Settings, known: Sequence[LabelSet] = ()) -> LabeledFile | None:
     """Return the labels in a file if its rows hold verdicts of all policies `known` (if none, of any policy)."""
     how: dict[str, Any] = {"format": settings.format, "encoding": settings.encoding}
-    found = [] if holds_reviewed(path, **how) else holds_verdicts(path, **how)
+    reviewed = holds_reviewed(path, **how)
+    how["sheet"] = settings.sheet
+    found = [] if reviewed else holds_verdicts(path, **how)
     if not found or not {answers.name for answers in known} <= set(found):
         return None
     return read_labels(path, **how, known=known)
@@ -138,7 +142,8 @@ def usable_rows(
         answers,
         gold_fields(wanted.gold_fields, [a.name for a in answers]),
         mapping=parse_map(wanted.mapping),
-        skip_rows=wanted.skip_rows,
+        skip_rows=settings.skip_rows,
+        sheet=settings.sheet,
         format=settings.format,
         encoding=settings.encoding,
         text_fields=settings.text_fields,

@@ -32,10 +32,6 @@ class Gold:
             "--map", metavar="V,V=LABEL;…", help="What the gold field's values mean: 'SP2,SP3,SP4=spam;SP0=ham'."
         ),
     ] = ()
-    skip_rows: Annotated[
-        int | None,
-        typer.Option(min=0, metavar="N", help="Lines above a CSV's header; default: found by the gold field."),
-    ] = None
 
 
 @dataclass(frozen=True)

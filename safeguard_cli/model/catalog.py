@@ -12,7 +12,7 @@ from safeguard_cli.errors import UsageError, nearest, quoted
 from safeguard_cli.model.config import configured_model
 from safeguard_cli.model.find import find_model, open_model
 from safeguard_cli.model.gguf import SPLIT_NAME, model_parts
-from safeguard_cli.model.names import DEFAULT, DEMO, KNOWN, HubName, hub_name, size_text
+from safeguard_cli.model.names import DEFAULT, DEMO, KNOWN, HubName, data_name, hub_name, size_text
 from safeguard_cli.terminal import Hanging, note, safe, show_hanging
 
 
@@ -26,6 +26,33 @@ def pull_model(name: str) -> int:
     note(f"ready: {path}")
     note(f"to use it: safeguard label DATA --policy POLICY{'' if name == DEFAULT else f' --model {name}'}")
     return errors.OK
+
+
+def pull_data(name: str) -> int:
+    """Fetch a file of a dataset's repository."""
+    repo, file = _of_data(name)
+    from safeguard_cli.model.hub import pull_data
+
+    path = pull_data(repo, file)
+    note(f"ready: {path}")
+    note(f"to use it: safeguard label {name} --policy POLICY")
+    return errors.OK
+
+
+def pulled_data(name: str) -> Path:
+    """Return a file of a dataset's repository. Raise UsageError if it was not pulled: nothing else is fetched."""
+    repo, file = _of_data(name)
+    from safeguard_cli.model.hub import cached_data
+
+    if (found := cached_data(repo, file)) is None:
+        raise UsageError(f"{name} is not here; to fetch it: safeguard pull {name}")
+    return found
+
+
+def _of_data(name: str) -> tuple[str, str]:
+    found = data_name(name)
+    assert found
+    return found
 
 
 def remove_model(name: str) -> int:

@@ -1,4 +1,4 @@
-"""Finds models in the shared Hugging Face cache, fetches them into it, and removes them from it.
+"""Finds models and data in the shared Hugging Face cache, fetches them into it, and removes models from it.
 
 huggingface_hub knows the hub's protocol, the cache's layout and its environment variables (HF_HOME, HF_HUB_CACHE,
 HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE). Two things it does not do (2.4.0, read in its source): keep a part of a file
@@ -9,15 +9,17 @@ does the rest.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from safeguard_cli.model import hub_client
 
@@ -28,7 +30,7 @@ from huggingface_hub.file_download import http_get, repo_folder_name
 from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined]
 
 from safeguard_cli.address import without_secrets
-from safeguard_cli.errors import SafeguardError
+from safeguard_cli.errors import SafeguardError, nearest, quoted
 from safeguard_cli.files import sha256
 from safeguard_cli.model.names import HubName, choose_files, size_text
 from safeguard_cli.terminal import note, safe
@@ -36,19 +38,22 @@ from safeguard_cli.terminal import note, safe
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+Kind = Literal["model", "dataset"]
+
 REVISION = "main"
-constants.HF_HUB_DISABLE_TELEMETRY = True  # a pull tells the hub which model it wants, nothing about the machine
+_HASH = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
+constants.HF_HUB_DISABLE_TELEMETRY = True  # a pull tells the hub which file it wants, nothing about the machine
 LIST_TIMEOUT = 30.0
 CHUNK = 1 << 16  # bytes that a broken connection can cost; with the default, 10 MB, five cuts within them end a pull
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file on the hub: its size and the SHA-256 that it must have."""
+    """A file on the hub: its size, and the hash that it must have: a SHA-256, or Git's own for small files."""
 
     name: str
     size: int
-    sha256: str
+    hash: str
 
 
 def cached_model(model: HubName) -> tuple[Path, ...] | None:
@@ -82,18 +87,43 @@ def pull(model: HubName) -> tuple[Path, ...]:
     logging.getLogger("huggingface_hub").handlers = [_Notes()]
     if constants.HF_HUB_OFFLINE and (here := cached_model(model)):
         return here
-    with _said_plainly(model.repo, hub_client.prepare()):
-        remote = _list_files(model)
-        blobs = _repo_folder(model.repo) / "blobs"
-        missing = [file for file in remote if _size(blobs / file.sha256) != file.size]
+    return _pull(model.repo, "model", lambda: _list_files(model))
+
+
+def pull_data(repo: str, name: str) -> Path:
+    """Fetch one file of a dataset's repository, as `pull` does; return it."""
+    logging.getLogger("huggingface_hub").handlers = [_Notes()]
+    if constants.HF_HUB_OFFLINE and (here := cached_data(repo, name)):
+        return here
+    return _pull(repo, "dataset", lambda: [_data_file(repo, name)])[0]
+
+
+def cached_data(repo: str, name: str) -> Path | None:
+    """Return a file of a dataset's repository if it is in the cache."""
+    try:
+        found = huggingface_hub.try_to_load_from_cache(
+            repo, name, cache_dir=_cache(), revision=REVISION, repo_type="dataset"
+        )
+    except (OSError, ValueError, SafeguardError):
+        return None
+    return Path(found) if isinstance(found, str) and Path(found).is_file() else None
+
+
+def _pull(repo: str, kind: Kind, list_files: Callable[[], list[RemoteFile]]) -> tuple[Path, ...]:
+    shown = repo if kind == "model" else f"datasets/{repo}"
+    with _said_plainly(shown, hub_client.prepare()):
+        remote = list_files()
+        blobs = _repo_folder(repo, kind) / "blobs"
+        missing = [file for file in remote if _size(blobs / file.hash) != file.size]
         _check_disk(blobs, missing)
         for file in missing:
-            _fetch(model.repo, file, blobs)
-        paths = [Path(huggingface_hub.hf_hub_download(model.repo, file.name, revision=REVISION)) for file in remote]
+            _fetch(repo, kind, file, blobs)
+        found = (huggingface_hub.hf_hub_download(repo, file.name, revision=REVISION, repo_type=kind) for file in remote)
+        paths = tuple(map(Path, found))
     for path, file in zip(paths, remote, strict=True):
-        if path.resolve().name != file.sha256:
-            raise SafeguardError(f"{model.repo} changed while {file.name} was fetched; pull it again")
-    return tuple(paths)
+        if path.resolve().name != file.hash:
+            raise SafeguardError(f"{shown} changed while {file.name} was fetched; pull it again")
+    return paths
 
 
 def remove(model: HubName) -> int:
@@ -131,8 +161,8 @@ def _cache() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
-def _repo_folder(repo: str) -> Path:
-    return _cache() / repo_folder_name(repo_id=repo, repo_type="model")
+def _repo_folder(repo: str, kind: Kind = "model") -> Path:
+    return _cache() / repo_folder_name(repo_id=repo, repo_type=kind)
 
 
 def _repos() -> list[huggingface_hub.CachedRepoInfo]:
@@ -174,6 +204,30 @@ def _list_files(model: HubName) -> list[RemoteFile]:
     return remote
 
 
+def _data_file(repo: str, name: str) -> RemoteFile:
+    """Return what the hub reports of a dataset's file."""
+    info = huggingface_hub.HfApi().dataset_info(repo, files_metadata=True, timeout=LIST_TIMEOUT)
+    siblings = {file.rfilename: file for file in info.siblings or ()}
+    if (file := siblings.get(name)) is None:
+        near = nearest(name, siblings)
+        hint = f"did you mean {quoted(near)}? " if near else ""
+        listed = ", ".join(sorted(siblings)[:20]) or "none"
+        raise SafeguardError(f"datasets/{repo} has no file {quoted(name)}; {hint}its files are {listed}")
+    size, digest = (file.lfs.size, file.lfs.sha256) if file.lfs else (file.size, file.blob_id)
+    if not isinstance(digest, str) or not _HASH.fullmatch(digest) or not isinstance(size, int) or size < 0:
+        raise SafeguardError(f"the hub gives no checksum for {quoted(name)} of datasets/{repo}; it is not fetched")
+    return RemoteFile(name, size, digest)
+
+
+def git_hash(path: Path) -> str:
+    """Return the hash that Git gives a file."""
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while data := file.read(1 << 20):
+            digest.update(data)
+    return digest.hexdigest()
+
+
 def _check_disk(blobs: Path, missing: list[RemoteFile]) -> None:
     """Raise SafeguardError, before the first byte is fetched, if the disk cannot hold the files."""
     needed = sum(file.size - _size(_partial(blobs, file)) for file in missing)
@@ -187,7 +241,7 @@ def _check_disk(blobs: Path, missing: list[RemoteFile]) -> None:
 
 
 def _partial(blobs: Path, file: RemoteFile) -> Path:
-    return blobs / f"{file.sha256}.incomplete"
+    return blobs / f"{file.hash}.incomplete"
 
 
 def _size(path: Path) -> int:
@@ -195,14 +249,14 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _fetch(repo: str, file: RemoteFile, blobs: Path) -> None:
+def _fetch(repo: str, kind: Kind, file: RemoteFile, blobs: Path) -> None:
     """Fetch one file, resuming with what is there of it, and put it in place if its hash is right."""
     partial = _partial(blobs, file)
     locks = _cache() / ".locks" / blobs.parent.name
-    for folder in (blobs, locks, (blobs / file.sha256).parent):
+    for folder in (blobs, locks, (blobs / file.hash).parent):
         folder.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(locks / f"{file.sha256}.lock"):
-        if _size(blobs / file.sha256) == file.size:
+    with WeakFileLock(locks / f"{file.hash}.lock"):
+        if _size(blobs / file.hash) == file.size:
             return  # another process was faster
         if partial.is_symlink() or not partial.is_file():  # a cache can be shared: write to nobody else's file
             partial.unlink(missing_ok=True)
@@ -215,7 +269,7 @@ def _fetch(repo: str, file: RemoteFile, blobs: Path) -> None:
         constants.DOWNLOAD_CHUNK_SIZE = CHUNK
         with _Exactly(partial, file.size) as out:
             http_get(
-                huggingface_hub.hf_hub_url(repo, file.name, revision=REVISION),
+                huggingface_hub.hf_hub_url(repo, file.name, revision=REVISION, repo_type=kind),
                 out,
                 resume_size=have,
                 headers=build_hf_headers(library_name="safeguard"),
@@ -224,12 +278,12 @@ def _fetch(repo: str, file: RemoteFile, blobs: Path) -> None:
             )
             os.fsync(out.fileno())
         note(f"checking {file.name}")
-        if sha256(partial) != file.sha256:
+        if (sha256(partial) if len(file.hash) == 64 else git_hash(partial)) != file.hash:
             partial.unlink()
             raise SafeguardError(
-                f"{file.name} arrived damaged (its SHA-256 is not the hub's) and was thrown away; pull it again"
+                f"{file.name} arrived damaged (its hash is not the hub's) and was thrown away; pull it again"
             )
-        partial.replace(blobs / file.sha256)
+        partial.replace(blobs / file.hash)
 
 
 class _Exactly(io.FileIO):

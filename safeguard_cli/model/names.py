@@ -1,4 +1,4 @@
-"""The names of models: the known short names, and those of the Hugging Face hub."""
+"""The names of models: the known short names, and those of the Hugging Face hub, where data is too."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ DEMO_NOTICE = (
 )
 _WORD = r"[A-Za-z0-9_](?:[A-Za-z0-9_+-]|\.(?!\.))*"
 _HUB_NAME = re.compile(rf"hf:({_WORD}/{_WORD})(?::((?:{_WORD}/)*{_WORD}))?", re.ASCII)
+_DATA_NAME = re.compile(rf"hf://datasets/({_WORD}/{_WORD})/((?:{_WORD}/)*{_WORD})", re.ASCII)
 _FILE_NAME = re.compile(rf"(?:{_WORD}/)*{_WORD}\.gguf", re.ASCII | re.IGNORECASE)
 
 
@@ -89,6 +90,19 @@ def hub_name(name: str) -> HubName | None:
             f"{quoted(name)} is not of the form hf:OWNER/REPO, hf:OWNER/REPO:FILE.gguf or hf:OWNER/REPO:Q4_K_M"
         )
     return HubName(found[1], found[2] or "")
+
+
+def data_name(name: str) -> tuple[str, str] | None:
+    """Return the repository and the file that `hf://datasets/OWNER/NAME/FILE` stands for; None for another name.
+
+    Raises UsageError when it could lead anywhere but to a file of that repository.
+    """
+    if not name.startswith("hf://"):
+        return None
+    found = _DATA_NAME.fullmatch(name)
+    if not found or "--" in found[1]:
+        raise UsageError(f"{quoted(name)} is not of the form hf://datasets/OWNER/NAME/FILE")
+    return found[1], found[2]
 
 
 def choose_files(names: Iterable[str], wanted: str, where: str) -> tuple[str, ...]:

@@ -22,8 +22,9 @@ from safeguard_cli.model.names import DEMO, size_text
 from safeguard_cli.output.manifest import Manifest, find_manifest
 from safeguard_cli.output.readback import BadPart, verdict_of, verdict_of_cells
 from safeguard_cli.output.spelled import is_missing, mapping
+from safeguard_cli.rows.formats import extension, is_sheet
 from safeguard_cli.rows.records import Record
-from safeguard_cli.rows.source import extension, open_source
+from safeguard_cli.rows.source import open_source
 from safeguard_cli.rows.text import Selector, make_selector
 from safeguard_cli.rows.verdict import COLUMNS, Verdict
 
@@ -130,14 +131,19 @@ class LabeledFile:
 
 
 def read_labels(
-    path: Path, *, format: str | None = None, encoding: str = "utf-8", known: Sequence[LabelSet] = ()
+    path: Path,
+    *,
+    format: str | None = None,
+    encoding: str = "utf-8",
+    sheet: str | None = None,
+    known: Sequence[LabelSet] = (),
 ) -> LabeledFile:
     """Read an output of `safeguard label`; the labels of the policies `known` are taken from there.
 
     Raise UsageError if it holds no verdicts; for a value that is none of ours, the error has the line and the column.
     """
     manifest = find_manifest(path)
-    with open_source(path, format=format, encoding=encoding) as source:
+    with open_source(path, format=format, encoding=encoding, sheet=sheet) as source:
         records = list(source)
         header = source.names
     if records and manifest and not manifest.finished and not ends_in_a_line_end(path):
@@ -154,7 +160,7 @@ def read_labels(
     labels = {
         name: allowed[name].labels if name in allowed else _scored(reader, records) for name, reader in readers.items()
     }
-    where = f"{path}, {'row' if parquet else 'line'}"
+    where = f"{path}, {'row' if parquet or is_sheet(format, path) else 'line'}"
     rows = tuple(
         LabeledRow(
             number,
@@ -217,10 +223,12 @@ def model_name(manifest: Manifest) -> str:
     return f"a file of {size_text(model.bytes)}"
 
 
-def holds_verdicts(path: Path, *, format: str | None = None, encoding: str = "utf-8") -> tuple[str, ...]:
+def holds_verdicts(
+    path: Path, *, format: str | None = None, encoding: str = "utf-8", sheet: str | None = None
+) -> tuple[str, ...]:
     """Return the policy names under which a file holds verdicts, none if it is not an output of ours."""
     try:
-        with open_source(path, format=format, encoding=encoding) as source:
+        with open_source(path, format=format, encoding=encoding, sheet=sheet) as source:
             return tuple(_readers([*source.sample()], source.names))
     except SafeguardError:  # it may be a golden set with a title row: reading it as one reports what is wrong
         return ()
@@ -235,12 +243,12 @@ class _Reader:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        return tuple(f"{self.name}_{column}" for column in COLUMNS) if self.in_columns else (self.name,)
+        return tuple(f"{self.name}_{column}" for column in (*COLUMNS, "cut")) if self.in_columns else (self.name,)
 
     def parts(self, fields: Mapping[str, Any]) -> Any:
         """Return the parts of a row's verdict, not yet parsed."""
         if self.in_columns:
-            return {column: fields.get(key) for column, key in zip(COLUMNS, self.keys, strict=True)}
+            return {column: fields.get(key) for column, key in zip((*COLUMNS, "cut"), self.keys, strict=True)}
         value = fields.get(self.name)
         return mapping(value) or value
 

@@ -222,7 +222,7 @@ def manifest_path(output: Path) -> Path:
 
 
 def journal_path(output: Path) -> Path:
-    """Return the path of the JSONL output that a Parquet output is made from."""
+    """Return the path of the JSONL output that an output of another format is made from at the end."""
     return output.with_name(output.name + ".rows.jsonl")
 
 
@@ -239,7 +239,7 @@ def beside(output: Path, format: str) -> tuple[Path, ...]:
     """Return the files that stand beside an output of this format, while a run writes it or afterwards."""
     if not output.name:
         return ()
-    ours = (output, journal_path(output)) if format == "parquet" else (output,)
+    ours = (output,) if format in ("jsonl", "csv") else (output, journal_path(output))
     return (*ours[1:], *(path(each) for each in ours for path in (run_path, manifest_path)))
 
 

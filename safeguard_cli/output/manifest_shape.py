@@ -25,7 +25,7 @@ from safeguard_cli.model.checks import (
     table,
     text,
 )
-from safeguard_cli.rows.sink import Written
+from safeguard_cli.rows.formats import Written
 
 # The limits of llama.cpp: beyond them, it ends the process.
 MOST_SLOTS, MOST_THREADS, MOST_BATCH, MOST_CELLS = 256, 512, 1 << 16, 1 << 26
@@ -143,6 +143,8 @@ class InputOnRecord(Part):
         maybe(TurnsOnRecord.check), lambda found: TurnsOnRecord(found) if found else None, None
     )
     max_row_bytes = Member[int](integer(1))
+    sheet = Member[str | None](text, default=None)
+    skip_rows = Member[int](_count, default=0)
     shard = Member[tuple[int, int]](maybe(each(integer(1, 1 << 31), 2)), lambda found: tuple(found or (1, 1)))
 
 

@@ -32,11 +32,13 @@ from safeguard_cli.output.manifest import (
 from safeguard_cli.output.manifest_shape import Done, Identity, Part, Result
 from safeguard_cli.output.resume import InputHash
 from safeguard_cli.output.written import whole_lines
+from safeguard_cli.rows.formats import extension
+from safeguard_cli.rows.json import array_lines, write_array
 from safeguard_cli.rows.lines import STANDARD_INPUT
 from safeguard_cli.rows.parquet import BATCH_ROWS, join_rows, open_parquet, read_batches, write_parquet
 from safeguard_cli.rows.records import in_shard
 from safeguard_cli.rows.sink import output_format
-from safeguard_cli.rows.source import extension, open_source
+from safeguard_cli.rows.source import open_source
 from safeguard_cli.rows.writable import check_output, check_streams, is_stream, real, used
 from safeguard_cli.terminal import note, warn
 
@@ -56,6 +58,8 @@ def merge(outputs: Sequence[Path], out: Path, *, overwrite: bool, quiet: bool) -
         *used("the input", _found(input)),
     ]
     check_streams(read)
+    if format == "xlsx":
+        raise UsageError(f"{paths[0]}: workbooks are not merged: label the shards to *.csv or *.jsonl")
     if is_stream(out):
         raise UsageError(f"{out}: shards are merged into a file")
     check_output(out, read, beside(out, format))
@@ -71,6 +75,8 @@ def merge(outputs: Sequence[Path], out: Path, *, overwrite: bool, quiet: bool) -
         with draft(real(out)) as new:
             if format == "parquet":
                 _merge_parquet(paths, new.path)
+            elif format == "json":
+                write_array(new.path, _alternating([array_lines(path) for path in paths]))
             else:
                 _merge_lines(paths, format, new.path)
             made, result = _one_manifest(shards, new.path)
@@ -237,6 +243,8 @@ def _check_input(made: Manifest, result: Result) -> None:
             format=result.input_format,
             encoding=asked.encoding,
             max_row_bytes=asked.max_row_bytes,
+            above=asked.skip_rows,
+            sheet=asked.sheet,
         ) as source:
             for record in source:
                 digest.add(record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,8 @@ def read_output(path: Path, shape: OutputShape) -> Iterator[Written]:
                 row = orjson.loads(raw)
                 yield Written(raw, {name: _verdict(row[name], name, shape, where) for name in shape.labels})
                 continue
-            cells = split_cells(raw.decode(), shape.delimiter, str) or []
+            text = raw.removeprefix(codecs.BOM_UTF8).decode() if not width else raw.decode()
+            cells = split_cells(text, shape.delimiter, str) or []
             if not width:
                 width = len(cells)
                 yield Written(raw, {})

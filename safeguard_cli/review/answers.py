@@ -18,8 +18,8 @@ from safeguard_cli import files
 from safeguard_cli.errors import SafeguardError, UsageError, sentences
 from safeguard_cli.measure.reviewed import FIELDS, ReviewedRow, columns, read_reviewed
 from safeguard_cli.output.manifest import Locked, Refused, locked, run_path
+from safeguard_cli.rows.formats import extension
 from safeguard_cli.rows.records import json_text
-from safeguard_cli.rows.source import extension
 from safeguard_cli.rows.writable import Used, check_output, is_stream, real
 
 KINDS = {"jsonl": "", "ndjson": "", "csv": ",", "tsv": "\t"}  # a CSV's delimiter, by extension

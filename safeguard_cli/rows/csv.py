@@ -9,7 +9,8 @@ from functools import partial
 
 from safeguard_cli.errors import UsageError
 from safeguard_cli.rows.cells import chomp, is_sentence, split_cells, unique_names
-from safeguard_cli.rows.lines import Lines
+from safeguard_cli.rows.formats import Format
+from safeguard_cli.rows.lines import Lines, OfLines
 from safeguard_cli.rows.records import Record, bad_encoding, row_error, too_big
 from safeguard_cli.rows.sniff import (
     BARE_CR,
@@ -27,21 +28,22 @@ _SEEN_LINES = 11  # lines that are looked at to recognise a header
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 
 
-class CsvRows:
+class CsvRows(OfLines):
     """The records.Rows of a CSV: cells under a header, which is read at once.
 
     `first` is the first line, which `lines` will still give. `sniffed` means that only a look at that line made this a
     CSV, `by_name` that the file's name did.
     """
 
+    format: Format = "csv"
+
     def __init__(
         self, file: str, lines: Lines, first: bytes, delimiter: str | None, *, sniffed: bool, by_name: bool
     ) -> None:
-        self._file, self._lines = file, lines
+        super().__init__(lines)
+        self._file = file
         self._reached = 0  # the last line that a quoted cell included
         self._doomed = 0  # a quoted cell that continues into a line up to this one is known never to close
-        self.header: tuple[str, ...] = ()
-        self.names: tuple[str, ...] = ()
         self._read_header(first, delimiter, sniffed, by_name)
 
     def count(self) -> int:

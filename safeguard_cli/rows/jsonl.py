@@ -1,4 +1,4 @@
-"""Reads the rows of JSON lines."""
+"""Reads the rows of JSON lines, and of plain text."""
 
 from __future__ import annotations
 
@@ -10,23 +10,20 @@ from contextlib import suppress
 
 import orjson
 
-from safeguard_cli.rows.lines import Lines
+from safeguard_cli.rows.formats import Format
+from safeguard_cli.rows.lines import OfLines
 from safeguard_cli.rows.records import Record, bad_encoding, row_error, too_big
 from safeguard_cli.rows.verdict import RowError
 
+LINE_FIELD = "text"  # that holds a line of plain text
 _NO_FLOATS = frozenset({str, int, bool, type(None)})  # types that are no float and hold none
 _LONG_NUMBER = re.compile(rb"\d{19}")
 
 
-class JsonRows:
+class JsonRows(OfLines):
     """The records.Rows of JSON lines: an object on each line that is not blank."""
 
-    header: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
-    delimiter, line_ending = ",", "\n"
-
-    def __init__(self, lines: Lines) -> None:
-        self._lines = lines
+    format: Format = "jsonl"
 
     def count(self) -> int:
         return sum(1 for _ in self._raw())
@@ -46,20 +43,36 @@ class JsonRows:
             line = self._lines.number
             if self._lines.too_big:
                 yield Record(index, line, raw, None, too_big(line, self._lines.limit))
-                continue
-            try:
-                fields = orjson.loads(raw)
-            except orjson.JSONDecodeError as problem:
-                yield Record(index, line, raw, None, bad_encoding(raw, line) or _bad_json(problem, line))
-                continue
-            if type(fields) is not dict:
-                yield Record(index, line, raw, None, row_error("bad_row", line, "the JSON value is not an object"))
-                continue
-            # orjson turns an integer beyond 64 bits into a float.
-            if not _NO_FLOATS.issuperset(map(type, fields.values())) and _LONG_NUMBER.search(raw):
-                with suppress(ValueError, RecursionError):
-                    fields = json.loads(raw)
-            yield Record(index, line, raw, fields)
+            else:
+                yield self._record(index, line, raw)
+
+    def _record(self, index: int, line: int, raw: bytes) -> Record:
+        return json_record(index, line, raw)
+
+
+class LineRows(JsonRows):
+    """The records.Rows of plain text: each line that is not blank becomes the object `{"text": line}`."""
+
+    def _record(self, index: int, line: int, raw: bytes) -> Record:
+        if error := bad_encoding(raw, line):
+            return Record(index, line, raw, None, error)
+        fields = {LINE_FIELD: raw.decode()}
+        return Record(index, line, orjson.dumps(fields), fields)
+
+
+def json_record(index: int, line: int, raw: bytes) -> Record:
+    """Return the Record of an object's text, or one with an error."""
+    try:
+        fields = orjson.loads(raw)
+    except orjson.JSONDecodeError as problem:
+        return Record(index, line, raw, None, bad_encoding(raw, line) or _bad_json(problem, line))
+    if type(fields) is not dict:
+        return Record(index, line, raw, None, row_error("bad_row", line, "the JSON value is not an object"))
+    # orjson turns an integer beyond 64 bits into a float.
+    if not _NO_FLOATS.issuperset(map(type, fields.values())) and _LONG_NUMBER.search(raw):
+        with suppress(ValueError, RecursionError):
+            fields = json.loads(raw)
+    return Record(index, line, raw, fields)
 
 
 def _bad_json(problem: orjson.JSONDecodeError, line: int) -> RowError:

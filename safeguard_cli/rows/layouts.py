@@ -12,6 +12,7 @@ What becomes of a row in the other format, or of a broken row:
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -80,6 +81,7 @@ class CsvLayout:
         columns: Sequence[str],
         delimiter: str,
         safe: bool,
+        bom: bool = False,
     ) -> None:
         fields = field_names(source)
         self._jsonl_in = source.format == "jsonl"
@@ -96,10 +98,11 @@ class CsvLayout:
         self._line_ending = source.line_ending
         self._safe = safe
         self._sample = source.sample_columns
+        self._mark = codecs.BOM_UTF8 if bom else b""
 
     def header(self) -> bytes:
         ours = [f"{name}_{column}" for name in self._names for column in self._columns]
-        return self._line(self._titles, [*(f"{SAMPLE}_{part}" for part in self._sample), *ours])
+        return self._mark + self._line(self._titles, [*(f"{SAMPLE}_{part}" for part in self._sample), *ours])
 
     def row(self, record: Record, verdicts: Mapping[str, Verdict]) -> bytes:
         ours = [cell for name in self._names for cell in self._verdict(verdicts[name])]

@@ -1,4 +1,4 @@
-"""Reads an input, a file or a pipe: its bytes, gunzipped and as UTF-8, as chunks and then as physical lines."""
+"""Reads an input, a file or a pipe: its bytes, unpacked and as UTF-8, as chunks and then as physical lines."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from safeguard_cli.errors import UsageError
+from safeguard_cli.rows.formats import PACKED
+from safeguard_cli.rows.packing import packing_of, tells_packing, unpack
 from safeguard_cli.rows.sniff import head_of, refuse_other_encodings, refuse_other_kinds
 
 SHOWN_BYTES = 4096  # kept of a line over the limit, to show which one it was
 READ_ERRORS = (OSError, EOFError, zlib.error)
 STANDARD_INPUT = "standard input"
 _CHUNK = 1 << 16
+_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 _MARKING = "safeguard"  # the decoders' error handler
 _ESCAPED = ("unicode-escape", "raw-unicode-escape")  # Python's source: escapes would become line ends
 
@@ -33,6 +36,7 @@ class File:
         self.path: Path | None = None
         self.size: int | None = None
         self.state: os.stat_result | None = None  # of a regular file, when it was opened
+        self.marked = False  # it begins with a byte order mark
         self.whole_lines = False  # reading ends at the end of a line, as is possible with plain UTF-8
         self._end = 0
         self._owned = isinstance(path, Path) or (isinstance(path, str) and path != "-")  # ./- is a file
@@ -162,6 +166,15 @@ class Lines:
         """Whether reading has failed, perhaps further ahead than the lines returned so far."""
         return bool(self._bytes.failure)
 
+    @property
+    def failure(self) -> str:
+        """Why reading has failed, empty if it has not."""
+        return self._bytes.failure
+
+    def fail(self, why: str) -> None:
+        """Note that the rows cannot be read any further."""
+        self._bytes.failure = self._bytes.failure or why
+
     def skip_blank(self, blank: bytes) -> None:
         """Skip lines that hold only bytes of `blank`: one byte of a packed file may unpack to a thousand such lines."""
         while not self._pushed:
@@ -207,26 +220,53 @@ class Lines:
         return line if line.endswith(b"\n") else line + self._stream.readline(size - len(line))
 
 
-def utf8_chunks(file: File, encoding: str) -> Iterator[bytes]:
-    """Return the file's chunks as UTF-8 without a byte order mark, unpacked if the first bytes show gzip.
+class OfLines:
+    """The base of Rows that are read from Lines."""
 
-    Raise UsageError if the file is not what its name or the encoding says. Reading the chunks may raise READ_ERRORS.
+    header: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    delimiter, line_ending = ",", "\n"
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+
+    @property
+    def failure(self) -> str:
+        """Why reading has failed, empty if it has not."""
+        return self._lines.failure
+
+    @property
+    def reached(self) -> int:
+        """The last line that was read."""
+        return self._lines.number
+
+
+def utf8_chunks(file: File, encoding: str, *, markup: bool = False) -> Iterator[bytes]:
+    """Return the file's chunks as UTF-8 without a byte order mark, unpacked if the first bytes show a packing.
+
+    Raise UsageError if the file is not what its name or the encoding says; with `markup`, it may begin like a page of
+    HTML. Reading the chunks may raise READ_ERRORS.
     """
     codec = _codec(encoding)
     utf8 = file.whole_lines = codec in ("utf-8", "utf-8-sig")
-    chunks = _starting(file.chunks(), lambda start: len(start) >= 2)
+    chunks = _starting(file.chunks(), tells_packing)
     start = next(chunks)
     chunks = chain([start], chunks)
-    packed = start.startswith(b"\x1f\x8b")
-    if packed:
+    packing = packing_of(start)
+    if packing:
         file.whole_lines = False
-    chunks = _starting(_gunzip(chunks) if packed else chunks, lambda start: head_of(start) is not None)
+        chunks = unpack(chunks, packing)
+    chunks = _starting(chunks, lambda start: head_of(start) is not None)
     start = next(chunks)
     head = head_of(start) or start
-    refuse_other_kinds(file.name, head)
+    refuse_other_kinds(file.name, head, markup=markup)
     refuse_other_encodings(file.name, head, codec)
-    if start and not packed and file.path is not None and file.path.suffix.lower() == ".gz":
-        raise UsageError(f"{file.name}: not a gzip file, whatever its name says; rename it without .gz")
+    ending = file.path.suffix.lower() if file.path is not None else ""
+    if start and not packing and ending in PACKED:
+        raise UsageError(
+            f"{file.name}: not packed with {PACKED[ending]}, whatever its name says; rename it without {ending}"
+        )
+    file.marked = start.startswith(_MARKS)
     chunks = chain([start], chunks)
     if not utf8:
         chunks = _starting(_transcode(chunks, encoding, file.name), lambda start: len(start) >= len(codecs.BOM_UTF8))
@@ -254,26 +294,6 @@ def _starting(chunks: Iterable[bytes], enough: Callable[[bytes], bool]) -> Itera
     if failure:
         raise failure
     yield from chunks
-
-
-def _gunzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    inflate = zlib.decompressobj(31)
-    for chunk in chunks:
-        while chunk:
-            if inflate.eof:  # another member follows, or padding from tape tools
-                chunk = chunk.lstrip(b"\0")
-                inflate = zlib.decompressobj(31) if chunk else inflate
-                continue
-            before = inflate.copy()
-            try:
-                yield inflate.decompress(chunk, _CHUNK)
-            except zlib.error:
-                for byte in chunk:  # up to the damaged byte, where this raises again
-                    yield before.decompress(bytes([byte]))
-            chunk = inflate.unused_data if inflate.eof else inflate.unconsumed_tail
-    yield inflate.flush()
-    if not inflate.eof:
-        raise EOFError("the gzip data is cut short")
 
 
 def _transcode(chunks: Iterable[bytes], encoding: str, name: str) -> Iterator[bytes]:

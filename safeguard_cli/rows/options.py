@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import typer
 
-Format: TypeAlias = Literal["jsonl", "ndjson", "csv", "tsv", "parquet"]
+Format: TypeAlias = Literal["jsonl", "ndjson", "json", "csv", "tsv", "lines", "parquet", "xlsx", "xlsb", "xls", "ods"]
 
 
 class Written(NamedTuple):
@@ -32,7 +32,20 @@ class Reading:
         Format | None,
         typer.Option(
             metavar="FORMAT",
-            help="jsonl, ndjson, csv, tsv or parquet; default: the extension, or the first bytes of standard input.",
+            help="jsonl, ndjson, json, csv, tsv, lines (plain text), parquet, xlsx, xlsb, xls or ods; default: the"
+            " extension, or the first bytes of standard input.",
+        ),
+    ] = None
+    sheet: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|N", help="The sheet of a spreadsheet, its name or number; default: the first."),
+    ] = None
+    skip_rows: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Lines above a table's header, or rows of a sheet; default 0, in a golden set up to the gold field.",
         ),
     ] = None
     encoding: Annotated[str, typer.Option(help="The input's character encoding.")] = "utf-8"

@@ -151,6 +151,8 @@ def _value(scalar: Any) -> Any:
     if pa.types.is_nested(kind):
         return [_value(item) for item in scalar.values]
     try:
+        if pa.types.is_timestamp(kind) and kind.unit == "ns":  # pandas, if it is there, gives a type of its own
+            raise ValueError
         return scalar.as_py()
     except UnicodeDecodeError:
         text = json.dumps(scalar.as_buffer().to_pybytes().decode("utf-8", "surrogateescape"), ensure_ascii=False)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from safeguard_cli.rows.formats import Format
 from safeguard_cli.rows.verdict import ErrorCode, RowError
 
 Shard = tuple[int, int]  # (k, n): the k-th of every n rows, k from 1
@@ -45,14 +46,23 @@ class Record:
 class Rows(Protocol):
     """The rows of one format, to be iterated once for their Records, or counted with as little parsing as possible.
 
-    `header` and `names` are those of a CSV: `header` has its columns as written, `names` has them made unique, as the
-    keys of `fields`.
+    `format` says whether a row is an object or cells under a header. `header` and `names` are those of a table:
+    `header` has its columns as written, `names` has them made unique, as the keys of `fields`.
     """
 
+    format: Format
     header: tuple[str, ...]
     names: tuple[str, ...]
     delimiter: str
     line_ending: str
+
+    @property
+    def failure(self) -> str:
+        """Why reading has failed, empty if it has not."""
+
+    @property
+    def reached(self) -> int:
+        """The last line that was read."""
 
     def __iter__(self) -> Iterator[Record]: ...
 

@@ -10,30 +10,22 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.rows.as_api import Service, ServiceLayout
+from safeguard_cli.rows.formats import FORMATS, PACKED, WRITTEN, Format, Written, extension, unpacked_name
 from safeguard_cli.rows.layouts import CsvLayout, JsonlLayout, field_names
 from safeguard_cli.rows.records import SAMPLE, Record
 from safeguard_cli.rows.samples import is_sample
-from safeguard_cli.rows.source import Format, Source, check_fields
+from safeguard_cli.rows.source import Source, check_fields
 from safeguard_cli.rows.verdict import COLUMNS, Verdict
 from safeguard_cli.rows.writable import descriptor
 from safeguard_cli.signals import UNBROKEN
 
 _ATOMIC = 4096  # bytes that a pipe with room takes at once, so that a write never waits
-_COMPRESSED = ("gz", "zst", "bz2", "xz", "zip")
+_COMPRESSED = (*(ending[1:] for ending in PACKED), "zip")
 _STALLED = 0.5  # seconds between two checks for a signal while a reader takes nothing
-
-Written = Literal["jsonl", "csv", "parquet"]
-_WRITTEN: Mapping[str, Written] = {
-    "jsonl": "jsonl",
-    "ndjson": "jsonl",
-    "csv": "csv",
-    "tsv": "csv",
-    "parquet": "parquet",
-}
 
 
 def verdict_columns(
@@ -60,18 +52,18 @@ def output_format(out: Path | None, source_format: Written) -> Written:
     ending = _ending(out)
     if not ending:
         return source_format
-    if format := _WRITTEN.get(ending):
+    if format := WRITTEN.get(ending):
         return format
     kind = f".{ending}" if ending.isalnum() else "this extension"  # the end of a URL can be secret
     why = "output is never compressed" if ending in _COMPRESSED else f"{kind} is not written"
-    raise UsageError(f"{out}: {why}; name the output {', '.join(f'*.{each}' for each in _WRITTEN)}")
+    raise UsageError(f"{out}: {why}; name the output {', '.join(f'*.{each}' for each in WRITTEN)}")
 
 
 def stream_format(name: Path | None, source_format: Format) -> Format:
     """Return the format of what goes into a device or a named pipe: by its name, else the input's."""
-    format = _WRITTEN.get(_ending(name), source_format)
-    if format == "parquet":
-        raise UsageError(f"{name}: a Parquet file must be a regular file")
+    format = WRITTEN.get(_ending(name), source_format)
+    if format != "jsonl" and format != "csv":
+        raise UsageError(f"{name}: a file of {format} is made when all rows are there: it must be a regular file")
     return format
 
 
@@ -97,10 +89,26 @@ def name_of(target: Path | BinaryIO) -> Path | None:
 def default_output(source: Source) -> Path:
     """Return where labels go at a terminal: INPUT-stem.labels.jsonl (.csv, .tsv) beside the input, a sample's here."""
     path = source.path if source.path is not None and descriptor(source.path) is None else Path("stdin")
-    path = Path(path.name) if is_sample(path) else path
-    name = path.name.removesuffix(".gz")
     suffix = "jsonl" if source.format == "jsonl" else "tsv" if source.delimiter == "\t" else "csv"
-    return path.with_name(f"{Path(name).stem}.labels.{suffix}")
+    return labels_path(path, suffix)
+
+
+def labels_path(path: Path, suffix: str) -> Path:
+    """Return the name of labels beside an input; those of a sample or of pulled data, in the working folder."""
+    path = Path(path.name) if is_sample(path) or _is_pulled(path) else path
+    return path.with_name(f"{Path(unpacked_name(path.name)).stem}.labels.{suffix}")
+
+
+def _is_pulled(path: Path) -> bool:
+    """Return whether a file is data in the hub's cache."""
+    return "snapshots" in path.parts and any(part.startswith("datasets--") for part in path.parts)
+
+
+def written_name(path: Path) -> str:
+    """Return the name of an input's output in another folder: `a.csv` for `a.csv.gz`, `a.txt.jsonl` for `a.txt`."""
+    name = unpacked_name(path.name)
+    kind = FORMATS.get(extension(path))
+    return f"{name}.{kind.written}" if kind and _ending(Path(name)) not in WRITTEN else name
 
 
 def check_names(
@@ -272,16 +280,17 @@ def open_sink(
     only_violating: bool = False,
     csv_safe: bool = False,
     service: Service | None = None,
+    bom: bool = False,
     append: bool = False,
 ) -> Sink:
     """Open OUT, or a binary stream that the caller owns, and write a CSV's header unless appending.
 
     `names` are the verdicts' names, `columns` those from `verdict_columns`, `keep` the fields to keep (None: all),
-    `service` the one whose answers JSONL rows have too (None: none).
-    Call `writable.check_output` and `check_names` first.
+    `service` the one whose answers JSONL rows have too (None: none). With `bom`, a byte order mark stands before the
+    header. Call `writable.check_output` and `check_names` first.
     """
     delimiter = output_delimiter(name_of(target), source)
-    layout = make_layout(source, format, names, columns, keep, delimiter, csv_safe, service)
+    layout = make_layout(source, format, names, columns, keep, delimiter, csv_safe, service, bom)
     return Sink(target, layout, only_violating=only_violating, append=append)
 
 
@@ -294,8 +303,9 @@ def make_layout(
     delimiter: str,
     csv_safe: bool,
     service: Service | None = None,
+    bom: bool = False,
 ) -> JsonlLayout | CsvLayout:
     """Return the layout that makes bytes of rows; the arguments are those of `open_sink`."""
     if format == "jsonl":
         return ServiceLayout(source, keep, service) if service else JsonlLayout(source, keep)
-    return CsvLayout(source, keep, names, columns, delimiter, csv_safe)
+    return CsvLayout(source, keep, names, columns, delimiter, csv_safe, bom)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -38,8 +39,8 @@ _UNPACK = {
 _PACKED = (".gz", ".zst", ".xz", ".lz4", ".bz2")
 _BZIP2 = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")
 _FILES = {
-    b"PK\x03\x04": "a zip file, as spreadsheets (.xlsx, .ods) are: save the sheet as CSV UTF-8, or unpack it",
-    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "an old Office file (.xls): save the sheet as CSV UTF-8",
+    b"PK\x03\x04": "a zip file, as spreadsheets are: name it *.xlsx or *.ods if it is one, else unpack it (unzip -p)",
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "an old Office file: name it *.xls if it is a spreadsheet",
     b"%PDF-": "a PDF: take the text out of it first",
     b"{\\rtf": "a rich text document (RTF): save it as plain CSV or JSON lines",
     b"SQLite format 3\0": "an SQLite database: export the rows, as in sqlite3 -csv -header FILE 'SELECT …' > rows.csv",
@@ -66,8 +67,11 @@ def head_of(start: bytes) -> bytes | None:
     return start[: HEAD_BYTES if end < 0 else max(4, min(end + 1, HEAD_BYTES))]
 
 
-def refuse_other_kinds(name: str, head: bytes) -> None:
-    """Raise UsageError, saying what it is and what to do, if an input begins like a file of another kind."""
+def refuse_other_kinds(name: str, head: bytes, *, markup: bool = False) -> None:
+    """Raise UsageError, saying what it is and what to do, if an input begins like a file of another kind.
+
+    With `markup`, a page of HTML is text like any other.
+    """
     for magic, (kind, command) in _UNPACK.items():
         if head.startswith(magic):
             raise UsageError(f"{name}: this is packed with {kind}; unpack it: {_through(name, command)}")
@@ -78,7 +82,7 @@ def refuse_other_kinds(name: str, head: bytes) -> None:
     for magic, kind in _FILES.items():
         if head.removeprefix(codecs.BOM_UTF8).startswith(magic):
             raise UsageError(f"{name}: this is {kind}")
-    if _MARKUP.match(head.removeprefix(codecs.BOM_UTF8).lstrip()):
+    if not markup and _MARKUP.match(head.removeprefix(codecs.BOM_UTF8).lstrip()):
         raise UsageError(f"{name}: this is a page of HTML or XML, perhaps an error page instead of the download")
 
 
@@ -114,26 +118,71 @@ def _wide_without_mark(head: bytes) -> str | None:
     return None
 
 
-def _through(name: str, command: str, suffix: str = "") -> str:
+def _through(name: str, command: str) -> str:
     """Return the advice to pass an input through a command."""
     if name in STREAMS:
         return f"pipe it through {command}"
-    out = Path(name).with_suffix(suffix).name if suffix or Path(name).suffix in _PACKED else "FILE"
+    out = Path(name).with_suffix("").name if Path(name).suffix in _PACKED else "FILE"
     return f"{command} {shell_line([name])} > {shell_line([out])}"
+
+
+def is_json_line(line: bytes) -> bool:
+    """Return whether a line is a whole JSON object, as in JSON lines."""
+    if not line.lstrip().startswith(b"{"):
+        return False
+    try:
+        orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+def is_json_value(line: bytes, following: Callable[[], bytes]) -> bool:
+    """Return whether an input begins with a JSON array of objects, or with an object spread over several lines.
+
+    `following` reads the second line.
+    """
+    line = line.strip()
+    if re.match(rb"\[\s*(\{|$)", line):
+        return True
+    return line[:1] == b"{" and line[-1:] in (b"{", b"[", b",") and _MEMBER.match(following()) is not None
 
 
 def refuse_json_values(name: str, line: bytes, following: Callable[[], bytes]) -> None:
     """Raise UsageError for a JSON array or a value spread over several lines; `following` reads the second line."""
-    line = line.strip()
-    found = re.match(rb"\[\s*(\{|$)", line)
-    if found or (line == b"{" and _MEMBER.match(following())):
-        kind, jq = ("a JSON array", "jq -c '.[]'") if found else ("JSON spread over several lines", "jq -c .")
-        way = _through(name, jq, ".rows.jsonl")
-        if name.lower().endswith(".gz"):
-            way = f"gunzip -c {shell_line([name])} | {jq} > rows.jsonl"
-        raise UsageError(f"{name}: this is {kind}, but one object per line is needed; convert it: {way}")
+    if is_json_value(line, following):
+        kind = "a JSON array" if line.strip().startswith(b"[") else "JSON spread over several lines"
+        raise UsageError(f"{name}: this is {kind}, not an object in each line: use --format json")
     if re.search(rb"\}\s*\r\s*\{", line):
         raise UsageError(f"{name}: {BARE_CR}")
+
+
+def refuse_columns(name: str, fields: Mapping[str, Any] | None) -> None:
+    """Raise UsageError for a table by columns: an object for each column, with the rows' numbers as keys."""
+    columns = list((fields or {}).values())
+    if not columns or not all(isinstance(column, dict) and column for column in columns):
+        return
+    keys = list(columns[0])
+    if all(list(column) == keys for column in columns) and keys == [str(number) for number in range(len(keys))]:
+        raise UsageError(f"{name}: this is a table by columns, not by rows; from pandas: to_json(…, orient='records')")
+
+
+def refuse_rows_in_text(name: str, line: bytes, following: Callable[[], Sequence[bytes]]) -> None:
+    """Raise UsageError if a file of plain text by its name alone holds JSON, or a table under a header."""
+    others = following()
+    if re.match(rb'\s*\[?\s*\{\s*("|$)', line) or is_json_value(line, lambda: [*others, b""][0]):
+        format = "jsonl" if is_json_line(line) else "json"
+        raise UsageError(f"{name}: this looks like JSON: use --format {format}, or --format lines if it is plain text")
+    counts = {mark: count for mark, count in _counts(line).items() if count}
+    for mark, count in counts.items():
+        cells = [cell.strip(' "') for cell in line.decode("utf-8", "replace").strip("\r\n").split(mark)]
+        theirs = [_counts(other)[mark] for other in others[:_AGREEING]]
+        named = sum(map(is_common, cells)) > 1
+        if theirs and (named or mark == "\t") and all(other == count for other in theirs):
+            format = "tsv" if mark == "\t" else "csv"
+            raise UsageError(
+                f"{name}: this looks like a table: use --format {format}, or --format lines if each line is a text"
+            )
 
 
 def refuse_json_in_csv(name: str, line: bytes, following: Callable[[], bytes]) -> None:
@@ -164,7 +213,7 @@ def refuse_title(name: str, header: Sequence[str], following: Callable[[], Seque
     mark = max(counts, key=counts.__getitem__)
     if sum(is_common(cell.strip(' "')) for cell in below[0].decode("utf-8", "replace").split(mark)) > 1:
         raise UsageError(
-            f"{name}: the first line is a title, and the header is below it: remove the title (tail -n +2)"
+            f"{name}: the first line is a title, and the header is below it: --skip-rows 1 leaves the title out"
         )
 
 
@@ -211,8 +260,8 @@ def refuse_lines_without_header(
         unsure = 2 * agreeing < len(others)
     if unsure:
         raise UsageError(
-            f"{name}: is the first line a header or a text? Use --format csv if it is a header; turn plain lines into"
-            " rows with jq -cR '{text: .}'"
+            f"{name}: is the first line a header or a text? Use --format csv if it is a header, --format lines if each"
+            " line is a text"
         )
 
 

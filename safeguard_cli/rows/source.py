@@ -1,35 +1,32 @@
-"""Opens JSONL, CSV and Parquet as a stream of Records: one for every row, good or bad, in order."""
+"""Opens an input of any format as a stream of Records: one for every row, good or bad, in order."""
 
 from __future__ import annotations
 
 import codecs
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from operator import contains
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 from safeguard_cli.errors import SafeguardError, UsageError, nearest, quoted
 from safeguard_cli.rows.cells import unique_names
 from safeguard_cli.rows.csv import CsvRows
-from safeguard_cli.rows.jsonl import JsonRows
+from safeguard_cli.rows.formats import FORMATS, extension, is_sheet
+from safeguard_cli.rows.json import JsonValues
+from safeguard_cli.rows.jsonl import JsonRows, LineRows
 from safeguard_cli.rows.lines import READ_ERRORS, File, Lines, Stream, utf8_chunks
 from safeguard_cli.rows.parquet import count_parquet, open_parquet, parquet_lines
 from safeguard_cli.rows.records import MAX_ROW_BYTES, Record, Rows, Shard, in_shard
-from safeguard_cli.rows.sniff import refuse_json_values
+from safeguard_cli.rows.sheets import SheetRows, csv_lines
+from safeguard_cli.rows.sniff import is_json_line, is_json_value, refuse_json_values, refuse_rows_in_text
 
-Format = Literal["jsonl", "csv"]
 SAMPLE_ROWS, SAMPLE_BYTES = 100, 4 << 20  # looked at before an input is read: whichever limit comes first
 _LISTED = 40  # the most field names in an error
 _AHEAD_ROWS = 1000  # the most rows read for the sample, unreadable ones included
-FORMATS: Mapping[str, tuple[Format, str | None]] = {
-    "jsonl": ("jsonl", None),
-    "ndjson": ("jsonl", None),
-    "csv": ("csv", None),
-    "tsv": ("csv", "\t"),
-    "parquet": ("jsonl", None),  # its rows come as JSON lines
-}
+_SEEN_LINES = 11  # of plain text, to see whether it is another format
 
 
 class Source:
@@ -39,25 +36,14 @@ class Source:
     and then raises SafeguardError.
     """
 
-    def __init__(
-        self,
-        file: File,
-        chunks: Iterator[bytes],
-        limit: int,
-        format: str | None,
-        shard: Shard = (1, 1),
-        *,
-        by_name: bool = False,
-        above: int = 0,
-    ) -> None:
+    def __init__(self, file: File, rows: Rows, limit: int, shard: Shard = (1, 1)) -> None:
         self.name = file.name
         self.path = file.path  # None for a pipe or a stream
         self.total_bytes = file.size  # None for a pipe
         self.state = file.state  # a file's state when it was opened
         self.now, self.again = file.now, file.again
+        self.marked = file.marked  # it begins with a byte order mark
         self._file = file
-        self._stream = Stream(chunks)
-        self._lines = Lines(self._stream, limit)
         self._limit = limit
         self._shard = shard
         self._ahead: deque[Record] = deque()  # read for the sample, and still to come out
@@ -66,27 +52,12 @@ class Source:
         self._taken = False  # the first row has come out: the sample grows no more
         self._instead: Callable[[], Iterator[Record]] | None = None
         self.sample_columns: tuple[str, ...] = ()  # of a CSV output, for the `sample` of each Record
-        for _ in range(above):
-            self._lines.next()
-        first = next(iter(self._lines.peek()), b"").removeprefix(codecs.BOM_UTF8)
-        if self._lines.broke_off(first):  # half a line shows nothing
-            first = b""
-        sniffed = format is None
-        if format is None:
-            start = first.lstrip()
-            format = "jsonl" if start[:1] in (b"{", b"[") else "tsv" if _more_tabs(first) else "csv"
-        self.format, delimiter = FORMATS[format]
-        rows: Rows
-        if self.format == "csv":
-            rows = CsvRows(self.name, self._lines, first, delimiter, sniffed=sniffed, by_name=by_name)
-        else:
-            if first:
-                refuse_json_values(self.name, first, lambda: [*self._lines.peek(2), b"", b""][1])
-            rows = JsonRows(self._lines)
+        self.format = rows.format
         self.line_ending, self.delimiter = rows.line_ending, rows.delimiter
-        self.header = rows.header  # a CSV's column names as written, duplicates included
+        self.header = rows.header  # a table's column names as written, duplicates included
         self.names = rows.names  # the same, made unique (name, name_2): the keys of `fields`
-        self._count, self._rows = rows.count, iter(rows)
+        self.remark = rows.sheet if isinstance(rows, SheetRows) else ""  # which of several sheets it is
+        self._opened, self._rows = rows, iter(rows)
 
     def __enter__(self) -> Source:
         return self
@@ -106,8 +77,10 @@ class Source:
         for record in self._all():
             if record.index % parts == part - 1:
                 yield record
-        if self._stream.failure:
-            raise SafeguardError(f"{self.name}: reading failed after line {self._lines.number}: {self._stream.failure}")
+        if self._opened.failure:
+            raise SafeguardError(
+                f"{self.name}: reading failed after line {self._opened.reached}: {self._opened.failure}"
+            )
 
     def _all(self) -> Iterator[Record]:
         self._taken = True
@@ -174,7 +147,7 @@ class Source:
 
     def count(self) -> int:
         """Read to the end and count the rows, without parsing JSON; this uses up the source."""
-        return in_shard(self._count(), self._shard)
+        return in_shard(self._opened.count(), self._shard)
 
 
 def open_source(
@@ -185,33 +158,47 @@ def open_source(
     max_row_bytes: int = MAX_ROW_BYTES,
     shard: Shard = (1, 1),
     above: int = 0,
+    sheet: str | None = None,
 ) -> Source:
     """Open a file, `-` (standard input) or a binary stream that the caller owns, for the rows of one `shard` only.
 
-    `format` is jsonl, ndjson, csv, tsv or parquet; without it, a file's extension or a pipe's first bytes decide.
-    Gzip is recognised by its first bytes. `above` lines stand above a CSV's header. Raise UsageError if the input
-    cannot be opened or is not what its name says.
+    `format` is one of FORMATS; without it, a file's extension or a pipe's first bytes decide. A packing is recognised
+    by its first bytes. `above` lines stand above a table's header. `sheet` names a spreadsheet's sheet, or is its
+    number. Raise UsageError if the input cannot be opened or is not what its name says.
     """
     if format is not None and format not in FORMATS:
         near = nearest(format, FORMATS)
         hint = f"; did you mean {near!r}?" if near else f": one of {', '.join(FORMATS)}"
         raise UsageError(f"unknown format {quoted(format)}{hint}")
     file = File(path)
-    by_name = format is None and file.path is not None
+    name = format or (extension(file.path) if file.path is not None else None)
+    kind = FORMATS.get(name or "")
     try:
-        if by_name:
+        if sheet is not None and not (kind and kind.is_sheet):
+            raise UsageError(f"{file.name}: --sheet is for spreadsheets, and this is none by its name or --format")
+        rows: Rows
+        if kind and kind.whole and file.path is None:
+            what = "a spreadsheet" if kind.is_sheet else kind.what
+            raise UsageError(f"{file.name}: {what} has its index at the end and needs a file; save it to one")
+        if kind and kind.is_sheet:
             assert file.path is not None
-            format = extension(file.path)
-        if format == "parquet":
-            if file.path is None:
-                raise UsageError(f"{file.name}: Parquet has its index at the end and needs a file; save it to one")
+            rows = SheetRows(file.path, above=above, sheet=sheet, limit=max_row_bytes)
+        elif name == "parquet":
+            assert file.path is not None
             parquet = open_parquet(file.path)
-            chunks = parquet_lines(parquet, unique_names(parquet.schema_arrow.names))
+            columns = unique_names(parquet.schema_arrow.names)
+            rows = JsonRows(Lines(Stream(parquet_lines(parquet, columns)), max_row_bytes))
         else:
-            chunks = utf8_chunks(file, encoding)
-            if by_name and format not in FORMATS:
-                raise _unknown_extension(file.name, Lines(Stream(chunks), max_row_bytes))
-        return Source(file, chunks, max_row_bytes, format, shard, by_name=by_name, above=above)
+            chunks = utf8_chunks(file, encoding, markup=format == "lines")
+            lines = Lines(Stream(chunks), max_row_bytes)
+            if name is not None and kind is None:
+                raise _unknown_extension(file.name, lines)
+            for _ in range(above):
+                lines.next()
+            rows = text_rows(file.name, lines, name, by_name=name is not None and format is None)
+        if above and rows.format != "csv":
+            raise UsageError(f"{file.name}: --skip-rows is for tables, and no header stands above these rows")
+        return Source(file, rows, max_row_bytes, shard)
     except BaseException as problem:
         file.close()
         if isinstance(problem, READ_ERRORS):
@@ -219,17 +206,54 @@ def open_source(
         raise
 
 
+def text_rows(name: str, lines: Lines, format: str | None, *, by_name: bool) -> Rows:
+    """Return the rows of a file of text in a format, or in the one that the first lines show if it is None.
+
+    `by_name` means that only the file's name says which format it is. Raise UsageError if the lines show another.
+    """
+    first = next(iter(lines.peek()), b"").removeprefix(codecs.BOM_UTF8)
+    if lines.broke_off(first):  # half a line shows nothing
+        first = b""
+    sniffed = format is None
+
+    def second() -> bytes:
+        return [*lines.peek(2), b"", b""][1]
+
+    if format is None:
+        start = first.lstrip()[:1]
+        format = "json" if is_json_value(first, second) else "jsonl" if start in (b"{", b"[") else "csv"
+        format = "tsv" if format == "csv" and _more_tabs(first) else format
+    if format == "lines":
+        if by_name:
+            refuse_rows_in_text(name, first, lambda: lines.peek(_SEEN_LINES)[1:])
+        return LineRows(lines)
+    if format == "json" and not (is_json_line(first) and second()):
+        if first.lstrip()[:1] not in (b"{", b"[", b""):
+            raise UsageError(
+                f"{name}: this is not JSON: it begins with neither {{ nor [; name its format with --format"
+            )
+        return JsonValues(name, lines)
+    if FORMATS[format].headed:
+        return CsvRows(name, lines, first, FORMATS[format].delimiter, sniffed=sniffed, by_name=by_name)
+    if first and format != "json":
+        refuse_json_values(name, first, second)
+    return JsonRows(lines)
+
+
 def _unknown_extension(name: str, lines: Lines) -> UsageError:
     line, following = [*lines.peek(2), b"", b""][:2]
     refuse_json_values(name, line, lambda: following)
     if line.lstrip().startswith(b"{"):
         return UsageError(f"{name}: unknown extension; it looks like JSON lines: use --format jsonl")
-    plain = "turn plain lines into rows with jq -cR '{text: .}'"
-    return UsageError(f"{name}: unknown extension; name its format with --format: {', '.join(FORMATS)}; {plain}")
+    return UsageError(f"{name}: unknown extension; name its format with --format: {', '.join(FORMATS)}")
 
 
-def first_lines(path: Path, count: int, *, encoding: str = "utf-8") -> list[str]:
-    """Return the first physical lines of a file, blank ones included, unpacked and decoded."""
+def first_lines(
+    path: Path, count: int, *, encoding: str = "utf-8", format: str | None = None, sheet: str | None = None
+) -> list[str]:
+    """Return the first physical lines of a file, blank ones included, unpacked and decoded; a sheet's rows as CSV."""
+    if is_sheet(format, path):
+        return list(islice(csv_lines(path, sheet), count))
     file = File(path)
     try:
         lines = Lines(Stream(utf8_chunks(file, encoding)), MAX_ROW_BYTES)
@@ -247,11 +271,14 @@ def count_rows(
     encoding: str = "utf-8",
     max_row_bytes: int = MAX_ROW_BYTES,
     shard: Shard = (1, 1),
+    above: int = 0,
+    sheet: str | None = None,
 ) -> int:
     """Return exactly how many Records a file has, in bounded memory, for a progress bar."""
     if (format or extension(path)) == "parquet":
         return in_shard(count_parquet(path), shard)
-    with open_source(path, format=format, encoding=encoding, max_row_bytes=max_row_bytes, shard=shard) as source:
+    how: dict[str, Any] = {"format": format, "encoding": encoding, "max_row_bytes": max_row_bytes, "shard": shard}
+    with open_source(path, **how, above=above, sheet=sheet) as source:
         return source.count()
 
 
@@ -269,11 +296,6 @@ def no_field(file: str, option: str, name: str, fields: Sequence[str]) -> UsageE
     return UsageError(
         f"{file}: no field {quoted(name)} for {option} in its first rows; {hint}its fields are {listed or 'none'}"
     )
-
-
-def extension(path: Path) -> str:
-    """Return what a file is by its name: `csv` for `a.CSV.gz`."""
-    return Path(path.name.lower().removesuffix(".gz")).suffix[1:]
 
 
 def _more_tabs(line: bytes) -> bool:

@@ -151,6 +151,8 @@ def say_text(selector: Selects, source: Source) -> None:
         kinds = dict.fromkeys(kind for row in rows for name in selector.chosen for kind in left_out(find(row, name)))
         without = f" (without {', '.join(kinds)})" if kinds else ""
         note(f"text: {selector.described}{without}")
+        if source.remark:
+            note(f"sheet: {source.remark}")
 
 
 def text_key(text: str) -> bytes:

@@ -1,6 +1,6 @@
 """Where a run's output goes and what it holds, checked before anything is loaded.
 
-A Destination is a Stream, a File, a Scratch file that is deleted when the command ends, or a ParquetFile.
+A Destination is a Stream, a File, a Scratch file that is deleted when the command ends, or a MadeFile.
 """
 
 from __future__ import annotations
@@ -36,11 +36,12 @@ from safeguard_cli.output.written import OutputShape
 from safeguard_cli.policy.packs import expand
 from safeguard_cli.policy.policy import Policy, builtin_policies
 from safeguard_cli.rows.as_api import Service, check_member
-from safeguard_cli.rows.parquet import pyarrow
+from safeguard_cli.rows.formats import Format
 from safeguard_cli.rows.sink import (
     Sink,
     check_names,
     default_output,
+    labels_path,
     name_of,
     open_sink,
     output_delimiter,
@@ -48,11 +49,16 @@ from safeguard_cli.rows.sink import (
     stream_format,
     verdict_columns,
 )
-from safeguard_cli.rows.source import Format, Source, check_fields
+from safeguard_cli.rows.source import Source, check_fields
 from safeguard_cli.rows.writable import Used, check_output, is_stream, open_stream, real, used
+from safeguard_cli.run.made import Maker, is_made_from, make_file, remove, rereads, unpack, written_of
 from safeguard_cli.run.settings import Settings
-from safeguard_cli.run.to_parquet import check_types, from_file_of_parquet, is_made_from, make_parquet, remove, unpack
-from safeguard_cli.terminal import data_output, note
+from safeguard_cli.run.to_json import JsonMaker
+from safeguard_cli.run.to_parquet import ParquetMaker
+from safeguard_cli.run.to_sheet import SheetMaker
+from safeguard_cli.terminal import data_output, note, warn
+
+MAKERS: dict[str | None, Maker] = {maker.format: maker for maker in (ParquetMaker(), JsonMaker(), SheetMaker())}
 
 
 class Output(TypedDict):
@@ -65,6 +71,7 @@ class Output(TypedDict):
     only_violating: bool
     csv_safe: bool
     service: Service | None
+    bom: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,9 @@ class Stream:
     target: BinaryIO
     output: Output
     last: Manifest | None = None
+
+    def check_rows(self, rows: int | None) -> None:
+        """Raise UsageError if the output cannot have so many rows."""
 
     def open_sink(self) -> Sink:
         """Open the stream to write rows to it."""
@@ -105,6 +115,9 @@ class File:
             every_row=not self.output["only_violating"],
         )
 
+    def check_rows(self, rows: int | None) -> None:
+        """Raise UsageError if the output cannot have so many rows."""
+
     def open_sink(self, *, append: bool, instead: Path | None = None) -> Sink:
         """Open the file, or the one that is to take its place, to write rows to it."""
         return open_sink(instead or self.path, source=self.source, append=append, **self.output)
@@ -129,31 +142,42 @@ class Scratch(File):
 
 
 @dataclass(frozen=True, slots=True)
-class HeldParquet:
-    """A Parquet output that no other run can write, with the journal that the run resumes.
+class Held:
+    """An output that is made at the end, which no other run can write, with the journal that the run resumes.
 
-    `before` is the state of an input that is Parquet too: its columns are read once more at the end. `undo` removes a
-    journal that was made from a finished file, until a session begins with it.
+    `before` is the state of an input that is read once more at the end. `undo` removes a journal that was made from a
+    finished file, until a session begins with it.
     """
 
+    maker: Maker
     path: Path
     before: os.stat_result | None
     undo: ExitStack
 
 
 @dataclass(frozen=True, slots=True)
-class ParquetFile(File):
-    """A Parquet file, made from the rows in `path`, its journal, once they are all there."""
+class MadeFile(File):
+    """A file that is made from the rows in `path`, its journal, once they are all there."""
 
-    held: HeldParquet
+    held: Held
     settings: Settings
+
+    def check_rows(self, rows: int | None) -> None:
+        """Raise UsageError if the file cannot have so many rows."""
+        most, kind = self.held.maker.most_rows(), self.held.maker.format
+        if rows is not None and most is not None and rows > most:
+            raise UsageError(
+                f"{self.held.path}: there are {rows:,} rows, and a .{kind} holds {most:,}: name the output *.csv or *.jsonl"
+            )
 
     def complete(self) -> None:
         """Turn the journal into the file, unless the file was made from it already."""
         self.held.undo.pop_all()
         out, (done, result) = self.held.path, load_finished(self.path)
         if not is_made_from(out, result):
-            make_parquet(self.settings, done, result, self.path, out, self.held.before)
+            remark = make_file(self.held.maker, self.settings, done, result, self.path, out, self.held.before)
+            if remark:
+                warn(f"{out}: {remark}")
         remove(self.path)
         if not self.settings.quiet:
             note(f"{done.progress.rows:,} rows are in {out}")
@@ -169,16 +193,19 @@ def last_machine(destination: Destination) -> Mapping[str, Any]:
 
 @contextmanager
 def open_destination(
-    settings: Settings, source: Source, policies: Sequence[Policy], read: Sequence[Used], held: HeldParquet | None
+    settings: Settings, source: Source, policies: Sequence[Policy], read: Sequence[Used], held: Held | None
 ) -> Iterator[Destination]:
-    """Open the destination of the output: the Parquet file that is held, a stream or a file.
+    """Open the destination of the output: the file that is made at the end and held, a stream or a file.
 
     Raise SafeguardError if it cannot be written or is one of the files that are `read`.
     """
     if held is not None:
         journal = journal_path(held.path)
         check_output(journal, read, beside(journal, "jsonl"))
-        yield ParquetFile(*fields_of_file(settings, source, journal, policies), held, settings)
+        if held.maker.format == "xlsx":  # the journal has objects, but the file will have columns
+            columns = (*_describe(settings, source, "csv", policies)["columns"], "cut")
+            check_names(source, "csv", [policy.name for policy in policies], columns, kept_fields(settings))
+        yield MadeFile(*fields_of_file(settings, source, journal, policies), held, settings)
         return
     if settings.output == "-" or (settings.output is None and not sys.stdout.isatty()):
         yield _stream(settings, source, data_output(), policies)
@@ -211,41 +238,46 @@ def fields_of_file(settings: Settings, source: Source, path: Path, policies: Seq
     return source, path, output, {policy.name: policy.labels for policy in policies}, last
 
 
-def _parquet_output(settings: Settings) -> Path | None:
-    """Return the Parquet file that a run is to write, None if its output is of another format.
+def _made_output(settings: Settings) -> tuple[Maker, Path] | None:
+    """Return the file that is to be made at the end of a run and what makes it, None for an output of rows.
 
     OUT's extension decides, else the input's format.
     """
-    comes = from_file_of_parquet(settings)
+    comes = written_of(settings)
     if settings.output is None:
-        path = Path(settings.input)
-        return path.with_name(f"{path.stem}.labels.parquet") if comes and sys.stdout.isatty() else None
+        if comes is None or comes not in MAKERS or not sys.stdout.isatty():
+            return None
+        return MAKERS[comes], labels_path(Path(settings.input), comes)
     out = Path(settings.output)
     if settings.output == "-" or is_stream(out):
         return None
-    return out if output_format(out, "parquet" if comes else "jsonl") == "parquet" else None
+    maker = MAKERS.get(output_format(out, comes or "jsonl"))
+    return (maker, out) if maker else None
 
 
 @contextmanager
-def hold_parquet(settings: Settings, read: Sequence[Used]) -> Iterator[HeldParquet | None]:
-    """Hold a run's Parquet output, with the journal that an earlier session left or one made from the finished file.
+def hold_made(settings: Settings, read: Sequence[Used]) -> Iterator[Held | None]:
+    """Hold an output that is made at the end, with an earlier session's journal or one made from the finished file.
 
-    Yield None if the output is not Parquet: outputs of other formats are held by open_journal.
+    Yield None if the output is one of rows: open_journal holds those.
     """
-    if (out := _parquet_output(settings)) is None:
+    if (found := _made_output(settings)) is None:
         yield None
         return
-    pyarrow()
+    maker, out = found
     if settings.only:
-        raise UsageError("--only leaves rows out, but a Parquet output has every row: filter it when you read it")
-    check_output(out, read, beside(out, "parquet"))
+        raise UsageError(
+            f"--only leaves rows out, but a {maker.format} output has every row: filter it when you read it"
+        )
+    check_output(out, read, beside(out, maker.format))
+    for option, given in (("--csv-safe", settings.csv_safe), ("--bom", settings.bom)):
+        if given:
+            raise UsageError(f"{option} has no effect: the output is not CSV")
     if settings.layout != "verdicts":
         raise UsageError(f"--layout {settings.layout} is for JSONL outputs: name one with -o")
-    if settings.csv_safe:
-        raise UsageError("--csv-safe has no effect: the output is not CSV")
+    maker.check(settings, kept_fields(settings))
     journal, before = journal_path(out), None
-    if from_file_of_parquet(settings):
-        check_types(settings, kept_fields(settings))
+    if rereads(maker, settings):
         before = Path(settings.input).stat()
     with ExitStack() as stack, ExitStack() as undo:
         if not settings.dry_run:
@@ -253,9 +285,9 @@ def hold_parquet(settings: Settings, read: Sequence[Used]) -> Iterator[HeldParqu
             stack.enter_context(locked_beside(real(out), run_path(journal)))
             sweep(real(out), manifest_path(out))
             if not (journal.exists() or settings.overwrite or not out.exists()):
-                unpack(settings, out, journal)
+                unpack(maker, settings, out, journal)
                 undo.callback(remove_unbegun, journal)
-        yield HeldParquet(out, before, undo)
+        yield Held(maker, out, before, undo)
 
 
 def check_beside_both(out: Path, journal: Path) -> None:
@@ -284,8 +316,9 @@ def kept_fields(settings: Settings) -> list[str] | None:
 
 def _describe(settings: Settings, source: Source, format: Format, policies: Sequence[Policy]) -> Output:
     """Return what the output holds, checked against the input's fields before anything is loaded."""
-    if settings.csv_safe and format != "csv":
-        raise UsageError("--csv-safe has no effect: the output is not CSV")
+    for option, given in (("--csv-safe", settings.csv_safe), ("--bom", settings.bom)):
+        if given and format != "csv":
+            raise UsageError(f"{option} has no effect: the output is not CSV")
     if settings.id_field is not None:
         check_fields(source, "--id-field", [settings.id_field])
     if settings.layout != "verdicts" and format != "jsonl":
@@ -311,6 +344,7 @@ def _describe(settings: Settings, source: Source, format: Format, policies: Sequ
         only_violating=settings.only is not None,
         csv_safe=settings.csv_safe,
         service=service,
+        bom=format == "csv" and (settings.bom or source.marked),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,14 +13,15 @@ from pathlib import Path
 from safeguard_cli.errors import SafeguardError, UsageError, shortened
 from safeguard_cli.output.manifest import manifest_path, run_path
 from safeguard_cli.output.set_record import load_record
-from safeguard_cli.rows.sink import output_format
-from safeguard_cli.rows.source import FORMATS, extension
+from safeguard_cli.rows.formats import FORMATS, extension
+from safeguard_cli.rows.sink import output_format, written_name
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import note
 
 SET = "set.manifest.json"  # in the folder of the outputs: the record of the set
 LIST = ".files.json"  # after the name of one output for all files: the record of what is in it
 RECORDS = (".manifest.json", ".run.json", LIST)
+_JOURNAL = re.compile(r"\.rows\.(jsonl|csv|tsv)$")
 _SHOWN = 5  # names that a sentence lists
 
 
@@ -122,14 +124,12 @@ def output_name(below: Path, format: str | None) -> Path:
 
     After an extension that is never written comes one that is.
     """
-    while (suffix := below.suffix.lower()) and suffix != f".{extension(below)}":
-        below = below.with_suffix("")
-    kind = extension(below)
+    output = below.with_name(written_name(below))
     try:
-        output_format(below, "jsonl")
+        output_format(output, "jsonl")
     except UsageError:
-        return below.with_name(f"{below.name}.{FORMATS[kind][0] if kind in FORMATS else format or 'jsonl'}")
-    return below
+        return output.with_name(f"{output.name}.{FORMATS[format].written if format else 'jsonl'}")
+    return output
 
 
 def _meant(given: str, is_input: Callable[[Path, Path], bool], unknown: list[str]) -> Iterator[Found]:
@@ -178,10 +178,10 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _is_record(path: Path) -> bool:
-    """Return whether a file is a record of ours, or the journal that a Parquet output is made from."""
+    """Return whether a file is a record of ours, or the journal that an output is made from at the end."""
     if path.name.endswith(RECORDS):
         return True
-    return path.name.endswith(".parquet.rows.jsonl") and (run_path(path).exists() or manifest_path(path).exists())
+    return bool(_JOURNAL.search(path.name)) and (run_path(path).exists() or manifest_path(path).exists())
 
 
 def _is_folder(name: str) -> bool:

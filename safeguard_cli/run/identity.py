@@ -44,6 +44,7 @@ def identity(
             "template": settings.template,
             **({"turns": dict(turns)} if turns else {}),
             "max_row_bytes": settings.max_row_bytes,
+            **{name: value for name in ("sheet", "skip_rows") if (value := getattr(settings, name)) is not None},
             "shard": None if settings.shard == (1, 1) else list(settings.shard),
         },
         "answer": asks["answer"],
@@ -54,6 +55,7 @@ def identity(
             "only": settings.only,
             "csv_safe": settings.csv_safe,
             "layout": output["service"],
+            **({"bom": True} if output["bom"] else {}),
         },
         "deterministic": prepared.drain,
         **({"reuse": list(reused)} if prepared.drain and reused else {}),
@@ -90,7 +92,13 @@ def asked(settings: Settings, prepared: Prepared) -> dict[str, Any]:
 
 def asked_hash(settings: Settings, prepared: Prepared) -> str:
     """Return a hash of all that can change a label or a row, apart from what an input itself decides."""
-    chosen = {"format": str(settings.format), "columns": (), "keep": settings.keep, "service": settings.layout}
+    chosen = {
+        "format": str(settings.format),
+        "columns": (),
+        "keep": settings.keep,
+        "service": settings.layout,
+        "bom": settings.bom,
+    }
     turns = {name: getattr(settings, name) for name in ("group", "order", "role_field", "verdict_per")}
     whole = identity(settings, prepared, str(settings.format), settings.text_fields, turns, chosen)
     return hashlib.sha256(json_bytes([whole, settings.id_field])).hexdigest()

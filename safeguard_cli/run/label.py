@@ -50,6 +50,7 @@ def label(
         run = stack.enter_context(opened(settings, policies, read, work))
         progress = stack.enter_context(_begin_progress(settings, policies))
         progress.total = work.total(settings, run.source, run.selector, progress)
+        run.destination.check_rows(progress.total)
         progress.does(PREPARING)
         prepared, reuse = stack.enter_context(_prepare(settings, policies, run.destination, progress, prepare))
         if settings.says_its_text:

@@ -99,6 +99,8 @@ def count_input(settings: Settings) -> int:
         encoding=settings.encoding,
         max_row_bytes=settings.max_row_bytes,
         shard=settings.shard,
+        above=settings.skip_rows or 0,
+        sheet=settings.sheet,
     )
 
 

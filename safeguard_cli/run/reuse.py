@@ -24,9 +24,10 @@ from safeguard_cli.output.labelled import ends_in_a_line_end
 from safeguard_cli.output.readback import BadPart, verdict_as_written, verdict_of, verdict_of_cells_as_written
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.prompt.labeling import Rules
+from safeguard_cli.rows.formats import FORMATS, extension
 from safeguard_cli.rows.layouts import unguard
 from safeguard_cli.rows.records import Record
-from safeguard_cli.rows.source import FORMATS, Source, extension, open_source
+from safeguard_cli.rows.source import Source, open_source
 from safeguard_cli.rows.text import Selector, Selects, first_choice, make_selector, text_key
 from safeguard_cli.rows.verdict import COLUMNS, RowError, Verdict
 from safeguard_cli.run.donors import Donor, model_on_record, only_model, usable_policies

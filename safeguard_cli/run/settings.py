@@ -111,7 +111,7 @@ class Output:
             "--output",
             "-o",
             metavar="OUT",
-            help="The output; default: standard output; at a terminal, INPUT-stem.labels.jsonl (.csv, .tsv, .parquet).",
+            help="The output; default: standard output; at a terminal, INPUT-stem.labels.jsonl (.csv, .xlsx, …).",
         ),
     ] = None
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False
@@ -175,6 +175,13 @@ class Going:
             " moderation endpoint: attributeScores, or results.",
         ),
     ] = "verdicts"
+    bom: Annotated[
+        bool,
+        typer.Option(
+            "--bom",
+            help="Begin a CSV output with a byte order mark, so that Excel shows é; kept where the input has one.",
+        ),
+    ] = False
 
 
 @dataclass(frozen=True)

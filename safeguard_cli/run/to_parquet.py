@@ -1,20 +1,11 @@
-"""The conversion between the journal of a run and its Parquet output.
-
-A Parquet file cannot be read without its footer, and cannot be appended to once it has one. So the run writes a
-journal, `OUT.rows.jsonl`, an output like any other with all that is promised of one. When the journal is finished, it
-is turned into OUT, which appears whole or not at all. To resume a finished OUT (`--append-input`, `--retry-errors`,
-more `--limit`), the journal is made again from OUT's verdicts and the input's rows.
-"""
+"""Parquet outputs, made of a run's journal: see run/made.py. Own columns keep the types of a Parquet input."""
 
 from __future__ import annotations
 
 import math
-import os
 from bisect import bisect_left
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,23 +13,10 @@ from typing import Any
 import orjson
 
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.files import draft, sha256
-from safeguard_cli.output.manifest import (
-    START_OVER,
-    Manifest,
-    Refused,
-    is_what_was_written,
-    load,
-    load_finished,
-    manifest_path,
-    run_path,
-)
-from safeguard_cli.output.manifest_shape import Identity, Result
-from safeguard_cli.output.readback import verdict_of
-from safeguard_cli.output.unchanged import check_unchanged
-from safeguard_cli.output.written import whole_lines
+from safeguard_cli.output.manifest import Manifest
 from safeguard_cli.rows.cells import unique_names
-from safeguard_cli.rows.layouts import as_object, members
+from safeguard_cli.rows.formats import Written
+from safeguard_cli.rows.layouts import as_object
 from safeguard_cli.rows.parquet import (
     BATCH_BYTES,
     BATCH_ROWS,
@@ -50,89 +28,46 @@ from safeguard_cli.rows.parquet import (
     write_parquet,
 )
 from safeguard_cli.rows.records import SAMPLE
-from safeguard_cli.rows.sink import open_sink
-from safeguard_cli.rows.source import extension
-from safeguard_cli.rows.writable import real
-from safeguard_cli.run.prepare import open_input
+from safeguard_cli.run.made import EXTRA, filled, journal_rows, own_fields, rereads, verdict_members, written_of
 from safeguard_cli.run.settings import Settings
-
-EXTRA = "_extra"
 
 _Columns = tuple[int, list[Any]]  # a number of rows, and these rows of every column; there may be no column
 
 
+class ParquetMaker:
+    """The made.Maker of Parquet files."""
+
+    format: Written = "parquet"
+    rereads = True
+
+    def check(self, settings: Settings, keep: Sequence[str] | None) -> None:
+        """Raise SafeguardError if pyarrow is missing, or if a column of the input cannot be written again."""
+        pyarrow()
+        if rereads(self, settings):
+            check_types(settings, keep)
+
+    def most_rows(self) -> int | None:
+        """Return None: there is no bound."""
+
+    def write(self, settings: Settings, done: Manifest, journal: Path, part: Path) -> str:
+        """Write the file."""
+        convert(settings, done, journal, part)
+        return ""
+
+    def verdicts(self, output: Path, names: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+        """Yield the verdicts of each row."""
+        with open_parquet(output) as file:
+            for batch in read_batches(file):
+                yield from batch.select(list(names)).to_pylist()
+
+    def failures(self) -> tuple[type[Exception], ...]:
+        """Return Arrow's errors."""
+        return (pyarrow().ArrowException,)
+
+
 def from_file_of_parquet(settings: Settings) -> bool:
     """Return whether the input is a Parquet file: its columns can be read again."""
-    return settings.input != "-" and (settings.format or extension(Path(settings.input))) == "parquet"
-
-
-def make_parquet(
-    settings: Settings, done: Manifest, result: Result, journal: Path, output: Path, before: os.stat_result | None
-) -> None:
-    """Turn the journal into the output with its manifest; `done` and `result` are the journal's.
-
-    `before` is the state of an input whose columns are read once more. Raise SafeguardError if the output cannot be
-    written, or if the input has changed meanwhile.
-    """
-    try:
-        with draft(real(output)) as new:
-            convert(settings, done, journal, new.path)
-            if before:
-                now, reopen = Path(settings.input).stat, partial(open_input, settings)
-                rows, digest = done.progress.rows, done.progress.input_sha256
-                check_unchanged(settings.input, before, now, reopen, rows, digest)
-            new.publish()
-    except (OSError, pyarrow().ArrowException) as problem:
-        raise SafeguardError(
-            f"{output}: cannot be written: {getattr(problem, 'strerror', None) or first_line(problem)};"
-            f" the labels are in {journal}; run the same command to resume from there"
-        ) from problem
-    hashes = {"output_sha256": sha256(output), "rows_sha256": result.output_sha256}
-    described(done, result, "parquet", output, **hashes).save(manifest_path(output))
-
-
-def unpack(settings: Settings, output: Path, journal: Path) -> None:
-    """Make the journal of a finished output again; raise Refused if the output is not as a run of ours wrote it."""
-    done, result = load_finished(output)
-    if not is_what_was_written(output, done, result):
-        raise Refused(
-            f"{output} was changed after it was finished; to keep it, write to another file with -o; {START_OVER}"
-        )
-    if settings.input == "-":
-        raise Refused(f"{output} was made from a pipe, which cannot be read again; {START_OVER}")
-    names, keep = list(done.identity.policies), done.identity.output.keep
-    with draft(journal) as new:
-        with (
-            open_input(settings) as source,
-            open_parquet(output) as file,
-            open_sink(new.path, source=source, format="jsonl", names=names, columns=(), keep=keep) as sink,
-        ):
-            rows = (row for batch in read_batches(file) for row in batch.select(names).to_pylist())
-            for record, row in zip(islice(source, done.progress.rows), rows, strict=False):
-                sink.write(record, {name: verdict_of(row[name]) for name in names})
-        hashes = {"output_sha256": sha256(new.path)}
-        described(done, result, "jsonl", new.path, **hashes).save(manifest_path(journal))
-        new.publish()
-
-
-def is_made_from(output: Path, journal: Result) -> bool:
-    """Return whether an output was made from the journal with this result."""
-    made = load(manifest_path(output)) if output.exists() else None
-    return bool(made and made.result and made.result.rows_sha256 == journal.output_sha256)
-
-
-def described(done: Manifest, result: Result, format: str, path: Path, **members: Any) -> Manifest:
-    """Return the manifest of the same rows in a file of another format."""
-    identity = done.identity.changed(output=done.identity.output.changed(format=format).record)
-    progress = done.progress.changed(output_bytes=path.stat().st_size)
-    return replace(done, identity=identity, progress=progress, result=result.changed(**members))
-
-
-def remove(journal: Path) -> None:
-    """Remove a journal with its manifests."""
-    # The rows go first: without them, what remains after a kill counts for nothing.
-    for path in (journal, run_path(journal), manifest_path(journal)):
-        path.unlink(missing_ok=True)
+    return written_of(settings) == "parquet"
 
 
 def convert(settings: Settings, done: Manifest, journal: Path, part: Path, rows: Sequence[int] | None = None) -> None:
@@ -142,7 +77,7 @@ def convert(settings: Settings, done: Manifest, journal: Path, part: Path, rows:
     """
     pa = pyarrow()
     ours = [
-        pa.field(name, _verdict_type(policy.labels, _members(done.identity)))
+        pa.field(name, _verdict_type(policy.labels, verdict_members(done.identity)))
         for name, policy in done.identity.policies.items()
     ]
     if done.identity.sample:
@@ -153,24 +88,16 @@ def convert(settings: Settings, done: Manifest, journal: Path, part: Path, rows:
         schema, own = _from_parquet(settings, done.identity.output.keep, rows)
     else:
         schema, own = _from_journal(journal, names)
-    found = (verdicts for _, verdicts in _rows(journal, names))
+    found = (verdicts for _, verdicts in journal_rows(journal, names))
     whole = pa.schema([*schema, *ours], metadata=schema.metadata)
 
     def batches() -> Iterator[Any]:
         for size, columns in own:
             verdicts = list(islice(found, size))  # fewer with --limit
-            labels = [pa.array([_filled(row[field.name]) for row in verdicts], field.type) for field in ours]
+            labels = [pa.array([filled(row[field.name]) for row in verdicts], field.type) for field in ours]
             yield pa.RecordBatch.from_arrays([*(column[: len(verdicts)] for column in columns), *labels], schema=whole)
 
     write_parquet(part, whole, batches())
-
-
-def _members(identity: Identity) -> list[str]:
-    """Return the members of a verdict: the columns, and `cut` if there is a budget that can cut the reasoning."""
-    members = list(identity.output.columns)
-    if identity.answer.most_reasoning:
-        members.insert(members.index("effort") + 1, "cut")
-    return members
 
 
 def _verdict_type(labels: Sequence[str], columns: Sequence[str]) -> Any:
@@ -194,10 +121,6 @@ def _sample_type() -> Any:
     pa = pyarrow()
     whole = ("seed", "row", "rank", "asked")
     return pa.struct([*((part, pa.int64()) for part in whole), ("probability", pa.float64()), ("picked", pa.string())])
-
-
-def _filled(verdict: Mapping[str, Any]) -> Mapping[str, Any]:
-    return verdict if "label" not in verdict or "error" in verdict else {"windows": 1, "truncated": False, **verdict}
 
 
 def check_types(settings: Settings, keep: Sequence[str] | None) -> None:
@@ -256,9 +179,8 @@ def _from_journal(journal: Path, policies: Sequence[str]) -> tuple[Any, Iterator
     names: tuple[str, ...] = ()
     kinds: dict[str, set[str]] = {}
     extra = False
-    for row, _ in _rows(journal, policies):
-        if not names and not set(row) <= {"_line", "_raw"}:
-            names = tuple(name for name in row if name not in policies)
+    for row, _ in journal_rows(journal, policies):
+        names = names or own_fields(row, policies)
         for name, value in row.items():
             extra = extra or name not in names
             kinds.setdefault(name, set()).add(_kind(value))
@@ -266,25 +188,13 @@ def _from_journal(journal: Path, policies: Sequence[str]) -> tuple[Any, Iterator
     spare = [pa.field(unique_names([*names, *policies, EXTRA])[-1], pa.string())] if extra else []
 
     def columns() -> Iterator[_Columns]:
-        for batch in _batches(row for row, _ in _rows(journal, policies)):
+        for batch in _batches(row for row, _ in journal_rows(journal, policies)):
             arrays = [pa.array([_cell(row.get(name), kind) for row in batch], kind) for name, kind in types.items()]
             rest = [{name: value for name, value in row.items() if name not in types} for row in batch if spare]
             arrays += [pa.array([as_object(more) or None for more in rest], field.type) for field in spare]
             yield len(batch), arrays
 
     return pa.schema([*(pa.field(*column) for column in types.items()), *spare]), columns()
-
-
-def _rows(journal: Path, policies: Sequence[str]) -> Iterator[tuple[dict[str, bytes], dict[str, Any]]]:
-    """Yield each row's own fields, as the JSON text of their values, and its verdicts, which are the last members.
-
-    Parsing the values would lose what JSON can hold and Python's or Arrow's types cannot. If a key comes twice, its
-    last value counts, as for other readers of JSON.
-    """
-    for line in whole_lines(journal, "jsonl"):
-        found = [(name, value) for name, _, value in members(line)]
-        own = len(found) - len(policies)
-        yield dict(found[:own]), {name: orjson.loads(value) for name, value in found[own:]}
 
 
 def _batches(rows: Iterator[dict[str, bytes]]) -> Iterator[list[dict[str, bytes]]]:

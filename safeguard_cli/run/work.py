@@ -12,7 +12,7 @@ from safeguard_cli.policy.policy import Policy
 from safeguard_cli.rows.source import Source
 from safeguard_cli.rows.text import Selects
 from safeguard_cli.rows.writable import Used
-from safeguard_cli.run.destination import Destination, HeldParquet, hold_parquet, open_destination
+from safeguard_cli.run.destination import Destination, Held, hold_made, open_destination
 from safeguard_cli.run.prepare import count_input, open_input
 from safeguard_cli.run.progress import Progress
 from safeguard_cli.run.settings import Settings
@@ -28,8 +28,8 @@ class Work:
         return open_input(settings, stream)
 
     def hold(self, settings: Settings, read: Sequence[Used]) -> AbstractContextManager[Any]:
-        """Hold an output that is made of a journal; see hold_parquet."""
-        return hold_parquet(settings, read)
+        """Hold an output that is made of a journal; see hold_made."""
+        return hold_made(settings, read)
 
     def destination(
         self,
@@ -37,7 +37,7 @@ class Work:
         source: Source,
         policies: Sequence[Policy],
         read: Sequence[Used],
-        held: HeldParquet | None,
+        held: Held | None,
     ) -> AbstractContextManager[Destination]:
         """Open what the rows are written to, before anything is loaded."""
         return open_destination(settings, source, policies, read, held)

@@ -18,12 +18,13 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 # huggingface_hub waits a second after every cut; here, thirty cuts should not cost thirty seconds.
 HASTY = "import time; time.sleep = lambda s: None; from safeguard_cli.cli.app import main; main()"
+SMALL = 1000  # bytes of a dataset's file that Git itself holds
 REPO, FILE = "some-body/tiny-GGUF", "tiny-Q8_0.gguf"
 
 
 @dataclass
 class Hub:
-    """Repositories by name, each with files by name.
+    """Repositories by name (a dataset's as `datasets/OWNER/NAME`), each with files by name.
 
     `cuts` are places in a file where the connection breaks, once each. `status` is the answer to every request, with
     the headers `more` as well. `wrong` names files that do not match their checksums, `endless` files that never end.
@@ -89,19 +90,22 @@ class _Handler(BaseHTTPRequestHandler):
         hub.authorizations.append((path, self.headers.get("Authorization")))
         if hub.status:
             return self._send(hub.status)
-        if listing := re.fullmatch(r"/api/models/([^/]+/[^/]+)", path):
-            files = hub.repos.get(listing[1])
+        if listing := re.fullmatch(r"/api/(?:models/|(datasets/))([^/]+/[^/]+)", path):
+            files = hub.repos.get(f"{listing[1] or ''}{listing[2]}")
             if files is None:
                 return self._send(401, X_Error_Code="RepoNotFound")
             siblings = [
-                {"rfilename": n, "size": len(c), "blobId": "0" * 40, "lfs": {**_lfs(c), "pointerSize": 130}}
+                {"rfilename": n, "size": len(c), "blobId": _git_hash(c)}
+                | ({"lfs": {**_lfs(c), "pointerSize": 130}} if len(c) > SMALL or not listing[1] else {})
                 for n, c in files.items()
             ]
-            body = json.dumps({"id": listing[1], "sha": COMMIT, "siblings": siblings}).encode()
+            body = json.dumps({"id": listing[2], "sha": COMMIT, "siblings": siblings}).encode()
             return self._send(200, body, Content_Type="application/json")
-        resolve = re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path)
+        resolve = re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/[^/]+/(.+)", path)
         if resolve and resolve[2] in hub.repos.get(resolve[1], {}):
             content = hub.repos[resolve[1]][resolve[2]]
+            if resolve[1].startswith("datasets/") and len(content) <= SMALL:
+                return self._content(resolve[2], content, X_Repo_Commit=COMMIT, ETag=f'"{_git_hash(content)}"')
             return self._send(
                 302,
                 Location=f"{hub.cdn}/cdn/{resolve[1]}/{resolve[2]}",
@@ -109,11 +113,11 @@ class _Handler(BaseHTTPRequestHandler):
                 X_Linked_Etag=f'"{_lfs(content)["sha256"]}"',
                 X_Linked_Size=str(len(content)),
             )
-        if cdn := re.fullmatch(r"/cdn/([^/]+/[^/]+)/(.+)", path):
+        if cdn := re.fullmatch(r"/cdn/((?:datasets/)?[^/]+/[^/]+)/(.+)", path):
             return self._content(cdn[2], hub.repos[cdn[1]][cdn[2]])
         return self._send(404, X_Error_Code="EntryNotFound")
 
-    def _content(self, name: str, content: bytes) -> None:
+    def _content(self, name: str, content: bytes, **headers: str) -> None:
         hub = self.hub
         if hub.status_of_files:
             return self._send(hub.status_of_files)
@@ -128,7 +132,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(end - begin))
         if begin:
             self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{end}")
+        for header, value in headers.items():
+            self.send_header(header.replace("_", "-"), value)
         self.end_headers()
+        if self.command == "HEAD":
+            return None
         stop = next((cut for cut in hub.cuts if cut > begin), None)
         if stop is not None:
             hub.cuts.remove(stop)
@@ -143,6 +151,10 @@ class _Handler(BaseHTTPRequestHandler):
                 hub.stall.wait(60)
             self.close_connection = True
         return None
+
+
+def _git_hash(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 def _lfs(content: bytes) -> dict[str, object]:

@@ -299,10 +299,10 @@ def test_the_output_follows_its_extension_else_the_input():
 
 
 @pytest.mark.parametrize(
-    "ending", ["json", "gz", "jsonl.gz", "xlsx", "zst", "csv.zst", "txt", "parquet.bz2", "2024-01"]
+    "ending", ["json.gz", "gz", "jsonl.gz", "xls", "zst", "csv.zst", "txt", "parquet.bz2", "2024-01"]
 )
 def test_a_format_that_is_not_written_is_refused_naming_those_that_are(ending):
-    with pytest.raises(UsageError, match=r"\*\.jsonl, \*\.ndjson, \*\.csv, \*\.tsv, \*\.parquet"):
+    with pytest.raises(UsageError, match=r"\*\.jsonl, \*\.ndjson, \*\.json, \*\.csv, \*\.tsv, \*\.parquet, \*\.xlsx"):
         output_format(Path(f"x.{ending}"), "csv")
 
 

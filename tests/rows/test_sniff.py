@@ -6,10 +6,6 @@ import bz2
 import gzip
 import io
 import json
-import lzma
-import shlex
-import shutil
-import subprocess
 import zipfile
 
 import pytest
@@ -61,7 +57,7 @@ def test_dashes_may_be_values(table) -> None:
     ["Export of comments\n\nid, comment\n1, see you soon\n", "# exported 2024\nid,comment,score\n1,see you,3\n"],
 )
 def test_a_title_of_one_cell_above_a_table_is_refused(table) -> None:
-    with pytest.raises(UsageError, match=r"the first line is a title.*tail -n \+2"):
+    with pytest.raises(UsageError, match=r"the first line is a title.*--skip-rows 1"):
         open_source(io.BytesIO(table.encode()), format="csv")
     below = table.partition("\n")[2]
     with open_source(io.BytesIO(below.encode()), format="csv") as source:
@@ -69,12 +65,11 @@ def test_a_title_of_one_cell_above_a_table_is_refused(table) -> None:
 
 
 OTHER_KINDS = {
-    "a spreadsheet": (zipped("xl/workbook.xml"), "save the sheet as CSV"),
-    "an old spreadsheet": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\0\0", "save the sheet as CSV"),
+    "a spreadsheet": (zipped("xl/workbook.xml"), "name it \\*.xlsx"),
+    "an old spreadsheet": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\0\0", "name it \\*.xls"),
     "Parquet": (b"PAR1\x15\x04\x15\x00", "--format parquet"),
-    "zstd": (b"\x28\xb5\x2f\xfd\x04\x00", "zstd -dc"),
-    "xz": (lzma.compress(LINES.encode()), "xz -dc"),
-    "bzip2": (bz2.compress(LINES.encode()), "bzip2 -dc"),
+    "lz4": (b"\x04\x22\x4d\x18\x64\x40", "lz4 -dc"),
+    "bzip2 in bzip2": (bz2.compress(bz2.compress(LINES.encode())), "bzip2 -dc"),
     "gzip twice": (gzip.compress(gzip.compress(LINES.encode())), "gunzip -c"),
     "a PDF": (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", "this is a PDF"),
     "rich text": (b"{\\rtf1\\ansi hello}", "RTF"),
@@ -86,9 +81,12 @@ OTHER_KINDS = {
     "a Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:df2\nsize 1\n", "git lfs pull"),
     "UTF-16": (TABLE.encode("utf-16"), "--encoding utf-16$"),
     "UTF-32": (TABLE.encode("utf-32"), "--encoding utf-32$"),
-    "a JSON array": (b'[{"id":1,"text":"a b"}]', "jq -c '.\\[\\]'"),
-    "a JSON array over lines": (b'[\n  {\n "text": "a b"\n }\n]', "jq -c '.\\[\\]'"),
-    "a pretty JSON object": (b'{\n  "text": "a b"\n}\n', "jq -c \\."),
+}
+JSON = {
+    "a JSON array": b'[{"id":1,"text":"a b"}]',
+    "a JSON array over lines": b'[\n  {\n "text": "a b"\n }\n]',
+    "a pretty JSON object": b'{\n  "text": "a b"\n}\n',
+    "a pretty JSON object that begins on its first line": b'{"id": 1,\n "text": "a b"}\n',
 }
 
 
@@ -103,19 +101,15 @@ def test_a_file_of_another_kind_is_refused_with_what_it_is_whatever_its_name(tmp
         open_source(path if name else io.BytesIO(content))
 
 
-@pytest.mark.parametrize("kind", ["xz", "bzip2", "a JSON array", "a JSON array over lines", "a pretty JSON object"])
-def test_the_command_that_is_named_makes_rows_that_can_be_read(tmp_path, kind):
-    content, _ = OTHER_KINDS[kind]
-    path = tmp_path / "it's mine.jsonl"
-    path.write_bytes(content)
-    with pytest.raises(UsageError) as refused:
-        open_source(path)
-    command = str(refused.value).rpartition("it: ")[2].replace("> FILE", "> mine.rows.jsonl")
-    if not shutil.which(shlex.split(command)[0]):
-        pytest.skip(f"needs {shlex.split(command)[0]}")
-    subprocess.run(["bash", "-c", command], check=True, cwd=tmp_path)
-    (made,) = tmp_path.glob("*.rows.jsonl")
-    assert texts(made)
+@pytest.mark.parametrize("content", JSON.values(), ids=JSON)
+def test_json_is_read_from_a_pipe_and_refused_by_another_name_with_the_format_that_reads_it(tmp_path, content):
+    assert texts(io.BytesIO(content)) == ["a b"]
+    for name in ("x.csv", "x.jsonl", "x.txt", "x.log", "x.jsonl.gz"):
+        path = tmp_path / name
+        path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+        with pytest.raises(UsageError, match=r"--format json\b"):
+            open_source(path)
+        assert texts(path, format="json") == ["a b"]
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.jsonl", ""])
@@ -202,7 +196,7 @@ def test_a_tsv_without_a_tab_is_refused_unless_it_is_asked_for(tmp_path):
     ],
 )
 def test_plain_lines_in_a_pipe_are_not_read_as_a_table_under_the_first_of_them(lines):
-    with pytest.raises(UsageError, match=r"--format csv.*jq -cR"):
+    with pytest.raises(UsageError, match=r"--format csv.*--format lines"):
         open_source(io.BytesIO(lines.encode()))
     with open_source(io.BytesIO(lines.encode()), format="csv") as source:
         assert len(list(source)) == lines.count("\n") - 1
@@ -220,7 +214,7 @@ def test_a_header_in_a_pipe_is_known_for_one(header):
 
 
 def test_json_lines_under_another_name_are_told(tmp_path):
-    for name in ("x.csv", "x.tsv", "x.json", "x.txt"):
+    for name in ("x.csv", "x.tsv", "x.log", "x.txt"):
         (tmp_path / name).write_text(LINES)
         with pytest.raises(UsageError, match="--format jsonl"):
             open_source(tmp_path / name)
@@ -288,9 +282,9 @@ def test_nothing_is_waited_for_that_is_not_needed():
 
 
 def test_the_name_of_a_file_is_quoted_in_the_command(tmp_path):
-    path = tmp_path / "a; rm x.json"
-    path.write_text('[{"a":1}]')
-    with pytest.raises(UsageError, match=r"'[^']*a; rm x\.json'"):
+    path = tmp_path / "a; rm x.csv"
+    path.write_bytes(b"\x04\x22\x4d\x18\x64\x40")
+    with pytest.raises(UsageError, match=r"'[^']*a; rm x\.csv'"):
         open_source(path)
 
 

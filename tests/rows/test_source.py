@@ -254,7 +254,7 @@ def test_the_sample_is_that_of_all_shards_and_stays_when_reading_has_begun(shard
     [
         ("jsnl", "unknown format 'jsnl'; did you mean 'jsonl'?"),
         ("CSV", "unknown format 'CSV'; did you mean 'csv'?"),
-        ("xlsx", "unknown format 'xlsx': one of jsonl, ndjson, csv, tsv, parquet"),
+        ("xlsq", "unknown format 'xlsq'; did you mean 'xls'?"),
     ],
 )
 def test_an_unknown_format_is_refused_with_the_one_that_is_near(word: str, said: str) -> None:
@@ -484,9 +484,9 @@ def test_json_that_is_beyond_what_can_be_read_is_not_called_bad_json(value, said
 @pytest.mark.parametrize(
     ("name", "content", "options", "sentence"),
     [
-        ("x.txt", b"", {}, "--format"),
+        ("x.log", b"", {}, "--format"),
         ("csv", b"", {}, "--format"),
-        ("x.jsonl.gz", b"{}", {}, "not a gzip"),
+        ("x.jsonl.gz", b"{}", {}, "not packed with gzip"),
         ("x.csv", b"a\xff\n1\n", {}, "--encoding"),
         ("x.csv", b"a,b\r1,2\r", {}, "bare CR"),
         ("x.csv", b'"a,b\n1,2\n', {}, "header"),

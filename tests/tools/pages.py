@@ -15,7 +15,7 @@ from safeguard_cli.cli.app import app
 from safeguard_cli.cli.conflicts import Rule
 from safeguard_cli.model.names import KNOWN
 from safeguard_cli.policy.policy import builtin_policies, load_policy
-from safeguard_cli.rows.source import FORMATS
+from safeguard_cli.rows.formats import ALSO, FORMATS, PACKED
 from safeguard_cli.rows.verdict import WHEN
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +42,7 @@ MODES: dict[str, dict[str, Any]] = {
     "`--server --server-api chat`": {"servers": ["http://h"], "server_api": "chat"},
     "`--ray`": {"ray": True},
     "Parquet in": {"inputs": ["in.parquet"]},
+    "a spreadsheet in": {"inputs": ["in.xlsx"]},
     "standard input": {"inputs": ["-"]},
     "Parquet out": {"output": "out.parquet"},
     "to a pipe": {"output": "-"},
@@ -88,13 +89,15 @@ def errors() -> str:
 
 
 def formats() -> str:
-    """Return the table of input formats by name."""
-    kinds = {"jsonl": "JSON lines: an object in each line", "csv": "CSV: a header, then rows"}
-    lines = ["| `--format` or extension | what it is |", "|---|---|"]
-    for name, (kind, delimiter) in FORMATS.items():
-        what = "Parquet" if name == "parquet" else "TSV: CSV with tabs" if delimiter else kinds[kind]
-        lines.append(f"| `{name}`{', also `.' + name + '.gz`' if name != 'parquet' else ''} | {what} |")
-    return "\n".join(lines)
+    """Return the table of input formats by name: extensions, what each is, and what is written of it."""
+    lines = ["| `--format` | extensions | what it is | the output is |", "|---|---|---|---|"]
+    for name, kind in FORMATS.items():
+        endings = [name, *(ending for ending, known in ALSO.items() if known == name)]
+        shown = ", ".join(f"`.{ending}`" for ending in endings if ending != "lines")
+        lines.append(f"| `{name}` | {shown} | {kind.what} | {kind.written} |")
+    packed = ", ".join(f"`{ending}` ({packing})" for ending, packing in PACKED.items())
+    whole = ", ".join(name for name, kind in FORMATS.items() if kind.whole)
+    return "\n".join([*lines, "", f"All but {whole} may also be packed: {packed}."])
 
 
 def policies() -> str:

@@ -62,7 +62,8 @@ def report(settings: Settings, wanted: Wanted, output: str | None, examples: int
     _check_target(target, settings)
     policies = load_policies(settings) if settings.policies else ()
     known = tuple(LabelSet(policy.name, policy.labels, policy.violates) for policy in policies)
-    labels = read_labels(path, format=settings.format, encoding=settings.encoding, known=known)
+    how: dict[str, Any] = {"format": settings.format, "encoding": settings.encoding, "sheet": settings.sheet}
+    labels = read_labels(path, **how, known=known)
     names = [answers.name for answers in labels.answers]
     if unknown := [policy.name for policy in policies if policy.name not in names]:
         raise UsageError(f"--policy {unknown[0]}: {path} is labelled under {', '.join(names)}")
