@@ -314,11 +314,13 @@ class Find(Sample):
                         break
         self._asked.places += [left[pick.row] for pick in picks]
         for first in range(0, len(picks), _AT_ONCE):
-            found = [self._spool.read(left[pick.row]) for pick in picks[first : first + _AT_ONCE]]
-            texts = [text if isinstance(text, str) else None for text in map(self._selector.select, found)]
-            self._asked.keys += [None if text is None else Known.key(text) for text in texts]
+            beginnings = []
+            for pick in picks[first : first + _AT_ONCE]:
+                text = self._selector.select(self._spool.read(left[pick.row]))
+                self._asked.keys.append(Known.key(text) if isinstance(text, str) else None)
+                beginnings.append(text[:MOST_CHARACTERS] if isinstance(text, str) else "")
             if sum(len(part.buckets) for part in self._asked.grams) < MOST_GRAMS:
-                self._asked.grams.append(grams([text or "" for text in texts]))
+                self._asked.grams.append(grams(beginnings))
 
     @contextmanager
     def _reading(self, doing: str) -> Iterator[Iterator[Record]]:
@@ -350,7 +352,7 @@ def _batches(texts: Iterable[tuple[int, str | RowError]]) -> Iterator[tuple[Ints
         if isinstance(text, str):
             rows.append(row)
             batch.append(text)
-            size += min(len(text), MOST_CHARACTERS)
+            size += len(text)
         if size > BATCH_CHARACTERS:
             yield np.array(rows, dtype=np.int64), batch
             rows, batch, size = [], [], 0
