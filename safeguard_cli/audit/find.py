@@ -44,7 +44,7 @@ from safeguard_cli.audit.score import (
     grams,
     joined,
 )
-from safeguard_cli.audit.search import ENOUGH, Pick, Scores, Search, round_end, round_start
+from safeguard_cli.audit.search import ENOUGH, FIRST, Pick, Scores, Search, round_end, round_start
 from safeguard_cli.errors import SafeguardError, missing_extra
 from safeguard_cli.output.journal import Journal
 from safeguard_cli.output.labelled import LabeledFile
@@ -169,7 +169,9 @@ class Find(Sample):
     def take_up(self, journal: Journal) -> None:
         """Take note of what earlier sessions did."""
         super().take_up(journal)
-        self._journal = journal
+        self._journal, done = journal, journal.manifest.progress
+        if (done.planned or 0) > FIRST:  # how many of the rows are drawn at random depends on what is found
+            done.planned = 0
 
     @property
     def _parts(self) -> int:

@@ -118,7 +118,7 @@ def judgement(auroc: float | None) -> str:
     """Return what the score is worth in one sentence."""
     if auroc is None:
         return f"fewer than {FEW} rows of the random sample are flagged: too few to say how well the score ranks"
-    worth = f"cross-validated AUROC {auroc:.2f}; 0.5 is chance, 1 perfect"
+    worth = f"cross-validated AUROC {math.floor(100 * auroc) / 100:.2f}; 0.5 is chance, 1 perfect"
     if ranks_badly(auroc):
         return f"the score does not rank well here ({worth}): for the bound, drawing at random is as good"
     return f"the score ranks well here ({worth})"
