@@ -119,6 +119,15 @@ def fail(text: str) -> None:
     _say(Text("error: ", "bold red"), text)
 
 
+def ask(question: str) -> str | None:
+    """Return a line typed at the terminal in answer to a question; None if nobody is there to answer."""
+    if not (sys.stdin and sys.stdin.isatty() and sys.stderr and sys.stderr.isatty()):
+        return None
+    with suppress(OSError):
+        console().print(Text(safe(question)), end="", soft_wrap=True)
+    return sys.stdin.readline().rstrip("\r\n") or None
+
+
 def show(*lines: RenderableType) -> None:
     """Print a result to standard output; where that is not a terminal, the lines have room for PIPE_WIDTH cells."""
     shown = _Console(markup=False, emoji=False, highlight=False)

@@ -32,9 +32,10 @@ ROOMS = {
     "machine": "engine engine.local model output policy prompt rows run",
     "measure": "output policy rows run",
     "measure.stress": "measure output policy rows run",
-    "measure.report": "measure measure.stress output policy rows run",
+    "measure.report": "audit measure measure.stress output policy rows run",
+    "review": "measure output policy rows run",
     "audit": "engine.local measure output policy rows run",
-    "cli": "audit machine measure measure.report measure.stress model output policy rows run",
+    "cli": "audit machine measure measure.report measure.stress model output policy review rows run",
 }
 AT_START = "cli"  # `--help` imports this room's files: at their top they import only the ground, options and each other
 
@@ -147,7 +148,7 @@ def test_samples_are_found_in_a_wheel(site: Path) -> None:
     run = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(site)!r})\n{code}"]
     shown = subprocess.run(run, cwd=site.parent, capture_output=True, text=True, check=True).stdout
     folder = site / "safeguard_cli" / "samples"
-    assert shown.split() == ["12", str(folder / "messages.jsonl"), str(folder / "golden" / "spam.jsonl")]
+    assert shown.split() == ["18", str(folder / "messages.jsonl"), str(folder / "golden" / "spam.jsonl")]
 
 
 def test_the_map_names_what_is_there() -> None:

@@ -10,14 +10,15 @@ from typing import Any
 from safeguard_cli import errors
 from safeguard_cli.audit import find
 from safeguard_cli.audit.destination import default_output, journal_of
-from safeguard_cli.audit.estimate import check_installed, estimate
+from safeguard_cli.audit.estimate import check_installed, estimate, read_audit
 from safeguard_cli.audit.find import Find
 from safeguard_cli.audit.options import ROWS, Audited
+from safeguard_cli.audit.reviewed import by_people, read_people, record
 from safeguard_cli.audit.sample import Sample, Stop
 from safeguard_cli.audit.shown import shown
 from safeguard_cli.engine.local.process import LocalEngine
 from safeguard_cli.errors import SafeguardError, UsageError
-from safeguard_cli.output.labelled import read_labels
+from safeguard_cli.measure.reviewed import ReviewedFile
 from safeguard_cli.output.manifest import find_manifest
 from safeguard_cli.run.engines import EngineMaker
 from safeguard_cli.run.label import label
@@ -32,6 +33,7 @@ def audit(settings: Settings, wanted: Audited, make_engine: EngineMaker = LocalE
         find.check_installed()
     if settings.input == "-" or (Path(settings.input).exists() and not Path(settings.input).is_file()):
         raise UsageError("an audit draws its rows from a file, which it reads more than once: save the input to one")
+    golden = read_people(Path(wanted.reviewed)) if wanted.reviewed is not None else None
     out = Path(wanted.output) if wanted.output is not None else default_output(settings)
     stop = _stop(wanted, out, settings)
     seed = wanted.seed if settings.temperature > 0 else settings.seed
@@ -42,12 +44,12 @@ def audit(settings: Settings, wanted: Audited, make_engine: EngineMaker = LocalE
     except errors.Interrupted:
         journal = journal_of(out, settings)
         with suppress(SafeguardError, OSError):  # nothing is labelled yet
-            _show(journal if journal.exists() else out, sample, settings, wanted)
+            _show(journal if journal.exists() else out, sample, settings, wanted, golden)
         raise
     finally:
         sample.close()
     if not settings.dry_run:
-        _show(out, sample, settings, wanted)
+        _show(out, sample, settings, wanted, golden)
     return code
 
 
@@ -71,13 +73,14 @@ def _known(violates: dict[str, Any], within: float) -> bool:
     return share is not None and max(violates["high"] - share, share - violates["low"]) <= within
 
 
-def _show(path: Path, sample: Sample, settings: Settings, wanted: Audited) -> None:
+def _show(path: Path, sample: Sample, settings: Settings, wanted: Audited, golden: ReviewedFile | None) -> None:
     """Print the figures of the rows in a file of the audit."""
-    labels = read_labels(path)
-    labels = sample.settle(labels)
+    labels = sample.settle(read_audit(path))
     found = sample.told(estimate(labels, sample.by))
+    people = by_people(golden, labels, found) if golden is not None else {}
     if wanted.json:
         about = {"input": settings.input, "output": str(path), "model": labels.model, "effort": labels.effort}
-        print_json({**about, **found.record(), **sample.further(labels), "doubts": list(labels.doubts)})
+        more = {**sample.further(labels), "by_people": record(people), "doubts": list(labels.doubts)}
+        print_json({**about, **found.record(), **more})
     else:
-        show(*shown(found, labels, settings.input), *sample.shown(labels))
+        show(*shown(found, labels, settings.input, people), *sample.shown(labels))

@@ -7,19 +7,19 @@ appears whole or not at all. To go on from a finished OUT, its journal is made a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from safeguard_cli.audit.estimate import estimate
+from safeguard_cli.audit.estimate import estimate, read_audit
 from safeguard_cli.audit.ordering import Mark, rewrite
 from safeguard_cli.audit.slices import By
 from safeguard_cli.errors import SafeguardError, UsageError, sentences
 from safeguard_cli.files import draft, sha256, sweep
 from safeguard_cli.output.journal import Journal
-from safeguard_cli.output.labelled import LabeledFile, read_labels
+from safeguard_cli.output.labelled import LabeledFile
 from safeguard_cli.output.manifest import (
     START_OVER,
     Manifest,
@@ -141,9 +141,12 @@ class AuditFile(File):
             note(f"{done.progress.rows:,} rows are in {out}")
 
     def _make(self, out: Path, done: Manifest, result: Result) -> None:
-        labels = self.sample.settle(read_labels(self.path))
-        found = {**estimate(labels, self.sample.by).record(), **self.sample.further(labels)}
-        columns, rows = self.sample.columns, done.progress.rows
+        found, rows = None, done.progress.rows
+        with suppress(UsageError):  # fields of the input pass for damaged verdicts: the rows are still to be kept
+            labels = self.sample.settle(read_audit(self.path))
+            estimated = estimate(labels, self.sample.by)
+            found, rows = {**estimated.record(), **self.sample.further(labels)}, estimated.rows
+        columns = self.sample.columns
 
         def at_end(mark: Mark) -> Mark:
             return self.sample.at_end(mark, rows)

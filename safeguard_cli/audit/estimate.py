@@ -1,6 +1,6 @@
 """What the rows of an audit tell about their file: shares with 95 % intervals, as the model reads the policy.
 
-    found = estimate(read_labels(Path("posts.audit.jsonl")))
+    found = estimate(read_audit(Path("posts.audit.jsonl")))
     found.policies["spam"].violates.share, found.policies["spam"].violates.low
 
 The interval is exact if the number of rows was fixed before the audit began. It is a confidence sequence, which may be
@@ -13,15 +13,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from safeguard_cli.audit.slices import By
 from safeguard_cli.errors import UsageError, missing_extra
 from safeguard_cli.measure.statistics import LEVEL, sample_interval
-from safeguard_cli.output.labelled import LabeledFile, LabeledRow
+from safeguard_cli.output.labelled import LabeledFile, LabeledRow, read_labels
+from safeguard_cli.output.manifest import find_manifest
 from safeguard_cli.output.spelled import number
 from safeguard_cli.rows.records import SAMPLE
+from safeguard_cli.rows.source import FORMATS, extension
 from safeguard_cli.rows.text import BLANK_ROW
 from safeguard_cli.rows.verdict import Verdict
 
@@ -119,8 +122,24 @@ def check_installed() -> None:
         raise missing_extra("an audit needs scipy", "eval") from None
 
 
+def read_audit(path: Path) -> LabeledFile:
+    """Read an audit's output, or its journal, with the verdicts of its own policies only.
+
+    The rows may hold those of an earlier run as fields.
+    """
+    manifest = find_manifest(path)
+    known = extension(path) in FORMATS
+    labels = read_labels(path, format=None if known or manifest is None else manifest.identity.output.format)
+    ours = labels.manifest.identity.policies if labels.manifest else {each.name: None for each in labels.answers}
+    rows = (
+        replace(row, verdicts={name: verdict for name, verdict in row.verdicts.items() if name in ours})
+        for row in labels.rows
+    )
+    return replace(labels, rows=tuple(rows), answers=tuple(each for each in labels.answers if each.name in ours))
+
+
 def estimate(labels: LabeledFile, by: Iterable[By] = ()) -> Estimate:
-    """Return what the rows of an audit's output tell. Raise UsageError if they are no random sample."""
+    """Return what the rows of an audit tell, as `read_audit` gives them. Raise UsageError if they are no sample."""
     sample = labels.manifest.identity.sample if labels.manifest else None
     if labels.manifest is None or sample is None:
         raise UsageError(f"{labels.path} is not the output of an audit: its rows are not known to be drawn at random")
@@ -129,7 +148,7 @@ def estimate(labels: LabeledFile, by: Iterable[By] = ()) -> Estimate:
     planned = done.planned or 0
     kind: Kind = "all rows" if n == total else "exact" if n == planned else "sequence"
     counting = Counting(kind, total, done.seconds / done.rows if done.rows else None)
-    failed = [any(verdict.error for verdict in row.verdicts.values()) and not _blank(row) for row in rows]
+    failed = [any(verdict.error for verdict in row.verdicts.values()) and not was_blank(row) for row in rows]
     return Estimate(
         kind=kind,
         level=LEVEL,
@@ -138,13 +157,13 @@ def estimate(labels: LabeledFile, by: Iterable[By] = ()) -> Estimate:
         rows=n,
         planned=planned,
         finished=labels.manifest.finished,
-        blank=sum(map(_blank, rows)),
+        blank=sum(map(was_blank, rows)),
         in_error=sum(failed),
         seconds=done.seconds,
         policies={
             answers.name: counting.of_policy(
                 [row.verdicts[answers.name] for row in rows],
-                [_blank(row) for row in rows],
+                [was_blank(row) for row in rows],
                 answers.labels,
                 answers.violates,
                 {str(one): [one.value(row.fields) for row in rows] for one in by},
@@ -156,12 +175,16 @@ def estimate(labels: LabeledFile, by: Iterable[By] = ()) -> Estimate:
 
 def is_random(row: LabeledRow) -> bool:
     """Return whether a row of an audit's output was drawn at random, and not picked for another reason."""
+    return rank_of(row) is not None
+
+
+def rank_of(row: LabeledRow) -> float | None:
+    """Return at which place a row of an audit was drawn, None if it was not drawn at random."""
     sample = row.fields.get(SAMPLE)
-    rank = sample.get("rank") if isinstance(sample, Mapping) else number(row.fields.get(f"{SAMPLE}_rank"))
-    return rank is not None
+    return number(sample.get("rank") if isinstance(sample, Mapping) else row.fields.get(f"{SAMPLE}_rank"))
 
 
-def _blank(row: LabeledRow) -> bool:
+def was_blank(row: LabeledRow) -> bool:
     """Return whether a row held nothing at all in the input; its fields may not have been kept."""
     errors = [verdict.error for verdict in row.verdicts.values()]
     return all(error is not None and error.message.endswith(BLANK_ROW) for error in errors)

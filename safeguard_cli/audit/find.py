@@ -53,10 +53,9 @@ from safeguard_cli.output.unchanged import marks
 from safeguard_cli.output.written import read_output, whole_lines
 from safeguard_cli.rows.records import SAMPLE, Record
 from safeguard_cli.rows.source import Source, count_rows
-from safeguard_cli.rows.text import Selector
+from safeguard_cli.rows.text import Selects, text_key
 from safeguard_cli.rows.verdict import RowError
 from safeguard_cli.rows.writable import real
-from safeguard_cli.run.pipeline import Known
 from safeguard_cli.run.prepare import open_input
 from safeguard_cli.run.progress import Progress
 from safeguard_cli.run.settings import Settings
@@ -115,11 +114,11 @@ class Find(Sample):
         self._search = Search(self._order)
         self._ranks: dict[int, int] = {}  # of the rows of the uniform sample, when the search is over
         self._asked = Asked([], [], [], [])
-        self._selector: Selector | None = None
+        self._selector: Selects | None = None
         self._journal: Journal | None = None
         self._restored = False
 
-    def total(self, settings: Settings, source: Source, selector: Selector, progress: Progress) -> int | None:
+    def total(self, settings: Settings, source: Source, selector: Selects, progress: Progress) -> int | None:
         """Put the rows in the order of the uniform sample, and return how many will be asked, None if not known."""
         self._selector = selector
         rows = super().total(settings, source, selector, progress)
@@ -282,19 +281,24 @@ class Find(Sample):
         self._asked.p_violates += map(p_violates, verdicts)
         self._search.learn([flagged(each) for each in verdicts])
 
+    def _text(self, record: Record) -> str | None:
+        """Return the text of a row, None if it has none."""
+        assert self._selector is not None
+        text = self._selector.select(record)
+        return None if isinstance(text, RowError) else str(text)
+
     def _scores(self, learnt: int) -> Scores:
         """Return the score of every row of the file, from what the model said of the first rows that were asked.
 
         A row whose text is among them is sure: its verdict is known. A row without a text is never picked.
         """
-        assert self._selector is not None
         found, p, _ = self._asked.learnt(learnt)
         score = fit(found, p)
         known = dict(zip(self._asked.keys[:learnt], self._search.flags, strict=False))
         scores = np.full(self._search.total, -np.inf, dtype=np.float32)
         with self._reading("scoring rows") as records:
-            for rows, texts in _batches(enumerate(map(self._selector.select, records))):
-                flags = [known.get(Known.key(text)) for text in texts]
+            for rows, texts in _batches(enumerate(map(self._text, records))):
+                flags = [known.get(text_key(text)) for text in texts]
                 new = np.array([flag is None for flag in flags], dtype=np.bool_)
                 scores[rows[new]] = score.of(grams(list(compress(texts, new))))
                 scores[rows[[flag is True for flag in flags]]] = np.inf
@@ -302,7 +306,7 @@ class Find(Sample):
 
     def _fetch(self, picks: Sequence[Pick]) -> None:
         """Read the rows that are asked next, and keep them on disk and their n-grams in memory."""
-        assert self._settings is not None and self._selector is not None
+        assert self._settings is not None
         if self._spool is None:
             self._spool = Spool(real(Path(self._settings.output or "")).parent)
         left = {pick.row: 0 for pick in picks}
@@ -318,9 +322,9 @@ class Find(Sample):
         for first in range(0, len(picks), _AT_ONCE):
             beginnings = []
             for pick in picks[first : first + _AT_ONCE]:
-                text = self._selector.select(self._spool.read(left[pick.row]))
-                self._asked.keys.append(Known.key(text) if isinstance(text, str) else None)
-                beginnings.append(text[:MOST_CHARACTERS] if isinstance(text, str) else "")
+                text = self._text(self._spool.read(left[pick.row]))
+                self._asked.keys.append(None if text is None else text_key(text))
+                beginnings.append((text or "")[:MOST_CHARACTERS])
             if sum(len(part.buckets) for part in self._asked.grams) < MOST_GRAMS:
                 self._asked.grams.append(grams(beginnings))
 
@@ -345,13 +349,13 @@ class Find(Sample):
             progress.doing = None
 
 
-def _batches(texts: Iterable[tuple[int, str | RowError]]) -> Iterator[tuple[Ints, list[str]]]:
+def _batches(texts: Iterable[tuple[int, str | None]]) -> Iterator[tuple[Ints, list[str]]]:
     """Yield texts with the numbers of their rows, some at a time; rows without a text are left out."""
     rows: list[int] = []
     batch: list[str] = []
     size = 0
     for row, text in texts:
-        if isinstance(text, str):
+        if text is not None:
             rows.append(row)
             batch.append(text)
             size += len(text)

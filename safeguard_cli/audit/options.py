@@ -77,6 +77,14 @@ class Audited:
             rich_help_panel="What is shown",
         ),
     ] = ()
+    reviewed: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GOLDEN",
+            help="Correct the share by people's answers: a golden file of `safeguard review OUT --pick random`.",
+            rich_help_panel="What is shown",
+        ),
+    ] = None
     json: Annotated[
         bool, typer.Option("--json", help="Print the figures as JSON.", rich_help_panel="What is shown")
     ] = False

@@ -26,7 +26,7 @@ from safeguard_cli.output.unchanged import marks
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.rows.records import Record
 from safeguard_cli.rows.source import Source
-from safeguard_cli.rows.text import Selector
+from safeguard_cli.rows.text import Selects
 from safeguard_cli.rows.writable import Used, real
 from safeguard_cli.run.destination import kept_fields
 from safeguard_cli.run.prepare import open_input
@@ -86,7 +86,7 @@ class Sample(Work):
             raise UsageError(f"{source.name}: an audit draws its rows from a file, which it reads more than once")
         return source
 
-    def total(self, settings: Settings, source: Source, selector: Selector, progress: Progress) -> int | None:
+    def total(self, settings: Settings, source: Source, selector: Selects, progress: Progress) -> int | None:
         """Draw the first rows, and return how many there will be, None if that is not known yet."""
         self._settings, self._progress, self._source = settings, progress, source
         assert source.path is not None

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import RenderableType
 from rich.text import Text
 
 from safeguard_cli.audit.estimate import FEW, Estimate, OfPolicy, Share, Slice
+from safeguard_cli.audit.reviewed import ByPeople, shown_people
 from safeguard_cli.output.labelled import LabeledFile
 from safeguard_cli.terminal import Figures, cut, facts, per_cent, span
 
 MOST_SLICES = 20  # values of a field that are shown
 AS_READ = "Shares are of what the model calls violating as it reads the policy; how right it is, safeguard eval tells."
+BESIDE_PEOPLE = "Shares but those by people's judgement are of what the model calls violating as it reads the policy."
 
 
-def shown(found: Estimate, labels: LabeledFile, input: str) -> Iterator[RenderableType]:
-    """Yield the figures of an audit."""
+def shown(
+    found: Estimate, labels: LabeledFile, input: str, people: Mapping[str, ByPeople] | None = None
+) -> Iterator[RenderableType]:
+    """Yield the figures of an audit, with those by people's judgement where there are any."""
     drawn = f"{found.rows:,} of {found.total:,} rows, drawn at random (seed {found.seed})"
     if found.kind == "all rows":
         drawn = f"all {found.total:,} rows" if found.total > 1 else "its only row"
@@ -30,13 +34,13 @@ def shown(found: Estimate, labels: LabeledFile, input: str) -> Iterator[Renderab
     for doubt in labels.doubts if found.finished else ():
         yield facts(doubt, style="yellow")
     for name, policy in found.policies.items():
-        yield from _of_policy(name, policy, found)
+        yield from _of_policy(name, policy, found, (people or {}).get(name))
     yield Text()
-    for line in _notes(found):
+    for line in (*notes(found), BESIDE_PEOPLE if people else AS_READ):
         yield facts(line, style="dim")
 
 
-def _of_policy(name: str, policy: OfPolicy, found: Estimate) -> Iterator[RenderableType]:
+def _of_policy(name: str, policy: OfPolicy, found: Estimate, people: ByPeople | None) -> Iterator[RenderableType]:
     yield Text.assemble("\n", (cut(name, 60), "bold"))
     bounds = "bounds" if found.kind == "all rows" else "95 % interval"
     table = Figures("", "rows seen", "share", bounds, "rows of the file")
@@ -46,6 +50,8 @@ def _of_policy(name: str, policy: OfPolicy, found: Estimate) -> Iterator[Rendera
             Text("  " + cut(label, 24), "red" if label in policy.violating_labels else ""), *_figures(share, found)
         )
     yield table
+    if people is not None:
+        yield from shown_people(people)
     if policy.in_error:
         yield facts(
             f"rows in error: {policy.in_error:,}; the lower bounds take them for rows that do not count, the upper ones"
@@ -102,7 +108,8 @@ def _by(field: str, slices: Sequence[Slice], found: Estimate) -> RenderableType:
     return table
 
 
-def _notes(found: Estimate) -> Iterator[str]:
+def notes(found: Estimate) -> Iterator[str]:
+    """Yield what a reader of the figures must know."""
     if found.kind == "all rows":
         yield "No interval: every row is labelled."
     elif found.kind == "exact":
@@ -116,4 +123,3 @@ def _notes(found: Estimate) -> Iterator[str]:
         yield f"Too few: under {FEW} rows seen, a share says next to nothing. Each value's interval stands alone."
     if found.blank:
         yield f"Blank rows: {found.blank:,}; they count as rows that do not violate."
-    yield AS_READ

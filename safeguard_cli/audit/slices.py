@@ -9,10 +9,9 @@ from datetime import date, datetime, timezone
 from typing import Any, Literal, get_args
 
 from safeguard_cli.errors import UsageError
-from safeguard_cli.output.spelled import plain
+from safeguard_cli.rows.paths import field_value, has_field
 from safeguard_cli.rows.records import is_blank, json_text
 from safeguard_cli.rows.source import Source, no_field
-from safeguard_cli.rows.text import find, has
 
 Unit = Literal["day", "week", "month", "year"]
 MISSING, NO_DATE = "(none)", "(no date)"
@@ -33,27 +32,31 @@ class By:
 
     def value(self, fields: Mapping[str, Any]) -> str:
         """Return which part of the file a row belongs to."""
-        value = find(fields, self.field) if has(fields, self.field) else None
+        value = field_value(fields, self.field)
         if is_blank(value):
             return MISSING
         if self.unit:
             return _period(value, self.unit)
-        return json_text(value) if isinstance(value, (dict, list)) else plain(value)
+        return _text(value)
 
 
 def parse_by(text: str, source: Source, kept: Sequence[str] | None) -> By:
     """Return the By that an option names. Raise UsageError if no row has the field, or if the output lacks it."""
     name, colon, unit = text.rpartition(":")
     found = By(text)
-    if source.lacks([text], has) and colon:
+    if source.lacks([text], has_field) and colon:
         if unit not in get_args(Unit):
             raise UsageError(f"--by {text!r}: a date is told apart by {', '.join(get_args(Unit))}, not by {unit!r}")
         found = By(name, unit)  # type: ignore[arg-type]
-    if source.lacks([found.field], has):
+    if source.lacks([found.field], has_field):
         raise no_field(source.name, "--by", found.field, source.fields())
     if kept is not None and not {found.field, found.field.partition(".")[0]}.intersection(kept):
         raise UsageError(f"--by {found.field} needs the field in the output: add it to --keep")
     return found
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json_text(value)
 
 
 def _period(value: Any, unit: Unit) -> str:
@@ -68,7 +71,7 @@ def _period(value: Any, unit: Unit) -> str:
 
 def _day(value: Any) -> date | None:
     """Return the date that a value begins with, as it is written; of a number, seconds since 1970, the one in UTC."""
-    text = plain(value)
+    text = _text(value)
     try:
         if found := _DATE.match(text):
             return date(*map(int, found.groups()))

@@ -12,7 +12,21 @@ import typer
 from typer.core import TyperGroup
 
 from safeguard_cli import __version__, errors, signals
-from safeguard_cli.cli import audit, bench, defaults, guard, label, measure, models, outputs, policy, streams, stress
+from safeguard_cli.cli import (
+    agree,
+    audit,
+    bench,
+    defaults,
+    guard,
+    label,
+    measure,
+    models,
+    outputs,
+    policy,
+    review,
+    streams,
+    stress,
+)
 from safeguard_cli.cli.parts import EXAMPLES
 
 _CalledWrongly: Any = typer.BadParameter.__base__  # UsageError, which typer does not export
@@ -58,7 +72,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for module in (label, audit, outputs, models, bench, measure, stress):
+for module in (label, audit, outputs, models, bench, measure, stress, review, agree):
     app.add_typer(module.app)
 app.add_typer(policy.app, name="policy")
 app.add_typer(

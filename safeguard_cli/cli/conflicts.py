@@ -143,6 +143,7 @@ def _efforts(values: Values) -> set[str]:
 def _parquet(values: Values) -> bool:
     """Return whether --format or the extension says that the input is Parquet; `-` never is."""
     path = values.get("input") or values.get("golden") or values.get("a") or values.get("out") or ""
+    path = path or next(iter(values.get("outs") or ()), "")
     return (values.get("format") or Path(path).suffix.lower().removeprefix(".")) == "parquet"
 
 
@@ -177,7 +178,13 @@ def _parquet_out(values: Values) -> bool:
 
 
 def _several(values: Values) -> bool:
-    return len(values.get("policies") or ()) > 1
+    return len(values.get("policies") or ()) > 1 or _is_pack(values)
+
+
+def _is_pack(values: Values) -> bool:
+    from safeguard_cli.policy.packs import is_pack  # not at the top: --help does without it
+
+    return any(map(is_pack, values.get("policies") or ()))
 
 
 OF_THE_RUN = (
@@ -185,12 +192,13 @@ OF_THE_RUN = (
     *(Rule("together", why, "") for why in (_auto, _chat, is_set("policy_only_prompt"))),
     Rule("effort", lambda v: _chat(v) and v.get("effort") in ("none", "auto"), ""),
     Rule("deterministic", is_set("servers"), ""),
-    *(Rule(option, is_set("ray"), "") for option in ("limit", "shard", "dry_run")),
-    *(Rule(option, _parquet_out, "") for option in ("only", "csv_safe")),
+    *(Rule(option, is_set("ray"), "") for option in ("limit", "shard", "dry_run", "group", "reuse")),
+    *(Rule(option, _parquet_out, "") for option in ("only", "csv_safe", "layout")),
 )
 """What the run itself refuses, with its own messages: here for the page of options, and for defaults from files."""
 
 _HERE = "with --server: the model is not on this machine"
+_OF_TURNS = ("order", "role_field", "verdict_per")
 _NO_SERVER = "without --server"
 _STREAM = "where the output is no file: name one with -o"
 
@@ -198,7 +206,7 @@ COMMON = (
     Rule("max_reasoning", lambda v: _efforts(v) == {"none"}, "with --effort none, which does not reason"),
     Rule(
         "together",
-        lambda v: len(v.get("policies") or ()) == 1,
+        lambda v: len(v.get("policies") or ()) == 1 and not _several(v),
         "with one policy: it asks about several in one prompt",
     ),
     *(
@@ -213,6 +221,7 @@ COMMON = (
     ),
     Rule("model", _chat, "with --server-api chat, where the model is the server's: --server-model names it"),
     Rule("encoding", _parquet, "on Parquet, whose text is always UTF-8"),
+    *(Rule(option, lambda v: not v.get("group"), "without --group") for option in _OF_TURNS),
     Rule("sure", lambda v: not _auto(v), "without --effort auto"),
     Rule("max_windows", lambda v: v.get("long") != "split", "without --long split"),
     Rule(
@@ -243,6 +252,12 @@ LABEL = (
     ),
     Rule("append_input", is_set("retry_errors"), "with --retry-errors: run one after the other"),
     Rule(
+        "reuse",
+        lambda v: (v.get("temperature") or 0) > 0,
+        "with --temperature, which gives every row an answer of its own",
+    ),
+    Rule("reuse", is_set("group"), "with --group: what is said of a turn depends on the turns before it"),
+    Rule(
         "append_input",
         lambda v: v.get("input") == "-",
         "on standard input, which cannot be read again from its start: name the file",
@@ -272,7 +287,7 @@ AUDIT = (
         Rule(option, is_set("retry_errors"), "with --retry-errors, which labels rows that are drawn already")
         for option in ("rows", "lasting", "within")
     ),
-    *(Rule(option, is_set("dry_run"), "with --dry-run, which labels nothing") for option in ("by", "json")),
+    *(Rule(option, is_set("dry_run"), "with --dry-run, which labels nothing") for option in ("by", "reviewed", "json")),
     Rule("within", is_set("find"), "with --find, which looks for rows, not for a share"),
     Rule(
         "csv_safe",
@@ -285,6 +300,11 @@ AUDIT = (
 
 MEASURE = (*COMMON, _IN_JSON, Rule("wrong", is_set("json"), "with --json, which holds all of them"))
 """The rules of `eval` and `compare`."""
+
+AGREE = (
+    Rule("disputes", is_set("json"), "with --json, which holds all of them"),
+    Rule("encoding", _parquet, "on Parquet, whose text is always UTF-8"),
+)
 
 STRESS = (
     Rule("seed", _not_sampled, "without --temperature; --variant-seed makes other variants"),
@@ -314,4 +334,15 @@ BENCH = (
         Rule(option, lambda v: not v.get("input"), "without INPUT")
         for option in ("format", "encoding", "max_row_bytes", "text_fields", "template")
     ),
+)
+
+REVIEW = (
+    Rule("other", lambda v: v.get("pick") != "disagree", "without --pick disagree"),
+    *(
+        Rule(option, lambda v: v.get("pick") != "wrong", "without --pick wrong")
+        for option in ("gold_fields", "mapping")
+    ),
+    Rule("id_field", lambda v: not v.get("other"), "without --with: it pairs the rows of two outputs"),
+    Rule("seed", lambda v: v.get("pick") == "disputed", "with --pick disputed, which draws nothing"),
+    Rule("encoding", _parquet, "on Parquet, whose text is always UTF-8"),
 )

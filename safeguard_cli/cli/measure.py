@@ -12,7 +12,7 @@ from safeguard_cli.cli.guard import run
 from safeguard_cli.cli.parts import EXAMPLES, command
 from safeguard_cli.measure.options import Compared, Evaluated, Reported, Wanted
 from safeguard_cli.rows.options import Reading, Text
-from safeguard_cli.run.settings import Asked, Display, Effort, Settings
+from safeguard_cli.run.settings import AskedOfTurns, Display, Effort, Settings
 
 app = typer.Typer()
 
@@ -38,7 +38,7 @@ def evaluate(
         str, typer.Argument(metavar="GOLDEN", help="Rows with their right labels, or an output that has them.")
     ],
     *,
-    asked: Asked,
+    asked: AskedOfTurns,
     wanted: Evaluated,
 ) -> None:
     """Label a golden set and measure how right the labels are, with 95 % intervals.
@@ -73,7 +73,7 @@ def compare(
     b: Annotated[str | None, typer.Argument(metavar="B", help="Another output of the same rows.")] = None,
     *,
     wanted: Compared,
-    asked: Asked,
+    asked: AskedOfTurns,
 ) -> None:
     """Show what flipped between two labelings of the same rows, and whether one is better by more than chance."""
 
@@ -145,7 +145,7 @@ def one_of(option: str, value: str, choices: Any) -> str:
     return value
 
 
-def _settings(asked: Asked, input: str, wanted: Wanted) -> Settings:
+def _settings(asked: AskedOfTurns, input: str, wanted: Wanted) -> Settings:
     """Return the settings of a run to be measured; with --json it prints nothing but JSON."""
     from safeguard_cli.rows.samples import input_path
 

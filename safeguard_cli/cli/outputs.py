@@ -35,15 +35,29 @@ def merge(
     guard.run(run, telling.debug)
 
 
-@command(app, epilog=(EXAMPLES + "safeguard show labels.csv\n\nsafeguard show out.jsonl --json | jq .result.labels"))
+@command(
+    app,
+    epilog=(
+        EXAMPLES + "safeguard show labels.csv\n\nsafeguard show out.jsonl --json | jq .result.labels\n\n"
+        "safeguard show labels.csv --by language --by created_at:month"
+    ),
+)
 def show(
     ctx: typer.Context,
     output: Annotated[str, typer.Argument(metavar="OUT", help="An output of label, finished or not.")],
-    json: Annotated[bool, typer.Option("--json", help="Print the manifest itself.")] = False,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD",
+            help="Show instead which share violates, in all and for each value of this field; of a date, FIELD:day,"
+            " :week, :month or :year. Repeatable.",
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the manifest itself, or with --by the shares.")] = False,
     *,
     debugging: Debugging,
 ) -> None:
-    """Show how an output was made: counts, labels, settings, versions and hashes."""
+    """Show how an output was made: counts, labels, settings, versions and hashes; or its shares, by a field."""
 
     def run() -> int:
         from safeguard_cli.cli import conflicts
@@ -52,6 +66,10 @@ def show(
 
         conflicts.check(ctx, ())
         check_streams(used("the output", output))
+        if by:
+            from safeguard_cli.audit.shares import show_shares
+
+            return show_shares(Path(output), by, as_json=json)
         return show(Path(output), as_json=json)
 
     guard.run(run, debugging.debug)

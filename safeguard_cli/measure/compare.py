@@ -90,8 +90,8 @@ def _outputs(path_a: Path, path_b: Path, settings: Settings, wanted: Wanted) -> 
     known = tuple(LabelSet(policy.name, policy.labels, policy.violates) for policy in policies)
     how: dict[str, Any] = {"format": settings.format, "encoding": settings.encoding, "known": known}
     a, b = (read_labels(path, **how) for path in (path_a, path_b))
-    both = _common(a, b, [policy.name for policy in policies])
-    places, alone = _places(a, b, settings.id_field)
+    both = common_policies(a, b, [policy.name for policy in policies])
+    places, alone = paired_rows(a, b, settings.id_field)
     if settings.limit is not None:
         places = places[: settings.limit]
     names = [one.name for one, _ in both]
@@ -120,7 +120,7 @@ def _outputs(path_a: Path, path_b: Path, settings: Settings, wanted: Wanted) -> 
     return pairs
 
 
-def _common(a: LabeledFile, b: LabeledFile, asked: Sequence[str]) -> list[tuple[LabelSet, LabelSet]]:
+def common_policies(a: LabeledFile, b: LabeledFile, asked: Sequence[str]) -> list[tuple[LabelSet, LabelSet]]:
     by_name = {answers.name: answers for answers in b.answers}
     both = [(answers, by_name[answers.name]) for answers in a.answers if answers.name in by_name]
     if asked:
@@ -139,7 +139,7 @@ def _common(a: LabeledFile, b: LabeledFile, asked: Sequence[str]) -> list[tuple[
     return both
 
 
-def _places(a: LabeledFile, b: LabeledFile, id_field: str | None) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+def paired_rows(a: LabeledFile, b: LabeledFile, id_field: str | None) -> tuple[list[tuple[int, int]], tuple[int, int]]:
     """Return which row of A goes with which of B, and how many rows of A, and of B, have no partner.
 
     Rows are paired by their ids, else in order; in order, fields that both have must be equal.

@@ -11,7 +11,16 @@ from safeguard_cli import errors
 from safeguard_cli.errors import UsageError
 from safeguard_cli.measure import metrics
 from safeguard_cli.measure.golden import GoldenRow, as_text
-from safeguard_cli.measure.measured import Measured, _verdicts, label_golden, measure, outcomes, replace_verdicts
+from safeguard_cli.measure.measured import (
+    Measured,
+    _verdicts,
+    by_pick,
+    label_golden,
+    measure,
+    outcomes,
+    replace_verdicts,
+    take,
+)
 from safeguard_cli.measure.metrics import Outcomes
 from safeguard_cli.measure.options import Wanted
 from safeguard_cli.measure.shown import shown
@@ -34,28 +43,68 @@ def evaluate(settings: Settings, wanted: Wanted) -> int:
         if measured.effort == "none":
             raise UsageError("--find-sure compares effort none with full reasoning: use --effort low, medium or high")
         quick = label_golden(replace(settings, effort="none", rationale=False), measured.golden)
+    whole, others = by_pick(measured)
+    quick_whole = by_pick(replace_verdicts(measured, _verdicts(quick)))[0].verdicts if quick else None
     result = {
         "golden": str(settings.input),
         "prompting": measured.prompting,
         "model": measured.model,
         "effort": measured.effort,
-        "doubts": list(measured.doubts),
-        "rows": len(measured.golden.rows),
+        "doubts": [*measured.doubts, *_doubts(whole, others)],
+        "rows": len(whole.golden.rows),
         "rows_not_used": dict(measured.golden.unused),
         "intervals": metrics.METHODS,
         "policies": {
-            answers.name: policy_result(measured, answers, wanted, search, _verdicts(quick) if quick else None)
+            answers.name: policy_result(whole, answers, wanted, search, quick_whole)
+            | _apart(measured, answers, others, whole)
             for answers in measured.answers
         },
     }
     if len(measured.answers) > 1:
-        result["multi_policy_accuracy"] = multi_policy_result(measured)
+        result["multi_policy_accuracy"] = multi_policy_result(whole)
     failed = measured.golden.in_error + sum(any(v.error for v in one.values()) for one in measured.verdicts)
     if wanted.json:
         print_json(result)
     else:
         show(*shown(result, wanted.wrong))
     return errors.ROWS_IN_ERROR if failed else errors.OK
+
+
+def _doubts(whole: Measured, others: Mapping[str, Sequence[int]]) -> Iterator[str]:
+    if not others:
+        return
+    rows = ", ".join(f"{len(places):,} picked as {how}" for how, places in others.items())
+    if any(row.picked for row in whole.golden.rows):
+        yield f"no row was picked at random ({rows}): the figures are of these rows, not of the file they come from"
+    else:
+        yield f"the figures are of the {len(whole.golden.rows):,} rows picked at random; {rows} are shown apart"
+
+
+def _apart(
+    measured: Measured, answers: LabelSet, others: Mapping[str, Sequence[int]], whole: Measured
+) -> dict[str, Any]:
+    """Return how right the labels are on rows that were not picked at random, which no figure of the file may use."""
+    if not others or any(row.picked for row in whole.golden.rows):
+        return {}
+    return {"apart": [_apart_rows(take(measured, places), answers, how) for how, places in others.items()]}
+
+
+def _apart_rows(part: Measured, answers: LabelSet, how: str) -> dict[str, Any]:
+    known = [
+        (row, verdict)
+        for row, verdicts in zip(part.golden.rows, part.verdicts, strict=True)
+        if (verdict := verdicts[answers.name]).error is None
+    ]
+    right = sum(verdict.label == row.gold[answers.name] for row, verdict in known)
+    low, high = metrics.share_interval(right, len(known))
+    return {
+        "picked": how,
+        "rows": len(known),
+        "accuracy": right / len(known) if known else None,
+        "low": number(low),
+        "high": number(high),
+        "wrong": [_wrong(row, v, answers.name) for row, v in known if v.label != row.gold[answers.name]],
+    }
 
 
 def policy_result(

@@ -1,37 +1,56 @@
-"""Reads a golden set, even a messy one: title rows above its header, section rows, other names of fields and labels."""
+"""Reads a golden set, even a messy one: title rows above its header, section rows, other names of fields and labels.
+
+Of a golden file of `safeguard review` the rows that people answered count, each with its last answer.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safeguard_cli.errors import UsageError
+from safeguard_cli.measure.reviewed import FIELDS, ReviewedRow, columns, holds_reviewed, read_reviewed, sample_of
 from safeguard_cli.output.labelled import LabelSet
 from safeguard_cli.output.spelled import one_of
 from safeguard_cli.rows.cells import split_cells
+from safeguard_cli.rows.conversations import by_conversation
+from safeguard_cli.rows.options import Grouping
 from safeguard_cli.rows.records import Record
 from safeguard_cli.rows.sniff import DELIMITERS, sep_delimiter
 from safeguard_cli.rows.source import Source, check_fields, extension, first_lines, open_source
 from safeguard_cli.rows.text import make_selector
+from safeguard_cli.rows.turns import Turns
 from safeguard_cli.rows.verdict import RowError
 from safeguard_cli.terminal import note
 
 DEFAULT_FIELD = "label"
+APART = Grouping()  # rows are no turns of conversations
 _TITLE_ROWS = 20  # in which a header is looked for
 
 
 @dataclass(frozen=True, slots=True)
 class GoldenRow:
-    """A usable row: the text to be labelled, and the right label by policy name."""
+    """A usable row: the text to be labelled, and the right label by policy name; `answer` is what people said of it."""
 
     number: int  # of the row in its file, from 1
     line: int
     fields: Mapping[str, Any]
     text: str
     gold: Mapping[str, str]
+    answer: ReviewedRow | None = None
+    turns: Turns | None = None  # the text, if it is a turn of a conversation
+
+    @property
+    def picked(self) -> str:
+        """How a row came into its review, if not at random: by an audit's search, as an unsure one, …"""
+        if self.answer is None:
+            return ""
+        found = sample_of(self.answer.fields).get("picked") or self.answer.picked.how
+        return "" if found == "random" else str(found) or "unknown"
 
 
 @dataclass(slots=True)
@@ -95,6 +114,7 @@ def read_golden(
     template: str | None = None,
     others: Collection[str] = (),
     needs_text: bool = True,
+    grouping: Grouping = APART,
 ) -> Golden:
     """Read a golden set. Raise UsageError saying what the file has, if a field is missing or no row is usable.
 
@@ -106,22 +126,34 @@ def read_golden(
     golden = Golden()
     values: Counter[str] = Counter()
     mapped: set[str] = set()
-    with _open(path, fields, golden, skip_rows, format, encoding) as source:
+    reviewed = _reviewed(path, golden, answers, mapping, format, encoding)
+    if reviewed is not None:
+        others = {*others, *FIELDS, *columns({name for row in reviewed.values() for name in row.labels})}
+    with ExitStack() as stack:
+        source = stack.enter_context(_open(path, fields, golden, skip_rows, format, encoding))
         _check_gold_fields(source, fields)
-        select: Callable[[Record], str | RowError]
+        select: Callable[[Record], str | Turns | RowError]
         try:
             selector = make_selector(
                 source, text_fields=text_fields, template=template, gold=set(fields.values()), others=others
             )
             golden.text, select = selector.described, selector.select
+            if grouping.group is not None:
+                whole = stack.enter_context(_open(path, fields, Golden(), skip_rows, format, encoding))
+                turned = stack.enter_context(by_conversation(selector, whole, grouping))
+                golden.text, select = turned.described, turned.select
         except UsageError:
             if needs_text:
                 raise
             select = _no_text
         _check_map(mapping, answers)
         for number, record in enumerate(source, 1):
+            answer = reviewed.get(record.line) if reviewed is not None else None
+            if reviewed is not None and answer is None:
+                continue
             text = select(record)
-            gold, reason = _gold(record, answers, fields, mapping, values, mapped)
+            row = record.fields or {} if answer is None else {**(record.fields or {}), "label": answer.label}
+            gold, reason = _gold(row, answers, fields, mapping, values, mapped)
             if record.blank:
                 golden.unused["blank"] += 1
             elif record.fields is None and isinstance(text, RowError):
@@ -131,7 +163,8 @@ def read_golden(
             elif isinstance(text, RowError):
                 golden.leave_out("no text" if text.code == "no_text" else f"cannot be read ({text.code})")
             else:
-                golden.rows.append(GoldenRow(number, record.line, record.fields or {}, text, gold))
+                turns = text if isinstance(text, Turns) else None
+                golden.rows.append(GoldenRow(number, record.line, row, str(text), gold, answer, turns))
     said = ", ".join(f"{value!r}" for value, _ in values.most_common(8)) or "nothing"
     absent = [value for value in mapping if value not in mapped]
     if absent and golden.rows and not mapped:
@@ -144,6 +177,24 @@ def read_golden(
             f"{path}: no row can be used. Its gold says {said}; the labels are {labels} (--map translates)"
         )
     return golden
+
+
+def _reviewed(
+    path: Path,
+    golden: Golden,
+    answers: Sequence[LabelSet],
+    mapping: Mapping[str, str],
+    format: str | None,
+    encoding: str,
+) -> dict[int, ReviewedRow] | None:
+    """Return by line the rows of a review that have a label, and count the others; None for any other golden set."""
+    if not holds_reviewed(path, format=format, encoding=encoding):
+        return None
+    labels = () if mapping else tuple(dict.fromkeys(label for answer in answers for label in answer.labels))
+    found = read_reviewed(path, format=format, encoding=encoding, labels=labels)
+    golden.unused["skipped by people"] += sum(row.label is None for row in found.rows)
+    golden.unused["not answered yet"] += len(found.begun)
+    return {row.at: row for row in found.rows if row.label is not None}
 
 
 def _check_gold_fields(source: Source, fields: Mapping[str, str]) -> None:
@@ -169,7 +220,7 @@ def _check_map(mapping: Mapping[str, str], answers: Sequence[LabelSet]) -> None:
 
 
 def _gold(
-    record: Record,
+    row: Mapping[str, Any],
     answers: Sequence[LabelSet],
     fields: Mapping[str, str],
     mapping: Mapping[str, str],
@@ -179,11 +230,11 @@ def _gold(
     """Return the row's right labels, or why it has none."""
     gold: dict[str, str] = {}
     for answer in answers:
-        value = as_text((record.fields or {}).get(fields[answer.name]))
+        value = as_text(row.get(fields[answer.name]))
         if not value:
             return {}, "no gold label"
         values[value] += 1
-        meant = one_of((record.fields or {}).get(fields[answer.name]), mapping)
+        meant = one_of(row.get(fields[answer.name]), mapping)
         mapped.update({meant or value}.intersection(mapping))
         label = mapping.get(meant or value) or one_of(value, answer.labels)
         if label not in answer.labels:

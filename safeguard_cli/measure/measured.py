@@ -14,18 +14,23 @@ from safeguard_cli.files import temporary_folder
 from safeguard_cli.measure.golden import Golden, gold_fields, parse_map, read_golden
 from safeguard_cli.measure.metrics import Outcomes
 from safeguard_cli.measure.options import Wanted
+from safeguard_cli.measure.reviewed import ReviewedFile, holds_reviewed, read_reviewed
 from safeguard_cli.output.labelled import APART, TOGETHER, LabeledFile, LabelSet, holds_verdicts, read_labels
-from safeguard_cli.policy.policy import Policy
+from safeguard_cli.policy.policy import Policy, builtin_policies, load_policy
 from safeguard_cli.rows.options import Reading, Text
 from safeguard_cli.rows.source import no_field, open_source
 from safeguard_cli.rows.verdict import Verdict
 from safeguard_cli.run.prepare import load_policies
-from safeguard_cli.run.settings import Asked, Display, Settings
+from safeguard_cli.run.settings import AskedOfTurns, Display, Settings
 from safeguard_cli.terminal import note
 
 # Options that only a run has: an output is labelled already.
 _OF_ANY_READER = {"input", "policies", *(each.name for part in (Reading, Text, Display) for each in fields(part))}
-OF_A_RUN = (*(each.name for each in fields(Asked) if each.name not in _OF_ANY_READER), "max_row_bytes", "deterministic")
+OF_A_RUN = (
+    *(each.name for each in fields(AskedOfTurns) if each.name not in _OF_ANY_READER),
+    "max_row_bytes",
+    "deterministic",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,8 @@ def measure(settings: Settings, wanted: Wanted) -> Measured:
             raise UsageError("--find-sure labels the golden set twice: give it the golden set itself, not an output")
         wanted.refuse(OF_A_RUN, f"on {path}, which is labelled already")
         return from_output(labels, policies, settings, wanted)
+    if not policies and holds_reviewed(path, format=settings.format, encoding=settings.encoding):
+        return from_review(path, settings, wanted)
     if not policies:
         with open_source(path, format=settings.format, encoding=settings.encoding) as source:
             source.first()  # raises its own error if the file cannot be read
@@ -71,7 +78,8 @@ def golden_path(settings: Settings) -> Path:
 
 def label_golden(settings: Settings, golden: Golden) -> LabeledFile:
     """Label the texts of a golden set."""
-    return label_rows(settings, ({"text": row.text} for row in golden.rows))
+    texts = (row.turns.as_dict() if row.turns else row.text for row in golden.rows)
+    return label_rows(replace(settings, group=None, put_together=True), ({"text": text} for text in texts))
 
 
 def _verdicts(labels: LabeledFile) -> tuple[Mapping[str, Verdict], ...]:
@@ -108,7 +116,7 @@ def label_rows(settings: Settings, rows: Iterable[Mapping[str, Any]], output: st
 def existing_labels(path: Path, settings: Settings, known: Sequence[LabelSet] = ()) -> LabeledFile | None:
     """Return the labels in a file if its rows hold verdicts of all policies `known` (if none, of any policy)."""
     how: dict[str, Any] = {"format": settings.format, "encoding": settings.encoding}
-    found = holds_verdicts(path, **how)
+    found = [] if holds_reviewed(path, **how) else holds_verdicts(path, **how)
     if not found or not {answers.name for answers in known} <= set(found):
         return None
     return read_labels(path, **how, known=known)
@@ -136,6 +144,7 @@ def usable_rows(
         text_fields=settings.text_fields,
         template=settings.template,
         others=(*wanted.by, *others),
+        grouping=settings,
         needs_text=needs_text,
     )
     if settings.says_its_text and golden.text:
@@ -156,7 +165,7 @@ def gold_of(labels: LabeledFile, names: Sequence[str], settings: Settings, wante
     """
     answers = tuple(answers for answers in labels.answers if answers.name in names)
     fields = gold_fields(wanted.gold_fields, names)
-    asked = bool(wanted.gold_fields or wanted.mapping or wanted.by)
+    asked = bool(wanted.gold_fields or wanted.mapping)
     known = {name for row in labels.rows for name in row.fields}
     if not asked and not known.issuperset(fields.values()):
         return None
@@ -176,6 +185,44 @@ def from_output(labels: LabeledFile, policies: Sequence[Policy], settings: Setti
     answers = tuple(a for a in labels.answers if not given or a.name in given)
     wanted.refuse(("skip_rows",), f"on {labels.path}: an output has no lines above its header")
     return beside_gold(labels, _labelled_rows(labels, settings, wanted, answers), answers)
+
+
+def from_review(path: Path, settings: Settings, wanted: Wanted) -> Measured:
+    """Return people's answers beside what the model had said of the same rows when they were reviewed."""
+    if wanted.find_sure:
+        raise UsageError("--find-sure labels the golden set twice: name the policy with --policy")
+    wanted.refuse(OF_A_RUN, f"on {path} without --policy: what the model had said of its rows is measured")
+    answers = _proposed(read_reviewed(path, format=settings.format, encoding=settings.encoding))
+    golden = usable_rows(settings, wanted, (answers,), needs_text=False)
+    known = [row for row in golden.rows if row.answer is not None and row.answer.proposed.label is not None]
+    golden.unused["no label by the model"] += len(golden.rows) - len(known)
+    golden.rows = known
+    verdicts = tuple(
+        {answers.name: Verdict(said.label, said.violates, said.p_violates)}
+        for said in (row.answer.proposed for row in known if row.answer is not None)
+    )
+    doubt = "measured is what the model had said in the output that was reviewed: --policy labels the rows anew"
+    return Measured(golden, (answers,), verdicts, "", "", "", (doubt,))
+
+
+def _proposed(found: ReviewedFile) -> LabelSet:
+    """Return the labels of the policy that a review is about: those of its file, or those that were given."""
+    said = [row.proposed for row in found.rows if row.proposed.label is not None and row.proposed.policy is not None]
+    names = {str(one.policy) for one in said}
+    if len(names) != 1:
+        told = f"is about {', '.join(sorted(names))}" if names else "does not say what the model had said"
+        raise UsageError(f"{found.path} {told}: name the policy to label its rows under, with --policy")
+    name = names.pop()
+    if name in builtin_policies():
+        policy = load_policy(name)
+        return LabelSet(name, policy.labels, policy.violates)
+    violating = {str(one.label): bool(one.violates) for one in said}
+    if unknown := [row.label for row in found.rows if row.label is not None and row.label not in violating]:
+        raise UsageError(
+            f"{found.path}: the model never said {unknown[0]!r}, so that it is not known whether it violates: name the"
+            f" file of {name} with --policy to label the rows anew"
+        )
+    return LabelSet(name, tuple(violating), tuple(label for label, violates in violating.items() if violates))
 
 
 def beside_gold(labels: LabeledFile, golden: Golden, answers: tuple[LabelSet, ...]) -> Measured:
@@ -213,6 +260,25 @@ def outcomes(measured: Measured, answers: LabelSet, threshold: float | None = No
         [bool(v.violates) if threshold is None else x >= threshold for v, x in zip(verdicts, p, strict=True)],
         p,
     ), kept
+
+
+def by_pick(measured: Measured) -> tuple[Measured, dict[str, list[int]]]:
+    """Return the rows that were picked at random, and the places of the others by how they were picked.
+
+    All rows count as picked at random if none is known to be: of a golden set that no review wrote, nothing is known.
+    """
+    others: dict[str, list[int]] = {}
+    for place, row in enumerate(measured.golden.rows):
+        if row.picked:
+            others.setdefault(row.picked, []).append(place)
+    random = [place for place, row in enumerate(measured.golden.rows) if not row.picked]
+    return (take(measured, random) if random else measured), others
+
+
+def take(measured: Measured, places: Sequence[int]) -> Measured:
+    """Return the rows at these places."""
+    golden = replace(measured.golden, rows=[measured.golden.rows[place] for place in places])
+    return replace(measured, golden=golden, verdicts=tuple(measured.verdicts[place] for place in places))
 
 
 def replace_verdicts(measured: Measured, verdicts: Sequence[Mapping[str, Verdict]]) -> Measured:

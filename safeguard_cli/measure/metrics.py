@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from safeguard_cli import errors
+from safeguard_cli.measure.statistics import LEVEL, clopper_pearson
 
 CALIBRATION_BINS = 10
 SURE = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
-LEVEL = 0.95
 RESAMPLES = 1000
 ENOUGH = 10  # rows on either side: fewer, and resampling does not tell how far a figure can be trusted
 MOST_UNDEFINED = 0.05  # of the resamples
@@ -272,10 +272,8 @@ def share_interval(count: int, total: int) -> tuple[float, float]:
     """Return the 95 % interval of a share by Clopper and Pearson (1934), which is exact; NaN if there are no rows."""
     if not total:
         return math.nan, math.nan
-    from scipy.stats import binomtest  # comes with scikit-learn
-
-    found = binomtest(count, total).proportion_ci(LEVEL, method="exact")
-    return float(found.low), float(found.high)
+    found = clopper_pearson(count, total)
+    return found.low, found.high
 
 
 def confusion(outcomes: Outcomes) -> list[list[int]]:

@@ -82,6 +82,11 @@ def _shown_policy(name: str, policy: Mapping[str, Any], most: int) -> Iterator[R
                 figure(part["f1"]),
             )
         yield table
+    if apart := policy.get("apart"):
+        table = Figures("not picked at random", "rows", "accuracy", "95 % interval")
+        for part in apart:
+            table.add_row(cut(part["picked"], 24), f"{part['rows']:,}", figure(part["accuracy"]), interval(part))
+        yield table
     yield from _shown_choices(policy)
     wrong = policy["wrong"]
     if wrong and most:

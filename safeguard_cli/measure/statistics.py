@@ -99,7 +99,7 @@ def confidence_sequence(k: int, n: int, total: int | None, level: float = LEVEL)
     true share, and Ville's inequality bounds it at all times (Waudby-Smith and Ramdas 2020, arXiv 2006.04347, theorem
     2.1; the beta-binomial prior without replacement). By Bayes' rule the ratio is the probability of the rows
     under the prior, divided by that under the share. With `total` None rows are drawn with replacement. Stop for any
-    reason: when it is narrow enough, by the clock, by hand. It is about 1.6 times as wide as an exact interval.
+    reason: when it is narrow enough, by the clock, by hand. It is 1.6 to 1.8 times as wide as an exact interval.
     """
     from scipy.special import betaln, xlog1py, xlogy
 
@@ -203,7 +203,7 @@ class Reviewed:
 
 @dataclass(frozen=True, slots=True)
 class Corrected:
-    """A share that people's answers correct. `method` is `PPI++`, or `reviewed rows alone`, and `why` says why."""
+    """A share that people's answers correct. `method` is PPI or ALONE; `why` says why it is not PPI."""
 
     share: float
     interval: Interval
@@ -211,9 +211,9 @@ class Corrected:
     why: str
 
 
-PPI, ALONE = "PPI++", "reviewed rows alone"
-ENOUGH_VIOLATING = 20
-ENOUGH_DISAGREEMENTS = 5
+PPI, ALONE = "PPI++", "exact, of the reviewed rows alone"
+ENOUGH_VIOLATING = 20  # reviewed rows on either side: with fewer, PPI++ covers far less than it says
+ENOUGH_DISAGREEMENTS = 3  # with none, its interval would have no width
 
 
 def corrected_share(
@@ -222,26 +222,49 @@ def corrected_share(
     """Return the share of a file that violates by people's judgement, from rows that only the model labelled too.
 
     The reviewed rows are a random part of a random sample; `others` are the sample's other rows: (how many the model
-    calls violating, of how many). `total` is the file's rows, None if not known.
+    calls violating, of how many). `total` is the file's rows, None if not known. The share is the power-tuned mean of
+    PPI++. Its normal interval covers too little where few rows violate or people and the model seldom differ (0.91 at
+    50 reviewed rows), so it is that of Clopper and Pearson for as many rows as would have the same standard error
+    (Korn and Graubard 1998), with one more disagreement of each kind than was seen. With too few rows for that, or
+    with so many that the model adds little, it is the exact interval of the reviewed rows. In some 500
+    kinds of simulated files, with models of recall 0.3 to 1, the whole rule covers at least 0.935.
     """
     k, n = reviewed.violating, reviewed.rows
-    alone = clopper_pearson(k, n, level) if total is None else hypergeometric_interval(k, n, total, level)
-    why = _too_few(reviewed, others)
-    if not why:
-        share, spread = ppi_mean(reviewed, others)
-        from scipy.special import ndtri
-
-        half = float(ndtri((1 + level) / 2)) * spread
-        return Corrected(share, Interval(max(0.0, share - half), min(1.0, share + half)), PPI, "")
-    return Corrected(k / n if n else math.nan, alone, ALONE, why)
+    if why := _too_few(reviewed, others):
+        return Corrected(k / n if n else math.nan, sample_interval(k, n, total, level=level), ALONE, why)
+    share, _ = ppi_mean(reviewed, others)
+    share = min(max(share, 0.0), 1.0)
+    square = _careful_square(reviewed, others, total)
+    rows = share * (1 - share) / square
+    return Corrected(share, clopper_pearson(share * rows, rows, level), PPI, "")
 
 
 def _too_few(reviewed: Reviewed, others: tuple[int, int]) -> str:
-    if min(reviewed.violating, reviewed.rows - reviewed.violating) < ENOUGH_VIOLATING:
-        return f"fewer than {ENOUGH_VIOLATING} reviewed rows violate"
-    if min(reviewed.only_model, reviewed.only_people) < ENOUGH_DISAGREEMENTS:
-        return "people and the model hardly ever disagree"
-    return "" if others[1] > 1 else "the model labelled no other rows"
+    """Return why PPI++ cannot be used, empty if it can."""
+    for count, what in ((reviewed.violating, "violate"), (reviewed.rows - reviewed.violating, "do not violate")):
+        if count < ENOUGH_VIOLATING:
+            return f"{count:,} reviewed rows {what}; from {ENOUGH_VIOLATING} on, the model's labels can be used too"
+    differ = reviewed.only_model + reviewed.only_people
+    if differ < ENOUGH_DISAGREEMENTS:
+        return f"people and the model differ on {differ} reviewed rows, too few to tell how far to trust the model"
+    if reviewed.rows > others[1]:
+        return "most of the sample is reviewed"
+    return "" if reviewed.said + others[0] else "the model calls no row violating"
+
+
+def _careful_square(reviewed: Reviewed, others: tuple[int, int], total: int | None) -> float:
+    """Return the square of the share's standard error, with one more disagreement of each kind.
+
+    It has two parts, as in sampling twice (Cochran 1977, section 12.6): how far the reviewed rows tell of the sample,
+    by what the model's labels leave open, and how far the sample tells of the file.
+    """
+    n, sample = reviewed.rows, reviewed.rows + others[1]
+    slope = _weight(reviewed, others) * sample / others[1]
+    doubted = Reviewed(reviewed.both, reviewed.only_model + 1, reviewed.only_people + 1, reviewed.neither)
+    y, f = doubted.violating / doubted.rows, doubted.said / doubted.rows
+    rest = _mean_square(doubted, slope) - (y - slope * f) ** 2
+    of_sample = 1 / sample - (1 / total if total else 0.0)
+    return (1 / n - 1 / sample) * rest * n / (n - 1) + of_sample * y * (1 - y)
 
 
 def ppi_mean(reviewed: Reviewed, others: tuple[int, int]) -> tuple[float, float]:
@@ -251,17 +274,26 @@ def ppi_mean(reviewed: Reviewed, others: tuple[int, int]) -> tuple[float, float]
     model says, n reviewed rows, N others.
     """
     n, (hits, size) = reviewed.rows, others
-    y, f = reviewed.violating / n, reviewed.said / n
-    pooled = (reviewed.said + hits) / (n + size)
-    var_f = pooled * (1 - pooled) * (n + size) / (n + size - 1)
-    cov = (reviewed.both / n - y * f) * n / (n - 1)
-    weight = cov / ((1 + n / size) * var_f)
-    mean = weight * hits / size + y - weight * f
-    square = (reviewed.both * (1 - weight) ** 2 + reviewed.only_people + reviewed.only_model * weight**2) / n
-    var_rest = (square - (y - weight * f) ** 2) * n / (n - 1)
-    g = hits / size
+    y, f, g = reviewed.violating / n, reviewed.said / n, hits / size
+    weight = _weight(reviewed, others)
+    var_rest = (_mean_square(reviewed, weight) - (y - weight * f) ** 2) * n / (n - 1)
     var_others = weight**2 * g * (1 - g) * size / (size - 1)
-    return mean, math.sqrt(var_rest / n + var_others / size)
+    return weight * g + y - weight * f, math.sqrt(var_rest / n + var_others / size)
+
+
+def _weight(reviewed: Reviewed, others: tuple[int, int]) -> float:
+    """Return λ of PPI++."""
+    n, (hits, size) = reviewed.rows, others
+    said = (reviewed.said + hits) / (n + size)
+    var = said * (1 - said) * (n + size) / (n + size - 1)
+    cov = (reviewed.both / n - reviewed.violating * reviewed.said / n**2) * n / (n - 1)
+    return cov / ((1 + n / size) * var) if var else 0.0
+
+
+def _mean_square(reviewed: Reviewed, weight: float) -> float:
+    """Return the mean of (y - weight f) squared over the reviewed rows."""
+    squares = reviewed.both * (1 - weight) ** 2 + reviewed.only_people + reviewed.only_model * weight**2
+    return squares / reviewed.rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,8 +318,8 @@ class RecallBound:
     recall: float
 
 
-# The alternatives to "the model would flag M rows": it would flag these parts of M.
-_PARTS = np.array([0.0, 0.3, 0.5, 0.65, 0.75, 0.82, 0.88, 0.92, 0.95, 0.975])
+# The alternatives to "the model would flag M rows": such a part of M. With the weight of each in the mean.
+_PARTS = {0.0: 0.15, 0.4: 0.2, 0.6: 0.25, 0.75: 0.2, 0.85: 0.1, 0.92: 0.07, 0.96: 0.03}
 
 
 def recall_bound(draws: Sequence[Draw], found: int, labelled: int, total: int, level: float = LEVEL) -> RecallBound:
@@ -299,8 +331,9 @@ def recall_bound(draws: Sequence[Draw], found: int, labelled: int, total: int, l
     probability p = (M - found) / (total - labelled), of which all is known but M. For M rows too many, draws are
     flagged too seldom: the product over all draws of q / p (flagged) or (1 - q) / (1 - p) (not flagged), where q is p
     for a smaller M, is a martingale if M is true; so is the mean of several such, and by Ville's inequality it ever
-    reaches 1 / (1 - `level`) with probability 1 - `level` at most (Waudby-Smith and Ramdas 2020, arXiv 2006.04347,
-    section 2, for such bets without replacement). It grows with M, which is found by bisection.
+    reaches 1 / (1 - `level`) with probability 1 - `level` at most (a mixture of likelihood ratios, Robbins 1970; for
+    drawing without replacement, Waudby-Smith and Ramdas 2020, arXiv 2010.09686, section 5). It grows with M, which is
+    found by bisection.
 
     The bound holds at every time at once, so also after a stop by the clock, by hand or by the result, for a good
     score, a useless and a misleading one. Give the longest beginning of draws (in the order in which they were picked)
@@ -320,8 +353,9 @@ def _against(draws: npt.NDArray[np.float64], count: int, total: int) -> float:
         return -math.inf  # that many were seen: `count` is too small, not too large
     if (left - rest < 1 - flagged).any():
         return math.inf
-    fewer = np.maximum(_PARTS[:, None] * count - found, 0.0)
+    parts, weights = np.array([*_PARTS])[:, None], np.array([*_PARTS.values()])
+    fewer = np.maximum(parts * count - found, 0.0)
     with np.errstate(divide="ignore"):
         ratios = np.where(flagged == 1, fewer / np.maximum(rest, 1), (left - fewer) / np.maximum(left - rest, 1))
         bets = np.log(ratios).sum(axis=1)
-    return float(np.logaddexp.reduce(bets) - math.log(len(_PARTS)))
+    return float(np.logaddexp.reduce(bets + np.log(weights)))

@@ -27,10 +27,11 @@ else:
 VARIABLE = "SAFEGUARD_MODEL"
 PROJECT_FILES = ("safeguard.toml", "pyproject.toml")
 KEYS = {"model"}
-COMMANDS = ("label", "audit", "eval", "compare", "stress", "bench", "report")  # their options can have defaults
+COMMANDS = ("label", "audit", "eval", "compare", "stress", "bench", "report", "review")  # whose options have defaults
 # Parameters that no file sets: what is read and written, what starts over, and what leaves the machine.
 NEVER = {
-    *("input", "golden", "a", "b", "out", "output", "export", "overwrite", "append_input", "retry_errors"),
+    *("input", "golden", "a", "b", "out", "outs", "other", "output", "reviewed", "export"),
+    *("overwrite", "append_input", "retry_errors", "reuse"),
     *("servers", "server_api", "server_model", "tokenizer", "ray", "ray_address", "keep", "only", "help_all", "debug"),
 }
 PATHS = {"model", "policies", "policy"}

@@ -14,11 +14,15 @@ from safeguard_cli.model.names import DEFAULT, DEMO, KNOWN, hub_name
 ARCHITECTURE = "gpt-oss"
 
 
+class NoModel(SafeguardError):
+    """The model that a name stands for is not on this machine."""
+
+
 def find_model(name: str | None) -> Path:
     """Return the absolute path of the file that a name stands for, the first part of a split one.
 
     A name is `demo`, a path, or a model that was pulled. Without a name, it is the default model, if that was pulled.
-    Never uses the network. Raises SafeguardError, which tells what to do, when there is none.
+    Never uses the network. Raises NoModel, which tells what to do, when there is none.
     """
     if name == DEMO:
         return Path(str(resources.files("safeguard_cli"))) / "demo" / "demo.gguf"
@@ -28,7 +32,7 @@ def find_model(name: str | None) -> Path:
         if found := cached_model(hub):
             return found[0].absolute()
     if name is None:
-        raise SafeguardError(
+        raise NoModel(
             f"no model: none was chosen, and {DEFAULT} is not here",
             f"to fetch it (about {KNOWN[DEFAULT].gigabytes:.0f} GB): safeguard pull {DEFAULT}",
             "to try without it: --model demo",
@@ -38,14 +42,14 @@ def find_model(name: str | None) -> Path:
         near = None if name in KNOWN else nearest(name, _pulled())
         hint = f"did you mean {quoted(near)}? To fetch it" if near else "to fetch it"
         shown = shortened(name)
-        raise SafeguardError(f"the model {shown} is not here; {hint}: safeguard pull {shown}")
+        raise NoModel(f"the model {shown} is not here; {hint}: safeguard pull {shown}")
     path, there = Path(name), False
     with suppress(OSError, ValueError):  # a name that is too long or has a NUL
         there = path.is_file()
     if not there:
         if near := near_model(name):
-            raise SafeguardError(f"no model {quoted(name)}: not a file; did you mean {quoted(near)}?")
-        raise SafeguardError(
+            raise NoModel(f"no model {quoted(name)}: not a file; did you mean {quoted(near)}?")
+        raise NoModel(
             f"no model {quoted(name)}: not a file, and not one of {', '.join((DEMO, *KNOWN))} or hf:OWNER/REPO;"
             f" to fetch the default one: safeguard pull {DEFAULT}"
         )

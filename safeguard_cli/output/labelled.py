@@ -6,7 +6,6 @@ its values are read strictly, or refused with file, line and column.
 
 from __future__ import annotations
 
-import ast
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from safeguard_cli.model.fingerprint import model_fingerprint
 from safeguard_cli.model.names import DEMO, size_text
 from safeguard_cli.output.manifest import Manifest, find_manifest
 from safeguard_cli.output.readback import BadPart, verdict_of, verdict_of_cells
-from safeguard_cli.output.spelled import is_missing
+from safeguard_cli.output.spelled import is_missing, mapping
 from safeguard_cli.rows.records import Record
 from safeguard_cli.rows.source import extension, open_source
 from safeguard_cli.rows.text import Selector, make_selector
@@ -78,7 +77,7 @@ class LabeledFile:
     @property
     def model(self) -> str:
         """Return the model that labelled the rows: demo, a file's name, or a server's; empty if not on record."""
-        return _model_name(self.manifest) if self.manifest else ""
+        return model_name(self.manifest) if self.manifest else ""
 
     @property
     def effort(self) -> str:
@@ -141,7 +140,7 @@ def read_labels(
     with open_source(path, format=format, encoding=encoding) as source:
         records = list(source)
         header = source.names
-    if records and manifest and not manifest.finished and not _ends_in_a_line_end(path):
+    if records and manifest and not manifest.finished and not ends_in_a_line_end(path):
         del records[-1]  # the run is still writing it, or was killed at it
     readers = _readers(records, header)
     if not readers:
@@ -173,7 +172,8 @@ def _doubts(path: Path, rows: int, manifest: Manifest | None) -> tuple[str, ...]
     if manifest is None:
         return ()
     if not manifest.finished:
-        return (f"this run is not finished: {rows:,} rows are labelled so far",)
+        sample = "" if manifest.identity.sample else ", the first ones, which are no sample of the file"
+        return (f"this run is not finished: {rows:,} rows are labelled so far{sample}",)
     found = []
     if path.stat().st_size != manifest.progress.output_bytes:
         found.append("the file was changed after its run had finished")
@@ -201,7 +201,8 @@ def _allowed(path: Path, manifest: Manifest | None, known: Sequence[LabelSet]) -
     return allowed
 
 
-def _model_name(manifest: Manifest) -> str:
+def model_name(manifest: Manifest) -> str:
+    """Return the model of a run: demo, a file's name or size, or a server's; empty if not on record."""
     model = manifest.identity.model
     if model.served:
         return f"{model.served} on {', '.join(manifest.machine.servers or ()) or 'a server'}"
@@ -241,7 +242,7 @@ class _Reader:
         if self.in_columns:
             return {column: fields.get(key) for column, key in zip(COLUMNS, self.keys, strict=True)}
         value = fields.get(self.name)
-        return _object(value) or value
+        return mapping(value) or value
 
     def place(self, part: str) -> str:
         """Return what a part is called in the file."""
@@ -255,7 +256,7 @@ def _readers(records: Sequence[Record], header: Sequence[str]) -> dict[str, _Rea
     names = dict.fromkeys(header)
     for record in records[:SAMPLE_ROWS]:
         fields = record.fields or {}
-        found = [key for key, value in fields.items() if _is_verdict(_object(value))]
+        found = [key for key, value in fields.items() if _is_verdict(mapping(value))]
         if found:
             return {name: _Reader(name, in_columns=False) for name in found}
         names |= dict.fromkeys(fields)
@@ -267,21 +268,6 @@ def _readers(records: Sequence[Record], header: Sequence[str]) -> dict[str, _Rea
     }
 
 
-def _object(value: Any) -> Mapping[str, Any] | None:
-    """Return a value as an object, also if it is a cell with JSON or with what pandas prints, else None."""
-    if isinstance(value, Mapping):
-        return value
-    if not isinstance(value, str) or not value.startswith("{"):
-        return None
-    for read in (orjson.loads, ast.literal_eval):
-        try:
-            found = read(value)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            continue
-        return found if isinstance(found, Mapping) else None
-    return None
-
-
 def _is_verdict(value: Mapping[str, Any] | None) -> bool:
     return value is not None and "label" in value and ("p_violates" in value or "error" in value)
 
@@ -291,7 +277,7 @@ def _scored(reader: _Reader, records: Iterable[Record]) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for record in records:
         parts = reader.parts(record.fields or {})
-        scores = _object(parts.get("scores")) if isinstance(parts, Mapping) else None
+        scores = mapping(parts.get("scores")) if isinstance(parts, Mapping) else None
         found |= dict.fromkeys(scores or {})
     return tuple(found)
 
@@ -324,7 +310,8 @@ def _check_whole(record: Record, path: Path) -> None:
     raise UsageError(f"{path}: {record.error.message}; an output has no such row: was it changed?{hint}")
 
 
-def _ends_in_a_line_end(path: Path) -> bool:
+def ends_in_a_line_end(path: Path) -> bool:
+    """Return whether a file is empty or its last line is whole."""
     with path.open("rb") as file:
         if not file.seek(0, io.SEEK_END):
             return True

@@ -226,6 +226,15 @@ def journal_path(output: Path) -> Path:
     return output.with_name(output.name + ".rows.jsonl")
 
 
+def rows_path(output: Path) -> Path:
+    """Return the file with an output's rows: while the output is not there, the journal that it is to be made of."""
+    if not output.exists() and output.name:
+        for journal in (journal_path(output), output.with_name(f"{output.name}.rows{output.suffix}")):
+            if journal.is_file() and run_path(journal).exists():
+                return journal
+    return output
+
+
 def beside(output: Path, format: str) -> tuple[Path, ...]:
     """Return the files that stand beside an output of this format, while a run writes it or afterwards."""
     if not output.name:

@@ -123,6 +123,15 @@ class ModelOnRecord(Part):
         either(table({"served": text}), super().check)(value, where)
 
 
+class TurnsOnRecord(Part):
+    """How the turns of conversations were put together."""
+
+    group = Member[str](text)
+    order = Member[str | None](maybe(text))
+    role = Member[str | None](maybe(text))
+    per = Member[str](one_of("turn", "conversation"))
+
+
 class InputOnRecord(Part):
     """How the rows were read."""
 
@@ -130,6 +139,9 @@ class InputOnRecord(Part):
     encoding = Member[str](filled)
     text_fields = Member[tuple[str, ...]](_names, tuple)
     template = Member[str | None](maybe(text))
+    turns = Member[TurnsOnRecord | None](
+        maybe(TurnsOnRecord.check), lambda found: TurnsOnRecord(found) if found else None, None
+    )
     max_row_bytes = Member[int](integer(1))
     shard = Member[tuple[int, int]](maybe(each(integer(1, 1 << 31), 2)), lambda found: tuple(found or (1, 1)))
 
@@ -152,6 +164,7 @@ class OutputOnRecord(Part):
     keep = Member[list[str] | None](maybe(_names))
     only = Member[str | None](maybe(text))
     csv_safe = Member[bool](flag)
+    layout = Member[str | None](maybe(text), default=None)
 
 
 def _policies(found: Mapping[str, Any]) -> dict[str, PolicyOnRecord]:
@@ -181,6 +194,7 @@ class Identity(Part):
     answer = _part(AnswerOnRecord)
     output = _part(OutputOnRecord)
     deterministic = Member[int | None](maybe(integer(1, 1 << 31)))
+    reuse = Member[list[str] | None](maybe(each(sha256)), default=None)  # outputs that a deterministic run copies from
     sample = Member[SampleOnRecord | None](
         maybe(SampleOnRecord.check), lambda found: found and SampleOnRecord(found), None
     )
@@ -237,6 +251,14 @@ class Result(Tallies):
         return Tallies({name: count for name, count in self.record.items() if name in names})
 
 
+class ReusedOnRecord(Part):
+    """An output of another run, and how many rows were given verdicts of it."""
+
+    output = Member[str](text)
+    sha256 = Member[str](sha256)
+    rows = Member[int](_count)
+
+
 class Done(Part):
     """How far a run is: members of the manifest itself, which change as rows are written.
 
@@ -245,6 +267,7 @@ class Done(Part):
     tokens are sums over all sessions. `repeated_rows` had an earlier row's text and got its Verdicts. `policy_tokens`
     were decoded because no kept state had them. `cut_rows` had their reasoning ended by the budget; the count is for
     outputs whose rows do not tell. `planned` is the number of rows that was set before an audit began, 0 for none.
+    `reused` are the outputs that --reuse named, if it did, in all sessions.
     """
 
     rows = Changing[int](_count)
@@ -258,6 +281,7 @@ class Done(Part):
     cut_rows = Changing[int](_count, default=0)  # version 0.1.0 did not count them
     counts = Changing[Tallies | None](maybe(Tallies.check), lambda found: None if found is None else Tallies(found))
     planned = Changing[int | None](_count, default=None)
+    reused = Changing[list[dict[str, Any]] | None](each(ReusedOnRecord.check), default=None)
 
     def __init__(self, record: Mapping[str, Any] | None = None) -> None:
         begun: dict[str, Any] = {name: 0 for name, one in self.members().items() if one.default is not None}

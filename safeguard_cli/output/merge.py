@@ -29,7 +29,7 @@ from safeguard_cli.output.manifest import (
     now,
     run_path,
 )
-from safeguard_cli.output.manifest_shape import Identity, Part, Result
+from safeguard_cli.output.manifest_shape import Done, Identity, Part, Result
 from safeguard_cli.output.resume import InputHash
 from safeguard_cli.output.written import whole_lines
 from safeguard_cli.rows.lines import STANDARD_INPUT
@@ -199,7 +199,10 @@ def _one_manifest(shards: Sequence[_Shard], new: Path) -> tuple[Manifest, Result
     )
     sums = ("rows", "cut_rows", "repeated_rows", "seconds", "policy_tokens", "prompt_tokens", "generated_tokens")
     done = first.progress.changed(
-        output_bytes=new.stat().st_size, input_sha256="", **added((shard.made.progress for shard in shards), *sums)
+        output_bytes=new.stat().st_size,
+        input_sha256="",
+        **_reused(shard.made.progress for shard in shards),
+        **added((shard.made.progress for shard in shards), *sums),
     )
     made = replace(
         first,
@@ -210,6 +213,15 @@ def _one_manifest(shards: Sequence[_Shard], new: Path) -> tuple[Manifest, Result
         result=result,
     )
     return made, result
+
+
+def _reused(runs: Iterable[Done]) -> dict[str, Any]:
+    """Return the outputs whose verdicts the shards' runs copied, each once, with all its rows; nothing if none did."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for each in (each for run in runs for each in run.reused or ()):
+        known = found.setdefault((each["output"], each["sha256"]), {**each, "rows": 0})
+        known["rows"] += each["rows"]
+    return {"reused": [*found.values()]} if found else {}
 
 
 def _check_input(made: Manifest, result: Result) -> None:

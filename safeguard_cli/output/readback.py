@@ -15,7 +15,7 @@ from safeguard_cli.output.spelled import boolean, is_missing, number, one_of, pl
 from safeguard_cli.rows.layouts import unguard
 from safeguard_cli.rows.verdict import COLUMNS, EFFORTS, ERROR_CODES, RowError, Verdict
 
-_JSON_CELLS = ("violates", "p_violates", "score", "scores", "windows", "truncated")
+_JSON_CELLS = ("violates", "p_violates", "score", "scores", "windows", "truncated", "turns_left_out")
 _PARTS = (*COLUMNS, "cut")  # of an object; a CSV has no column for the last
 _SHOWN = 40  # characters of a value in an error
 _CLOSE = 2e-6  # scores are written with six digits
@@ -52,8 +52,9 @@ def _verdict(parts: Mapping[str, Any], labels: Collection[str]) -> Verdict:
         p_violates=_share("p_violates", parts.get("p_violates")),
         scores=_scores(parts, label, labels),
         effort=_effort(parts.get("effort")),
-        windows=_windows(parts.get("windows", 1)),
+        windows=_whole("windows", parts.get("windows", 1), 1),
         truncated=_boolean("truncated", parts.get("truncated", False)),
+        turns_left_out=_whole("turns_left_out", parts.get("turns_left_out", 0), 0),
         cut=_boolean("cut", parts.get("cut", False)),
         rationale=_text("rationale", parts.get("rationale")),
         reasoning=_text("reasoning", parts.get("reasoning")),
@@ -177,10 +178,10 @@ def _effort(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def _windows(value: Any) -> int:
+def _whole(part: str, value: Any, least: int) -> int:
     found = number(value)
-    if found is None or found < 1 or not found.is_integer():
-        raise BadPart("windows", value, "a whole number, 1 or more")
+    if found is None or found < least or not found.is_integer():
+        raise BadPart(part, value, f"a whole number, {least} or more")
     return int(found)
 
 

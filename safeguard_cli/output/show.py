@@ -98,6 +98,8 @@ def _lines(output: Path, manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield "policies", f"{decoded} decoded"
     if done.repeated_rows:
         yield "repeated", f"{done.repeated_rows:,} rows had the text of an earlier one, and got its labels"
+    for each in done.reused or ():
+        yield "reused", f"{each['rows']:,} rows have verdicts of {each['output']} (sha256 {each['sha256']})"
     for part, name in ((identity.answer, "answering"), (identity.input, "reading"), (identity.output, "writing")):
         yield name, _pairs(part.record)
     drained = identity.deterministic

@@ -6,9 +6,10 @@ write t, f and \\N. A text that is on no list here is not a value: nothing is gu
 
 from __future__ import annotations
 
+import ast
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import orjson
@@ -84,6 +85,21 @@ def one_of(value: Any, choices: Collection[str]) -> str | None:
 def _word(value: Any) -> bool | None:
     """Return the boolean that a word spells; a number spells none, so that 1 is the label 1, not the label true."""
     return boolean(value) if number(value) is None else None
+
+
+def mapping(value: Any) -> Mapping[str, Any] | None:
+    """Return a value as an object, also if it is a cell with JSON or with what pandas prints, else None."""
+    if isinstance(value, Mapping):
+        return value
+    if not isinstance(value, str) or not value.startswith("{"):
+        return None
+    for read in (orjson.loads, ast.literal_eval):
+        try:
+            found = read(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        return found if isinstance(found, Mapping) else None
+    return None
 
 
 def plain(value: Any) -> str:

@@ -70,8 +70,9 @@ class UnreadableError(UsageError):
 class PolicyFile:
     """A policy file as read.
 
-    `lines` are the file's lines without their ends. `front` has the keys' values, with lists as tuples; `at` has the
-    keys' line numbers. `text` is what the model reads, word for word; it begins in line `first`.
+    `lines` are the file's lines without their ends, of which `front_lines` end with the front matter. `front` has the
+    keys' values, with lists as tuples; `at` has the keys' line numbers. `text` is what the model reads, word for word;
+    it begins in line `first`.
     """
 
     path: Path
@@ -81,6 +82,7 @@ class PolicyFile:
     first: int
     front: dict[str, str | tuple[str, ...]] = field(default_factory=dict)
     at: dict[str, int] = field(default_factory=dict)
+    front_lines: int = 0
 
     def error(self, reason: str, key: str = "") -> PolicyError:
         """Return the error for a reason, at the line of `key` if the file has that key."""
@@ -89,7 +91,11 @@ class PolicyFile:
 
 def read_policy_file(path: Path) -> PolicyFile:
     """Read a policy file; raise PolicyError, FileNotFoundError, or UnreadableError if there is nothing to read."""
-    data = _read(path)
+    return parse_policy(path, _read(path))
+
+
+def parse_policy(path: Path, data: bytes) -> PolicyFile:
+    """Return what a policy file with these bytes holds; raise PolicyError."""
     source = _decode(path, data)
     lines = tuple(_BREAK.split(source))
     found = _find(path, lines)
@@ -108,7 +114,7 @@ def read_policy_file(path: Path) -> PolicyFile:
         raise PolicyError(path, line, "a NUL character: this is not a text file")
     if "labels" not in front and (line := _misplaced(lines[body:])):
         raise PolicyError(path, body + line, _MISPLACED)
-    return PolicyFile(path, data, lines, text, first, front, at)
+    return PolicyFile(path, data, lines, text, first, front, at, body)
 
 
 def split_lines(text: str) -> list[str]:
@@ -310,6 +316,8 @@ def _reason(error: yaml.YAMLError) -> str:
         code = error.character if isinstance(error.character, int) else ord(error.character)
         return f"the character U+{code:04X} is not allowed there"
     problem = str(getattr(error, "problem", None) or error).replace("\n", " ")
+    if "chomping" in problem:
+        return 'a value that begins with > is written in quotes: violates: ">= LABEL"'
     return "a tab stands where YAML allows only spaces" if "'\\t'" in problem else problem
 
 
@@ -352,7 +360,7 @@ def _groups(lines: Sequence[str]) -> Iterator[_Group]:
             group, top = _Group(top=top, below_drawn=True), top and not group.keys
         elif _IN_LINE.search(line[:_LOOKED_AT]):
             group.written.append(number)
-        elif found := _KEY_LINE.match(line) or _MARKED_KEY.match(line):
+        elif (found := _KEY_LINE.match(line) or _MARKED_KEY.match(line)) and not _is_framed(lines, number - 1, found):
             key = _known(found[1])
             bare = found[1].islower() and not line.lstrip("> \t").startswith(("'", '"'))
             group.keys.append((key, number))
@@ -364,3 +372,9 @@ def _groups(lines: Sequence[str]) -> Iterator[_Group]:
             yield group
             group, top = _Group(top=False, below_drawn=False), False
     yield group
+
+
+def _is_framed(lines: Sequence[str], at: int, key: re.Match[str]) -> bool:
+    """Return whether a line that looks like a key is a heading between two drawn rules, such as `VIOLATES:`."""
+    around = [*lines[max(0, at - 1) : at], *lines[at + 1 : at + 2]]
+    return not key[1].islower() and not key[2] and len(around) == 2 and all(map(_DRAWN.match, around))

@@ -19,6 +19,7 @@ DEFAULT_VIOLATES = ("1",)
 MAX_LABEL_BYTES = 200
 _CURLY = "“”„‟«»‘’‚‹›「」"  # quotes that word processors write
 _NAME = re.compile(r"[a-z0-9_-]+")
+_COMPARED = re.compile(r"\s*(>=|≥|=>|>|<=|≤|=<|<)\s*(.+?)\s*")
 
 
 class PolicyFault(UsageError):
@@ -119,8 +120,8 @@ def read_policy(name_or_path: str) -> PolicyFile:
 def _near(name_or_path: str) -> str | None:
     """Return the built-in name, or the path of a file beside, that a mistyped name may mean."""
     path = Path(name_or_path)
-    known = {name: name for name in builtin_policies()} | files_beside(path, ".md")
-    near = nearest(path.stem if path.suffix.casefold() == ".md" else path.name, known)
+    known = {name: name for name in builtin_policies()} | files_beside(path, ".txt") | files_beside(path, ".md")
+    near = nearest(path.stem if path.suffix.casefold() in (".md", ".txt") else path.name, known)
     return None if near is None else known[near]
 
 
@@ -148,8 +149,9 @@ def make_policy(
     """Return the policy in a file that was read; the arguments win. Raise UsageError as load_policy does."""
     name = rename or str(file.front.get("name", "")) or name_of(file)
     chosen = tuple(labels or file.front.get("labels", DEFAULT_LABELS))
-    bad = tuple(violates or file.front.get("violates", ()))
-    if not bad:
+    asked = tuple(violates or file.front.get("violates", ()))
+    bad = violating(chosen, asked)
+    if not asked:
         if not set(DEFAULT_VIOLATES) <= set(chosen):
             raise file.error(
                 f"policy {name}: say which of its labels violate ({', '.join(chosen)}):"
@@ -163,6 +165,25 @@ def make_policy(
         if {"name": rename, "labels": labels, "violates": violates}.get(fault.key):
             raise  # the command line is wrong, not the file
         raise file.error(str(fault), fault.key) from None
+
+
+def violating(labels: Sequence[str], violates: Sequence[str]) -> tuple[str, ...]:
+    """Return the labels that violate; `>= SP2` stands for SP2 and the labels after it, and so do `>`, `<=` and `<`.
+
+    Labels and comparisons that name none of `labels` are returned as they are.
+    """
+    found: list[str] = []
+    for item in violates:
+        compared = _COMPARED.fullmatch(item)
+        if item in labels or compared is None or compared[2] not in labels:
+            found.append(item)
+            continue
+        sign, at = compared[1], labels.index(compared[2])
+        if sign in (">=", "≥", "=>", ">"):
+            found += labels[at + (sign == ">") :]
+        else:
+            found += labels[: at + (sign != "<")]
+    return tuple(dict.fromkeys(found))
 
 
 def name_of(file: PolicyFile) -> str:

@@ -11,6 +11,8 @@ CODE = re.compile(r"\b[A-Z]{1,5}-?\d+(?:\.[a-z0-9]+)?\b")  # a rule's code, such
 _QUOTE = re.compile(r'"([^"]+)"|[“„]([^“”]+)[“”]|«([^«»]+)»|「([^「」]+)」')
 _ELLIPSIS = re.compile(r"\.{3,}|…|\[[….]+\]")
 _EDGES = " .,;:!?-"
+_MARKS = " \t#*-|>`"  # of Markdown, around a line
+_AFTER_CODE = " .:)|–—-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,16 @@ def references(rationale: str, content: str, policy: str, labels: Sequence[str])
         tuple(quote for quote in elsewhere if _stands(quote, policy_words)),
         tuple(quote for quote in elsewhere if not _stands(quote, policy_words)),
     )
+
+
+def rules_of(policy: str) -> dict[str, str]:
+    """Return the rules that a policy names by their codes, each with what its first line says, without marks."""
+    found: dict[str, str] = {}
+    for line in policy.splitlines():
+        text = line.replace("**", "").strip(_MARKS)
+        for code in CODE.findall(line):
+            found.setdefault(code, text.removeprefix(code).lstrip(_AFTER_CODE) or text)
+    return found
 
 
 def _stands(quote: str, text: str) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.prompt.contract import Completion, Prefix, Prompt
 from safeguard_cli.prompt.harmony import ControlTokenError, Harmony
+from safeguard_cli.rows.turns import Turns
 from safeguard_cli.rows.verdict import RowError, Verdict
 
 OVERLAP = 64  # tokens that neighbouring windows of a long text share, at most an eighth of a window
@@ -30,10 +31,15 @@ class Rules:
     threshold: float | None = None
     reasoning: bool = False
     together: bool = False
+    rationale: bool = False
 
     @property
     def groups(self) -> tuple[tuple[Policy, ...], ...]:
         return (self.policies,) if self.together else tuple((policy,) for policy in self.policies)
+
+    def violated(self, policy: Policy, label: str, p_violates: float) -> bool:
+        """Return whether a row violates a policy: by the threshold, if there is one, else by its label."""
+        return label in policy.violates if self.threshold is None else p_violates >= self.threshold
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +50,8 @@ class Answer:
     waiting: dict[int, int] = field(default_factory=dict)  # group → windows not yet decided
     windows: dict[int, list[Completion]] = field(default_factory=dict)
     truncated: set[int] = field(default_factory=set)  # groups
+    turns_left_out: int = 0
+    characters: int = 0  # of the text
 
     @property
     def done(self) -> bool:
@@ -56,12 +64,23 @@ class Labeling:
     def __init__(self, harmony: Harmony, rules: Rules) -> None:
         self.harmony, self.rules = harmony, rules
 
-    def start(self, text: str | RowError, number: int) -> tuple[Answer, list[list[Prompt]]]:
-        """Return the Answer to row `number` and its prompts by group; a row without a text is done, with its error."""
-        answer = Answer()
+    def start(
+        self, text: str | Turns | RowError, number: int, known: Mapping[str, Verdict] | None = None
+    ) -> tuple[Answer, list[list[Prompt]]]:
+        """Return the Answer to row `number` and its prompts by group; a row without a text is done, with its error.
+
+        Groups whose Verdicts are all `known`, by policy name, get no prompt.
+        """
+        answer = Answer(dict(known or {}), characters=0 if isinstance(text, RowError) else len(str(text)))
         prompts: list[list[Prompt]] = [[] for _ in self.rules.groups]
-        ids = text if isinstance(text, RowError) else self._tokens(text)
+        if isinstance(text, Turns):
+            text = self._fitting(text)
+            answer.turns_left_out = text.more
+        everything = len(answer.verdicts) == len(self.rules.policies)
+        ids = text if isinstance(text, RowError) else [] if everything else self._tokens(str(text))
         for index, group in enumerate(self.rules.groups):
+            if all(policy.name in answer.verdicts for policy in group):
+                continue
             found = ids if isinstance(ids, RowError) else self._windows(ids, index, answer)
             if isinstance(found, RowError):
                 answer.verdicts |= {policy.name: Verdict(error=found) for policy in group}
@@ -71,6 +90,7 @@ class Labeling:
             prompts[index] = [
                 Prompt(number, index, i, self.harmony.content_ids(window)) for i, window in enumerate(found)
             ]
+        self._put_in_order(answer)
         return answer, prompts
 
     def finish(self, answer: Answer, completion: Completion) -> None:
@@ -82,10 +102,37 @@ class Labeling:
             del answer.waiting[index]
             windows, begin = answer.windows.pop(index), 0
             for policy in self.rules.groups[index]:
-                answer.verdicts[policy.name] = self._verdict(policy, windows, begin, index in answer.truncated)
+                answer.verdicts[policy.name] = self._verdict(policy, windows, begin, answer, index)
                 begin += len(policy.labels)
-            if not answer.waiting:  # in the policies' order, whichever finished first
-                answer.verdicts = {policy.name: answer.verdicts[policy.name] for policy in self.rules.policies}
+            self._put_in_order(answer)
+
+    def _put_in_order(self, answer: Answer) -> None:
+        """Put an Answer that is done in the policies' order, whichever finished first."""
+        if answer.done:
+            answer.verdicts = {policy.name: answer.verdicts[policy.name] for policy in self.rules.policies}
+
+    def _fitting(self, turns: Turns) -> Turns:
+        """Return a turn with as many of the turns before it as fit every group's window, the latest ones."""
+        if not turns.earlier and not turns.more:
+            return turns
+        size, kept = min(self.rules.window), 0
+        left = size - self._size(str(Turns(turns.turn, ("",))))
+        for earlier in reversed(turns.earlier):
+            left -= self._size(f"{earlier}\n")
+            if left < 0:
+                break
+            kept += 1
+        # The tokens of a text can be more than those of its parts together, so the whole is measured too.
+        while kept and self._size(str(turns.last(kept))) > size:
+            kept -= 1
+        return turns.last(kept)
+
+    def _size(self, text: str) -> int:
+        """Return a text's size in tokens, without a limit where the tokenizer cannot be trusted with it."""
+        try:
+            return len(self.harmony.text_ids(text))
+        except ControlTokenError:
+            return max(self.rules.window) + 1
 
     def _tokens(self, text: str) -> list[int] | RowError:
         rules, tokenizer = self.rules, self.harmony.tokenizer
@@ -123,7 +170,9 @@ class Labeling:
     def _starts_character(self, token: int) -> bool:
         return self.harmony.tokenizer.token_bytes(token)[0] & 0xC0 != 0x80  # not a UTF-8 continuation byte
 
-    def _verdict(self, policy: Policy, completions: list[Completion], begin: int, truncated: bool) -> Verdict:
+    def _verdict(
+        self, policy: Policy, completions: list[Completion], begin: int, answer: Answer, group: int
+    ) -> Verdict:
         """Return the row's Verdict: that of the window with the highest p_violates, or an error if a window failed.
 
         The policy's scores begin at `begin` among those of a completion.
@@ -142,16 +191,17 @@ class Labeling:
         label = max(zip(own, policy.labels, strict=True), key=lambda pair: pair[0])[1]
         # The sum of the rounded scores, so that a reader's own sum equals it.
         p = min(1.0, round(sum(scores[name] for name in policy.labels if name in policy.violates), 6))
-        threshold = self.rules.threshold
         decode = self.harmony.tokenizer.decode
         return Verdict(
             label=label,
-            violates=label in policy.violates if threshold is None else p >= threshold,
+            violates=self.rules.violated(policy, label, p),
             p_violates=p,
             scores=scores,
             effort="none" if worst.at_once else "low" if self.rules.effort == "auto" else self.rules.effort,
             windows=len(completions),
-            truncated=truncated,
+            truncated=group in answer.truncated,
+            turns_left_out=answer.turns_left_out,
+            characters=answer.characters,
             cut=not all(completion.ended for completion in completions),
             rationale=None if worst.rationale is None else self.harmony.string_text(worst.rationale),
             reasoning="\n".join(map(decode, worst.analysis)).strip() if self.rules.reasoning else None,

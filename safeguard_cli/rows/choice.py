@@ -13,12 +13,13 @@ from typing import Any
 from safeguard_cli.errors import UsageError
 from safeguard_cli.rows.chats import is_chat, text_parts
 from safeguard_cli.rows.field_names import is_common, never_text
+from safeguard_cli.rows.paths import field_value
 from safeguard_cli.rows.records import is_blank, json_text
 from safeguard_cli.rows.source import Source
 from safeguard_cli.terminal import cut
 
 DEFAULT_FIELD = "text"
-CHAT_FIELDS = ("messages", "conversation", "conversations")
+CHAT_FIELDS = ("messages", "conversation", "conversations", "body.messages")  # the last in OpenAI's batch files
 
 _SHOWN, _SHOWN_WIDTH = 12, 40  # fields that a message lists, and characters of each value
 _LETTERS = 8  # a text without white space has at least so many: Chinese and Thai use none
@@ -84,9 +85,11 @@ def choose_field(source: Source, taken: Collection[str]) -> str:
     rows = [record.fields or {} for record in source.sample()]
     if not any(rows) and DEFAULT_FIELD not in taken:
         return DEFAULT_FIELD  # no row has fields, so none will be labelled
-    chats = [name for name in CHAT_FIELDS if name not in taken and any(is_chat(row.get(name)) for row in rows)]
+    chats = [name for name in CHAT_FIELDS if name not in taken and any(is_chat(field_value(row, name)) for row in rows)]
     unread = [
-        name for name in CHAT_FIELDS if name not in {*taken, *chats} and any(_objects(row.get(name)) for row in rows)
+        name
+        for name in CHAT_FIELDS
+        if name not in {*taken, *chats} and any(_objects(field_value(row, name)) for row in rows)
     ]
     if len(chats) == 1 and not unread:
         return chats[0]

@@ -24,6 +24,8 @@ _ENDS = re.compile(
     r"username|lang|language|locale|url|uri|link|email|ip)|(?:author|user|sender|full|first|last|nick)_name"
 )
 _BEGINS = re.compile(r"(?:gold|golden|label|target|expected|annotator|id|date|is|has|num|lang)_.*")
+_GOLD = frozenset(_NEVER["gold"].split())
+_GOLD_PARTS = re.compile(r"^(?:gold|golden|label|target|expected|annotator)_|_(?:gold|labels?|class|category|target)$")
 _HEADERS = (
     "text texts message messages conversation conversations body content comment comments post tweet title subject"
     " review sentence question answer prompt response description caption utterance transcript"
@@ -38,6 +40,12 @@ def never_text(name: str) -> bool:
     if name == "_source":
         return False  # in Elasticsearch, the document itself
     return plain in _EXACT or bool(_ENDS.fullmatch(plain) or _BEGINS.fullmatch(plain))
+
+
+def may_be_gold(name: str) -> bool:
+    """Return whether a field of this name may hold somebody's label."""
+    plain = _plain(name)
+    return plain in _GOLD or bool(_GOLD_PARTS.search(plain))
 
 
 def is_common(name: str) -> bool:

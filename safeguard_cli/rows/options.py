@@ -97,3 +97,30 @@ class Windows:
         int,
         typer.Option(min=1, metavar="N", help="With --long split: a text that needs more windows is an error row."),
     ] = 16
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """What the model sees of a row"""
+
+    group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIELD",
+            help="Rows are turns of a conversation, which this field names: each is labelled with the turns before it.",
+        ),
+    ] = None
+    order: Annotated[
+        str | None,
+        typer.Option(metavar="FIELD", help="With --group: the field that orders the turns; default: the rows' order."),
+    ] = None
+    role_field: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIELD", help="With --group: the field with who spoke; default: role, speaker, author or the like."
+        ),
+    ] = None
+    verdict_per: Annotated[
+        Literal["turn", "conversation"],
+        typer.Option(help="With --group: label each turn, or every row with its whole conversation's label."),
+    ] = "turn"

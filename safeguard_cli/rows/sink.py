@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import BinaryIO, Literal
 
 from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.rows.as_api import Service, ServiceLayout
 from safeguard_cli.rows.layouts import CsvLayout, JsonlLayout, field_names
 from safeguard_cli.rows.records import SAMPLE, Record
 from safeguard_cli.rows.samples import is_sample
@@ -36,10 +37,21 @@ _WRITTEN: Mapping[str, Written] = {
 
 
 def verdict_columns(
-    *, windows: bool = False, truncated: bool = False, rationale: bool = False, reasoning: bool = False
+    *,
+    windows: bool = False,
+    truncated: bool = False,
+    turns: bool = False,
+    rationale: bool = False,
+    reasoning: bool = False,
 ) -> tuple[str, ...]:
     """Return the parts of a verdict that get a CSV column, in order, without the policy's name before them."""
-    asked = {"windows": windows, "truncated": truncated, "rationale": rationale, "reasoning": reasoning}
+    asked = {
+        "windows": windows,
+        "truncated": truncated,
+        "turns_left_out": turns,
+        "rationale": rationale,
+        "reasoning": reasoning,
+    }
     return tuple(column for column in COLUMNS if asked.get(column, True))
 
 
@@ -259,15 +271,17 @@ def open_sink(
     keep: Sequence[str] | None = None,
     only_violating: bool = False,
     csv_safe: bool = False,
+    service: Service | None = None,
     append: bool = False,
 ) -> Sink:
     """Open OUT, or a binary stream that the caller owns, and write a CSV's header unless appending.
 
-    `names` are the verdicts' names, `columns` those from `verdict_columns`, `keep` the fields to keep (None: all).
+    `names` are the verdicts' names, `columns` those from `verdict_columns`, `keep` the fields to keep (None: all),
+    `service` the one whose answers JSONL rows have too (None: none).
     Call `writable.check_output` and `check_names` first.
     """
     delimiter = output_delimiter(name_of(target), source)
-    layout = make_layout(source, format, names, columns, keep, delimiter, csv_safe)
+    layout = make_layout(source, format, names, columns, keep, delimiter, csv_safe, service)
     return Sink(target, layout, only_violating=only_violating, append=append)
 
 
@@ -279,8 +293,9 @@ def make_layout(
     keep: Sequence[str] | None,
     delimiter: str,
     csv_safe: bool,
+    service: Service | None = None,
 ) -> JsonlLayout | CsvLayout:
     """Return the layout that makes bytes of rows; the arguments are those of `open_sink`."""
     if format == "jsonl":
-        return JsonlLayout(source, keep)
+        return ServiceLayout(source, keep, service) if service else JsonlLayout(source, keep)
     return CsvLayout(source, keep, names, columns, delimiter, csv_safe)

@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from safeguard_cli.errors import UsageError
-from safeguard_cli.rows.chats import chat_text, text_parts
+from safeguard_cli.rows.chats import chat_text, left_out, text_parts
 from safeguard_cli.rows.choice import DEFAULT_FIELD, choose_field
+from safeguard_cli.rows.paths import NOTHING, find, has_field
 from safeguard_cli.rows.records import Record, json_text
 from safeguard_cli.rows.source import Source, no_field
+from safeguard_cli.rows.turns import Turns
 from safeguard_cli.rows.verdict import ErrorCode, RowError
 from safeguard_cli.terminal import note
 
 _TEMPLATE_PART = re.compile(r"\{\{|\}\}|\{([^{}]+)\}|[{}]|\\[nt\\]")
 _ESCAPES = {"{{": "{", "}}": "}", r"\n": "\n", r"\t": "\t", "\\\\": "\\"}
 _DOUBLED = re.compile(r"(?<!\{)\{\{([^{}]+)\}\}(?!\})")
-_NOTHING = object()
 BLANK_ROW = "the row is blank"  # how the message about such a row ends
+
+
+class Selects(Protocol):
+    """What selects a row's text; `turns` is on record if rows are turns of conversations."""
+
+    @property
+    def chosen(self) -> tuple[str, ...]: ...
+
+    @property
+    def described(self) -> str: ...
+
+    @property
+    def turns(self) -> Mapping[str, Any] | None: ...
+
+    def select(self, record: Record) -> str | Turns | RowError: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +62,10 @@ class Selector:
         names = ", ".join(self.fields)
         return f"--template of {names}" if self.parts else names
 
+    @property
+    def turns(self) -> None:
+        """Rows are no turns."""
+
     def select(self, record: Record) -> str | RowError:
         """Return the row's text, or the error that it has instead: the record's own, no_text or not_text."""
         if record.error is not None:
@@ -55,7 +76,7 @@ class Selector:
         texts: dict[str, str] = {}
         for name in self.fields:
             value = find(record.fields, name)
-            if value is _NOTHING:
+            if value is NOTHING:
                 value = "" if record.cells else None  # a cell that a short CSV row lacks counts as empty
             if value is None:
                 if self.parts:
@@ -103,11 +124,11 @@ def make_selector(
     option = "--template" if parts else "--text-field"
     if shown := [name for name in fields if not {name, name.partition(".")[0]}.isdisjoint(gold)]:
         raise UsageError(f"{option} names {shown[0]!r}, the field with the right label, which the model must not see")
-    if missing := source.lacks(fields, has):
+    if missing := source.lacks(fields, has_field):
         raise no_field(source.name, option, missing[0], source.fields())
     if template is not None:
         _check_doubled_braces(template, source)
-    kept = before and not source.lacks(before, has) and not {*gold, *others}.intersection(before)
+    kept = before and not source.lacks(before, has_field) and not {*gold, *others}.intersection(before)
     return Selector(fields or (tuple(before) if kept else (choose_field(source, {*gold, *others}),)), parts)
 
 
@@ -123,30 +144,18 @@ def first_choice(source: Source) -> tuple[str, ...]:
     return (DEFAULT_FIELD,) if DEFAULT_FIELD in fields else strings if len(strings) == 1 else ()
 
 
-def say_text(selector: Selector, source: Source) -> None:
-    """Report on standard error what of the rows is labelled, if there are any."""
-    if any(record.fields for record in source.sample()):
-        note(f"text: {selector.described}")
+def say_text(selector: Selects, source: Source) -> None:
+    """Report on standard error what of the rows is labelled, if there are any, and what of chats is left out."""
+    rows = [record.fields for record in source.sample() if record.fields]
+    if rows:
+        kinds = dict.fromkeys(kind for row in rows for name in selector.chosen for kind in left_out(find(row, name)))
+        without = f" (without {', '.join(kinds)})" if kinds else ""
+        note(f"text: {selector.described}{without}")
 
 
-def find(fields: Mapping[str, Any], name: str) -> Any:
-    """Return the value of the field `name`, else that at a dotted path such as `body.items.0.text`, else _NOTHING."""
-    if name in fields:
-        return fields[name]
-    value: Any = fields
-    for step in name.split("."):
-        if isinstance(value, Mapping):
-            value = value.get(step, _NOTHING)
-        elif isinstance(value, list) and step.isascii() and step.isdecimal():
-            value = value[int(step)] if int(step) < len(value) else _NOTHING
-        else:
-            return _NOTHING
-    return value
-
-
-def has(fields: Mapping[str, Any], name: str) -> bool:
-    """Return whether a row has the field `name`, or something at that dotted path."""
-    return find(fields, name) is not _NOTHING
+def text_key(text: str) -> bytes:
+    """Return the hash by which a text is recognized when it comes again."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _check_doubled_braces(template: str, source: Source) -> None:

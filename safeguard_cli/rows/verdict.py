@@ -39,6 +39,7 @@ EFFORTS = ("none", "low", "medium", "high")  # that a label is made with: `auto`
 # The parts of a verdict in the order of an output's CSV columns, each after the policy's name.
 COLUMNS = (
     *("label", "violates", "p_violates", "score", "scores", "effort", "windows", "truncated"),
+    "turns_left_out",
     *("rationale", "reasoning", "error"),
 )
 
@@ -66,10 +67,12 @@ class Verdict:
     effort: str | None = None
     windows: int = 1
     truncated: bool = False
+    turns_left_out: int = 0  # of the conversation, before the turns that fitted
     cut: bool = False  # the budget ended the reasoning about a window
     rationale: str | None = None
     reasoning: str | None = None
     error: RowError | None = None
+    characters: int = field(default=0, compare=False)  # of the text; of a verdict that was read back, not known
 
     def as_dict(self) -> dict[str, Any]:
         """Return the object that JSONL output has under the policy's name."""
@@ -88,6 +91,8 @@ class Verdict:
             out["windows"] = self.windows
         if self.truncated:
             out["truncated"] = True
+        if self.turns_left_out:
+            out["turns_left_out"] = self.turns_left_out
         if self.cut:
             out["cut"] = True
         if self.rationale is not None:

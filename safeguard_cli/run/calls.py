@@ -15,6 +15,7 @@ from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.prompt.contract import Completion, Feed, Prompt
 from safeguard_cli.prompt.labeling import Answer
+from safeguard_cli.rows.text import text_key
 from safeguard_cli.rows.verdict import RowError
 from safeguard_cli.run.engines import start_engine
 from safeguard_cli.run.keywords import told_as_keywords
@@ -158,7 +159,7 @@ class Call:
         """Begin a text; return its prompts by policy, none if an earlier text is the same."""
         number, text = self._number, self._read(value, self._number + 1)
         self._number += 1
-        key = self._known.key(text) if isinstance(text, str) else b""
+        key = text_key(text) if isinstance(text, str) else b""
         if (answer := self._known.get(key)) is not None:
             self._rows.append(answer)
             return [[] for _ in self._labeling.rules.groups]

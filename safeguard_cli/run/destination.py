@@ -29,10 +29,13 @@ from safeguard_cli.output.manifest import (
     load_finished,
     locked_beside,
     manifest_path,
+    rows_path,
     run_path,
 )
 from safeguard_cli.output.written import OutputShape
+from safeguard_cli.policy.packs import expand
 from safeguard_cli.policy.policy import Policy, builtin_policies
+from safeguard_cli.rows.as_api import Service, check_member
 from safeguard_cli.rows.parquet import pyarrow
 from safeguard_cli.rows.sink import (
     Sink,
@@ -61,6 +64,7 @@ class Output(TypedDict):
     keep: list[str] | None
     only_violating: bool
     csv_safe: bool
+    service: Service | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +239,8 @@ def hold_parquet(settings: Settings, read: Sequence[Used]) -> Iterator[HeldParqu
     if settings.only:
         raise UsageError("--only leaves rows out, but a Parquet output has every row: filter it when you read it")
     check_output(out, read, beside(out, "parquet"))
+    if settings.layout != "verdicts":
+        raise UsageError(f"--layout {settings.layout} is for JSONL outputs: name one with -o")
     if settings.csv_safe:
         raise UsageError("--csv-safe has no effect: the output is not CSV")
     journal, before = journal_path(out), None
@@ -282,15 +288,21 @@ def _describe(settings: Settings, source: Source, format: Format, policies: Sequ
         raise UsageError("--csv-safe has no effect: the output is not CSV")
     if settings.id_field is not None:
         check_fields(source, "--id-field", [settings.id_field])
+    if settings.layout != "verdicts" and format != "jsonl":
+        raise UsageError(f"--layout {settings.layout} is for JSONL outputs: name one with -o")
     names = [policy.name for policy in policies]
     columns = verdict_columns(
         windows=settings.long == "split",
         truncated=settings.long == "truncate",
+        turns=settings.group is not None and settings.verdict_per == "turn",
         rationale=settings.rationale,
         reasoning=settings.reasoning,
     )
     keep = kept_fields(settings)
     check_names(source, format, names, columns, keep)
+    service = None if settings.layout == "verdicts" else settings.layout
+    if service is not None:
+        check_member(source, service, names, keep)
     return Output(
         format=format,
         names=names,
@@ -298,6 +310,7 @@ def _describe(settings: Settings, source: Source, format: Format, policies: Sequ
         keep=keep,
         only_violating=settings.only is not None,
         csv_safe=settings.csv_safe,
+        service=service,
     )
 
 
@@ -305,7 +318,9 @@ def used_by(settings: Settings) -> list[Used]:
     """Return all files that a command with these settings reads; each file's reader reports what is wrong with it."""
     builtin = builtin_policies()
     found = used("the input", settings.input)
-    found += used("the policy", *(builtin.get(name, name) for name in settings.policies))
+    for name in settings.reuse:
+        found += used("the reused output", name, rows_path(Path(name)))
+    found += used("the policy", *(builtin.get(name, name) for name in expand(settings.policies)))
     with suppress(SafeguardError):
         found += used("the model", *model_parts(find_model(settings.model or configured_model())))
     if settings.tokenizer is not None:

@@ -20,12 +20,46 @@ def identity(
     prepared: Prepared,
     input_format: str,
     text_fields: Sequence[str],
+    turns: Mapping[str, Any] | None,
     output: Mapping[str, Any],
+    reused: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return all that can change a label or how a row is written.
 
-    `text_fields` are the chosen ones, `output` is a destination.Output.
+    `text_fields` are the chosen ones, `turns` says how rows are turns of conversations, None if they are not, `output`
+    is a destination.Output. `reused` are the hashes of outputs whose verdicts are copied: they can move only last
+    digits, so that they count in a deterministic run alone.
     """
+    asks = asked(settings, prepared)
+    return {
+        "policies": asks["policies"],
+        "model": asks["model"],
+        "prompt_layout": asks["prompt_layout"],
+        "input": {
+            "format": input_format,
+            "encoding": settings.encoding,
+            "text_fields": list(text_fields),
+            "template": settings.template,
+            **({"turns": dict(turns)} if turns else {}),
+            "max_row_bytes": settings.max_row_bytes,
+            "shard": None if settings.shard == (1, 1) else list(settings.shard),
+        },
+        "answer": asks["answer"],
+        "output": {
+            "format": output["format"],
+            "columns": list(output["columns"]),
+            "keep": output["keep"],
+            "only": settings.only,
+            "csv_safe": settings.csv_safe,
+            "layout": output["service"],
+        },
+        "deterministic": prepared.drain,
+        **({"reuse": list(reused)} if prepared.drain and reused else {}),
+    }
+
+
+def asked(settings: Settings, prepared: Prepared) -> dict[str, Any]:
+    """Return what is asked about a text, and of which model."""
     rules = prepared.labeling.rules
     return {
         "policies": {
@@ -34,14 +68,6 @@ def identity(
         },
         "model": _model(settings, prepared),
         "prompt_layout": layout_hash(),
-        "input": {
-            "format": input_format,
-            "encoding": settings.encoding,
-            "text_fields": list(text_fields),
-            "template": settings.template,
-            "max_row_bytes": settings.max_row_bytes,
-            "shard": None if settings.shard == (1, 1) else list(settings.shard),
-        },
         "answer": {
             "effort": settings.effort,
             "sure": prepared.options.sure,
@@ -57,19 +83,13 @@ def identity(
             "rationale": settings.rationale,
             "reasoning": settings.reasoning,
         },
-        "output": {
-            "format": output["format"],
-            "columns": list(output["columns"]),
-            "keep": output["keep"],
-            "only": settings.only,
-            "csv_safe": settings.csv_safe,
-        },
-        "deterministic": prepared.drain,
     }
 
 
 def _model(settings: Settings, prepared: Prepared) -> dict[str, Any]:
     """Return what the model is: its file, or what servers report of it and how they are asked."""
+    if prepared.copied:
+        return prepared.copied.identity.model.record
     if prepared.remote:
         return {**prepared.remote.model, "server_api": settings.server_api}
     return model_fingerprint(prepared.header.path)
@@ -78,6 +98,8 @@ def _model(settings: Settings, prepared: Prepared) -> dict[str, Any]:
 def footing(prepared: Prepared) -> dict[str, Any]:
     """Return what of the machine can move a score's last digits."""
     shape = prepared.shape
+    if prepared.copied:
+        return {"versions": versions()}
     if prepared.remote:
         servers = {served.address.shown: served.api.name for served in prepared.remote.servers}
         return {"servers": servers, "versions": versions()}

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypedDict, get_args, get_origin, get_type_hints
 from typer.models import OptionInfo
 
 from safeguard_cli.errors import UsageError
+from safeguard_cli.policy.packs import expand
 from safeguard_cli.policy.policy import Policy, load_policy
 from safeguard_cli.run.settings import Settings
 
@@ -150,7 +151,8 @@ def read_policies(given: Sequence[str | Path | Policy], settings: Settings) -> t
     """Read and return the policies; raise UsageError if one cannot be used or two have the same name."""
     if not given:
         raise UsageError("a Labeler needs a policy: the name of a built-in one, the path of a file, or a Policy")
-    policies = tuple(_policy(each, settings) for each in given)
+    named = [name for each in given for name in (expand([each]) if isinstance(each, str) else [each])]
+    policies = tuple(_policy(each, settings) for each in named)
     names = [policy.name for policy in policies]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"two policies are named {twice!r}; change `name:` in one's front matter")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
@@ -15,10 +14,12 @@ from safeguard_cli.prompt.contract import Feed, Prompt
 from safeguard_cli.prompt.labeling import Answer
 from safeguard_cli.rows.records import Record
 from safeguard_cli.rows.sink import Sink
-from safeguard_cli.rows.text import Selector
+from safeguard_cli.rows.text import Selects, text_key
+from safeguard_cli.rows.turns import Turns
 from safeguard_cli.rows.verdict import RowError
 from safeguard_cli.run.prepare import Prepared
 from safeguard_cli.run.progress import Progress
+from safeguard_cli.run.reuse import Copied, Reuse
 from safeguard_cli.run.sessions import Session
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.signals import UNBROKEN
@@ -34,6 +35,7 @@ class Row:
     record: Record
     answer: Answer
     kept: bytes | None = None  # a row of an earlier output, to be copied
+    copied: Copied | None = None  # verdicts of an earlier run on the same text
 
 
 class Known:
@@ -42,11 +44,6 @@ class Known:
     def __init__(self, most: int) -> None:
         self._most = most
         self._answers: OrderedDict[bytes, Answer] = OrderedDict()  # most recently met last
-
-    @staticmethod
-    def key(text: str) -> bytes:
-        """Return the hash of a text."""
-        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
     def get(self, key: bytes) -> Answer | None:
         """Return the Answer to a text that was met, None if it is a new one."""
@@ -69,20 +66,22 @@ class Pipeline:
     """The rows under way: they enter in order, are decided as slots allow, and leave in order.
 
     `session` gives the number of the first row and is told of every row that is written; without one nothing is saved.
-    `truncated` counts the rows that were cut.
+    `reuse` has verdicts that are not asked for again.
+    `truncated` counts the rows that were cut, `shortened` those whose conversation was.
     """
 
     def __init__(
         self,
         settings: Settings,
         prepared: Prepared,
-        selector: Selector,
+        selector: Selects,
         progress: Progress,
         session: Session | None = None,
+        reuse: Reuse | None = None,
     ) -> None:
         self.settings, self.prepared, self.selector, self.progress = settings, prepared, selector, progress
-        self.session = session or Session()
-        self.truncated = 0
+        self.session, self._reuse = session or Session(), reuse
+        self.truncated = self.shortened = 0
         self._known = Known(REMEMBERED)
         self.broken: SafeguardError | None = None
         self._rows: deque[Row] = deque()  # in input order; the first is number `written`
@@ -160,8 +159,10 @@ class Pipeline:
             row = Row(record, Answer(dict(known.verdicts)), known.raw)
             prompts: list[list[Prompt]] = [[] for _ in self.prepared.overheads]
         else:
-            answer, prompts = self._answer(record.error or self.selector.select(record), number)
-            row = Row(record, answer)
+            text = record.error or self.selector.select(record)
+            copied = self._reuse.of(text) if self._reuse and isinstance(text, str) else None
+            answer, prompts = self._answer(text, number, copied)
+            row = Row(record, answer, copied=copied)
         self._rows.append(row)
         if row.answer.done:
             self.progress.row_decided(row.answer.verdicts)
@@ -169,18 +170,24 @@ class Pipeline:
             self._undecided[row.answer] += 1
         return prompts
 
-    def _answer(self, text: str | RowError, number: int) -> tuple[Answer, list[list[Prompt]]]:
-        """Return the Answer about a text and its prompts by policy, none if an earlier row has the same text."""
+    def _answer(
+        self, text: str | Turns | RowError, number: int, copied: Copied | None = None
+    ) -> tuple[Answer, list[list[Prompt]]]:
+        """Return the Answer about a text and its prompts by policy, none if an earlier row has the same text.
+
+        Nothing is asked for that is `copied`.
+        """
         start = self.prepared.labeling.start
         # Sampling gives another answer each time.
         if isinstance(text, RowError) or self.settings.temperature > 0 or self.settings.each_row:
             return start(text, number)
-        key = self._known.key(text)
+        key = text_key(str(text))
         if (answer := self._known.get(key)) is not None:
             self.session.count_repeated()
             return answer, [[] for _ in self.prepared.overheads]
-        answer, prompts = start(text, number)
-        self._known.keep(key, answer)
+        answer, prompts = start(text, number, copied.verdicts if copied else None)
+        if copied is None or any(prompts):
+            self._known.keep(key, answer)
         return answer, prompts
 
     def _write_done(self, sink: Sink) -> None:
@@ -199,7 +206,10 @@ class Pipeline:
                 else:
                     sink.write(row.record, verdicts)
                 self._rows.popleft()
-                self.truncated += bool(row.answer.truncated)
+                self.truncated += any(verdict.truncated for verdict in verdicts.values())
+                self.shortened += bool(row.answer.turns_left_out)
+                if self._reuse:
+                    self._reuse.count(row.copied)
                 self.progress.row_written(verdicts)
                 self.session.row_written(row.record, sink)
             self.session.save_now_and_then(sink)

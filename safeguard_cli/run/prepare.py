@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 from safeguard_cli.address import Address, read_addresses
 from safeguard_cli.engine.decoding import Options, Trie, overhead, undivided
 from safeguard_cli.engine.local import fit
-from safeguard_cli.engine.local.plan import Device, Shape
+from safeguard_cli.engine.local.plan import Device, Loading, Memory, Plan, Shape
 from safeguard_cli.engine.local.prefix_store import STATES
 from safeguard_cli.engine.local.probe import check_loadable, devices
 from safeguard_cli.engine.local.process import EngineSpec
@@ -23,6 +23,8 @@ from safeguard_cli.model.fingerprint import model_fingerprint, model_key
 from safeguard_cli.model.gguf import Header
 from safeguard_cli.model.names import DEMO
 from safeguard_cli.model.tokenizer import Tokenizer
+from safeguard_cli.output.manifest import Manifest
+from safeguard_cli.policy.packs import expand
 from safeguard_cli.policy.policy import Policy, load_policy
 from safeguard_cli.prompt.contract import Prefix
 from safeguard_cli.prompt.harmony import Harmony
@@ -32,6 +34,7 @@ from safeguard_cli.run.remarks import introduce_demo, untrained
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import note, warn
 
+COPIES = 32  # rows under way, for each of which WAITING may wait, where all verdicts are copied
 DRAIN = 16  # with --deterministic: rows for each slot between two drains of the slots
 BUDGETS = {"none": 0, "auto": 256, "low": 256, "medium": 1024, "high": 4096}  # the most reasoning tokens by effort
 
@@ -42,6 +45,7 @@ class Prepared:
 
     `local` is the header of the model file that this machine runs; `remote` are the servers that run it instead.
     `untrained` are the policies under which the labels mean nothing, because the demo model was not trained on them.
+    Without a model, `copied` is the run whose verdicts stand for it.
     """
 
     local: Header | None
@@ -52,6 +56,7 @@ class Prepared:
     drain: int | None  # with --deterministic: the slots are drained every so many rows
     remote: Connected | None = None
     untrained: tuple[str, ...] = ()
+    copied: Manifest | None = None
 
     @property
     def prefixes_compete(self) -> bool:
@@ -61,7 +66,7 @@ class Prepared:
 
     @property
     def header(self) -> Header:
-        """Return the header of the model file; a run on servers has none."""
+        """Return the header of the model file; a run on servers or without a model has none."""
         assert self.local is not None
         return self.local
 
@@ -78,7 +83,8 @@ def open_input(settings: Settings, stream: BinaryIO | None = None) -> Source:
 
 
 def load_policies(settings: Settings) -> tuple[Policy, ...]:
-    several = len(settings.policies) > 1
+    asked = expand(settings.policies)
+    several = len(asked) > 1
     for option, value in (
         ("--labels", settings.labels),
         ("--violates", settings.violates),
@@ -88,8 +94,7 @@ def load_policies(settings: Settings) -> tuple[Policy, ...]:
         if several and value not in (None, ()):
             raise UsageError(f"{option} cannot be used with several policies: write it into each policy's front matter")
     policies = tuple(
-        load_policy(name, labels=settings.labels, violates=settings.violates, rename=settings.rename)
-        for name in settings.policies
+        load_policy(name, labels=settings.labels, violates=settings.violates, rename=settings.rename) for name in asked
     )
     if settings.together and settings.policy_only_prompt:
         raise UsageError("--together needs the response format that --policy-only-prompt leaves out")
@@ -105,15 +110,20 @@ def load_policies(settings: Settings) -> tuple[Policy, ...]:
 
 
 def prepare(
-    settings: Settings, policies: tuple[Policy, ...], before: Mapping[str, Any], rows: int | None = None
+    settings: Settings,
+    policies: tuple[Policy, ...],
+    before: Mapping[str, Any],
+    rows: int | None = None,
+    copied: Manifest | None = None,
 ) -> Prepared:
     """Return all that can be known from the model file's header alone, before its weights are loaded.
 
     `before` is what an earlier session of the run recorded of its machine; it is kept unless the settings say
-    otherwise. `rows` is the number of rows to come, None if unknown.
+    otherwise. `rows` is the number of rows to come, None if unknown. `copied` is an earlier run that has all verdicts:
+    nothing is asked for, and no model is needed.
     """
     addresses = read_addresses(settings.servers)
-    header, tokenizer = _vocabulary(settings)
+    header, tokenizer = _demo_vocabulary() if copied else _vocabulary(settings)
     harmony = Harmony(tokenizer)
     remote = _connect(settings, addresses, harmony) if addresses else None
     together = settings.together and len(policies) > 1
@@ -137,9 +147,12 @@ def prepare(
     tries = [Trie(prefix.contract) for prefix in prefixes]
     overheads = tuple(overhead(trie, options) + len(harmony.suffix) for trie in tries)
     sizes = [len(prefix.ids) for prefix in prefixes]
-    gpus = () if remote else _gpus(settings)
+    gpus = () if remote or copied else _gpus(settings)
     try:
-        if remote:
+        if copied:
+            context = settings.context or copied.identity.answer.ctx
+            shape = Shape(Plan(COPIES, sum(sizes) + context), context, Loading(threads=0), Memory(0, 0, 0))
+        elif remote:
             shape = fit.shape_remote(sizes, overheads, settings.context, remote.context)
         else:
             assert header
@@ -147,7 +160,7 @@ def prepare(
     except UsageError as error:  # the context is too small, perhaps for one policy of several
         name = "all policies" if together else f"policy {policies[sizes.index(max(sizes))].name}"
         raise UsageError(f"{name}, {max(sizes):,} tokens with the prompt around it: {error}") from None
-    if not remote and shape.plan.batch < (least := max(undivided(trie, options) for trie in tries)):
+    if not (remote or copied) and shape.plan.batch < (least := max(undivided(trie, options) for trie in tries)):
         raise UsageError(f"--batch {shape.plan.batch} is less than the labels' tokens: use at least {least}")
     if settings.verbose:
         note(shape_text(shape))
@@ -162,11 +175,14 @@ def prepare(
         settings.threshold,
         settings.reasoning,
         together,
+        settings.rationale,
     )
     drain = DRAIN * shape.plan.slots if settings.deterministic else None
     unknown = untrained(policies, header) if header and not remote else ()
-    local = None if remote else header
-    return Prepared(local, Labeling(harmony, rules), options, shape, overheads, drain, remote, unknown)
+    if copied:
+        unknown = copied.result.untrained if copied.result else ()
+    local = None if remote or copied else header
+    return Prepared(local, Labeling(harmony, rules), options, shape, overheads, drain, remote, unknown, copied)
 
 
 def _vocabulary(settings: Settings) -> tuple[Header | None, Tokenizer]:
@@ -176,8 +192,7 @@ def _vocabulary(settings: Settings) -> tuple[Header | None, Tokenizer]:
             raise UsageError("--tokenizer is for --server; a model file has its own tokenizer")
         return None, Tokenizer.from_file(Path(settings.tokenizer))
     if settings.server_api == "chat":  # the server does not see our tokens: they only measure texts
-        header = open_model(find_model(DEMO))
-        return header, Tokenizer.from_header(header)
+        return _demo_vocabulary()
     name = settings.model or configured_model()
     try:
         header = open_model(find_model(name))
@@ -191,6 +206,12 @@ def _vocabulary(settings: Settings) -> tuple[Header | None, Tokenizer]:
         introduce_demo()
     if not settings.servers:
         check_loadable(header.path, model_key(header.path))
+    return header, Tokenizer.from_header(header)
+
+
+def _demo_vocabulary() -> tuple[Header, Tokenizer]:
+    """Return the demo model's vocabulary, where no model reads the tokens."""
+    header = open_model(find_model(DEMO))
     return header, Tokenizer.from_header(header)
 
 

@@ -117,6 +117,8 @@ def find_blocks(settings: Settings) -> list[Block]:
         ("--limit", settings.limit is not None),
         ("--shard", settings.shard != (1, 1)),
         ("--dry-run", settings.dry_run),
+        ("--reuse", settings.reuse),
+        ("--group", settings.group is not None),
     ):
         if given:
             raise UsageError(f"{option} is for one file, but --ray labels many")

@@ -1,17 +1,21 @@
-"""What a run must report of its results: reasoning that the budget cut, and demo-model labels that mean nothing."""
+"""What a run must report: reasoning that the budget cut, demo-model labels that mean nothing, how to resume it."""
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
+from safeguard_cli.address import shown_command
 from safeguard_cli.model import kept
 from safeguard_cli.model.gguf import Header
 from safeguard_cli.model.names import DEFAULT, DEMO_NOTICE
 from safeguard_cli.policy.policy import Policy, builtin_policies, load_policy
 from safeguard_cli.run.progress import Counts
-from safeguard_cli.terminal import note
+from safeguard_cli.terminal import note, shell_line
 
 MANY = 0.05  # share of the labelled rows above which cut rows are no longer exceptions
 FEW = 3
@@ -74,3 +78,15 @@ def introduce_demo() -> None:
     with suppress(OSError):  # if the stamp cannot be kept, the notice is printed again
         if folder:
             (folder / STAMP).touch(kept.MODE)
+
+
+def same_command() -> str:
+    """Return the command that resumes this run: as it was called, without --overwrite."""
+    program, *arguments = sys.argv
+    found = shutil.which(Path(program).name)
+    name = [Path(program).name if found and Path(found).resolve() == Path(program).resolve() else program]
+    if Path(program).name == "__main__.py":
+        name = [sys.executable, "-m", "safeguard_cli"]
+    shown = shown_command(arguments)
+    command = shell_line([*name, *(argument for argument in shown if argument != "--overwrite")])
+    return command if shown == arguments else f"{command} (with what is secret in its URLs put back)"

@@ -6,15 +6,15 @@ Finished. `Session` itself is the session of a run in memory, which leaves nothi
 
 from __future__ import annotations
 
-import shutil
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -32,26 +32,32 @@ from safeguard_cli.output.written import Written, read_output
 from safeguard_cli.rows.records import Record
 from safeguard_cli.rows.sink import Disturbed, Sink, make_layout
 from safeguard_cli.rows.source import Source
+from safeguard_cli.rows.text import Selects
 from safeguard_cli.rows.writable import real
 from safeguard_cli.run.destination import Destination, File, Stream
 from safeguard_cli.run.identity import footing, identity
 from safeguard_cli.run.prepare import Prepared
 from safeguard_cli.run.progress import Progress
+from safeguard_cli.run.remarks import same_command
+from safeguard_cli.run.reuse import Reuse
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.run.work import Work
-from safeguard_cli.terminal import note, shell_line, warn
+from safeguard_cli.terminal import note, warn
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What all sessions of a run work with; `text_fields` are the text's fields as the manifest has them."""
+    """What all sessions of a run work with; `text_fields` and `turns` are the text's as the manifest has them."""
 
     settings: Settings
     prepared: Prepared
     source: Source
+    selector: Selects
     text_fields: tuple[str, ...]
+    turns: Mapping[str, Any] | None
     progress: Progress
     work: Work
+    reuse: Reuse | None = None
 
 
 class Session:
@@ -149,6 +155,8 @@ class New(SessionOfRun):
         super().__init__(job)
         self.destination, self.journal = destination, journal
         self.lasting = job.source.path is not None
+        if job.reuse:
+            journal.manifest.progress.reused = job.reuse.take_up(journal.manifest.progress.reused)
 
     def open_sink(self) -> Sink:
         """Open the file at the end of the rows that are done."""
@@ -188,7 +196,7 @@ class New(SessionOfRun):
                 raise
             if isinstance(problem, Disturbed):
                 return
-        note(self.destination.what_is_left(self.written, _same_command() if self.lasting else ""))
+        note(self.destination.what_is_left(self.written, same_command() if self.lasting else ""))
 
     def finish(self, engine: Engine) -> None:
         """Leave the record of the finished run, whose output is complete and on disk."""
@@ -215,8 +223,7 @@ class New(SessionOfRun):
                 "command": shown_command(sys.argv),
                 "input": str(Path(source.path).absolute()) if source.path else source.name,
                 "input_format": settings.format,
-                "model": str(prepared.header.path) if not prepared.remote else served,
-                "model_sha256": model_sha256(prepared.header.path, hashing) if not prepared.remote else None,
+                **_model(prepared, served, hashing),
                 "output_sha256": sha256(rows),
             },
             instead,
@@ -238,13 +245,20 @@ class Continued(New):
         """Take the finished rows out of the records, checking that they are those of the earlier sessions."""
         journal, output, progress = self.journal, self.destination.output, self.job.progress
         shape = journal.shape
-        fields = (output["names"], output["columns"], output["keep"], shape.delimiter, output["csv_safe"])
+        fields = (
+            output["names"],
+            output["columns"],
+            output["keep"],
+            shape.delimiter,
+            output["csv_safe"],
+            output["service"],
+        )
         layout = make_layout(self.job.source, output["format"], *fields)
         mark = orjson.dumps(output["names"][0]) + b":" if shape.format == "jsonl" else b""
         written = (row for row in read_output(journal.output, shape) if row.verdicts)
         with self.job.work.open(self.job.settings) as again:
             self.digest = check_input(
-                self.all_records,
+                self._counting_reused(self.all_records),
                 iter(again),
                 written if shape.every_row else iter(()),
                 journal.rows,
@@ -255,6 +269,16 @@ class Continued(New):
         self.written = journal.rows
         if journal.rows and (counts := journal.manifest.progress.counts):
             progress.restore(counts.record)
+        if self.job.reuse:  # what it has counted and the rows on record go together
+            journal.written(self.written, self.digest, journal.offset, progress.written.cut, progress.written.as_dict)
+
+    def _counting_reused(self, records: Iterator[Record]) -> Iterator[Record]:
+        """Yield the records; count those whose verdicts were copied after the manifest had last been saved."""
+        reuse, saved = self.job.reuse, self.journal.manifest.progress.rows
+        for number, record in enumerate(records):
+            if reuse and number >= saved and isinstance(text := self.job.selector.select(record), str):
+                reuse.count(reuse.of(text))
+            yield record
 
 
 class Retried(New):
@@ -335,11 +359,15 @@ def open_session(job: Job, destination: Destination) -> Iterator[SessionOfRun | 
         yield Piped(job, destination)
         return
     settings, output = job.settings, destination.output
+    reused = job.reuse.hashes if job.reuse else ()
     with open_journal(
         destination.path,
         destination.shape,
         Identity(
-            {**identity(settings, job.prepared, job.source.format, job.text_fields, output), **job.work.on_record()}
+            {
+                **identity(settings, job.prepared, job.source.format, job.text_fields, job.turns, output, reused),
+                **job.work.on_record(),
+            }
         ),
         Footing(footing(job.prepared)),
         limit=settings.limit,
@@ -370,13 +398,15 @@ def _check_can_be_read_again(job: Job, journal: Journal) -> None:
         raise Refused(f"{journal.output} was made from a pipe, which cannot be read again; {START_OVER}")
 
 
-def _same_command() -> str:
-    """Return the command that resumes this run: as it was called, without --overwrite."""
-    program, *arguments = sys.argv
-    found = shutil.which(Path(program).name)
-    name = [Path(program).name if found and Path(found).resolve() == Path(program).resolve() else program]
-    if Path(program).name == "__main__.py":
-        name = [sys.executable, "-m", "safeguard_cli"]
-    shown = shown_command(arguments)
-    command = shell_line([*name, *(argument for argument in shown if argument != "--overwrite")])
-    return command if shown == arguments else f"{command} (with what is secret in its URLs put back)"
+def _model(prepared: Prepared, served: str | None, hashing: Callable[[float], None]) -> dict[str, str | None]:
+    """Return which model has labelled the rows: this machine's, the servers', or that of a run whose verdicts stand."""
+    if prepared.copied:
+        result = prepared.copied.result
+        return {
+            "model": result.model if result else served or "",
+            "model_sha256": result.model_sha256 if result else None,
+        }
+    if prepared.remote:
+        return {"model": served, "model_sha256": None}
+    path = prepared.header.path
+    return {"model": str(path), "model_sha256": model_sha256(path, hashing)}

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, TypeAlias
 import typer
 
 from safeguard_cli.engine.options import Local, Model, Pace, Servers
-from safeguard_cli.rows.options import Reading, Shard, Text, Windows, Written
+from safeguard_cli.rows.options import Grouping, Reading, Shard, Text, Windows, Written
 
 Effort: TypeAlias = Literal["none", "auto", "low", "medium", "high"]
 
@@ -32,7 +32,7 @@ class Asking:
             "--policy",
             "-p",
             metavar="FILE",
-            help="A policy file, or a built-in policy's name (spam, hate, …). Repeatable.",
+            help="A policy file, a built-in policy's name (spam, hate, …), or a pack of them. Repeatable.",
         ),
     ] = ()
     labels: Annotated[
@@ -139,6 +139,15 @@ class Going:
             help="Label the error rows of a finished output again, in place, from the same input.",
         ),
     ] = False
+    reuse: Annotated[
+        tuple[str, ...],
+        typer.Option(
+            "--reuse",
+            metavar="OUT",
+            help="Copy the verdicts of this output to rows with the same text, and label only the others; it must have"
+            " the same policies, model and settings, but any --threshold. Repeatable.",
+        ),
+    ] = ()
     on_error: Annotated[
         Literal["record", "stop"],
         typer.Option(help="On a row that cannot be labelled: write an error row, or stop."),
@@ -158,6 +167,14 @@ class Going:
             help="Put ' before every CSV cell that a spreadsheet could take for a formula, not only verdict cells.",
         ),
     ] = False
+    layout: Annotated[
+        Literal["verdicts", "perspective", "moderation"],
+        typer.Option(
+            metavar="LAYOUT",
+            help="With perspective or moderation, JSONL rows also have the answer of the Perspective API or of OpenAI's"
+            " moderation endpoint: attributeScores, or results.",
+        ),
+    ] = "verdicts"
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -251,10 +268,16 @@ class Asked(Servers, Pace, OnMachine):
 
 
 @dataclass(frozen=True)
-class Settings(Looking, Going, Output, Shard, Asked):
+class AskedOfTurns(Grouping, Asked):
+    """The options of a command that labels rows of a file, which may be turns of conversations."""
+
+
+@dataclass(frozen=True)
+class Settings(Looking, Going, Output, Shard, AskedOfTurns):
     """All settings of a run; those that no option sets are for our own callers."""
 
     scratch: bool = False  # the output is in a folder that is deleted when the command ends
+    put_together: bool = False  # the texts are turns that were selected before
     each_row: bool = False  # a text that came before is labelled again, not given the same verdict
     says_text: bool | None = None  # whether to print which text was chosen; None: unless quiet
 

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 from safeguard_cli.output.unchanged import check_unchanged
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.rows.source import Source, count_rows
-from safeguard_cli.rows.text import Selector
+from safeguard_cli.rows.text import Selects
 from safeguard_cli.rows.writable import Used
 from safeguard_cli.run.destination import Destination, HeldParquet, hold_parquet, open_destination
 from safeguard_cli.run.prepare import open_input
@@ -49,7 +49,7 @@ class Work:
         """
         return None
 
-    def total(self, settings: Settings, source: Source, selector: Selector, progress: Progress) -> int | None:
+    def total(self, settings: Settings, source: Source, selector: Selects, progress: Progress) -> int | None:
         """Return the number of rows to come, at most --limit; only --limit, if counting them would delay the run."""
         if source.path is None or (source.total_bytes or 0) > COUNTABLE_BYTES:
             return settings.limit

@@ -331,9 +331,39 @@ def test_an_output_of_label_is_not_taken_for_an_audit(bench) -> None:
     assert bench.state()["out.jsonl"] == before["out.jsonl"]
 
 
+def test_only_what_this_audit_labelled_is_counted(bench, capsys) -> None:
+    """The input is the output of an earlier run under another policy."""
+    for suffix in ("jsonl", "csv"):
+        given_rows(bench, ROWS[:60], f"in.{suffix}", f"out.{suffix}")
+        bench(Steady, policies=("hate",))
+        bench.source, bench.out = bench.out, bench.folder / f"audit.{suffix}"
+        found = figures(bench, capsys, rows=20)
+        assert list(found["policies"]) == ["spam"]
+        assert found["policies"]["spam"]["violates"]["count"] == sum(
+            row["spam"]["label"] == "spam" for row in rows_of(bench.out)
+        )
+
+
+def test_an_output_may_have_no_extension(bench, capsys) -> None:
+    for name in ("in.jsonl", "in.csv"):
+        given_rows(bench, ROWS[:60], name, f"out-{name.partition('.')[2]}")
+        assert figures(bench, capsys, rows=20)["rows"] == 20
+        assert figures(bench, capsys, rows=30)["rows"] == 30
+
+
 def test_a_dry_run_draws_and_touches_nothing(bench, capsys) -> None:
     given_rows(bench, ROWS)
     before = bench.state()
     assert run_audit(bench, _never, rows=20, dry_run=True) == errors.OK
     assert bench.state() == before
     assert "rows            20" in capsys.readouterr().out
+
+
+@pytest.mark.promise("The exact interval of an audit covers the share of the whole file in at least 95 of 100 audits.")
+@pytest.mark.parametrize("violating", [0, 40, 200, 1000])
+def test_the_intervals_of_real_draws_cover_the_share_of_the_file(violating) -> None:
+    """2,000 seeds draw 200 of 2,000 rows, of which the violating ones stand together at one end."""
+    drawn = Counter(int((hashes(seed, 0, 2000).argsort()[:200] < violating).sum()) for seed in range(2000))
+    assert abs(sum(k * n for k, n in drawn.items()) / 2000 - violating / 10) <= 4 * (violating / 10 / 2000) ** 0.5
+    covered = sum(n for k, n in drawn.items() if violating / 2000 in hypergeometric_interval(k, 200, 2000))
+    assert covered >= 0.94 * 2000  # 0.95, less two standard errors of 2,000 draws

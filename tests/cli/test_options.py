@@ -45,6 +45,7 @@ BESIDE = {
     "--overwrite": "-o out.jsonl",
     "--append-input": "-o out.jsonl",
     "--retry-errors": "-o out.jsonl",
+    **dict.fromkeys(("--order", "--role-field", "--verdict-per"), "--group talk"),
 }
 # Values that are neither the default nor refused, by option; for others, `value_of` goes by the metavar.
 VALUES: dict[str, tuple[str, Any]] = {
@@ -55,11 +56,13 @@ VALUES: dict[str, tuple[str, Any]] = {
     "--effort": ("medium", "medium"),
     "--format": ("csv", "csv"),
     "--batch": ("1024", 1024),
+    "--verdict-per": ("conversation", "conversation"),
     "--ctx": ("4096", 4096),
     "--long": ("error", "error"),
     "--kv-type": ("q8_0", "q8_0"),
     "--server-api": ("chat", "chat"),
     "--on-error": ("stop", "stop"),
+    "--layout": ("moderation", "moderation"),
     "--only": ("violates", "violates"),
     "--progress": ("none", "none"),
     "--ray-address": ("h:1", "h:1"),
@@ -156,7 +159,7 @@ def test_one_option_has_one_help_and_default_wherever_it_is() -> None:
         "--threads",
         "--batch",
     }
-    own |= {"--rows", "--seed", "--by", "--max-flips", "--json", "--worst"}
+    own |= {"--rows", "--seed", "--by", "--max-flips", "--json", "--worst", "--as"}
     for command in commands().values():
         for parameter in command.params:
             option = max(parameter.opts, key=len)
@@ -228,7 +231,7 @@ def test_a_default_that_is_used_is_always_reported(folder) -> None:
     assert "--threshold 0.5" in done.stderr.decode()
 
 
-@pytest.mark.parametrize("name", sorted(config.NEVER - {"help_all", "golden", "a", "b", "out", "input"}))
+@pytest.mark.parametrize("name", sorted(config.NEVER - {"help_all", "golden", "a", "b", "out", "outs", "input"}))
 def test_what_reads_or_writes_files_or_leaves_the_machine_is_never_set_by_a_file(folder, name) -> None:
     spelled = {key: option for command in commands().values() for key, option in options(command).items()}
     command = next(each for each in COMMANDS if name in options(commands()[each]))

@@ -19,7 +19,7 @@ LIKELY = (".part", ".new", ".retry", ".tmp", ".run.json.new", ".manifest.json.ne
 class Bench:
     """One input, one output, and runs of the command on the test engine in this process."""
 
-    def __init__(self, folder: Path, model: Path) -> None:
+    def __init__(self, folder: Path, model: Path | None) -> None:
         self.folder, self.model = folder, model
         self.source, self.out = folder / "in.jsonl", folder / "out.jsonl"
 
@@ -32,24 +32,25 @@ class Bench:
         return data.encode()
 
     def __call__(self, engine: Callable[..., FakeEngine] = FakeEngine, **options: object) -> int:
-        given = {"policies": ("spam",), "slots": 2, "threads": 1, "quiet": True, "output": str(self.out), **options}
-        return label(Settings(input=str(self.source), model=str(self.model), **given), engine)
+        given = {"policies": ("spam",), "slots": 2, "threads": 1, "quiet": True, "output": str(self.out)}
+        given |= {"model": self.model and str(self.model), **options}
+        return label(Settings(input=str(self.source), **given), engine)
 
-    def whole(self, **options: object) -> bytes:
+    def whole(self, engine: Callable[..., FakeEngine] = FakeEngine, **options: object) -> bytes:
         """Return what an uninterrupted run writes."""
         out, self.out = self.out, self.folder / f"whole{self.out.suffix}"
-        self(overwrite=True, **options)
+        self(engine, overwrite=True, **options)
         out, self.out = self.out, out
         return out.read_bytes()
 
-    def killed_after(self, prompts: int, **options: object) -> None:
+    def killed_after(self, prompts: int, kind: type[FakeEngine] = FakeEngine, **options: object) -> None:
         """Run until killed as by SIGKILL: no cleanup runs on the way out."""
         child = os.fork()
         if not child:
 
             def engine(*given: object) -> FakeEngine:
                 asked = iter(range(prompts))
-                return FakeEngine(*given, before=lambda _: None if next(asked, None) is not None else os._exit(9))
+                return kind(*given, before=lambda _: None if next(asked, None) is not None else os._exit(9))
 
             self(engine, **options)
             os._exit(0)

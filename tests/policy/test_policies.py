@@ -11,12 +11,15 @@ from helpers import ROOT
 from helpers.command import safeguard
 
 from safeguard_cli.errors import UsageError
-from safeguard_cli.policy.check import check, list_command, new_command, tokens
+from safeguard_cli.policy.begin import new_command
+from safeguard_cli.policy.check import check, tokens
+from safeguard_cli.policy.listing import list_command
 from safeguard_cli.policy.policy import builtin_policies, load_policy
 
 NAMES = (
-    *("child-safety", "dangerous-goods", "fraud", "harassment", "hate", "privacy", "prompt-injection", "self-harm"),
-    *("sexual-content", "spam", "violence"),
+    *("child-safety", "dangerous-goods", "fraud", "harassment", "hate", "identity-attack", "insult", "privacy"),
+    *("profanity", "prompt-injection", "self-harm", "severe-toxicity", "sexual-content", "spam", "threat", "toxicity"),
+    "violence",
 )
 SPAM = (ROOT / "policies/spam.md").read_text(encoding="utf-8")
 
@@ -113,7 +116,8 @@ def test_check_exits_5_where_it_finds_something_and_0_where_not(tmp_path) -> Non
     done = safeguard("policy", "check", bad)
     assert done.returncode == 5
     assert b"\x1b[31m" not in done.stdout
-    assert b".md:4: no section with examples" in done.stdout
+    assert b".md:4: advice: no section with examples" in done.stdout
+    assert b".md:2: the label '0' is never mentioned" in done.stdout
     assert safeguard("policy", "check", "spam", ROOT / "policies/hate.md").returncode == 0
     assert safeguard("policy", "check", tmp_path / "none.md").returncode == 2
 
@@ -145,7 +149,7 @@ def test_check_names_each_file_once_and_goes_on_past_one_that_is_not_there(tmp_p
     assert done.stdout.startswith(b"open.md:1: the front matter that begins here is not closed")
     assert all(line.count(b".md") == 1 for line in done.stdout.splitlines())
     assert b"cr.md:2: the label 'a' is never mentioned in the text, spelled like this\n" in done.stdout
-    assert b"cr.md:5: about 1 token; 400 to 600 read best\n" in done.stdout
+    assert b"cr.md:5: advice: about 1 token; 400 to 600 read best\n" in done.stdout
     assert b"error: no policy 'nowhere.md'" in done.stderr
     assert b"spam.md: nothing found" in done.stderr
     assert safeguard("policy", "check", "cr.md", cwd=tmp_path).returncode == 5

@@ -395,13 +395,14 @@ def test_a_near_miss_of_a_built_in_name_is_asked_about(name: str, near: str, tmp
         ("My-Policy.MD", "my-policy.md"),
         ("rules/spm", "rules/spam.md"),
         ("policies/spam.md", "spam"),
+        ("plain-txt", "plain-text.txt"),
         ("nothing-alike", None),
     ],
 )
 def test_a_near_miss_of_a_file_beside_is_asked_about(name: str, near: str | None, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rules").mkdir()
-    for file in ("my-policy.md", "rules/spam.md", "nothing-like-it.txt"):
+    for file in ("my-policy.md", "rules/spam.md", "plain-text.txt", "nothing-like-it.rst"):
         (tmp_path / file).write_text("x")
     with pytest.raises(UsageError) as caught:
         load_policy(name)
@@ -411,7 +412,7 @@ def test_a_near_miss_of_a_file_beside_is_asked_about(name: str, near: str | None
 
 @given(st.text(max_size=40) | st.text("spamhte-._/:\x1b\n\0\ud800", max_size=600))
 def test_every_unknown_policy_is_refused_with_one_short_sentence(name: str) -> None:
-    assume(name not in builtin_policies())
+    assume(name not in builtin_policies() and not Path(name.replace("\0", "")[:200]).is_file())
     with pytest.raises(UsageError) as caught:
         load_policy(name)
     (sentence,) = caught.value.args
@@ -453,7 +454,8 @@ def test_built_in_policies_are_found_in_an_editable_install() -> None:
 
 
 def test_the_shipped_policies_are_what_the_demo_model_was_trained_on() -> None:
-    assert {name: load_policy(name).sha256[:16] for name in builtin_policies()} == {
+    later = {"toxicity", "severe-toxicity", "identity-attack", "insult", "profanity", "threat"}
+    assert {name: load_policy(name).sha256[:16] for name in builtin_policies() if name not in later} == {
         "child-safety": "0b608eb2c210d895",
         "dangerous-goods": "6a7d4953c303b80d",
         "fraud": "304b637cb7d74248",

@@ -14,6 +14,7 @@ from safeguard_cli.policy.policy import Policy
 from safeguard_cli.prompt.contract import Completion, Prompt
 from safeguard_cli.prompt.harmony import ControlTokenError, Harmony
 from safeguard_cli.prompt.labeling import OVERLAP, Answer, Labeling, Rules, split
+from safeguard_cli.rows.turns import Turns
 from safeguard_cli.rows.verdict import RowError, Verdict
 
 TWO = (Policy("spam", "x", ("ham", "spam"), ("spam",)), Policy("hate", "y", ("no", "hint", "yes"), ("hint", "yes")))
@@ -271,3 +272,28 @@ def test_a_row_is_cut_where_the_budget_ended_the_reasoning_about_any_window(harm
     assert verdict.cut is (not all(ended))
     assert verdict.as_dict().get("cut", False) is verdict.cut
     assert verdict_of(verdict.as_dict()).cut is verdict.cut
+
+
+def test_of_a_conversation_the_latest_turns_that_fit_come_with_the_turn(harmony: Harmony) -> None:
+    earlier = tuple(f"user: number {n} says{' something' * (n % 3)}" for n in range(40))
+    whole = Turns("bot: the last", earlier, 3)
+    for size in range(60, 700, 9):
+        job = labeling(harmony, size + 50, size)
+        answer, (wide, narrow) = job.start(whole, 0)
+        text = contents(harmony, narrow)[0].decode()
+        assert contents(harmony, wide) == [text.encode()], "all policies see the same"
+        kept = text.count("number")
+        assert text == str(whole.last(kept))
+        assert len(harmony.text_ids(text)) <= size
+        assert kept == 40 or len(harmony.text_ids(str(whole.last(kept + 1)))) > size - 2, "one more would have fitted"
+        finish(job, answer, [*wide, *narrow], (0.5, 0.5), (0.4, 0.3, 0.3))
+        assert {found.turns_left_out for found in answer.verdicts.values()} == {43 - kept}
+
+
+def test_a_turn_that_fits_no_window_is_split_without_those_before_it(harmony: Harmony) -> None:
+    job = labeling(harmony, 40)
+    answer, (prompts,) = job.start(Turns("user: " + "word " * 90, ("user: hi",)), 0)
+    assert len(prompts) > 1
+    assert b"hi" not in b"".join(contents(harmony, prompts))
+    finish(job, answer, prompts, *[(0.5, 0.5)] * len(prompts))
+    assert answer.verdicts["spam"].turns_left_out == 1

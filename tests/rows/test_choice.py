@@ -128,10 +128,6 @@ def test_else_the_only_field_that_reads_like_a_text_in_the_first_hundred_rows() 
             r"could be 'result\.message\.content'",
         ),
         (
-            [{"custom_id": "r-0", "url": "/v1/chat/completions", "body": {"model": "m", "messages": CHAT}}],
-            r"'body\.messages'",
-        ),
-        (
             [
                 {
                     "id": "b",
@@ -190,6 +186,13 @@ def test_few_values_that_come_again_are_asked_about() -> None:
     assert chosen(*[{"body": f"see you at {n % 9}"} for n in range(18)]) == "body"
     assert chosen({"body": "see you"}, {"body": "see you"}) == "body"
     assert chosen(*[{"body": "see you at lunch"}] * 20) == "body"  # no label is as long as that
+
+
+def test_the_requests_of_a_batch_file_are_read() -> None:
+    batch = {"custom_id": "r-0", "method": "POST", "url": "/v1/chat/completions"}
+    assert chosen({**batch, "body": {"model": "m", "messages": CHAT}}) == "body.messages"
+    with pytest.raises(UsageError, match="which field"):
+        chosen({**batch, "body": {"model": "m", "messages": CHAT}, "messages": [{"shape": "unknown"}]})
 
 
 def test_messages_of_a_shape_that_is_not_known_are_not_passed_over() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from safeguard_cli.errors import UsageError
 from safeguard_cli.rows.source import open_source
-from safeguard_cli.rows.text import make_selector
+from safeguard_cli.rows.text import make_selector, say_text
 
 CHAT = [
     {"role": "user", "content": "hi\nthere"},
@@ -62,6 +62,28 @@ def test_a_chat_is_rendered_as_a_conversation():
 def test_a_chat_with_what_is_no_text_is_an_error():
     image = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]
     assert select({"text": image}) == ["not_text"]
+
+
+def test_images_and_calls_of_tools_are_named_and_left_out(capsys):
+    image, call = {"type": "image_url", "image_url": {"url": "x"}}, {"id": "1", "function": {"name": "f"}}
+    parts = [{"type": "input_text", "text": "look"}, image, {"type": "output_text", "text": "there"}]
+    chat = [{"role": "user", "content": parts}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    text = "user: look\n[image_url left out]\nthere\n\nassistant: [tool_calls left out]"
+    assert select({"text": chat}) == [text]
+    assert select({"text": parts}) == ["look\n[image_url left out]\nthere"]
+    assert select({"text": [image]}) == ["not_text"]
+    assert select({"text": [{"role": "user", "content": [{"type": "\x1b[2J", "x": 1}, *parts[:1]]}]}) == [
+        "user: [part left out]\nlook"
+    ]
+    with open_source(io.BytesIO(json.dumps({"messages": chat}).encode())) as source:
+        say_text(make_selector(source), source)
+    assert capsys.readouterr().err == "text: messages (without image_url, tool_calls)\n"
+
+
+def test_dialogues_of_label_studio_are_chats():
+    assert select({"text": [{"author": "Ann", "text": "hi"}, {"author": "Ben", "text": "ho"}]}) == [
+        "Ann: hi\n\nBen: ho"
+    ]
 
 
 def test_a_template_is_filled():

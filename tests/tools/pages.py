@@ -20,7 +20,7 @@ from safeguard_cli.rows.verdict import WHEN
 
 ROOT = Path(__file__).parents[2]
 
-COMMANDS = ("label", "audit", "eval", "compare", "stress", "bench", "report")
+COMMANDS = ("label", "audit", "eval", "compare", "stress", "bench", "report", "review")
 RULES = {
     "label": conflicts.LABEL,
     "audit": conflicts.AUDIT,
@@ -29,6 +29,7 @@ RULES = {
     "stress": conflicts.STRESS,
     "bench": conflicts.BENCH,
     "report": conflicts.COMMON,
+    "review": conflicts.REVIEW,
 }
 # The parameters of a call of `label` in each mode.
 MODES: dict[str, dict[str, Any]] = {
@@ -187,7 +188,8 @@ TABLES = {
 
 def pages() -> list[Path]:
     """Return all pages of the manual."""
-    return [ROOT / "README.md", ROOT / "samples/README.md", *sorted((ROOT / "safeguard_cli").rglob("README.md"))]
+    folders = (ROOT / "samples", ROOT / "safeguard_cli")
+    return [ROOT / "README.md", *(page for folder in folders for page in sorted(folder.rglob("[A-Z]*.md")))]
 
 
 def written(page: str) -> str:

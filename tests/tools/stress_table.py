@@ -1,4 +1,4 @@
-"""Measures the demo model under stress: python tests/tools/stress_table.py safeguard_cli/measure/README.md."""
+"""Measures the demo model under stress: python tests/tools/stress_table.py safeguard_cli/measure/stress/README.md."""
 
 from __future__ import annotations
 

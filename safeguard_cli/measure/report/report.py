@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,32 +18,32 @@ from typing import Any
 import orjson
 
 from safeguard_cli import __version__, errors
+from safeguard_cli.audit.estimate import Estimate, rank_of
+from safeguard_cli.audit.shares import Counted, shares, slices
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.files import write
-from safeguard_cli.measure import metrics
 from safeguard_cli.measure.evaluate import multi_policy_result, policy_result
 from safeguard_cli.measure.golden import gold_fields
-from safeguard_cli.measure.measured import Measured, beside_gold, gold_of, outcomes
+from safeguard_cli.measure.measured import Measured, beside_gold, gold_of
 from safeguard_cli.measure.options import Wanted
+from safeguard_cli.measure.report.charts import calibration, histogram
+from safeguard_cli.measure.report.estimate import bounds_text, lead, of_policy, rows_text
+from safeguard_cli.measure.report.examples import fold
 from safeguard_cli.measure.shown import FIGURES, INTERVALS
 from safeguard_cli.measure.stress.figures import is_stress_test, policy_of, stress_figures, trials
 from safeguard_cli.output.labelled import LabeledFile, LabeledRow, LabelSet, read_labels
-from safeguard_cli.output.manifest import Refused
-from safeguard_cli.policy.policy import Policy
+from safeguard_cli.output.manifest import Refused, rows_path
+from safeguard_cli.policy.policy import Policy, builtin_policies, load_policy
 from safeguard_cli.rows.writable import check_folder, check_output, is_stream, open_stream, real
 from safeguard_cli.run.destination import used_by
 from safeguard_cli.run.prepare import load_policies
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import figure, interval, note, per_cent, safe
 
-BINS = 20
 _TITLE_END = " · safeguard</title>"  # as page.html has it
 SHOWN_CHARACTERS = 2000  # of a row's text
+ONLY_VIOLATING = "written with --only violates: other rows are missing, so the shares below tell nothing"
 WORST = 10  # rows of a stress test's family
-# The page's style sheet decides these colours, so that charts follow its light and dark scheme. matplotlib knows only
-# fixed colours: the keys stand for the variables until the SVG is written.
-_COLOURS = {"#010101": "currentColor", "#020202": "var(--bad)", "#030303": "var(--good)", "#040404": "var(--line)"}
-_INK, _BAD, _GOOD, _LINE = _COLOURS
 
 
 def report(settings: Settings, wanted: Wanted, output: str | None, examples: int) -> int:
@@ -54,10 +53,12 @@ def report(settings: Settings, wanted: Wanted, output: str | None, examples: int
         import matplotlib
     except ImportError:
         raise errors.missing_extra("a report needs Jinja2 and matplotlib", "report") from None
-    path = Path(settings.input)
+    out = Path(settings.input)
+    path = rows_path(out)
     if not path.is_file():
         raise UsageError(f"{settings.input}: there is no such file")
-    target = Path(output) if output is not None else path.with_suffix(".html")
+    settings = replace(settings, input=str(path))
+    target = Path(output) if output is not None else out.with_suffix(".html")
     _check_target(target, settings)
     policies = load_policies(settings) if settings.policies else ()
     known = tuple(LabelSet(policy.name, policy.labels, policy.violates) for policy in policies)
@@ -66,10 +67,12 @@ def report(settings: Settings, wanted: Wanted, output: str | None, examples: int
     if unknown := [policy.name for policy in policies if policy.name not in names]:
         raise UsageError(f"--policy {unknown[0]}: {path} is labelled under {', '.join(names)}")
     stressed = is_stress_test(labels)
-    if labels.manifest and not stressed:
-        wanted.refuse(("policies",), f"on {path}: its policies' labels are on record, and it is no stress test")
     if stressed and not wanted.by:
         wanted = replace(wanted, by=("family",))
+    by = slices(path, wanted.by, format=settings.format, encoding=settings.encoding)
+    partial = bool(labels.manifest and labels.manifest.identity.output.only)
+    found = None if stressed or (partial and not by) else shares(labels, by)
+    wanted = replace(wanted, by=tuple(one.field for one in by if one.unit is None))
     golden = gold_of(labels, names, settings, wanted)
     measured = beside_gold(labels, golden, labels.answers) if golden else None
     texts = labels.texts(settings.text_fields, settings.template, gold_fields(wanted.gold_fields, names).values())
@@ -86,22 +89,26 @@ def report(settings: Settings, wanted: Wanted, output: str | None, examples: int
         "count": "{:,}".format,
         "interval": interval,
         "range": lambda rate: interval(rate, per_cent=True),
+        "bounds": bounds_text,
+        "rows_of": rows_text,
     }
     script = resources.files("safeguard_cli.measure.report").joinpath("page.js").read_text(encoding="utf-8")
     matplotlib.use("svg")
     page = environment.get_template("page.html").render(
-        title=path.name,
+        title=out.name,
         version=__version__,
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         facts=_facts(labels, measured),
-        doubts=labels.doubts,
+        doubts=[*labels.doubts, *[ONLY_VIOLATING] * partial],
+        lead=lead(found) if found else None,
         figures=FIGURES,
         intervals=INTERVALS,
         together=multi_policy_result(measured) if measured and len(measured.answers) > 1 else None,
         policies=[
-            _policy(labels, answers, measured, wanted, examples, shown)
+            _policy(labels, answers, measured, wanted, examples, shown, found)
             | {"stress": _stress(labels, answers, policies) if stressed else None}
+            | {"text": policy_text(labels, answers, policies)}
             for answers in labels.answers
         ],
         worst=WORST,
@@ -141,8 +148,9 @@ def _policy(
     wanted: Wanted,
     examples: int,
     texts: Mapping[int, str] | None,
+    found: Estimate | Counted | None,
 ) -> dict[str, Any]:
-    """Return what the page shows of one policy."""
+    """Return what the page shows of one policy; a stress test has no shares (`found`)."""
     done = [row for row in labels.rows if row.verdicts[answers.name].error is None]
     verdicts = [row.verdicts[answers.name] for row in done]
     counts = Counter(verdict.label for verdict in verdicts)
@@ -151,7 +159,7 @@ def _policy(
     result = curve = None
     if measured and done:
         result = policy_result(measured, answers, wanted, None, None)
-        curve = _calibration(measured, answers)
+        curve = calibration(measured, answers)
     return {
         "name": answers.name,
         "labels": answers.labels,
@@ -159,8 +167,9 @@ def _policy(
         "rows": len(done),
         "errors": dict(codes),
         "violating": sum(bool(verdict.violates) for verdict in verdicts),
-        "shares": [(label, counts[label], counts[label] / len(done) if done else None) for label in answers.labels],
-        "histogram": _histogram([v.p_violates or 0.0 for v in verdicts], [bool(v.violates) for v in verdicts]),
+        "counts": [(label, counts[label], counts[label] / len(done) if done else None) for label in answers.labels],
+        "shares": of_policy(found.policies[answers.name], found) if found else None,
+        "histogram": histogram([v.p_violates or 0.0 for v in verdicts], [bool(v.violates) for v in verdicts]),
         "result": result,
         "calibration": curve,
         "examples": [
@@ -172,11 +181,30 @@ def _policy(
                 "verdict": row.verdicts[answers.name],
                 "gold": gold.get(row.number),
                 "wrong": row.number in gold and gold[row.number] != row.verdicts[answers.name].label,
+                "more": more,
             }
             for label in answers.labels
-            for row in _examples([r for r in done if r.verdicts[answers.name].label == label], answers, gold, examples)
+            for row, more in _examples(
+                [row for row in done if row.verdicts[answers.name].label == label], answers, gold, examples, texts
+            )
         ],
+        "random": any(rank_of(row) is not None for row in done) and not gold,
     }
+
+
+def policy_text(labels: LabeledFile, answers: LabelSet, given: Sequence[Policy]) -> str:
+    """Return the text of the policy that the rows were labelled under: of one given, else of a built-in one.
+
+    Empty if neither is known to be that policy. Raise UsageError if the one given is another.
+    """
+    record = labels.manifest.identity.policies.get(answers.name) if labels.manifest else None
+    for policy in given:
+        if policy.name == answers.name and record and policy.sha256 != record.sha256:
+            raise UsageError(f"--policy {policy.name}: {labels.path} was labelled under another text of this policy")
+        if policy.name == answers.name:
+            return policy.text
+    shipped = map(load_policy, builtin_policies()) if record else ()
+    return next((policy.text for policy in shipped if record and policy.sha256 == record.sha256), "")
 
 
 def _stress(labels: LabeledFile, answers: LabelSet, policies: Sequence[Policy]) -> dict[str, Any]:
@@ -185,16 +213,26 @@ def _stress(labels: LabeledFile, answers: LabelSet, policies: Sequence[Policy]) 
 
 
 def _examples(
-    rows: Sequence[LabeledRow], answers: LabelSet, gold: Mapping[int, str], most: int
-) -> Sequence[LabeledRow]:
-    """Return the rows of one label that teach most: the wrong ones first, then the least sure."""
+    rows: Sequence[LabeledRow],
+    answers: LabelSet,
+    gold: Mapping[int, str],
+    most: int,
+    texts: Mapping[int, str] | None,
+) -> list[tuple[LabeledRow, int]]:
+    """Return rows of one label, each with the number of further ones whose text is like its own.
+
+    They are those that teach most: the wrong ones first, then the least sure. Of an audit's rows without right labels
+    they are random ones, which show what the label is like.
+    """
+    random = {row.number: rank for row in rows if (rank := rank_of(row)) is not None} if not gold else {}
 
     def order(row: LabeledRow) -> tuple[bool, float]:
         verdict = row.verdicts[answers.name]
         right = gold.get(row.number, verdict.label) == verdict.label
-        return right, abs((verdict.p_violates or 0.0) - 0.5)
+        return right, random.get(row.number, abs((verdict.p_violates or 0.0) - 0.5))
 
-    return sorted(rows, key=order)[:most]
+    chosen = [row for row in sorted(rows, key=order) if not random or row.number in random]
+    return [(chosen[one.place], one.more) for one in fold((_text(row, texts) for row in chosen), most)]
 
 
 def _text(row: LabeledRow, texts: Mapping[int, str] | None) -> str:
@@ -226,58 +264,6 @@ def _manifest(labels: LabeledFile) -> str:
     if labels.manifest is None:
         return ""
     return orjson.dumps(labels.manifest.record(), option=orjson.OPT_INDENT_2).decode()
-
-
-def _histogram(p: Sequence[float], violating: Sequence[bool]) -> str:
-    """Draw how p_violates is distributed; high in the middle means that the policy leaves the model unsure."""
-    sides = [[x for x, bad in zip(p, violating, strict=True) if bad is side] for side in (False, True)]
-    figure, axes = _axes("p_violates", "rows")
-    axes.hist(sides, bins=BINS, range=(0, 1), stacked=True, color=[_GOOD, _BAD], label=["safe", "violating"])
-    axes.legend(frameon=False, labelcolor=_INK)
-    return _svg(figure)
-
-
-def _calibration(measured: Measured, answers: LabelSet) -> str:
-    """Draw how many of the rows with p_violates p do violate; on the diagonal p means what it says."""
-    found, _ = outcomes(measured, answers)
-    bins = metrics.calibration_bins(found.truth, found.p_violates)
-    figure, axes = _axes("mean p_violates", "share that violates")
-    axes.plot([0, 1], [0, 1], color=_LINE, linestyle="--")
-    axes.plot([mean for _, mean, _ in bins], [share for *_, share in bins], color=_BAD, marker="o")
-    for count, mean, share in bins:
-        axes.annotate(f"{count:,}", (mean, share), (0, 6), textcoords="offset points", ha="center", color=_INK)
-    axes.set(xlim=(-0.03, 1.03), ylim=(-0.05, 1.12))
-    return _svg(figure)
-
-
-def _axes(x: str, y: str) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5, 2.8), layout="constrained")
-    figure.patch.set_alpha(0)
-    axes = figure.add_subplot()
-    axes.patch.set_alpha(0)
-    axes.set_xlabel(x, color=_INK)
-    axes.set_ylabel(y, color=_INK)
-    axes.tick_params(colors=_INK)
-    for name, spine in axes.spines.items():
-        spine.set_color(_LINE)
-        spine.set_visible(name in ("left", "bottom"))
-    return figure, axes
-
-
-def _svg(figure: Any) -> str:
-    """Return the chart as an SVG element: text as text, the same bytes for the same figures."""
-    import matplotlib
-
-    out = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "safeguard", "text.parse_math": False}):
-        figure.savefig(out, format="svg", metadata={"Date": None})
-    svg = out.getvalue()
-    svg = svg[svg.index("<svg") :]
-    for fixed, variable in _COLOURS.items():
-        svg = svg.replace(fixed, variable)
-    return svg
 
 
 def _safe_text(text: object) -> str:

@@ -77,8 +77,8 @@ def test_an_output_without_gold_is_reported_too(tmp_path) -> None:
     assert "4 rows labelled, 0 violating" in words
     assert "2.0 s, 2.00 rows/s" in words
     assert "Confusion" not in words
-    with pytest.raises(UsageError, match="gold"):
-        report(Settings(str(source), (), quiet=True), Wanted(by=("text",)), None, 25)
+    with pytest.raises(UsageError, match="no field 'language' for --by"):
+        report(Settings(str(source), (), quiet=True), Wanted(by=("language",)), None, 25)
 
 
 def test_what_is_no_output_is_refused(tmp_path) -> None:
