@@ -44,7 +44,7 @@ from safeguard_cli.audit.score import (
     grams,
     joined,
 )
-from safeguard_cli.audit.search import ENOUGH, Pick, Scores, Search, round_end, round_start
+from safeguard_cli.audit.search import ENOUGH, FIRST, Pick, Scores, Search, round_end, round_start
 from safeguard_cli.errors import SafeguardError, missing_extra
 from safeguard_cli.output.journal import Journal
 from safeguard_cli.output.labelled import LabeledFile
@@ -168,7 +168,9 @@ class Find(Sample):
     def take_up(self, journal: Journal) -> None:
         """Take note of what earlier sessions did."""
         super().take_up(journal)
-        self._journal = journal
+        self._journal, done = journal, journal.manifest.progress
+        if (done.planned or 0) > FIRST:  # how many of the rows are drawn at random depends on what is found
+            done.planned = 0
 
     @property
     def _parts(self) -> int:
@@ -318,11 +320,13 @@ class Find(Sample):
                         break
         self._asked.places += [left[pick.row] for pick in picks]
         for first in range(0, len(picks), _AT_ONCE):
-            found = [self._spool.read(left[pick.row]) for pick in picks[first : first + _AT_ONCE]]
-            texts = [*map(self._text, found)]
-            self._asked.keys += [None if text is None else text_key(text) for text in texts]
+            beginnings = []
+            for pick in picks[first : first + _AT_ONCE]:
+                text = self._text(self._spool.read(left[pick.row]))
+                self._asked.keys.append(None if text is None else text_key(text))
+                beginnings.append((text or "")[:MOST_CHARACTERS])
             if sum(len(part.buckets) for part in self._asked.grams) < MOST_GRAMS:
-                self._asked.grams.append(grams([text or "" for text in texts]))
+                self._asked.grams.append(grams(beginnings))
 
     @contextmanager
     def _reading(self, doing: str) -> Iterator[Iterator[Record]]:
@@ -354,7 +358,7 @@ def _batches(texts: Iterable[tuple[int, str | None]]) -> Iterator[tuple[Ints, li
         if text is not None:
             rows.append(row)
             batch.append(text)
-            size += min(len(text), MOST_CHARACTERS)
+            size += len(text)
         if size > BATCH_CHARACTERS:
             yield np.array(rows, dtype=np.int64), batch
             rows, batch, size = [], [], 0

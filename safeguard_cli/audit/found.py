@@ -98,9 +98,10 @@ def sentence(found: Found) -> str:
     what = f"found {found.found:,}"
     if found.labelled == found.total:
         return f"{what}: all that the model flags, as every row is labelled"
-    if not found.found:
-        return f"found none; the model would flag at most {found.most:,} rows of the whole file, with 95 % confidence"
     part = 100 * (found.recall or 0)
+    if part < 0.1:
+        what = what if found.found else "found none"
+        return f"{what}; the model would flag at most {found.most:,} rows of the whole file, with 95 % confidence"
     least = f"{math.floor(part)}" if part >= 10 else f"{math.floor(10 * part) / 10}"
     return (
         f"{what}; that is at least {least} % of what the model would flag in the whole file (at most {found.most:,}"
@@ -117,9 +118,9 @@ def judgement(auroc: float | None) -> str:
     """Return what the score is worth in one sentence."""
     if auroc is None:
         return f"fewer than {FEW} rows of the random sample are flagged: too few to say how well the score ranks"
-    worth = f"cross-validated AUROC {auroc:.2f}; 0.5 is chance, 1 perfect"
+    worth = f"cross-validated AUROC {math.floor(100 * auroc) / 100:.2f}; 0.5 is chance, 1 perfect"
     if ranks_badly(auroc):
-        return f"the score does not rank well here ({worth}): drawing at random is as good"
+        return f"the score does not rank well here ({worth}): for the bound, drawing at random is as good"
     return f"the score ranks well here ({worth})"
 
 
