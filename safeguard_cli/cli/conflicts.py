@@ -301,6 +301,7 @@ BENCH = (
 )
 
 REVIEW = (
+    Rule("plain", is_set("web"), "with --web: choose one of the two"),
     Rule("other", lambda v: v.get("pick") != "disagree", "without --pick disagree"),
     *(Rule(option, lambda v: v.get("pick") != "wrong", "without --pick wrong") for option in ("gold_field", "mapping")),
     Rule("id_field", lambda v: not v.get("other"), "without --with: it pairs the rows of two outputs"),
