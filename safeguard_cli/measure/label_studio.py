@@ -7,7 +7,7 @@ and …/guide/export (an export in JSON).
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
@@ -16,16 +16,18 @@ import orjson
 
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.files import draft
-from safeguard_cli.measure.reviewed import LINE, ROW, Picked, Proposed, ReviewedRow, own_fields
 from safeguard_cli.output.labelled import LabeledFile, LabeledRow, LabelSet, read_labels
 from safeguard_cli.rows.records import json_text
+from safeguard_cli.rows.source import Source, open_source
 from safeguard_cli.rows.writable import check_output, real, used
 from safeguard_cli.terminal import data_output, note
 
 MOST_BYTES = 1 << 30  # of an export, which is read as a whole
 _TEXT = "text"  # the tag that shows the text
+ROW, LINE = "_row", "_line"  # as review writes them: where a task's row stands in the output
+# What a golden file of `safeguard review` has beside the row's own fields.
 _TAKEN = frozenset(
-    {ROW, LINE, "label", "labels", "note", "rule", "picked", "proposed", "blind", "skipped", "settled_by"}
+    (ROW, LINE, "label", "labels", "note", "rule", "picked", "proposed", "blind", "skipped", "settled_by", "undone")
 )
 
 
@@ -119,20 +121,26 @@ def is_export(path: Path) -> bool:
     return beginning[:1] == b"[" and b'"annotations"' in beginning and b'"data"' in beginning
 
 
-def golden_lines(path: Path, policy: str | None = None) -> bytes:
-    """Return a JSON export as the lines of a golden file, which `measure/reviewed.py` reads.
+def open_answers(
+    path: Path, *, format: str | None = None, encoding: str = "utf-8", policies: Collection[str] = ()
+) -> Source:
+    """Open a golden file, or an export as the lines of one: see `golden_lines`."""
+    if not is_export(path):
+        return open_source(path, format=format, encoding=encoding)
+    source = open_source(io.BytesIO(golden_lines(path, policies)), format="jsonl")
+    source.name = str(path)
+    return source
 
-    `policy` is the name of the choices that are read; it may be left out where there is one only. A task that was
-    skipped is a skipped row; one that several people labelled differently has their labels, and none that counts.
-    Raise UsageError with the task for what is not as it may be.
+
+def golden_lines(path: Path, policies: Collection[str] = ()) -> bytes:
+    """Return a JSON export as the lines of a golden file of `safeguard review`.
+
+    The choices that are read have the name of one of `policies`, or are the only ones. A task that was skipped is a
+    skipped row; one that several people labelled differently has their labels, and none that counts. Raise UsageError
+    with the task for what is not as it may be.
     """
-    rows = (row for number, task in enumerate(_tasks(path), 1) if (row := _reviewed(task, number, policy, path)))
-    return b"".join(json_text(row.as_dict()).encode() + b"\n" for row in rows)
-
-
-def open_export(path: Path, policy: str | None = None) -> io.BytesIO:
-    """Return the lines of `golden_lines` as a stream."""
-    return io.BytesIO(golden_lines(path, policy))
+    rows = (row for number, task in enumerate(_tasks(path), 1) if (row := _reviewed(task, number, policies, path)))
+    return b"".join(json_text(row).encode() + b"\n" for row in rows)
 
 
 def _tasks(path: Path) -> list[Any]:
@@ -149,31 +157,41 @@ def _tasks(path: Path) -> list[Any]:
     return tasks
 
 
-def _reviewed(task: Any, number: int, policy: str | None, path: Path) -> ReviewedRow | None:
+def _reviewed(task: Any, number: int, policies: Collection[str], path: Path) -> dict[str, Any] | None:
     """Return a task's row, None for one without an annotation."""
     where = f"{path}, task {task.get('id', number) if isinstance(task, dict) else number}"
     if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
         raise UsageError(f"{where}: a task has an object `data`")
-    annotations = [one for one in task.get("annotations") or () if isinstance(one, dict)]
+    annotations = [one for one in _list(task.get("annotations")) if isinstance(one, dict)]
     if not annotations:
         return None
     done = [one for one in annotations if not one.get("was_cancelled")]
-    labels = {_person(one): found for one in done if (found := _choice(one, policy, where)) is not None}
-    truth = next((_choice(one, policy, where) for one in done if one.get("ground_truth")), None)
+    labels = {_person(one): found for one in done if (found := _choice(one, policies, where)) is not None}
+    truth = next((_choice(one, policies, where) for one in done if one.get("ground_truth")), None)
     agreed = next(iter(labels.values())) if len(set(labels.values())) == 1 else None
     data: Mapping[str, Any] = task["data"]
-    own = {name: value for name, value in data.items() if name not in (ROW, LINE)}
-    row = data[ROW] if isinstance(data.get(ROW), int) else number
-    return ReviewedRow(
-        row=row,
-        line=data[LINE] if isinstance(data.get(LINE), int) else row,
-        fields=own_fields(own, _TAKEN),
-        label=truth or agreed,
-        labels=labels,
-        picked=Picked(),
-        proposed=_proposed(task, policy, where),
-        skipped=not labels,
-    )
+    row = _count(data.get(ROW)) or number
+    return {
+        **{f"{name}_before" if name in _TAKEN else name: data[name] for name in data if name not in (ROW, LINE)},
+        ROW: row,
+        LINE: _count(data.get(LINE)) or row,
+        "label": truth or agreed,
+        "labels": labels,
+        "note": "",
+        "rule": "",
+        "picked": {"how": "", "probability": None, "seed": None, "of": None},  # nobody knows
+        "proposed": {"label": _proposed(task, policies, where)},
+        "blind": False,
+        **({} if labels else {"skipped": True}),
+    }
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
 def _person(annotation: Mapping[str, Any]) -> str:
@@ -184,26 +202,26 @@ def _person(annotation: Mapping[str, Any]) -> str:
     return str(who) if who not in (None, "") else "unknown"
 
 
-def _choice(annotation: Mapping[str, Any], policy: str | None, where: str) -> str | None:
-    """Return the label that an annotation or a prediction gives under the policy."""
+def _choice(annotation: Mapping[str, Any], policies: Collection[str], where: str) -> str | None:
+    """Return the label that an annotation or a prediction gives, None if it gives none."""
     given: dict[str, Any] = {}
-    for result in annotation.get("result") or ():
+    for result in _list(annotation.get("result")):
         if isinstance(result, dict) and result.get("type") == "choices":
             value = result.get("value")
             given[str(result.get("from_name"))] = value.get("choices") if isinstance(value, dict) else None
-    if policy is None and len(given) > 1:
-        raise UsageError(f"{where}: it has choices of {' and '.join(given)}: name one with --policy")
-    chosen = given.get(policy) if policy in given else next(iter(given.values()), None) if len(given) == 1 else None
-    if chosen is None:
-        return None
-    if not isinstance(chosen, list) or len(chosen) != 1:
+    named = [name for name in given if name in policies] or [*given]
+    if len(named) > 1:
         raise UsageError(
-            f"{where}: it has {len(chosen) if isinstance(chosen, list) else 'no'} choices where one is needed"
+            f"{where}: it has choices of {' and '.join(named)}: name one with --policy, or export one alone"
         )
+    if not named:
+        return None
+    chosen = given[named[0]]
+    if not isinstance(chosen, list) or len(chosen) != 1:
+        raise UsageError(f"{where}: it has {len(_list(chosen)) or 'no'} choices where one is needed")
     return str(chosen[0])
 
 
-def _proposed(task: Mapping[str, Any], policy: str | None, where: str) -> Proposed:
-    predictions = [one for one in task.get("predictions") or () if isinstance(one, dict)]
-    label = _choice(predictions[0], policy, where) if predictions else None
-    return Proposed(label=label, policy=policy) if label else Proposed()
+def _proposed(task: Mapping[str, Any], policies: Collection[str], where: str) -> str | None:
+    predictions = [one for one in _list(task.get("predictions")) if isinstance(one, dict)]
+    return _choice(predictions[0], policies, where) if predictions else None

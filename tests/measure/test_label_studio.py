@@ -54,7 +54,7 @@ def annotated(task: dict, *labels: str | None, name: str = "spam", **more: objec
 
 def read(path: Path, *tasks: object, policy: str | None = None) -> list[dict]:
     path.write_text(json.dumps(list(tasks)))
-    with open_source(io.BytesIO(golden_lines(path, policy))) as source:
+    with open_source(io.BytesIO(golden_lines(path, [policy] if policy else []))) as source:
         return [dict(record.fields or {}) for record in source]
 
 
@@ -145,3 +145,15 @@ def test_any_json_is_read_or_refused_with_a_sentence(tmp_path_factory: pytest.Te
 def test_names_with_quotes_keep_the_interface_whole() -> None:
     shown = ET.fromstring(interface([LabelSet("a", ('<"x">', "y & z"), ("y & z",))], "labelled_text"))
     assert [each.get("value") for each in shown.iter("Choice")] == ['<"x">', "y & z"]
+
+
+def test_an_export_is_a_golden_set_for_eval_and_agree(output: Path, tmp_path: Path) -> None:
+    first, second, failed = json.loads(safeguard("export", output, "--to", "label-studio").stdout)
+    write(tmp_path / "export.json", json.dumps([annotated(first, "spam"), annotated(second, "ham"), failed]))
+    done = safeguard("eval", "export.json", "--policy", "spam", "--model", "demo", "--json", cwd=tmp_path)
+    assert done.returncode == errors.OK, done.stderr
+    assert json.loads(done.stdout)["rows"] == 2
+    write(tmp_path / "both.json", json.dumps([annotated(first, "spam", "spam"), annotated(second, "ham", "spam")]))
+    done = safeguard("agree", "both.json", "--json", cwd=tmp_path)
+    assert done.returncode == errors.OK, done.stderr
+    assert b"0.5" in done.stdout
