@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.measure.label_studio import is_export, open_answers
 from safeguard_cli.output.spelled import boolean, is_missing, mapping, normal, number, one_of, plain
 from safeguard_cli.rows.layouts import guard, unguard
 from safeguard_cli.rows.records import Record
-from safeguard_cli.rows.source import open_source
 
 ROW, LINE = "_row", "_line"
 SAMPLE = "_sample"  # what an audit wrote about how it drew the row
@@ -172,9 +172,11 @@ def sample_of(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def holds_reviewed(path: Path, *, format: str | None = None, encoding: str = "utf-8") -> bool:
-    """Return whether a file is one that `safeguard review` wrote."""
+    """Return whether a file is one that `safeguard review` wrote, or an export of Label Studio."""
+    if is_export(path):
+        return True
     try:
-        with open_source(path, format=format, encoding=encoding) as source:
+        with open_answers(path, format=format, encoding=encoding) as source:
             first = source.first()
             names = source.names or tuple((first and first.fields) or ())
     except SafeguardError:  # reading it as what it is reports what is wrong
@@ -183,9 +185,15 @@ def holds_reviewed(path: Path, *, format: str | None = None, encoding: str = "ut
 
 
 def read_reviewed(
-    path: Path, *, format: str | None = None, encoding: str = "utf-8", labels: Collection[str] = ()
+    path: Path,
+    *,
+    format: str | None = None,
+    encoding: str = "utf-8",
+    labels: Collection[str] = (),
+    policies: Collection[str] = (),
 ) -> ReviewedFile:
     """Read a golden file that `safeguard review` wrote; `labels` are the policy's, if they are known.
+    It may be a JSON export of Label Studio, whose choices have the name of one of `policies`.
 
     Raise UsageError with the line for what is not as it may be, and for files that do not belong into one: rows of
     several outputs, or several people's files put together.
@@ -196,7 +204,7 @@ def read_reviewed(
         raise UsageError(
             f"{path}: this is no golden file of `safeguard review`: its rows have no {ROW}, label and picked"
         )
-    with open_source(path, format=format, encoding=encoding) as source:
+    with open_answers(path, format=format, encoding=encoding, policies=policies) as source:
         names, csv = source.names, source.format == "csv"
         records = list(source)
     whole = len(records) - _torn(records, names, path)

@@ -99,6 +99,11 @@ class Session:
             return {label: label for label in self.task.labels}
         return dict(zip(_KEYS, self.task.labels, strict=False))
 
+    @property
+    def place(self) -> int:
+        """Return the number of the current row among those to review, from 1."""
+        return self._at + 1
+
     def view(self) -> View:
         """Return what may be shown, and remember that it was shown."""
         item, answer = self.task.items[self._at], self._answers[self._at]
