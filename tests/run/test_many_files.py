@@ -307,6 +307,29 @@ def test_a_record_that_is_not_ours_is_never_touched(folder) -> None:
     assert not folder.written()
 
 
+@pytest.mark.parametrize("output", ["out/", "all.jsonl"])
+def test_how_an_input_is_read_holds_for_every_file(folder, output) -> None:
+    for name in ("a.csv", "b.csv"):
+        (folder.inputs / name).write_text("A title\nid,text\n1,see you at noon\n")
+    assert folder(output=f"{folder.folder}/{output}", skip_rows=1) == errors.OK
+    written = b"".join(
+        path.read_bytes() for path in (folder.folder / output, *folder.out.glob("*.csv")) if path.is_file()
+    )
+    assert written.count(b"see you at noon") == 2
+    assert b"title" not in written
+
+
+def test_files_of_every_format_of_text_are_labelled_together(folder) -> None:
+    (folder.inputs / "a.txt").write_text("see you at noon\nhello\n")
+    (folder.inputs / "b.json").write_text('[{"text": "see you"}, {"text": "hello"}]')
+    folder.add("c.jsonl.gz", rows=2, first=1)
+    assert folder() == errors.OK
+    assert {path.name for path in folder.out.glob("*.json*") if "manifest" not in path.name} == {
+        *("a.txt.jsonl", "b.json", "c.jsonl")
+    }
+    assert [Path(row["_file"]).name for row in joined(folder)] == ["a.txt"] * 2 + ["b.json"] * 2 + ["c.jsonl.gz"] * 2
+
+
 def names(folder: Folder, *inputs: object, **options: Any) -> list[str]:
     pairs = find_pairs(folder.settings(*inputs, **options))
     return [str(pair.output.relative_to(folder.out)) for pair in pairs]
