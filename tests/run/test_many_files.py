@@ -171,6 +171,8 @@ def test_a_run_killed_at_any_step_is_finished_by_the_same_command(folder) -> Non
     for at in range(3):
         folder.add(f"{at}.jsonl", rows=3, first=at * 10)
     folder.add("3.csv", rows=2, first=40)
+    folder()  # the first run also keeps what later ones find
+    shutil.rmtree(folder.out)
     steps = steps_of(folder)
     whole = folder.written()
     for nth in range(0, steps, 9):
@@ -498,6 +500,9 @@ def test_one_output_killed_at_any_step_is_finished_by_the_same_command(folder) -
     def work() -> int:
         return folder(output=str(out))
 
+    work()  # the first run also keeps what later ones find
+    for path in folder.folder.glob("all*"):
+        path.unlink()
     steps = steps_of(work)
     whole = out.read_bytes()
     for nth in range(0, steps, 5):
@@ -565,7 +570,7 @@ def test_the_command_labels_a_folder_and_says_so(tmp_path, tiny) -> None:
     how = ("--policy", "spam", "--model", tiny, "--effort", "none", "--slots", 2, "--threads", 1)
     done = safeguard("label", "in", "-o", "out/", *how, cwd=tmp_path)
     assert done.returncode == errors.ROWS_IN_ERROR, done.stderr
-    assert b"2 of 2 files are labelled; see out/set.manifest.json" in done.stderr
+    assert b"text: text, in 2 files\n2 of 2 files are labelled; see out/set.manifest.json" in done.stderr
     again = safeguard("label", "in", "-o", "out/", *how, cwd=tmp_path)
     assert b"2 of 2 files are labelled, 2 of them before" in again.stderr
     refused = safeguard("label", "in/a.jsonl", "in/b.csv", *how, cwd=tmp_path)
