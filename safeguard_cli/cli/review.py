@@ -23,7 +23,7 @@ app = typer.Typer()
         "safeguard review low.jsonl --pick disagree --with high.jsonl -o golden.csv --as anna\n\n"
         "safeguard review anna.jsonl ben.jsonl --pick disputed -o golden.jsonl --as carol"
     ),
-    without=("limit", "max_row_bytes", "skip_rows"),
+    without=("limit", "max_row_bytes", "skip_rows", "sheet"),
 )
 def review(
     ctx: typer.Context,

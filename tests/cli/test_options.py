@@ -25,12 +25,14 @@ from safeguard_cli.run.settings import Settings
 
 RUNS = {
     "label": "safeguard_cli.run.label.label",
+    "ask": "safeguard_cli.run.ask.ask",
     "audit": "safeguard_cli.audit.audit.audit",
     "eval": "safeguard_cli.measure.evaluate.evaluate",
     "compare": "safeguard_cli.measure.compare.compare",
     "stress": "safeguard_cli.measure.stress.stress.stress",
     "bench": "safeguard_cli.machine.bench.bench",
     "report": "safeguard_cli.measure.report.report.report",
+    "review": "safeguard_cli.review.review.review",
 }
 # The options that an option needs to have an effect.
 BESIDE = {
@@ -48,6 +50,12 @@ BESIDE = {
     "--append-input": "-o out.jsonl",
     "--retry-errors": "-o out.jsonl",
     **dict.fromkeys(("--order", "--role-field", "--verdict-per"), "--group talk"),
+}
+OF_REVIEW = {
+    **dict.fromkeys(("--gold-field", "--map"), "--pick wrong"),
+    "--with": "--pick disagree",
+    "--id-field": "--pick disagree --with out2.jsonl",
+    "--seed": "",
 }
 # Values that are neither the default nor refused, by option; for others, `value_of` goes by the metavar.
 VALUES: dict[str, tuple[str, Any]] = {
@@ -70,6 +78,8 @@ VALUES: dict[str, tuple[str, Any]] = {
     "--ray-address": ("h:1", "h:1"),
     "--for": ("1h30m", 5400.0),
     "--within": ("2%", 0.02),
+    "--output": ("x.jsonl", "x.jsonl"),
+    "--pick": ("unsure", "unsure"),
 }
 
 
@@ -108,6 +118,7 @@ def arrived(monkeypatch, tmp_path) -> list[Any]:
     return found
 
 
+POLICY_NEEDED = ("label", "ask", "audit", "bench")
 CELLS = [(name, option) for name in COMMANDS for option in options(commands()[name]).values()]
 
 
@@ -115,9 +126,15 @@ CELLS = [(name, option) for name in COMMANDS for option in options(commands()[na
 def test_every_option_arrives_in_the_run_of_every_command_that_takes_it(arrived, name, option) -> None:
     parameter = next(each for each in commands()[name].params if option in each.opts)
     text, value = value_of(parameter)
-    call = ["in.jsonl", *shlex.split(BESIDE.get(option, ""))]
-    if option != "--policy" and name != "report":
+    spelled = option
+    if parameter.default is True:  # on by default: its other spelling switches it off
+        spelled, value = parameter.secondary_opts[0], False
+    beside = {**BESIDE, **OF_REVIEW} if name == "review" else BESIDE
+    call = ["in.jsonl", *shlex.split(beside.get(option, ""))]
+    if option != "--policy" and name not in ("report", "review"):
         call += ["--policy", "spam"]
+    if name == "review":
+        call += [each for own in ("--output golden.jsonl", "--as anna") if option not in own for each in own.split()]
     if name == "compare":
         call += ["--policy", "hate"]
     if name == "label":
@@ -125,11 +142,14 @@ def test_every_option_arrives_in_the_run_of_every_command_that_takes_it(arrived,
     if option == "--content":
         call.remove("in.jsonl")
     counts = []
-    for more in ([], [option, *([] if text is None else [text])]):
+    for more in ([], [spelled, *([] if text is None else [text])]):
         arrived.clear()
-        if option != "--policy" or name not in ("label", "audit", "bench") or more:  # these need a policy
+        needed = {"review": ("--output", "--as")}.get(name, ("--policy",) if name in POLICY_NEEDED else ())
+        if option not in needed or more:
             assert app([name, *call, *more], standalone_mode=False) == OK
         counts.append(sum(type(leaf) is type(value) and leaf == value for leaf in leaves(arrived)))
+    if option == "--quiet" and name == "review":  # it silences what the room says
+        return
     if option == "--quiet":  # it also changes what is reported of the text
         assert arrived[0].quiet
     elif option not in ("--debug", "--ray"):  # the guard reads --debug, and --ray calls another run
@@ -161,7 +181,7 @@ def test_one_option_has_one_help_and_default_wherever_it_is() -> None:
         "--threads",
         "--batch",
     }
-    own |= {"--rows", "--seed", "--by", "--max-flips", "--json", "--worst", "--as"}
+    own |= {"--rows", "--seed", "--by", "--max-flips", "--json", "--worst", "--as", "--rationale"}
     for command in commands().values():
         for parameter in command.params:
             option = max(parameter.opts, key=len)
@@ -233,7 +253,9 @@ def test_a_default_that_is_used_is_always_reported(folder) -> None:
     assert "--threshold 0.5" in done.stderr.decode()
 
 
-@pytest.mark.parametrize("name", sorted(config.NEVER - {"help_all", "golden", "a", "b", "out", "outs", "input"}))
+@pytest.mark.parametrize(
+    "name", sorted(config.NEVER - {"help_all", "golden", "a", "b", "out", "outs", "input", "inputs", "texts"})
+)
 def test_what_reads_or_writes_files_or_leaves_the_machine_is_never_set_by_a_file(folder, name) -> None:
     spelled = {key: option for command in commands().values() for key, option in options(command).items()}
     command = next(each for each in COMMANDS if name in options(commands()[each]))
