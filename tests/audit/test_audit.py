@@ -289,7 +289,7 @@ def test_a_row_that_cannot_be_read_keeps_its_number(bench) -> None:
         ({"by": ("nope",)}, "no field 'nope' for --by"),
         ({"by": ("text:hour",)}, "not by 'hour'"),
         ({"by": ("language",), "keep": "id"}, "add it to --keep"),
-        ({"output": "out.xlsx"}, "is not written"),
+        ({"output": "out.xlsx"}, "the rows of an audit are written as"),
     ],
 )
 def test_what_cannot_be_audited_is_refused_before_anything_is_loaded(bench, options, why) -> None:

@@ -178,7 +178,7 @@ def test_an_output_gets_a_name_that_says_its_format(tmp_path, tiny) -> None:
     for name in ("a.json", "b.jsonl", "c", "d.txt.gz"):
         (tmp_path / name).write_text("{}")
     blocks = find_blocks(replace(settings(tmp_path, tiny), input=str(tmp_path / "*"), format="ndjson"))
-    assert sorted(block.output.name for block in blocks) == ["a.json.ndjson", "b.jsonl", "c", "d.txt.ndjson"]
+    assert sorted(block.output.name for block in blocks) == ["a.json", "b.jsonl", "c", "d.txt.jsonl"]
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:none"])
