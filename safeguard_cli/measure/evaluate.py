@@ -9,7 +9,7 @@ from typing import Any
 
 from safeguard_cli import errors
 from safeguard_cli.errors import UsageError
-from safeguard_cli.measure import metrics
+from safeguard_cli.measure import metrics, thresholds
 from safeguard_cli.measure.golden import GoldenRow, as_text
 from safeguard_cli.measure.measured import (
     Measured,
@@ -96,7 +96,7 @@ def _apart_rows(part: Measured, answers: LabelSet, how: str) -> dict[str, Any]:
         if (verdict := verdicts[answers.name]).error is None
     ]
     right = sum(verdict.label == row.gold[answers.name] for row, verdict in known)
-    low, high = metrics.share_interval(right, len(known))
+    low, high = metrics.slice_interval(right, len(known))
     return {
         "picked": how,
         "rows": len(known),
@@ -116,17 +116,15 @@ def policy_result(
 ) -> dict[str, Any]:
     """Return all results about one policy."""
     found, kept = outcomes(measured, answers, search if isinstance(search, float) else None)
-    bounds = metrics.intervals(found)
     result: dict[str, Any] = {
         "labels": list(answers.labels),
         "violates": list(answers.violates),
         "rows": len(found),
         "rows_in_error": len(measured.verdicts) - len(found),
-        "figures": {
-            name: {"value": number(value), "low": number(bounds[name][0]), "high": number(bounds[name][1])}
-            for name, value in metrics.figures(found).items()
-        },
+        "figures": _figures(found),
         "confusion": metrics.confusion(found),
+        "distances": [{"grades": far, "rows": rows} for far, rows in metrics.distances(found).items()],
+        "curve": thresholds.Curve.of(found).points(),
         "slices": {column: list(_slices(measured.golden.rows, kept, found, column)) for column in wanted.by},
         "wrong": [
             _wrong(measured.golden.rows[kept[i]], measured.verdicts[kept[i]][answers.name], answers.name)
@@ -136,19 +134,28 @@ def policy_result(
     if isinstance(search, float):
         result["threshold"] = {"threshold": search}
     elif search is not None:
-        point = metrics.find_threshold(found, *search)
-        result["threshold"] = {"wanted": list(search)} | (
-            {"threshold": point.threshold, "precision": point.precision, "recall": point.recall} if point else {}
-        )
+        rows = [measured.golden.rows[i] for i in kept]
+        same = [row.text or row.number for row in rows]  # an output may have kept no text
+        result["threshold"] = thresholds.search(found, *search, same).as_dict()
     if quick is not None:
         other = replace_verdicts(measured, quick)
         quick_found, quick_kept = outcomes(other, answers)
         both = sorted(set(kept) & set(quick_kept))
-        table = metrics.sure_table(quick_found.take(_places(quick_kept, both)), found.take(_places(kept, both)))
+        table = thresholds.sure_table(quick_found.take(_places(quick_kept, both)), found.take(_places(kept, both)))
         result["sure"] = [
             {"sure": t.sure, "at_once": t.at_once, "accuracy": t.accuracy, "agreement": t.agreement} for t in table
         ]
     return result
+
+
+def _figures(found: Outcomes) -> dict[str, dict[str, Any]]:
+    """Return each figure with its interval and of how many rows it is; of a share also how many of them count."""
+    shares, bounds = metrics.shares(found), metrics.intervals(found)
+    return {
+        name: {"value": number(value), "low": number(bounds[name][0]), "high": number(bounds[name][1])}
+        | ({"count": shares[name][0], "rows": shares[name][1]} if name in shares else {"rows": len(found)})
+        for name, value in metrics.figures(found).items()
+    }
 
 
 def _places(kept: Sequence[int], wanted: Sequence[int]) -> Any:
@@ -179,7 +186,7 @@ def _slices(rows: Sequence[GoldenRow], kept: Sequence[int], found: Outcomes, col
     for value in sorted(set(values)):
         part = found.take(np.array([v == value for v in values]))
         right = int(part.right.sum())
-        low, high = metrics.share_interval(right, len(part))
+        low, high = metrics.slice_interval(right, len(part))
         figures = metrics.figures(part)
         yield {
             "value": value,
