@@ -34,7 +34,6 @@ INTERVALS = (
 )
 
 _COUNTED = {"precision": "flagged rows", "recall": "violating rows"}
-_MOST_POINTS = 12  # of a curve at a terminal
 
 
 def shown(result: Mapping[str, Any], wrong: int) -> Iterator[RenderableType]:
@@ -157,7 +156,7 @@ def _shown_search(found: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield facts(f"{known} ({found['method']})")
     if found["bound"] < value:
         takes = found["proof"]
-        more = f": that takes {takes:,} {_COUNTED[kind]} without a miss, or more with some" if takes else ""
+        more = f": that takes {takes:,} {_COUNTED[kind]} in the other half, all of them right, or more" if takes else ""
         yield facts(f"these rows do not prove {value:g}{more}", style="yellow")
 
 
@@ -166,9 +165,9 @@ def _share(half: Mapping[str, Any], kind: str, among: int) -> str:
 
 
 def _shown_curve(points: Sequence[Mapping[str, Any]]) -> Iterator[RenderableType]:
-    """Yield a few points of the curve, on all rows: what was chosen on them is not to be believed of others."""
+    """Yield the curve at each tenth of recall, on all rows: what is chosen by it is not measured by it."""
+    tenths = (next((at for at, one in enumerate(points) if (one["recall"] or 0) >= n / 10), None) for n in range(1, 11))
     table = Figures("on all rows, p_violates ≥", "flagged", "precision", "recall")
-    step = max(1, -(-len(points) // _MOST_POINTS))
-    for point in points[::step]:
+    for point in (points[at] for at in dict.fromkeys(tenths) if at is not None):
         table.add_row(f"{point['threshold']:g}", *(figure(point[key]) for key in ("flagged", "precision", "recall")))
     yield table
