@@ -9,7 +9,7 @@ from typing import Any
 
 from safeguard_cli import errors
 from safeguard_cli.errors import UsageError
-from safeguard_cli.measure import metrics, thresholds
+from safeguard_cli.measure import metrics, thresholds, together
 from safeguard_cli.measure.golden import GoldenRow, as_text
 from safeguard_cli.measure.measured import (
     Measured,
@@ -62,6 +62,7 @@ def evaluate(settings: Settings, wanted: Wanted) -> int:
     }
     if len(measured.answers) > 1:
         result["multi_policy_accuracy"] = multi_policy_result(whole)
+        result["together"] = together_result(whole, search if isinstance(search, float) else None)
     failed = measured.golden.in_error + sum(any(v.error for v in one.values()) for one in measured.verdicts)
     if wanted.json:
         print_json(result)
@@ -167,16 +168,38 @@ def _places(kept: Sequence[int], wanted: Sequence[int]) -> Any:
 
 def multi_policy_result(measured: Measured) -> dict[str, Any]:
     """Return the technical report's multi-policy accuracy: a row counts only if every policy's label is right."""
-    whole = [
-        (row, verdicts)
-        for row, verdicts in zip(measured.golden.rows, measured.verdicts, strict=True)
-        if not any(verdict.error for verdict in verdicts.values())
-    ]
+    whole = _without_errors(measured)
     right, total = metrics.multi_policy_accuracy(
         [verdicts[a.name].label == row.gold[a.name] for a in measured.answers] for row, verdicts in whole
     )
     low, high = metrics.share_interval(right, total)
     return {"value": right / total if total else None, "low": number(low), "high": number(high), "rows": total}
+
+
+def _without_errors(measured: Measured) -> list[tuple[GoldenRow, Mapping[str, Verdict]]]:
+    """Return the rows that are labelled under every policy."""
+    pairs = zip(measured.golden.rows, measured.verdicts, strict=True)
+    return [(row, verdicts) for row, verdicts in pairs if not any(verdict.error for verdict in verdicts.values())]
+
+
+def together_result(measured: Measured, threshold: float | None = None) -> dict[str, Any]:
+    """Return the figures of rows that violate any policy, as `any_…`, and those of all policies' answers."""
+    import numpy as np
+
+    def told(verdict: Verdict) -> bool:
+        return bool(verdict.violates) if threshold is None else (verdict.p_violates or 0.0) >= threshold
+
+    whole = _without_errors(measured)
+    if not whole:
+        return {}
+    truth = np.array([[row.gold[a.name] in a.violates for a in measured.answers] for row, _ in whole])
+    said = np.array([[told(verdicts[a.name]) for a in measured.answers] for _, verdicts in whole])
+    of_rows = _figures(together.any_policy(truth, said))
+    of_answers = together.mean_figures(truth, said).items()
+    return {f"any_{name}": of_rows[name] for name in together.ANY} | {
+        name: {**dict(zip(("value", "low", "high"), map(number, found), strict=True)), "rows": truth.size}
+        for name, found in of_answers
+    }
 
 
 def _slices(rows: Sequence[GoldenRow], kept: Sequence[int], found: Outcomes, column: str) -> Iterator[dict[str, Any]]:

@@ -28,6 +28,16 @@ FIGURES = {
     "brier": "Brier score",
     "calibration_error": "expected calibration error",
 }
+TOGETHER = {
+    "any_precision": "precision of violating any policy",
+    "any_recall": "recall of violating any policy",
+    "any_false_positive_rate": "false positive rate of any policy",
+    "any_f1": "F1 of violating any policy",
+    "micro_precision": "micro precision of all answers",
+    "micro_recall": "micro recall of all answers",
+    "micro_f1": "micro F1 of all answers",
+    "macro_f1": "macro F1 of the policies",
+}
 INTERVALS = (
     "95 % intervals: shares (n of m) by Clopper-Pearson, in tables by slice by Wilson, the others by bootstrap;"
     " –: not defined"
@@ -53,6 +63,10 @@ def shown(result: Mapping[str, Any], wrong: int) -> Iterator[RenderableType]:
     if found := result.get("multi_policy_accuracy"):
         value = f"{figure(found['value'])}  ({interval(found)}, {found['rows']:,} rows)"
         yield Text.assemble("\n", ("multi-policy accuracy", "bold"), f"  {value}: every policy's label is right")
+        table = Figures("", "", "95 % interval", "rows")
+        for key, one in result["together"].items():
+            table.add_row(TOGETHER[key], figure(one["value"]), interval(one), rows_of(one))
+        yield table
     yield facts(INTERVALS, style="dim")
 
 

@@ -19,12 +19,10 @@ from safeguard_cli.measure.metrics import (
     calibration_error,
     confusion,
     figures,
-    find_threshold,
     intervals,
     mcnemar,
     multi_policy_accuracy,
     share_interval,
-    sure_table,
     weighted_figures,
 )
 
@@ -161,30 +159,6 @@ def test_calibration_error_of_a_hand_worked_case() -> None:
     # p 0.95 on two rows of which one violates, 0.05 on two that do not: (2·0.45 + 2·0.05) / 4
     truth, p = np.array([True, False, False, False]), np.array([0.95, 0.95, 0.05, 0.05])
     assert calibration_error(truth, p) == pytest.approx(0.25)
-
-
-def test_threshold_reaches_what_is_wanted_with_the_most_of_the_other() -> None:
-    rows = [("spam", "spam", 0.9), ("spam", "spam", 0.7), ("ham", "spam", 0.6), ("spam", "ham", 0.4), ("ham", "ham", 0)]
-    whole = outcomes(rows, ("ham", "spam"))
-    exact = find_threshold(whole, "precision", 1.0)
-    assert exact is not None
-    assert (exact.threshold, exact.precision, exact.recall) == (0.7, 1.0, pytest.approx(2 / 3))
-    every = find_threshold(whole, "recall", 1.0)
-    assert every is not None
-    assert (every.threshold, every.precision) == (0.4, 0.75)
-    assert find_threshold(outcomes([("ham", "ham", 0.9)] * 3, ("ham", "spam")), "recall", 0.9) is None
-    hopeless = outcomes([("ham", "ham", 0.9), ("spam", "ham", 0.1)], ("ham", "spam"))
-    assert find_threshold(hopeless, "precision", 0.9) is None
-
-
-def test_sure_takes_quick_labels_where_they_are_sure_enough() -> None:
-    full = outcomes([("spam", "spam", 1), ("ham", "ham", 0), ("ham", "ham", 0)], ("ham", "spam"))
-    quick = outcomes([("spam", "spam", 0.99), ("ham", "spam", 0.55), ("ham", "ham", 0.1)], ("ham", "spam"))
-    by_sure = {line.sure: line for line in sure_table(quick, full)}
-    assert by_sure[0.5].at_once == 1
-    assert by_sure[0.5].agreement == pytest.approx(2 / 3)
-    assert by_sure[0.9].at_once == pytest.approx(2 / 3)
-    assert by_sure[0.9].accuracy == 1
 
 
 def test_mcnemar_is_the_exact_binomial_test() -> None:

@@ -22,14 +22,14 @@ from safeguard_cli.audit.estimate import Estimate, rank_of
 from safeguard_cli.audit.shares import Counted, shares, slices
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.files import write
-from safeguard_cli.measure.evaluate import multi_policy_result, policy_result
+from safeguard_cli.measure.evaluate import multi_policy_result, policy_result, together_result
 from safeguard_cli.measure.golden import gold_fields
 from safeguard_cli.measure.measured import Measured, beside_gold, gold_of
 from safeguard_cli.measure.options import Wanted
 from safeguard_cli.measure.report.charts import calibration, histogram, thresholds
 from safeguard_cli.measure.report.estimate import bounds_text, lead, of_policy, rows_text
 from safeguard_cli.measure.report.examples import fold
-from safeguard_cli.measure.shown import FIGURES, INTERVALS, rows_of
+from safeguard_cli.measure.shown import FIGURES, INTERVALS, TOGETHER, rows_of
 from safeguard_cli.measure.stress.figures import is_stress_test, policy_of, stress_figures, trials
 from safeguard_cli.output.labelled import LabeledFile, LabeledRow, LabelSet, read_labels
 from safeguard_cli.output.manifest import Refused, rows_path
@@ -107,6 +107,8 @@ def report(settings: Settings, wanted: Wanted, output: str | None, examples: int
         figures=FIGURES,
         intervals=INTERVALS,
         together=multi_policy_result(measured) if measured and len(measured.answers) > 1 else None,
+        of_all=together_result(measured) if measured and len(measured.answers) > 1 else {},
+        titles=TOGETHER,
         policies=[
             _policy(labels, answers, measured, wanted, examples, shown, found)
             | {"stress": _stress(labels, answers, policies) if stressed else None}
