@@ -14,6 +14,7 @@ from safeguard_cli.measure.thresholds import Curve, Held, at_least, held
 SETS = 2000
 # How rows that violate and rows that do not are scored (a, b of a beta distribution), and how many violate.
 MODELS = {"good": ((4.0, 1.2), (1.0, 5.0), 0.5), "poor": ((2.0, 1.5), (1.3, 2.5), 0.35)}
+WANTED = {"good": {"precision": 0.95, "recall": 0.8}, "poor": {"precision": 0.6, "recall": 0.8}}
 
 
 def golden_set(rng: np.random.Generator, rows: int, model: str) -> Outcomes:
@@ -33,8 +34,9 @@ def true_figure(model: str, wanted: str, threshold: float) -> float:
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("rows", [200, 1000])
-@pytest.mark.parametrize(("wanted", "value"), [("precision", 0.9), ("recall", 0.8)])
-def test_the_bound_of_a_threshold_holds_in_at_least_94_of_100_golden_sets(model, rows, wanted, value, capsys) -> None:
+@pytest.mark.parametrize("wanted", ["precision", "recall"])
+def test_the_bound_of_a_threshold_holds_in_at_least_94_of_100_golden_sets(model, rows, wanted) -> None:
+    value = WANTED[model][wanted]
     rng = np.random.default_rng(23)
     offered = holds = naive_offered = naive_holds = keeps_promise = 0
     for _ in range(SETS):
@@ -52,10 +54,10 @@ def test_the_bound_of_a_threshold_holds_in_at_least_94_of_100_golden_sets(model,
             naive_offered += 1
             naive_holds += at_least(int(curve.right[at]), total) <= true
             keeps_promise += value <= true
-    with capsys.disabled():
-        print(
-            f"\n{model} model, {rows:,} rows, {wanted} {value}: offered in {offered / SETS:.3f}, the bound holds in"
-            f" {holds / max(offered, 1):.3f}; chosen and measured on the same rows: a bound would hold in"
-            f" {naive_holds / naive_offered:.3f}, and what is shown in {keeps_promise / naive_offered:.3f}"
-        )
-    assert offered == 0 or holds >= 0.94 * offered
+    print(
+        f"{model} model, {rows:,} rows, {wanted} {value}: offered in {offered / SETS:.3f}, the bound holds in"
+        f" {holds / offered:.3f}; chosen and measured on the same rows: a bound would hold in"
+        f" {naive_holds / naive_offered:.3f}, and what is shown in {keeps_promise / naive_offered:.3f}"
+    )
+    assert offered > SETS / 4
+    assert holds >= 0.94 * offered
