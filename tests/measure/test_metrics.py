@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("sklearn")
+from helpers import ROOT
 from sklearn import metrics as sk
 
 from safeguard_cli.measure.metrics import (
@@ -29,6 +30,7 @@ from safeguard_cli.measure.metrics import (
     slice_interval,
     weighted_figures,
 )
+from safeguard_cli.measure.shown import FIGURES
 
 LABELS = ("ham", "spam", "worse")
 
@@ -220,3 +222,11 @@ def test_mcnemar_is_the_exact_binomial_test() -> None:
 def test_agreement_is_the_share_and_kappa() -> None:
     share, kappa = agreement(["a", "a", "b", "b"], ["a", "b", "b", "b"])
     assert (share, kappa) == (0.75, pytest.approx(0.5))
+
+
+def test_every_figure_that_is_shown_stands_in_the_manual() -> None:
+    page = (ROOT / "safeguard_cli/measure/FIGURES.md").read_text()
+    shown = {*FIGURES, *(f"{name}:LABEL" for name in ("precision", "recall", "f1")), "sensitivity"}
+    assert [name for name in shown if f"`{name}`" not in page] == []
+    graded = Outcomes.of(("0", "1", "2"), ("2",), ["0", "2"], ["0", "1"], [False, False], [0.1, 0.2])
+    assert {name.partition(":")[0] for name in figures(graded)} == {name.partition(":")[0] for name in shown}

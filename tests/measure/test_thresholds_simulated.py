@@ -32,6 +32,7 @@ def true_figure(model: str, wanted: str, threshold: float) -> float:
     return caught if wanted == "recall" else share * caught / (share * caught + (1 - share) * alarms)
 
 
+@pytest.mark.promise("The bound that `eval --threshold precision=…` gives holds in 94 of 100 golden sets at least.")
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("rows", [200, 1000])
 @pytest.mark.parametrize("wanted", ["precision", "recall"])
