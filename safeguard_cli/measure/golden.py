@@ -90,7 +90,10 @@ def gold_fields(given: Sequence[str], names: Sequence[str]) -> dict[str, str]:
         if item == listed:
             continue
         if not equals or name not in fields:
-            raise UsageError(f"--gold-field {item!r}: with several policies write POLICY=FIELD ({', '.join(names)})")
+            raise UsageError(
+                f"--gold-field {item!r}: with several policies write POLICY=FIELD ({', '.join(names)}), or one FIELD"
+                " that lists those violated"
+            )
         fields[name] = column
     return fields
 

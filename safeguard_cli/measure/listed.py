@@ -10,7 +10,7 @@ from typing import Any
 from safeguard_cli.errors import UsageError
 from safeguard_cli.output.labelled import LabelSet
 
-NOTHING = ("none", "safe", "[]")  # what is written of a row that violates none
+NOTHING = ("none", "safe")  # what is written of a row that violates none
 _BETWEEN = re.compile(r"[,;|\n]")
 _AROUND = " \t\r'\"[]{}()"  # of a list that a program has written as text
 
@@ -34,7 +34,7 @@ class Listing:
                 f"--gold-field {field} lists policies, but {name} has the labels {labels}: also name the field that has"
                 f" the right one, with --gold-field {name}=FIELD"
             )
-        known: dict[str, str | None] = dict.fromkeys(NOTHING)
+        known: dict[str, str | None] = dict.fromkeys((*NOTHING, "[]"))
         known |= dict.fromkeys(label for answer in answers for label in answer.labels if label not in answer.violates)
         violating = [(label, answer.name) for answer in answers for label in answer.violates]
         known |= {label: name for label, name in violating if [other for other, _ in violating].count(label) == 1}
