@@ -27,6 +27,7 @@ FIRST = ("policies", "gold_fields", "mapping", "text_fields", "effort", "model",
         EXAMPLES + "safeguard eval sample:golden/spam --policy spam --model demo\n\n"
         "safeguard eval golden.csv --policy rules.md --gold-field verdict --map 'SP2,SP3,SP4=spam;SP0=ham'\n\n"
         "safeguard eval golden.jsonl -p spam -p fraud --gold-field spam=is_spam --gold-field fraud=is_fraud\n\n"
+        "safeguard eval golden.csv -p spam -p fraud --gold-field violated\n\n"
         "safeguard eval golden.jsonl -p spam --threshold precision=0.95 --by language --by channel\n\n"
         "safeguard eval golden.labels.jsonl --json | jq .policies.spam.figures.f1\n\n"
         "[bold]Exit codes[/bold]  0 done, 3 some rows in error"

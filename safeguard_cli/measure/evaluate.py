@@ -9,7 +9,7 @@ from typing import Any
 
 from safeguard_cli import errors
 from safeguard_cli.errors import UsageError
-from safeguard_cli.measure import metrics
+from safeguard_cli.measure import metrics, thresholds, together
 from safeguard_cli.measure.golden import GoldenRow, as_text
 from safeguard_cli.measure.measured import (
     Measured,
@@ -62,6 +62,7 @@ def evaluate(settings: Settings, wanted: Wanted) -> int:
     }
     if len(measured.answers) > 1:
         result["multi_policy_accuracy"] = multi_policy_result(whole)
+        result["together"] = together_result(whole, search if isinstance(search, float) else None)
     failed = measured.golden.in_error + sum(any(v.error for v in one.values()) for one in measured.verdicts)
     if wanted.json:
         print_json(result)
@@ -96,7 +97,7 @@ def _apart_rows(part: Measured, answers: LabelSet, how: str) -> dict[str, Any]:
         if (verdict := verdicts[answers.name]).error is None
     ]
     right = sum(verdict.label == row.gold[answers.name] for row, verdict in known)
-    low, high = metrics.share_interval(right, len(known))
+    low, high = metrics.slice_interval(right, len(known))
     return {
         "picked": how,
         "rows": len(known),
@@ -116,17 +117,15 @@ def policy_result(
 ) -> dict[str, Any]:
     """Return all results about one policy."""
     found, kept = outcomes(measured, answers, search if isinstance(search, float) else None)
-    bounds = metrics.intervals(found)
     result: dict[str, Any] = {
         "labels": list(answers.labels),
         "violates": list(answers.violates),
         "rows": len(found),
         "rows_in_error": len(measured.verdicts) - len(found),
-        "figures": {
-            name: {"value": number(value), "low": number(bounds[name][0]), "high": number(bounds[name][1])}
-            for name, value in metrics.figures(found).items()
-        },
+        "figures": _figures(found),
         "confusion": metrics.confusion(found),
+        "distances": [{"grades": far, "rows": rows} for far, rows in metrics.distances(found).items()],
+        "curve": thresholds.Curve.of(found).points(),
         "slices": {column: list(_slices(measured.golden.rows, kept, found, column)) for column in wanted.by},
         "wrong": [
             _wrong(measured.golden.rows[kept[i]], measured.verdicts[kept[i]][answers.name], answers.name)
@@ -136,19 +135,28 @@ def policy_result(
     if isinstance(search, float):
         result["threshold"] = {"threshold": search}
     elif search is not None:
-        point = metrics.find_threshold(found, *search)
-        result["threshold"] = {"wanted": list(search)} | (
-            {"threshold": point.threshold, "precision": point.precision, "recall": point.recall} if point else {}
-        )
+        rows = [measured.golden.rows[i] for i in kept]
+        same = [row.text or row.number for row in rows]  # an output may have kept no text
+        result["threshold"] = thresholds.search(found, *search, same).as_dict()
     if quick is not None:
         other = replace_verdicts(measured, quick)
         quick_found, quick_kept = outcomes(other, answers)
         both = sorted(set(kept) & set(quick_kept))
-        table = metrics.sure_table(quick_found.take(_places(quick_kept, both)), found.take(_places(kept, both)))
+        table = thresholds.sure_table(quick_found.take(_places(quick_kept, both)), found.take(_places(kept, both)))
         result["sure"] = [
             {"sure": t.sure, "at_once": t.at_once, "accuracy": t.accuracy, "agreement": t.agreement} for t in table
         ]
     return result
+
+
+def _figures(found: Outcomes) -> dict[str, dict[str, Any]]:
+    """Return each figure with its interval and of how many rows it is; of a share also how many of them count."""
+    shares, bounds = metrics.shares(found), metrics.intervals(found)
+    return {
+        name: {"value": number(value), "low": number(bounds[name][0]), "high": number(bounds[name][1])}
+        | ({"count": shares[name][0], "rows": shares[name][1]} if name in shares else {"rows": len(found)})
+        for name, value in metrics.figures(found).items()
+    }
 
 
 def _places(kept: Sequence[int], wanted: Sequence[int]) -> Any:
@@ -160,16 +168,38 @@ def _places(kept: Sequence[int], wanted: Sequence[int]) -> Any:
 
 def multi_policy_result(measured: Measured) -> dict[str, Any]:
     """Return the technical report's multi-policy accuracy: a row counts only if every policy's label is right."""
-    whole = [
-        (row, verdicts)
-        for row, verdicts in zip(measured.golden.rows, measured.verdicts, strict=True)
-        if not any(verdict.error for verdict in verdicts.values())
-    ]
+    whole = _without_errors(measured)
     right, total = metrics.multi_policy_accuracy(
         [verdicts[a.name].label == row.gold[a.name] for a in measured.answers] for row, verdicts in whole
     )
     low, high = metrics.share_interval(right, total)
     return {"value": right / total if total else None, "low": number(low), "high": number(high), "rows": total}
+
+
+def _without_errors(measured: Measured) -> list[tuple[GoldenRow, Mapping[str, Verdict]]]:
+    """Return the rows that are labelled under every policy."""
+    pairs = zip(measured.golden.rows, measured.verdicts, strict=True)
+    return [(row, verdicts) for row, verdicts in pairs if not any(verdict.error for verdict in verdicts.values())]
+
+
+def together_result(measured: Measured, threshold: float | None = None) -> dict[str, Any]:
+    """Return the figures of rows that violate any policy, as `any_…`, and those of all policies' answers."""
+    import numpy as np
+
+    def told(verdict: Verdict) -> bool:
+        return bool(verdict.violates) if threshold is None else (verdict.p_violates or 0.0) >= threshold
+
+    whole = _without_errors(measured)
+    if not whole:
+        return {}
+    truth = np.array([[row.gold[a.name] in a.violates for a in measured.answers] for row, _ in whole])
+    said = np.array([[told(verdicts[a.name]) for a in measured.answers] for _, verdicts in whole])
+    of_rows = _figures(together.any_policy(truth, said))
+    of_answers = together.mean_figures(truth, said).items()
+    return {f"any_{name}": of_rows[name] for name in together.ANY} | {
+        name: {**dict(zip(("value", "low", "high"), map(number, found), strict=True)), "rows": truth.size}
+        for name, found in of_answers
+    }
 
 
 def _slices(rows: Sequence[GoldenRow], kept: Sequence[int], found: Outcomes, column: str) -> Iterator[dict[str, Any]]:
@@ -179,7 +209,7 @@ def _slices(rows: Sequence[GoldenRow], kept: Sequence[int], found: Outcomes, col
     for value in sorted(set(values)):
         part = found.take(np.array([v == value for v in values]))
         right = int(part.right.sum())
-        low, high = metrics.share_interval(right, len(part))
+        low, high = metrics.slice_interval(right, len(part))
         figures = metrics.figures(part)
         yield {
             "value": value,

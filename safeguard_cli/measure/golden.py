@@ -14,6 +14,7 @@ from typing import Any
 
 from safeguard_cli.errors import UsageError
 from safeguard_cli.measure.label_studio import is_export, open_answers
+from safeguard_cli.measure.listed import NOTHING, Listing, right_label
 from safeguard_cli.measure.reviewed import FIELDS, ReviewedRow, columns, holds_reviewed, read_reviewed, sample_of
 from safeguard_cli.output.labelled import LabelSet
 from safeguard_cli.output.spelled import one_of
@@ -74,28 +75,43 @@ class Golden:
 
 
 def gold_fields(given: Sequence[str], names: Sequence[str]) -> dict[str, str]:
-    """Return by policy the field with the right label: FIELD for one policy, NAME=FIELD for each of several."""
+    """Return by policy the field with the right label: NAME=FIELD, or FIELD for one policy.
+
+    FIELD for several policies is one that lists those of them that a row violates; see `listed_field`.
+    """
     if len(names) == 1:
         if len(given) > 1:
             raise UsageError("--gold-field is given twice, but there is only one policy")
         return {names[0]: given[0].removeprefix(f"{names[0]}=") if given else DEFAULT_FIELD}
-    fields = {name: f"{name}_gold" for name in names}
+    listed = listed_field(given, names)
+    fields = {name: listed or f"{name}_gold" for name in names}
     for item in given:
         name, equals, column = item.partition("=")
+        if item == listed:
+            continue
         if not equals or name not in fields:
-            raise UsageError(f"--gold-field {item!r}: with several policies write POLICY=FIELD ({', '.join(names)})")
+            raise UsageError(
+                f"--gold-field {item!r}: with several policies write POLICY=FIELD ({', '.join(names)}), or one FIELD"
+                " that lists those violated"
+            )
         fields[name] = column
     return fields
 
 
+def listed_field(given: Sequence[str], names: Sequence[str]) -> str | None:
+    """Return the field that lists violated policies: one that is named for several policies at once."""
+    of_all = [item for item in given if "=" not in item]
+    return of_all[0] if len(of_all) == 1 and len(names) > 1 else None
+
+
 def parse_map(given: Sequence[str]) -> dict[str, str]:
-    """Read `SP2,SP3=spam;SP0=ham` as a mapping from the file's values to the policy's labels."""
+    """Read `SP2,SP3=spam;SP0=ham` as a mapping from the file's values to the policy's labels; `=ham` is of no value."""
     found: dict[str, str] = {}
     for part in ";".join(given).split(";"):
         if not part.strip():
             continue
         values, equals, label = part.rpartition("=")
-        if not equals or not label.strip() or not values.strip():
+        if not equals or not label.strip():
             raise UsageError(f"--map {part!r}: write VALUE,VALUE=LABEL;VALUE=LABEL, such as 'SP2,SP3=spam;SP0=ham'")
         for value in values.split(","):
             if found.setdefault(value.strip(), label.strip()) != label.strip():
@@ -118,11 +134,13 @@ def read_golden(
     others: Collection[str] = (),
     needs_text: bool = True,
     grouping: Grouping = APART,
+    listed: str | None = None,
 ) -> Golden:
     """Read a golden set. Raise UsageError saying what the file has, if a field is missing or no row is usable.
 
     A field with a right label is never taken for the text. One of `others`, named for another purpose, is taken only if
     asked for. If no text is needed, as in an output that kept none, the rows' texts are empty.
+    The field `listed` lists the policies that a row violates; it is that of all policies whose field it is.
     `skip_rows` lines stand above the header; by default a table's header is the first line that has the gold fields.
     """
     mapping = mapping or {}
@@ -149,14 +167,15 @@ def read_golden(
             if needs_text:
                 raise
             select = _no_text
-        _check_map(mapping, answers)
+        _check_map(mapping, answers, listed)
+        listing = Listing.of(listed, [a for a in answers if fields[a.name] == listed], mapping) if listed else None
         for number, record in enumerate(source, 1):
             answer = reviewed.get(record.line) if reviewed is not None else None
             if reviewed is not None and answer is None:
                 continue
             text = select(record)
             row = record.fields or {} if answer is None else {**(record.fields or {}), "label": answer.label}
-            gold, reason = _gold(row, answers, fields, mapping, values, mapped)
+            gold, reason = _gold(row, answers, fields, mapping, values, mapped, listing)
             if record.blank:
                 golden.unused["blank"] += 1
             elif record.fields is None and isinstance(text, RowError):
@@ -218,8 +237,10 @@ def _no_text(record: Record) -> str | RowError:
     return record.error or ""
 
 
-def _check_map(mapping: Mapping[str, str], answers: Sequence[LabelSet]) -> None:
+def _check_map(mapping: Mapping[str, str], answers: Sequence[LabelSet], listed: str | None) -> None:
     known = dict.fromkeys(label for answer in answers for label in answer.labels)
+    if listed:
+        known |= dict.fromkeys((*(answer.name for answer in answers), *NOTHING))
     if unknown := [label for label in mapping.values() if label not in known]:
         raise UsageError(f"--map gives {unknown[0]!r}, which is no label: {', '.join(known)}")
 
@@ -231,13 +252,23 @@ def _gold(
     mapping: Mapping[str, str],
     values: Counter[str],
     mapped: set[str],
+    listing: Listing | None,
 ) -> tuple[dict[str, str], str | None]:
     """Return the row's right labels, or why it has none."""
     gold: dict[str, str] = {}
     for answer in answers:
         value = as_text(row.get(fields[answer.name]))
-        if not value:
+        if not value and "" not in mapping:
             return {}, "no gold label"
+        if listing and fields[answer.name] == listing.field:
+            words = [*Listing.words(row.get(listing.field))] or [value]
+            values.update(words)
+            mapped.update(set(words).intersection(mapping))
+            violated = listing.violated(words)
+            if isinstance(violated, str):
+                return {}, violated
+            gold[answer.name] = right_label(answer, answer.name in violated)
+            continue
         values[value] += 1
         meant = one_of(row.get(fields[answer.name]), mapping)
         mapped.update({meant or value}.intersection(mapping))

@@ -11,7 +11,7 @@ import orjson
 
 from safeguard_cli.errors import SafeguardError, UsageError, no_file, sentences
 from safeguard_cli.files import temporary_folder
-from safeguard_cli.measure.golden import Golden, gold_fields, parse_map, read_golden
+from safeguard_cli.measure.golden import Golden, gold_fields, listed_field, parse_map, read_golden
 from safeguard_cli.measure.metrics import Outcomes
 from safeguard_cli.measure.options import Wanted
 from safeguard_cli.measure.reviewed import ReviewedFile, holds_reviewed, read_reviewed
@@ -151,6 +151,7 @@ def usable_rows(
         others=(*wanted.by, *others),
         grouping=settings,
         needs_text=needs_text,
+        listed=listed_field(wanted.gold_fields, [a.name for a in answers]),
     )
     if settings.says_its_text and golden.text:
         note(f"text: {golden.text}")

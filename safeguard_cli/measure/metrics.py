@@ -1,12 +1,14 @@
 """Figures of a labeling against a golden set, with 95 % intervals if there are enough rows.
 
-A share has the interval of Clopper and Pearson, which never promises too much. The other figures are resampled if each
+A share has the interval of Clopper and Pearson, which never promises too much: a decision may hang on it. In tables by
+slice, which are there to be looked along, it has Wilson's, which is shorter. The other figures are resampled if each
 side has enough rows for a resample to tell anything. A figure divided by zero is NaN, never 0.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,22 +19,34 @@ import numpy as np
 import numpy.typing as npt
 
 from safeguard_cli import errors
-from safeguard_cli.measure.statistics import LEVEL, clopper_pearson
+from safeguard_cli.measure.statistics import LEVEL, clopper_pearson, wilson
 
 CALIBRATION_BINS = 10
-SURE = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 RESAMPLES = 1000
 ENOUGH = 10  # rows on either side: fewer, and resampling does not tell how far a figure can be trusted
 MOST_UNDEFINED = 0.05  # of the resamples
 ALIKE = 1e-9  # how far rounding alone spreads the resamples of a figure that never moves
 METHODS = {
     "shares": "Clopper-Pearson",
+    "slices": "Wilson",
     "other figures": f"percentile bootstrap, {RESAMPLES} resamples, from {ENOUGH} rows on either side on",
 }
 AT_ONCE = 1 << 20  # weights in memory at a time
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+SHARES = (
+    "accuracy",
+    "precision",
+    "recall",
+    "specificity",
+    "sensitivity",
+    "false_positive_rate",
+    "false_negative_rate",
+)  # the figures that are shares of rows, those of each label apart
+_GRADE = re.compile(r"(?P<name>.*?)(?P<grade>\d{1,3})")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +61,7 @@ class Outcomes:
     violates: tuple[str, ...]
     gold: Ints
     said: Ints
-    violating: npt.NDArray[np.bool_]
+    violating: Flags
     p_violates: Floats
 
     @classmethod
@@ -74,15 +88,15 @@ class Outcomes:
         return len(self.gold)
 
     @property
-    def truth(self) -> npt.NDArray[np.bool_]:
+    def truth(self) -> Flags:
         """By row, whether the right label violates."""
         bad = np.array([label in self.violates for label in self.labels], np.bool_)
-        truth: npt.NDArray[np.bool_] = bad[self.gold]
+        truth: Flags = bad[self.gold]
         return truth
 
     @property
-    def right(self) -> npt.NDArray[np.bool_]:
-        same: npt.NDArray[np.bool_] = self.gold == self.said
+    def right(self) -> Flags:
+        same: Flags = self.gold == self.said
         return same
 
     def take(self, rows: npt.NDArray[Any]) -> Outcomes:
@@ -118,7 +132,8 @@ def figures(outcomes: Outcomes) -> dict[str, float]:
     """Return all figures by name; NaN if a figure is not defined, such as AUROC when all rows violate.
 
     `precision`, `recall`, `specificity` and `f1` are those of violating, `precision:LABEL` and so on those of each
-    label. The Brier score, the calibration error, AUROC and average precision are of p_violates.
+    label. The Brier score, the calibration error, AUROC and average precision are of p_violates. Only labels that are
+    grades have a `weighted_kappa`.
     """
     with sklearn() as metrics:
         labels = range(len(outcomes.labels))
@@ -126,11 +141,9 @@ def figures(outcomes: Outcomes) -> dict[str, float]:
         both = 0 < truth.sum() < len(truth)
         two_labels = len(set(outcomes.gold)) > 1 and len(set(outcomes.said)) > 1
         found = {
-            "accuracy": math.nan,
-            "precision": math.nan,
-            "recall": math.nan,
-            "specificity": math.nan,
+            **dict.fromkeys(SHARES, math.nan),
             "f1": math.nan,
+            **dict(zip(("macro_f1", "weighted_f1"), _mean_f1(confusion(outcomes)), strict=True)),
             "kappa": metrics.cohen_kappa_score(outcomes.gold, outcomes.said, labels=labels),
             "mcc": metrics.matthews_corrcoef(outcomes.gold, outcomes.said) if two_labels else math.nan,
             "auroc": metrics.roc_auc_score(truth, p) if both else math.nan,
@@ -138,6 +151,8 @@ def figures(outcomes: Outcomes) -> dict[str, float]:
             "brier": metrics.brier_score_loss(truth, p, pos_label=True),
             "calibration_error": calibration_error(truth, p),
         }
+    if steps := grades(outcomes):
+        found["weighted_kappa"] = _weighted_kappa(np.array(confusion(outcomes), np.float64), steps)
     for name, (count, total) in shares(outcomes).items():
         found[name] = count / total if total else math.nan
     for suffix, right, told in _sides(outcomes):
@@ -148,11 +163,9 @@ def figures(outcomes: Outcomes) -> dict[str, float]:
 
 def shares(outcomes: Outcomes) -> dict[str, tuple[int, int]]:
     """Return the figures that are shares of rows, each as (how many, of how many)."""
-    safe, called_safe = ~outcomes.truth, ~outcomes.violating
-    found = {
-        "accuracy": (int(outcomes.right.sum()), len(outcomes)),
-        "specificity": (int((safe & called_safe).sum()), int(safe.sum())),
-    }
+    found = {"accuracy": (int(outcomes.right.sum()), len(outcomes))}
+    for name, (counted, among) in _rates(outcomes).items():
+        found[name] = int((counted & among).sum()), int(among.sum())
     for suffix, right, told in _sides(outcomes):
         both = int((right & told).sum())
         found[f"precision{suffix}"] = both, int(told.sum())
@@ -160,14 +173,28 @@ def shares(outcomes: Outcomes) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _sides(outcomes: Outcomes) -> list[tuple[str, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
+def _rates(outcomes: Outcomes) -> dict[str, tuple[Flags, Flags]]:
+    """Return the shares of one side of the gold: which rows are counted, and among which.
+
+    Sensitivity is another name for the recall of violating; a rate of errors is 1 less the share that is right.
+    """
+    bad, told = outcomes.truth, outcomes.violating
+    return {
+        "specificity": (~told, ~bad),
+        "sensitivity": (told, bad),
+        "false_positive_rate": (told, ~bad),
+        "false_negative_rate": (~told, bad),
+    }
+
+
+def _sides(outcomes: Outcomes) -> list[tuple[str, Flags, Flags]]:
     """Return for violating and for each label: its figures' suffix, where it is right, and where it is said."""
     labels = enumerate(outcomes.labels)
     each = [(f":{label}", outcomes.gold == i, outcomes.said == i) for i, label in labels]
     return [("", outcomes.truth, outcomes.violating), *each]
 
 
-def calibration_bins(truth: npt.NDArray[np.bool_], p: Floats) -> list[tuple[int, float, float]]:
+def calibration_bins(truth: Flags, p: Floats) -> list[tuple[int, float, float]]:
     """Return per tenth of p_violates that has rows: how many, their mean p_violates, the share that violates."""
     at = _bins(p)
     masks = (at == i for i in range(CALIBRATION_BINS))
@@ -178,7 +205,7 @@ def _bins(p: Floats) -> Ints:
     return np.minimum((p * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
 
 
-def calibration_error(truth: npt.NDArray[np.bool_], p: Floats) -> float:
+def calibration_error(truth: Flags, p: Floats) -> float:
     """Return the expected calibration error over ten equal bins (Naeini et al. 2015), which scikit-learn lacks."""
     return sum(n * abs(mean - share) for n, mean, share in calibration_bins(truth, p)) / max(len(p), 1)
 
@@ -218,7 +245,7 @@ def _enough(outcomes: Outcomes, name: str) -> bool:
     rows = len(outcomes)
     if name in ("brier", "calibration_error"):
         return rows >= 2 * ENOUGH
-    if name in ("kappa", "mcc"):
+    if name in ("kappa", "mcc", "macro_f1", "weighted_f1", "weighted_kappa"):
         most = int(np.bincount(outcomes.gold).max())
         return min(most, rows - most) >= ENOUGH
     sides = {f"f1{suffix}": right for suffix, right, _ in _sides(outcomes)}
@@ -239,14 +266,19 @@ def weighted_figures(outcomes: Outcomes, weights: Floats) -> dict[str, Floats]:
     chance = (gold * said).sum(axis=1)
     with np.errstate(all="ignore"):  # a division by zero gives NaN
         spread = np.sqrt(total**2 - (said**2).sum(axis=1)) * np.sqrt(total**2 - (gold**2).sum(axis=1))
-        safe, called_safe = ~truth, ~outcomes.violating
         found = {
             "accuracy": hits / total,
-            "specificity": weights @ (safe & called_safe) / (weights @ safe),
+            **{
+                name: weights @ (counted & among) / (weights @ among)
+                for name, (counted, among) in _rates(outcomes).items()
+            },
             "kappa": (hits / total - chance / total**2) / (1 - chance / total**2),
             "mcc": np.where(spread > 0, (hits * total - chance) / spread, np.nan),
             "brier": weights @ (p - truth) ** 2 / total,
         }
+        found["macro_f1"], found["weighted_f1"] = _mean_f1(table)
+        if steps := grades(outcomes):
+            found["weighted_kappa"] = _weighted_kappa(table, steps)
         for suffix, right, told in _sides(outcomes):
             both, n_right, n_told = weights @ (right & told), weights @ right, weights @ told
             found[f"precision{suffix}"] = both / n_told
@@ -276,6 +308,53 @@ def share_interval(count: int, total: int) -> tuple[float, float]:
     return found.low, found.high
 
 
+def slice_interval(count: int, total: int) -> tuple[float, float]:
+    """Return the 95 % interval of a slice's share by Wilson (1927), for a table; NaN if there are no rows."""
+    if not total:
+        return math.nan, math.nan
+    found = wilson(count, total)
+    return found.low, found.high
+
+
+def grades(outcomes: Outcomes) -> tuple[int, ...]:
+    """Return how grave each label is, if labels are grades; empty if not.
+
+    Grades are three labels or more of one name with numbers, as SP0 to SP4, of which the highest violate.
+    """
+    found = [_GRADE.fullmatch(label) for label in outcomes.labels]
+    numbers = {one[0]: int(one["grade"]) for one in found if one}
+    worst = sorted(numbers, key=numbers.__getitem__)[-len(outcomes.violates) :]
+    is_scale = len(set(numbers.values())) == len(outcomes.labels) >= 3 and set(worst) == set(outcomes.violates)
+    return tuple(numbers.values()) if is_scale and len({one["name"] for one in found if one}) == 1 else ()
+
+
+def distances(outcomes: Outcomes) -> dict[int, int]:
+    """Return for labels that are grades how many rows were said so far from the right one; below 0 is too mild."""
+    steps = np.array(grades(outcomes), np.int64)
+    if not len(steps):
+        return {}
+    far, counts = np.unique(steps[outcomes.said] - steps[outcomes.gold], return_counts=True)
+    return dict(zip(far.tolist(), counts.tolist(), strict=True))
+
+
+def _weighted_kappa(table: Any, steps: Sequence[int]) -> Any:
+    """Return Cohen's weighted kappa (1968) of confusion matrices: a label two grades off counts four times as wrong."""
+    wrong = np.subtract.outer(np.array(steps, np.float64), np.array(steps, np.float64)) ** 2
+    total = table.sum(axis=(-2, -1))
+    chance = table.sum(axis=-1)[..., :, None] * table.sum(axis=-2)[..., None, :]
+    with np.errstate(all="ignore"):
+        return 1 - (table * wrong).sum(axis=(-2, -1)) * total / (chance * wrong).sum(axis=(-2, -1))
+
+
+def _mean_f1(table: Any) -> tuple[Any, Any]:
+    """Return the macro F1 and the weighted F1 of confusion matrices: over labels that are right or said in any row."""
+    table = np.asarray(table, np.float64)
+    gold, said = table.sum(axis=-1), table.sum(axis=-2)
+    known = gold + said > 0
+    f1 = 2 * np.diagonal(table, axis1=-2, axis2=-1) / np.where(known, gold + said, 1)
+    return f1.sum(axis=-1) / known.sum(axis=-1), (f1 * gold).sum(axis=-1) / gold.sum(axis=-1)
+
+
 def confusion(outcomes: Outcomes) -> list[list[int]]:
     """Return the confusion matrix: rows are the right labels, columns the verdicts', in the policy's order."""
     with sklearn() as metrics:
@@ -287,55 +366,6 @@ def multi_policy_accuracy(right: Iterable[Sequence[bool]]) -> tuple[int, int]:
     """Return on how many rows every policy's label is right, and of how many: `right` holds each row's policies."""
     rows = [all(row) for row in right]
     return sum(rows), len(rows)
-
-
-@dataclass(frozen=True, slots=True)
-class Threshold:
-    """The least p_violates at which a row violates, with the precision and recall it gives on these rows."""
-
-    threshold: float
-    precision: float
-    recall: float
-
-
-def find_threshold(outcomes: Outcomes, wanted: str, value: float) -> Threshold | None:
-    """Return the threshold of highest recall with a precision of at least `value`, or the other way round.
-
-    None if there is no such threshold, or if no row violates: there is nothing to find then.
-    """
-    if not outcomes.truth.any():
-        return None
-    with sklearn() as metrics:
-        precision, recall, at = metrics.precision_recall_curve(outcomes.truth, outcomes.p_violates)
-    curve = [Threshold(float(t), float(p), float(r)) for p, r, t in zip(precision, recall, at, strict=False)]
-    if wanted == "precision":
-        fitting = [point for point in curve if point.precision >= value and point.recall > 0]
-        return max(fitting, key=lambda point: (point.recall, point.precision), default=None)
-    fitting = [point for point in curve if point.recall >= value]
-    return max(fitting, key=lambda point: (point.precision, point.threshold), default=None)
-
-
-@dataclass(frozen=True, slots=True)
-class Sure:
-    """What `--effort auto --sure` would give: rows that are at least so sure without reasoning keep that label."""
-
-    sure: float
-    at_once: float  # share of rows
-    accuracy: float
-    agreement: float  # with full reasoning
-
-
-def sure_table(quick: Outcomes, full: Outcomes) -> list[Sure]:
-    """Return one line per candidate, from the labels of effort none (`quick`) and of full reasoning (`full`)."""
-    certainty = np.maximum(quick.p_violates, 1 - quick.p_violates)
-    found = []
-    for sure in SURE:
-        at_once = certainty >= sure
-        said = np.where(at_once, quick.said, full.said)
-        found.append(
-            Sure(sure, float(at_once.mean()), float((said == full.gold).mean()), float((said == full.said).mean()))
-        )
-    return found
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

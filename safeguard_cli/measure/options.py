@@ -23,7 +23,7 @@ class Gold:
             "--gold-field",
             metavar="FIELD",
             help="The field with the right label, default label; with several policies POLICY=FIELD, default"
-            " POLICY_gold.",
+            " POLICY_gold, or one FIELD that lists those violated: spam,fraud.",
         ),
     ] = ()
     mapping: Annotated[
@@ -57,7 +57,8 @@ class Evaluated(Wanted):
         str | None,
         typer.Option(
             metavar="T|precision=T|recall=T",
-            help="Measure with violates set by p_violates ≥ T, or find the T that gives this precision or recall.",
+            help="Measure with violates set by p_violates ≥ T, or choose the T that gives this precision or recall on"
+            " half of the rows and bound it on the other half.",
         ),
     ] = None
     find_sure: Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import RenderableType
@@ -13,17 +13,37 @@ from safeguard_cli.terminal import Figures, cut, facts, figure, interval, line_o
 FIGURES = {
     "accuracy": "accuracy",
     "precision": "precision of violating",
-    "recall": "recall of violating",
+    "recall": "recall of violating (sensitivity)",
     "specificity": "specificity",
+    "false_positive_rate": "false positive rate",
+    "false_negative_rate": "false negative rate",
     "f1": "F1 of violating",
+    "macro_f1": "macro F1 of all labels",
+    "weighted_f1": "weighted F1 of all labels",
     "kappa": "Cohen's kappa",
+    "weighted_kappa": "weighted kappa of the grades",
     "mcc": "MCC",
     "auroc": "AUROC of p_violates",
     "average_precision": "average precision",
     "brier": "Brier score",
     "calibration_error": "expected calibration error",
 }
-INTERVALS = "95 % intervals: shares by Clopper-Pearson, the others by bootstrap; –: not defined"
+TOGETHER = {
+    "any_precision": "precision of violating any policy",
+    "any_recall": "recall of violating any policy",
+    "any_false_positive_rate": "false positive rate of any policy",
+    "any_f1": "F1 of violating any policy",
+    "micro_precision": "micro precision of all answers",
+    "micro_recall": "micro recall of all answers",
+    "micro_f1": "micro F1 of all answers",
+    "macro_f1": "macro F1 of the policies",
+}
+INTERVALS = (
+    "95 % intervals: shares (n of m) by Clopper-Pearson, in tables by slice by Wilson, the others by bootstrap;"
+    " –: not defined"
+)
+
+_COUNTED = {"precision": "flagged rows", "recall": "violating rows"}
 
 
 def shown(result: Mapping[str, Any], wrong: int) -> Iterator[RenderableType]:
@@ -43,6 +63,10 @@ def shown(result: Mapping[str, Any], wrong: int) -> Iterator[RenderableType]:
     if found := result.get("multi_policy_accuracy"):
         value = f"{figure(found['value'])}  ({interval(found)}, {found['rows']:,} rows)"
         yield Text.assemble("\n", ("multi-policy accuracy", "bold"), f"  {value}: every policy's label is right")
+        table = Figures("", "", "95 % interval", "rows")
+        for key, one in result["together"].items():
+            table.add_row(TOGETHER[key], figure(one["value"]), interval(one), rows_of(one))
+        yield table
     yield facts(INTERVALS, style="dim")
 
 
@@ -56,10 +80,10 @@ def _shown_policy(name: str, policy: Mapping[str, Any], most: int) -> Iterator[R
     yield Text.assemble("\n", (cut(name, 60), "bold"), f"  {policy['rows']:,} rows labelled")
     if policy["rows_in_error"]:
         yield facts(f"rows in error, not counted: {policy['rows_in_error']:,}", style="red")
-    table = Figures("", "", "95 % interval")
+    table = Figures("", "", "95 % interval", "rows")
     for key, title in FIGURES.items():
-        found = policy["figures"][key]
-        table.add_row(title, figure(found["value"]), interval(found))
+        if found := policy["figures"].get(key):  # only grades have a weighted kappa
+            table.add_row(title, figure(found["value"]), interval(found), rows_of(found))
     yield table
     titles = [Text(cut(label, 24), "red" if label in policy["violates"] else "") for label in policy["labels"]]
     table = Figures("label", "precision", "recall", "F1", "95 % interval of F1")
@@ -71,8 +95,13 @@ def _shown_policy(name: str, policy: Mapping[str, Any], most: int) -> Iterator[R
     for i, counts in enumerate(policy["confusion"]):
         table.add_row(titles[i], *(Text(f"{n:,}", "bold" if i == j else "") for j, n in enumerate(counts)))
     yield table
+    if any(far["grades"] for far in policy["distances"]):
+        table = Figures("said minus gold, in grades", "rows")
+        for far in policy["distances"]:
+            table.add_row(f"{far['grades']:+d}" if far["grades"] else "0", f"{far['rows']:,}")
+        yield table
     for column, slices in policy["slices"].items():
-        table = Figures(f"by {column}", "rows", "accuracy", "95 % interval", "F1")
+        table = Figures(f"by {column}", "rows", "accuracy", "95 % interval (Wilson)", "F1")
         for part in slices:
             table.add_row(
                 cut(part["value"] or "(empty)", 30),
@@ -83,7 +112,7 @@ def _shown_policy(name: str, policy: Mapping[str, Any], most: int) -> Iterator[R
             )
         yield table
     if apart := policy.get("apart"):
-        table = Figures("not picked at random", "rows", "accuracy", "95 % interval")
+        table = Figures("not picked at random", "rows", "accuracy", "95 % interval (Wilson)")
         for part in apart:
             table.add_row(cut(part["picked"], 24), f"{part['rows']:,}", figure(part["accuracy"]), interval(part))
         yield table
@@ -100,16 +129,17 @@ def _shown_policy(name: str, policy: Mapping[str, Any], most: int) -> Iterator[R
                 yield line_of(f"    {cut(row['rationale'], 140)}", "dim")
 
 
+def rows_of(found: Mapping[str, Any]) -> str:
+    """Return of which rows a figure is: `9 of 20` for a share, the number of rows for another."""
+    return f"{found['count']:,} of {found['rows']:,}" if "count" in found else f"{found['rows']:,}"
+
+
 def _shown_choices(policy: Mapping[str, Any]) -> Iterator[RenderableType]:
     """Yield what was found for --threshold and --find-sure."""
     threshold = policy.get("threshold") or {}
     if "wanted" in threshold:
-        wanted = "{} at least {}".format(*threshold["wanted"])
-        if "threshold" in threshold:
-            gives = f"precision {figure(threshold['precision'])}, recall {figure(threshold['recall'])}"
-            yield facts(f"for {wanted}: --threshold {threshold['threshold']:g} gives {gives} on these rows")
-        else:
-            yield facts(f"no threshold gives {wanted} on these rows", style="yellow")
+        yield from _shown_search(threshold)
+        yield from _shown_curve(policy["curve"])
     elif threshold:
         yield facts(f"violating means p_violates ≥ {threshold['threshold']:g} here")
     if lines := policy.get("sure"):
@@ -117,3 +147,41 @@ def _shown_choices(policy: Mapping[str, Any]) -> Iterator[RenderableType]:
         for line in lines:
             table.add_row(f"{line['sure']:g}", *(figure(line[key]) for key in ("at_once", "accuracy", "agreement")))
         yield table
+
+
+def _shown_search(found: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """Yield a threshold that one half of the rows chose, what the other half says of it, and the halves exchanged."""
+    kind, value = found["wanted"]
+    if found["none"]:
+        yield facts(f"no threshold for {kind} at least {value:g}: {found['none']}", style="yellow")
+        return
+    table = Figures(f"{kind} at least {value:g}", "one half chooses", "halves exchanged")
+    halves = [half for half in (found, found["exchanged"]) if not half["none"]]
+    lines = {
+        "--threshold": [f"{half['threshold']:g}" for half in halves],
+        "precision on the other half": [_share(half, "precision", half["flagged"]) for half in halves],
+        "recall on the other half": [_share(half, "recall", half["violating"]) for half in halves],
+        f"{kind} is at least": [figure(half["bound"]) for half in halves],
+    }
+    for title, cells in lines.items():
+        table.add_row(title, *cells, *["–"] * (2 - len(cells)))
+    yield table
+    known = f"{kind} is at least {found['bound']:.3f} with --threshold {found['threshold']:g}, with 95 % confidence"
+    yield facts(f"{known} ({found['method']})")
+    if found["bound"] < value:
+        takes = found["proof"]
+        more = f": that takes {takes:,} {_COUNTED[kind]} in the other half, all of them right, or more" if takes else ""
+        yield facts(f"these rows do not prove {value:g}{more}", style="yellow")
+
+
+def _share(half: Mapping[str, Any], kind: str, among: int) -> str:
+    return f"{figure(half[kind])} ({half['right']:,} of {among:,})"
+
+
+def _shown_curve(points: Sequence[Mapping[str, Any]]) -> Iterator[RenderableType]:
+    """Yield the curve at each tenth of recall, on all rows: what is chosen by it is not measured by it."""
+    tenths = (next((at for at, one in enumerate(points) if (one["recall"] or 0) >= n / 10), None) for n in range(1, 11))
+    table = Figures("on all rows, p_violates ≥", "flagged", "precision", "recall")
+    for point in (points[at] for at in dict.fromkeys(tenths) if at is not None):
+        table.add_row(f"{point['threshold']:g}", *(figure(point[key]) for key in ("flagged", "precision", "recall")))
+    yield table

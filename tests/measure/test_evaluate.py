@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -155,7 +156,8 @@ def test_gold_values_that_are_no_text_are_labels_all_the_same(tmp_path) -> None:
     [
         (lambda: parse_map(["a,b"]), "--map"),
         (lambda: parse_map(["a=x;a=y"]), "two labels"),
-        (lambda: gold_fields(["x"], ["spam", "fraud"]), "POLICY=FIELD"),
+        (lambda: gold_fields(["x", "y"], ["spam", "fraud"]), "POLICY=FIELD"),
+        (lambda: gold_fields(["other=y"], ["spam", "fraud"]), "POLICY=FIELD"),
         (lambda: gold_fields(["x", "y"], ["spam"]), "twice"),
     ],
 )
@@ -203,8 +205,9 @@ def test_an_output_in_csv_reads_as_one_in_jsonl(tmp_path, tiny) -> None:
 def test_a_threshold_is_applied_or_searched(capsys, labelled) -> None:
     assert run_json(capsys, labelled, threshold="0.5")["policies"]["spam"]["figures"]["precision"]["value"] == 0.5
     assert run_json(capsys, labelled, threshold="0.7")["policies"]["spam"]["figures"]["precision"]["value"] == 1.0
-    found = run_json(capsys, labelled, threshold="recall=1")["policies"]["spam"]["threshold"]
-    assert found == {"wanted": ["recall", 1.0], "threshold": 0.4, "precision": pytest.approx(2 / 3), "recall": 1.0}
+    found = run_json(capsys, labelled, threshold="recall=0.5")["policies"]["spam"]["threshold"]
+    assert (found["wanted"], "threshold" in found) == (["recall", 0.5], False)
+    assert "it takes 20 in each" in found["none"] or "no threshold" in found["none"]
     for bad in ("precision", "precision=2", "f1=0.5", "x"):
         with pytest.raises(UsageError, match="--threshold"):
             run_json(capsys, labelled, threshold=bad)
@@ -223,6 +226,54 @@ def test_multi_policy_accuracy_of_a_hand_worked_case(tmp_path, capsys) -> None:
     assert result["multi_policy_accuracy"]["value"] == 0.5
     assert result["multi_policy_accuracy"]["rows"] == 4
     assert [result["policies"][name]["figures"]["accuracy"]["value"] for name in ("spam", "fraud")] == [0.75, 0.75]
+
+
+def test_a_gold_cell_lists_the_policies_that_a_row_violates(tmp_path, capsys) -> None:
+    cells = ["spam,fraud", "Spam", "fraud | SPAM", "none", ["spam", "fraud"], [], "['fraud']", "spma", "", "spam;hate"]
+    said = [("spam", "fraud"), ("ham", "honest"), ("spam", "honest"), ("ham", "honest")] + [("spam", "fraud")] * 6
+    rows = [
+        {"text": f"row {i}", "violated": cell}
+        | {"spam": verdict(s, 0.5), "fraud": verdict(f, 0.5, labels=("honest", "fraud"))}
+        for i, ((s, f), cell) in enumerate(zip(said, cells, strict=True))
+    ]
+    path = output(tmp_path / "two.jsonl", rows)
+    how = {"gold_fields": ("violated",), "mapping": ("hate=none",)}
+    result = run_json(capsys, path, **how)
+    assert result["rows"] == 8
+    left_out = {name: n for name, n in result["rows_not_used"].items() if n}
+    assert left_out == {
+        "gold 'spma' is no policy asked for (--map 'spma=none' leaves the word out)": 1,
+        "no gold label": 1,
+    }
+    assert result["policies"]["spam"]["confusion"] == [[1, 2], [1, 4]]
+    assert result["policies"]["fraud"]["confusion"] == [[2, 2], [1, 3]]
+    together = {name: (one["value"], one["rows"]) for name, one in result["together"].items()}
+    assert together["any_recall"] == (pytest.approx(5 / 6), 6)
+    assert together["any_precision"] == (pytest.approx(5 / 6), 6)
+    assert together["any_false_positive_rate"] == (0.5, 2)
+    assert together["micro_precision"] == (pytest.approx(7 / 11), 16)
+    assert together["micro_recall"] == (pytest.approx(7 / 9), 16)
+    assert together["macro_f1"] == (pytest.approx((8 / 11 + 6 / 9) / 2), 16)
+    assert run_json(capsys, path, gold_fields=("violated",), mapping=("hate,spma,=none",))["rows"] == 10
+    evaluate(Settings(str(path), ()), Wanted(**how))
+    assert "recall of violating any policy" in capsys.readouterr().out
+
+
+def test_a_policy_of_more_than_two_labels_needs_a_gold_field_of_its_own_beside_a_list(tmp_path, capsys) -> None:
+    grades = ("SP0", "SP1", "SP2")
+    graded = {"label": "SP1", "violates": True, "p_violates": 0.7, "scores": {"SP0": 0.3, "SP1": 0.6, "SP2": 0.1}}
+    rows = [
+        {"text": f"row {i}", "violated": "fraud", "grade": grade}
+        | {"spam": graded, "fraud": verdict("fraud", 0.5, labels=("honest", "fraud"))}
+        for i, grade in enumerate(grades)
+    ]
+    path = output(tmp_path / "two.jsonl", rows)
+    with pytest.raises(UsageError, match="--gold-field spam=FIELD"):
+        run_json(capsys, path, gold_fields=("violated",))
+    policies = run_json(capsys, path, gold_fields=("violated", "spam=grade"))["policies"]
+    assert [(far["grades"], far["rows"]) for far in policies["spam"]["distances"]] == [(-1, 1), (0, 1), (1, 1)]
+    assert "weighted_kappa" in policies["spam"]["figures"]
+    assert [policies[name]["figures"]["accuracy"]["count"] for name in ("spam", "fraud")] == [1, 3]
 
 
 def test_sure_compares_a_run_without_reasoning(tiny) -> None:
@@ -439,11 +490,12 @@ def test_what_is_not_defined_is_null_and_a_dash(tmp_path, capsys) -> None:
     path = output(tmp_path / "out.jsonl", rows)
     figures = run_json(capsys, path)["policies"]["spam"]["figures"]
     for name in ("precision", "recall", "f1", "kappa", "mcc", "auroc", "average_precision", "f1:spam"):
-        assert figures[name] == {"value": None, "low": None, "high": None}
-    assert figures["accuracy"] == {"value": 1.0, "low": pytest.approx(0.025 ** (1 / 7)), "high": 1.0}
+        assert [figures[name][key] for key in ("value", "low", "high")] == [None] * 3
+    share = {"value": 1.0, "low": pytest.approx(0.025 ** (1 / 7)), "high": 1.0}
+    assert figures["accuracy"] == {**share, "count": 7, "rows": 7}
     evaluate(Settings(str(path), ()), Wanted())
     shown = capsys.readouterr().out
-    assert "recall of violating             –               –" in shown
+    assert re.search(r"recall of violating \(sensitivity\) +– +– +0 of 0\n", shown)
     assert "0.590 to 1.000" in shown
     assert "1.000 to 1.000" not in shown
 

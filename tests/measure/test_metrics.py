@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from math import nan
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("sklearn")
+from helpers import ROOT
 from sklearn import metrics as sk
 
 from safeguard_cli.measure.metrics import (
@@ -18,15 +20,17 @@ from safeguard_cli.measure.metrics import (
     agreement,
     calibration_error,
     confusion,
+    distances,
     figures,
-    find_threshold,
+    grades,
     intervals,
     mcnemar,
     multi_policy_accuracy,
     share_interval,
-    sure_table,
+    slice_interval,
     weighted_figures,
 )
+from safeguard_cli.measure.shown import FIGURES
 
 LABELS = ("ham", "spam", "worse")
 
@@ -62,6 +66,11 @@ def test_figures_equal_scikit_learn(rows) -> None:
     assert found["recall"] == pytest.approx(sk.recall_score(truth, told, zero_division=nan), nan_ok=True)
     assert found["specificity"] == pytest.approx(sk.recall_score(safe, called_safe, zero_division=nan), nan_ok=True)
     assert found["f1"] == pytest.approx(sk.f1_score(truth, told, zero_division=nan), nan_ok=True)
+    assert found["macro_f1"] == pytest.approx(sk.f1_score(gold, said, average="macro"))
+    assert found["weighted_f1"] == pytest.approx(sk.f1_score(gold, said, average="weighted"))
+    other_names = {"sensitivity": 1 - found["false_negative_rate"], "recall": found["sensitivity"]}
+    other_names["specificity"] = 1 - found["false_positive_rate"]
+    assert {name: found[name] for name in other_names} == pytest.approx(other_names, nan_ok=True)
     for name, score in (("precision", sk.precision_score), ("recall", sk.recall_score), ("f1", sk.f1_score)):
         each = score(gold, said, labels=LABELS, average=None, zero_division=nan)
         assert [found[f"{name}:{label}"] for label in LABELS] == pytest.approx(list(each), nan_ok=True)
@@ -152,6 +161,47 @@ def test_resampling_takes_ten_rows_on_either_side_and_figures_that_move() -> Non
     assert perfect["recall"] == (pytest.approx(0.025 ** (1 / 20)), 1)
 
 
+@pytest.mark.filterwarnings("ignore")
+@settings(deadline=None, max_examples=40)
+@given(any_rows, st.integers(0, 2**32 - 1))
+def test_weighted_kappa_of_grades_equals_scikit_learn_and_resamples(rows, seed) -> None:
+    names = {"ham": "SP0", "spam": "SP1", "worse": "SP4"}
+    grades_of = {"SP0": 0, "SP1": 1, "SP4": 4}
+    rows = [(names[gold], names[said], p) for gold, said, p in rows]
+    whole = outcomes(rows, tuple(grades_of))
+    numbers = [[grades_of[row[side]] for row in rows] for side in (0, 1)]
+    expected = sk.cohen_kappa_score(*numbers, labels=range(5), weights="quadratic")
+    assert figures(whole)["weighted_kappa"] == pytest.approx(expected, nan_ok=True)
+    counted = Counter(said - gold for gold, said in zip(*numbers, strict=True))
+    assert distances(whole) == dict(counted)
+    drawn = np.random.default_rng(seed).integers(len(rows), size=len(rows))
+    weights = np.bincount(drawn, minlength=len(rows)).astype(float)
+    quick = weighted_figures(whole, weights[None, :])["weighted_kappa"][0]
+    assert quick == pytest.approx(figures(whole.take(drawn))["weighted_kappa"], nan_ok=True, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("labels", "violates", "found"),
+    [
+        (("SP0", "SP1", "SP2"), ("SP1", "SP2"), (0, 1, 2)),
+        (("DC3", "DC0", "DC1"), ("DC3",), (3, 0, 1)),
+        (("0", "1", "2"), ("2",), (0, 1, 2)),
+        (("0", "1"), ("1",), ()),  # a label of two is right or wrong, not near
+        (("S1", "S2", "S3"), ("S1", "S3"), ()),  # categories
+        (("safe", "S1", "S2"), ("S1", "S2"), ()),
+        (("A0", "B1", "B2"), ("B2",), ()),
+        (("ham", "spam", "worse"), ("spam", "worse"), ()),
+    ],
+)
+def test_labels_are_grades_if_they_are_numbers_of_one_name_and_the_highest_violate(labels, violates, found) -> None:
+    assert grades(Outcomes.of(labels, violates, [labels[0]], [labels[1]], [True], [0.5])) == found
+
+
+def test_a_slice_has_wilson_s_interval() -> None:
+    assert slice_interval(81, 263) == (pytest.approx(0.2553, abs=5e-5), pytest.approx(0.3662, abs=5e-5))  # Newcombe
+    assert all(math.isnan(end) for end in slice_interval(0, 0))
+
+
 def test_multi_policy_accuracy_counts_rows_that_are_right_on_every_policy() -> None:
     # three rows, two policies: both right, one right, both right
     assert multi_policy_accuracy([(True, True), (True, False), (True, True)]) == (2, 3)
@@ -163,30 +213,6 @@ def test_calibration_error_of_a_hand_worked_case() -> None:
     assert calibration_error(truth, p) == pytest.approx(0.25)
 
 
-def test_threshold_reaches_what_is_wanted_with_the_most_of_the_other() -> None:
-    rows = [("spam", "spam", 0.9), ("spam", "spam", 0.7), ("ham", "spam", 0.6), ("spam", "ham", 0.4), ("ham", "ham", 0)]
-    whole = outcomes(rows, ("ham", "spam"))
-    exact = find_threshold(whole, "precision", 1.0)
-    assert exact is not None
-    assert (exact.threshold, exact.precision, exact.recall) == (0.7, 1.0, pytest.approx(2 / 3))
-    every = find_threshold(whole, "recall", 1.0)
-    assert every is not None
-    assert (every.threshold, every.precision) == (0.4, 0.75)
-    assert find_threshold(outcomes([("ham", "ham", 0.9)] * 3, ("ham", "spam")), "recall", 0.9) is None
-    hopeless = outcomes([("ham", "ham", 0.9), ("spam", "ham", 0.1)], ("ham", "spam"))
-    assert find_threshold(hopeless, "precision", 0.9) is None
-
-
-def test_sure_takes_quick_labels_where_they_are_sure_enough() -> None:
-    full = outcomes([("spam", "spam", 1), ("ham", "ham", 0), ("ham", "ham", 0)], ("ham", "spam"))
-    quick = outcomes([("spam", "spam", 0.99), ("ham", "spam", 0.55), ("ham", "ham", 0.1)], ("ham", "spam"))
-    by_sure = {line.sure: line for line in sure_table(quick, full)}
-    assert by_sure[0.5].at_once == 1
-    assert by_sure[0.5].agreement == pytest.approx(2 / 3)
-    assert by_sure[0.9].at_once == pytest.approx(2 / 3)
-    assert by_sure[0.9].accuracy == 1
-
-
 def test_mcnemar_is_the_exact_binomial_test() -> None:
     assert mcnemar(0, 0) == 1
     assert mcnemar(5, 5) == pytest.approx(1)
@@ -196,3 +222,11 @@ def test_mcnemar_is_the_exact_binomial_test() -> None:
 def test_agreement_is_the_share_and_kappa() -> None:
     share, kappa = agreement(["a", "a", "b", "b"], ["a", "b", "b", "b"])
     assert (share, kappa) == (0.75, pytest.approx(0.5))
+
+
+def test_every_figure_that_is_shown_stands_in_the_manual() -> None:
+    page = (ROOT / "safeguard_cli/measure/FIGURES.md").read_text()
+    shown = {*FIGURES, *(f"{name}:LABEL" for name in ("precision", "recall", "f1")), "sensitivity"}
+    assert [name for name in shown if f"`{name}`" not in page] == []
+    graded = Outcomes.of(("0", "1", "2"), ("2",), ["0", "2"], ["0", "1"], [False, False], [0.1, 0.2])
+    assert {name.partition(":")[0] for name in figures(graded)} == {name.partition(":")[0] for name in shown}

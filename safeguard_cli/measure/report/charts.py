@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from safeguard_cli.measure import metrics
@@ -36,6 +36,17 @@ def calibration(measured: Measured, answers: LabelSet) -> str:
     for count, mean, share in bins:
         axes.annotate(f"{count:,}", (mean, share), (0, 6), textcoords="offset points", ha="center", color=_INK)
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.05, 1.12))
+    return _svg(figure)
+
+
+def thresholds(points: Sequence[Mapping[str, float | None]]) -> str:
+    """Draw precision, recall and the share of flagged rows by threshold."""
+    figure, axes = _axes("p_violates ≥", "share")
+    at = [point["threshold"] for point in points]
+    for key, colour, line in (("precision", _BAD, "-"), ("recall", _GOOD, "-"), ("flagged", _INK, ":")):
+        axes.plot(at, [point[key] for point in points], color=colour, linestyle=line, label=key)
+    axes.set(xlim=(-0.03, 1.03), ylim=(-0.05, 1.12))
+    axes.legend(frameon=False, labelcolor=_INK, loc="lower center", ncols=3)
     return _svg(figure)
 
 

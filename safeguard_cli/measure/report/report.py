@@ -22,14 +22,14 @@ from safeguard_cli.audit.estimate import Estimate, rank_of
 from safeguard_cli.audit.shares import Counted, shares, slices
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.files import write
-from safeguard_cli.measure.evaluate import multi_policy_result, policy_result
+from safeguard_cli.measure.evaluate import multi_policy_result, policy_result, together_result
 from safeguard_cli.measure.golden import gold_fields
 from safeguard_cli.measure.measured import Measured, beside_gold, gold_of
 from safeguard_cli.measure.options import Wanted
-from safeguard_cli.measure.report.charts import calibration, histogram
+from safeguard_cli.measure.report.charts import calibration, histogram, thresholds
 from safeguard_cli.measure.report.estimate import bounds_text, lead, of_policy, rows_text
 from safeguard_cli.measure.report.examples import fold
-from safeguard_cli.measure.shown import FIGURES, INTERVALS
+from safeguard_cli.measure.shown import FIGURES, INTERVALS, TOGETHER, rows_of
 from safeguard_cli.measure.stress.figures import is_stress_test, policy_of, stress_figures, trials
 from safeguard_cli.output.labelled import LabeledFile, LabeledRow, LabelSet, read_labels
 from safeguard_cli.output.manifest import Refused, rows_path
@@ -89,6 +89,7 @@ def report(settings: Settings, wanted: Wanted, output: str | None, examples: int
         "share": per_cent,
         "count": "{:,}".format,
         "interval": interval,
+        "rows_in": rows_of,
         "range": lambda rate: interval(rate, per_cent=True),
         "bounds": bounds_text,
         "rows_of": rows_text,
@@ -106,6 +107,8 @@ def report(settings: Settings, wanted: Wanted, output: str | None, examples: int
         figures=FIGURES,
         intervals=INTERVALS,
         together=multi_policy_result(measured) if measured and len(measured.answers) > 1 else None,
+        of_all=together_result(measured) if measured and len(measured.answers) > 1 else {},
+        titles=TOGETHER,
         policies=[
             _policy(labels, answers, measured, wanted, examples, shown, found)
             | {"stress": _stress(labels, answers, policies) if stressed else None}
@@ -173,6 +176,7 @@ def _policy(
         "histogram": histogram([v.p_violates or 0.0 for v in verdicts], [bool(v.violates) for v in verdicts]),
         "result": result,
         "calibration": curve,
+        "thresholds": thresholds(result["curve"]) if result and result["curve"][0]["recall"] is not None else None,
         "examples": [
             {
                 "number": row.number,

@@ -172,7 +172,7 @@ def test_figures_that_are_not_defined_are_dashes(tmp_path) -> None:
     rows = [{"text": f"row {i}", "label": "ham", "spam": verdict("ham", 0.1)} for i in range(7)]
     words = said(output(tmp_path / "out.jsonl", rows))
     table = words[words.index("Against the gold labels") : words.index("Confusion")]
-    assert re.search(r"recall of violating\s*–\s*–", table)
+    assert re.search(r"recall of violating \(sensitivity\)\s*–\s*–\s*0 of 0", table)
     assert "0.590 to 1.000" in table  # accuracy, 7 of 7 by Clopper-Pearson
     assert "1.000 to 1.000" not in words
     assert "0.000 to 0.000" not in words
