@@ -39,6 +39,12 @@ def hashes(seed: int, first: int, count: int) -> Hashes:
     return _mixed(_mixed(found) ^ np.uint64(keys[1]))
 
 
+def in_order(seed: int, rows: int, shard: tuple[int, int]) -> Ints:
+    """Return the `rows` rows of a shard in the order in which they are drawn, counted from 0 within the shard."""
+    part, parts = shard
+    return np.argsort(hashes(seed, 0, rows * parts)[part - 1 :: parts])
+
+
 def _key(number: int) -> int:
     return int(_mixed(np.array([(number + 1) * _GOLDEN & _MASK], np.uint64))[0])
 

@@ -123,13 +123,16 @@ def check_installed() -> None:
 
 
 def read_audit(path: Path) -> LabeledFile:
-    """Read an audit's output, or its journal, with the verdicts of its own policies only.
-
-    The rows may hold those of an earlier run as fields.
-    """
+    """Read an audit's output, or its journal, with the verdicts of its own policies only."""
     manifest = find_manifest(path)
     known = extension(path) in FORMATS
-    labels = read_labels(path, format=None if known or manifest is None else manifest.identity.output.format)
+    return of_own_policies(
+        read_labels(path, format=None if known or manifest is None else manifest.identity.output.format)
+    )
+
+
+def of_own_policies(labels: LabeledFile) -> LabeledFile:
+    """Return the labels of an audit under its own policies: its rows may hold those of an earlier run as fields."""
     ours = labels.manifest.identity.policies if labels.manifest else {each.name: None for each in labels.answers}
     rows = (
         replace(row, verdicts={name: verdict for name, verdict in row.verdicts.items() if name in ours})

@@ -17,22 +17,24 @@ from typing import Any
 import numpy as np
 from rich.console import RenderableType
 
-from safeguard_cli.audit.draw import Drawn, Spool, hashes
+from safeguard_cli.audit.draw import Drawn, Spool, in_order
 from safeguard_cli.audit.estimate import Estimate
 from safeguard_cli.audit.found import (
+    COLUMNS,
     DRAW,
     FEW,
+    HOW,
     PICKED,
     SCORE,
     Found,
     figures,
     flagged,
-    mark_of,
     p_violates,
     pick_of,
     ranked,
     search_of,
     shown,
+    with_ranks,
 )
 from safeguard_cli.audit.ordering import PROBABILITY, Lines, Mark
 from safeguard_cli.audit.sample import Sample, Stop
@@ -53,7 +55,7 @@ from safeguard_cli.output.labelled import LabeledFile
 from safeguard_cli.output.manifest import START_OVER, Refused
 from safeguard_cli.output.unchanged import marks
 from safeguard_cli.output.written import read_output, whole_lines
-from safeguard_cli.rows.records import SAMPLE, Record
+from safeguard_cli.rows.records import Record
 from safeguard_cli.rows.source import Source, count_rows
 from safeguard_cli.rows.text import Selects, text_key
 from safeguard_cli.rows.verdict import RowError
@@ -107,8 +109,8 @@ class Asked:
 class Find(Sample):
     """Rows of a file in the order in which a Search asks about them."""
 
-    how = "find"
-    columns = ("seed", "row", "rank", PROBABILITY, "asked", "by", "picked")
+    how = HOW
+    columns = COLUMNS
 
     def __init__(self, seed: int, stop: Stop, by: Sequence[str] = ()) -> None:
         super().__init__(seed, stop, by)
@@ -138,9 +140,7 @@ class Find(Sample):
             max_row_bytes=settings.max_row_bytes,
             shard=settings.shard,
         )
-        part, parts = settings.shard
-        of_file = hashes(self.seed, 0, rows * parts)[part - 1 :: parts]
-        self._order = np.argsort(of_file)
+        self._order = in_order(self.seed, rows, settings.shard)
         self._search = Search(self._order)
         self._drawn = Drawn(rows, np.empty(0, np.int64), np.empty(0, np.int64))
 
@@ -187,11 +187,7 @@ class Find(Sample):
     def settle(self, labels: LabeledFile) -> LabeledFile:
         """Return the labels with the ranks of all rows that belong to the uniform sample."""
         self._ranks = self._search_of(labels).first_ranks()
-        rows = (
-            replace(row, fields={**row.fields, SAMPLE: ranked(mark_of(row, self.columns), self._ranks, self._parts)})
-            for row in labels.rows
-        )
-        return replace(labels, rows=tuple(rows))
+        return with_ranks(labels, self._ranks, self._parts)
 
     def at_end(self, mark: Mark, rows: int) -> Mark:
         """Return the `_sample` of a row in the output."""
@@ -235,7 +231,7 @@ class Find(Sample):
         return shown(Found(**self.further(labels)["find"]))
 
     def _search_of(self, labels: LabeledFile) -> Search:
-        return search_of(labels, self._order, self._parts, self.columns)
+        return search_of(labels, self._order, self._parts)
 
     def _auroc(self, search: Search) -> float | None:
         """Return how well a score ranks the uniform sample, learnt from other rows; None if too few are flagged."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import RenderableType
 from rich.text import Text
 
+from safeguard_cli.audit.draw import in_order
+from safeguard_cli.audit.ordering import PROBABILITY
 from safeguard_cli.audit.search import Ints, Pick, Search
+from safeguard_cli.errors import UsageError
 from safeguard_cli.measure.statistics import LEVEL
 from safeguard_cli.output.labelled import LabeledFile, LabeledRow
 from safeguard_cli.output.spelled import number
@@ -18,6 +21,8 @@ from safeguard_cli.rows.records import SAMPLE
 from safeguard_cli.rows.verdict import Verdict
 from safeguard_cli.terminal import facts
 
+HOW = "find"  # how a search draws, as the manifest has it
+COLUMNS = ("seed", "row", "rank", PROBABILITY, "asked", "by", "picked")  # of its `_sample` in a CSV
 PICKED = "find"  # what `picked` is in the `_sample` of a row that is no random one
 SCORE, DRAW = "score", "draw"  # what `by` is there: by what the row was chosen
 RANKS_WELL = 0.85  # the area under the ROC curve from which on the score is better than drawing at random
@@ -54,12 +59,12 @@ def p_violates(verdicts: Mapping[str, Verdict]) -> float:
     return max((p for verdict in verdicts.values() if (p := verdict.p_violates) is not None), default=math.nan)
 
 
-def mark_of(row: LabeledRow, columns: Sequence[str]) -> dict[str, Any]:
+def mark_of(row: LabeledRow) -> dict[str, Any]:
     """Return the `_sample` of a row of an output."""
     sample = row.fields.get(SAMPLE)
     if isinstance(sample, Mapping):
         return {part: value for part, value in sample.items() if value is not None}
-    cells = {part: row.fields.get(f"{SAMPLE}_{part}") for part in columns}
+    cells = {part: row.fields.get(f"{SAMPLE}_{part}") for part in COLUMNS}
     return {part: number(cell) if number(cell) is not None else cell for part, cell in cells.items() if cell}
 
 
@@ -125,13 +130,38 @@ def judgement(auroc: float | None) -> str:
     return f"the score ranks well here ({worth})"
 
 
-def search_of(labels: LabeledFile, order: Ints, parts: int, columns: Sequence[str]) -> Search:
+def search_of(labels: LabeledFile, order: Ints, parts: int) -> Search:
     """Return the search that asked about the rows of an output; each `parts`-th row of the file belongs to it."""
-    rows = sorted(((mark_of(row, columns), row.verdicts) for row in labels.rows), key=lambda row: int(row[0]["asked"]))
+    rows = sorted(((mark_of(row), row.verdicts) for row in labels.rows), key=lambda row: int(row[0]["asked"]))
     search = Search(order)
     search.restore(pick_of(mark, parts) for mark, _ in rows)
     search.learn([flagged(verdicts) for _, verdicts in rows])
     return search
+
+
+def settled(labels: LabeledFile) -> LabeledFile:
+    """Return the labels of an audit with the ranks of all rows that belong to its uniform sample.
+
+    In the journal of a search, a row that the score chose before its turn has no rank, and those that have one are the
+    rest: by themselves they are no sample.
+    """
+    made = labels.manifest.identity if labels.manifest else None
+    if made is None or made.sample is None or made.sample.draw != HOW:
+        return labels
+    marks = [mark_of(row) for row in labels.rows]
+    if all(PROBABILITY in mark for mark in marks if "rank" in mark):  # as in a finished output
+        return labels
+    if not all({"row", "asked", "by"} <= mark.keys() for mark in marks):
+        raise UsageError(f"{labels.path}: rows lack parts of their {SAMPLE}, so nobody can tell how they were chosen")
+    shard = made.input.shard
+    search = search_of(labels, in_order(made.sample.seed, made.sample.rows, shard), shard[1])
+    return with_ranks(labels, search.first_ranks(), shard[1])
+
+
+def with_ranks(labels: LabeledFile, ranks: Mapping[int, int], parts: int) -> LabeledFile:
+    """Return labels whose rows have the `_sample` that `ranked` gives them."""
+    rows = (replace(row, fields={**row.fields, SAMPLE: ranked(mark_of(row), ranks, parts)}) for row in labels.rows)
+    return replace(labels, rows=tuple(rows))
 
 
 def pick_of(mark: Mapping[str, Any], parts: int) -> Pick:

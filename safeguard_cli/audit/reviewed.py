@@ -3,8 +3,8 @@
     found = by_people(golden, labels, estimate(labels))
     found["spam"].share, found["spam"].low, found["spam"].method
 
-Only rows that were drawn at random and picked at random for review can stand for the file. Rows that people skipped
-bound the share both ways: they are taken for rows that do not violate, and for rows that do.
+Only rows that were drawn at random and picked at random for review can stand for the file. Rows that people skipped,
+or on which they differ, bound the share both ways: they are taken for rows that do not violate, and for rows that do.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ _SLACK = 1e-6  # of a row, for rounding
 class ByPeople:
     """The share of a file's rows that violate by people's judgement, with its 95 % interval.
 
-    `reviewed` rows were labelled by people, `violating` of them as violating; `skipped` were not, and `left_out` by how
-    they were picked cannot stand for the file. `method` is how the share was worked out, `why` is why not otherwise.
+    `reviewed` rows were labelled by people, `violating` of them as violating; `skipped` were not, or people differ on
+    them, and `left_out` by how they were picked cannot stand for the file. `method` is how the share was worked out,
+    `why` is why not otherwise.
     `rows` are the bounds in rows of the file. `without_text` drawn rows hold no text, which nobody could review: where
     there are any, the share is of rows with a text, and `rows` is None if it is not known how many the file has.
     """
@@ -184,7 +185,9 @@ def shown_people(found: ByPeople) -> Iterator[RenderableType]:
         f"method: {found.method}" + (f" ({found.why})" if found.why else ""),
     )
     if found.skipped:
-        yield facts(f"  skipped by people: {found.skipped:,}; the bounds take them for either", style="yellow")
+        yield facts(
+            f"  skipped by people, or in dispute: {found.skipped:,}; the bounds take them for either", style="yellow"
+        )
     for how, rows in found.left_out.items():
         yield facts(f"  left out: {rows:,} {_told(how)}", style="yellow")
     if found.without_text:

@@ -15,7 +15,17 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from safeguard_cli import errors
-from safeguard_cli.audit.estimate import Counting, Estimate, OfPolicy, Share, check_installed, estimate, was_blank
+from safeguard_cli.audit.estimate import (
+    Counting,
+    Estimate,
+    OfPolicy,
+    Share,
+    check_installed,
+    estimate,
+    of_own_policies,
+    was_blank,
+)
+from safeguard_cli.audit.found import settled
 from safeguard_cli.audit.shown import AS_READ, MOST_SLICES, shown
 from safeguard_cli.audit.slices import By, parse_by
 from safeguard_cli.errors import UsageError
@@ -74,7 +84,7 @@ def shares(labels: LabeledFile, by: Sequence[By] = ()) -> Estimate | Counted:
     made = labels.manifest
     if made and made.identity.sample:
         check_installed()
-        return estimate(labels, by)
+        return estimate(settled(of_own_policies(labels)), by)
     if made and made.identity.output.only:
         raise UsageError(
             f"{labels.path} was written with --only violates: without the other rows it does not tell a share;"

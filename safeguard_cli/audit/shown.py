@@ -94,7 +94,8 @@ def _rows(share: Share) -> str:
 
 
 def _by(field: str, slices: Sequence[Slice], found: Estimate) -> RenderableType:
-    table = Figures(f"by {field}", "rows seen", "violating", "share", "95 % interval")
+    bounds = "bounds" if found.kind == "all rows" else "95 % interval"
+    table = Figures(f"by {field}", "rows seen", "violating", "share", bounds)
     listed = slices[:MOST_SLICES]
     if ":" in field:  # dates, in their order
         listed = sorted(listed, key=lambda each: each.value)
@@ -111,7 +112,9 @@ def _by(field: str, slices: Sequence[Slice], found: Estimate) -> RenderableType:
 def notes(found: Estimate) -> Iterator[str]:
     """Yield what a reader of the figures must know."""
     if found.kind == "all rows":
-        yield "No interval: every row is labelled."
+        yield (
+            "No interval: every row of the file was read." if found.in_error else "No interval: every row is labelled."
+        )
     elif found.kind == "exact":
         yield f"The intervals are exact: {found.planned:,} rows were set before the audit began."
     else:

@@ -22,9 +22,18 @@ app = typer.Typer()
 def agree(
     ctx: typer.Context,
     outs: Annotated[
-        list[str], typer.Argument(metavar="GOLDEN...", help="Golden files of review, one for each person.")
+        list[str],
+        typer.Argument(
+            metavar="GOLDEN...", help="Golden files of review, one for each person, or exports of Label Studio."
+        ),
     ],
     disputes: Annotated[int, typer.Option(min=0, metavar="N", help="Show up to N rows in dispute.")] = 10,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            "--policy", "-p", metavar="NAME", help="In an export of Label Studio with several choices: whose to read."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     *,
     reading: Reading,
@@ -43,6 +52,8 @@ def agree(
 
         conflicts.check(ctx, conflicts.AGREE)
         paths = [Path(each) for each in outs]
-        return run_agree(paths, format=reading.format, encoding=reading.encoding, disputes=disputes, json=json)
+        return run_agree(
+            paths, format=reading.format, encoding=reading.encoding, policy=policy, disputes=disputes, json=json
+        )
 
     run(call, debugging.debug)

@@ -17,6 +17,7 @@ from safeguard_cli.errors import UsageError, missing_extra
 from safeguard_cli.measure import agreement
 from safeguard_cli.measure.agreement import Agreement, Labels
 from safeguard_cli.measure.evaluate import number
+from safeguard_cli.measure.label_studio import is_export
 from safeguard_cli.measure.reviewed import ReviewedFile, ReviewedRow, alike, read_reviewed
 from safeguard_cli.output.spelled import plain
 from safeguard_cli.rows.writable import check_streams, used
@@ -52,7 +53,9 @@ class SharedRow:
         return len(set(self.labels.values())) > 1
 
 
-def agree(paths: Sequence[Path], *, format: str | None, encoding: str, disputes: int, json: bool) -> int:
+def agree(
+    paths: Sequence[Path], *, format: str | None, encoding: str, policy: str | None, disputes: int, json: bool
+) -> int:
     """Run `safeguard agree` and return the exit code. Raise SafeguardError with a sentence for the user."""
     try:
         import scipy.stats  # noqa: F401
@@ -62,7 +65,10 @@ def agree(paths: Sequence[Path], *, format: str | None, encoding: str, disputes:
         if not path.is_file():
             raise UsageError(f"{path}: there is no such file")
     check_streams(used("a golden file", *paths))
-    golden = [read_reviewed(path, format=format, encoding=encoding) for path in paths]
+    if policy is not None and not any(map(is_export, paths)):
+        raise UsageError("--policy has no effect: a golden file of review is about one policy")
+    policies = [policy] if policy is not None else []
+    golden = [read_reviewed(path, format=format, encoding=encoding, policies=policies) for path in paths]
     result = agreed(golden)
     if json:
         print_json(result)

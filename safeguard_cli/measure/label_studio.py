@@ -7,7 +7,9 @@ and …/guide/export (an export in JSON).
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
@@ -24,6 +26,7 @@ from safeguard_cli.terminal import data_output, note
 
 MOST_BYTES = 1 << 30  # of an export, which is read as a whole
 _TEXT = "text"  # the tag that shows the text
+_BEFORE = "_before"  # after the name of an own field that is called like one of a golden file's
 ROW, LINE = "_row", "_line"  # as review writes them: where a task's row stands in the output
 # What a golden file of `safeguard review` has beside the row's own fields.
 _TAKEN = frozenset(
@@ -139,7 +142,9 @@ def golden_lines(path: Path, policies: Collection[str] = ()) -> bytes:
     skipped row; one that several people labelled differently has their labels, and none that counts. Raise UsageError
     with the task for what is not as it may be.
     """
-    rows = (row for number, task in enumerate(_tasks(path), 1) if (row := _reviewed(task, number, policies, path)))
+    tasks = _tasks(path)
+    people = _people(tasks)
+    rows = (row for number, task in enumerate(tasks, 1) if (row := _reviewed(task, number, people, policies, path)))
     return b"".join(json_text(row).encode() + b"\n" for row in rows)
 
 
@@ -157,22 +162,27 @@ def _tasks(path: Path) -> list[Any]:
     return tasks
 
 
-def _reviewed(task: Any, number: int, policies: Collection[str], path: Path) -> dict[str, Any] | None:
+def _reviewed(
+    task: Any, number: int, people: Mapping[str, str], policies: Collection[str], path: Path
+) -> dict[str, Any] | None:
     """Return a task's row, None for one without an annotation."""
     where = f"{path}, task {task.get('id', number) if isinstance(task, dict) else number}"
     if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
         raise UsageError(f"{where}: a task has an object `data`")
-    annotations = [one for one in _list(task.get("annotations")) if isinstance(one, dict)]
+    annotations = _annotations(task)
     if not annotations:
         return None
     done = [one for one in annotations if not one.get("was_cancelled")]
-    labels = {_person(one): found for one in done if (found := _choice(one, policies, where)) is not None}
+    labels: dict[str, str] = {}
+    for one in done:
+        if (found := _choice(one, policies, where)) is not None:
+            labels[_name(_person(one), labels, people)] = found
     truth = next((_choice(one, policies, where) for one in done if one.get("ground_truth")), None)
     agreed = next(iter(labels.values())) if len(set(labels.values())) == 1 else None
     data: Mapping[str, Any] = task["data"]
     row = _count(data.get(ROW)) or number
     return {
-        **{f"{name}_before" if name in _TAKEN else name: data[name] for name in data if name not in (ROW, LINE)},
+        **{_own_name(name): data[name] for name in data if name not in (ROW, LINE)},
         ROW: row,
         LINE: _count(data.get(LINE)) or row,
         "label": truth or agreed,
@@ -186,6 +196,14 @@ def _reviewed(task: Any, number: int, policies: Collection[str], path: Path) -> 
     }
 
 
+def _own_name(name: str) -> str:
+    """Return the name of a task's own field in a golden file, as measure/reviewed.own_name has it."""
+    bare = name
+    while bare.endswith(_BEFORE):
+        bare = bare.removesuffix(_BEFORE)
+    return f"{name}{_BEFORE}" if bare in _TAKEN else name
+
+
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
@@ -194,12 +212,31 @@ def _count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
+def _annotations(task: Any) -> list[dict[str, Any]]:
+    return [one for one in _list(task.get("annotations")) if isinstance(one, dict)] if isinstance(task, dict) else []
+
+
 def _person(annotation: Mapping[str, Any]) -> str:
-    """Return who made an annotation: the part of an address before the @, else a number."""
+    """Return who made an annotation: an address, a name or a number; nothing if that is not known."""
     who = annotation.get("completed_by")
     if isinstance(who, dict):
-        who = str(who.get("email") or who.get("username") or who.get("id") or "").partition("@")[0]
-    return str(who) if who not in (None, "") else "unknown"
+        who = who.get("email") or who.get("username") or who.get("id")
+    return "" if who is None else str(who)
+
+
+def _people(tasks: Iterable[Any]) -> dict[str, str]:
+    """Return what people are called: by the part of an address before the @, unless two are called so."""
+    people = dict.fromkeys(_person(one) for task in tasks for one in _annotations(task))
+    shared = Counter(person.partition("@")[0] for person in people)
+    return {who: short if shared[short := who.partition("@")[0]] == 1 else who for who in people}
+
+
+def _name(person: str, labels: Collection[str], people: Mapping[str, str]) -> str:
+    """Return the name that a label goes under. Annotations of nobody known may be those of several people."""
+    if person:
+        return people[person] or person
+    unknown = (f"unknown {count}" if count > 1 else "unknown" for count in itertools.count(1))
+    return next(name for name in unknown if name not in labels)
 
 
 def _choice(annotation: Mapping[str, Any], policies: Collection[str], where: str) -> str | None:
@@ -211,9 +248,7 @@ def _choice(annotation: Mapping[str, Any], policies: Collection[str], where: str
             given[str(result.get("from_name"))] = value.get("choices") if isinstance(value, dict) else None
     named = [name for name in given if name in policies] or [*given]
     if len(named) > 1:
-        raise UsageError(
-            f"{where}: it has choices of {' and '.join(named)}: name one with --policy, or export one alone"
-        )
+        raise UsageError(f"{where}: it has choices of {' and '.join(named)}: name one with --policy")
     if not named:
         return None
     chosen = given[named[0]]

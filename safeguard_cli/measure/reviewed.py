@@ -92,8 +92,8 @@ class ReviewedRow:
 
     @property
     def disputed(self) -> bool:
-        """Whether people differ on the row and nobody has begun to settle it: in an export of Label Studio."""
-        return not self.answered and bool(self.labels) and not (self.note or self.rule)
+        """Whether people differ on the row and nobody has settled it."""
+        return not self.answered and bool(self.labels)
 
     @property
     def key(self) -> int:
@@ -142,8 +142,8 @@ class ReviewedRow:
 class ReviewedFile:
     """A golden file: the rows that people answered, in the order of their last answers.
 
-    `begun` are rows with a note and no answer yet. `outdated` counts lines that no longer count, `torn` says whether a
-    last one was cut off.
+    Among them are those on which people differ, with no label. `begun` are rows with a note and no answer yet.
+    `outdated` counts lines that no longer count, `torn` says whether a last one was cut off.
     """
 
     path: Path
@@ -221,7 +221,7 @@ def read_reviewed(
         last[row.key] = row  # popped first: the order is that of the last answers
     standing = [row for row in last.values() if not row.undone]
     answered = tuple(row for row in standing if row.answered or row.disputed)
-    begun = tuple(row for row in standing if not row.answered and (row.note or row.rule))
+    begun = tuple(row for row in standing if not (row.answered or row.disputed) and (row.note or row.rule))
     return ReviewedFile(path, answered, begun, whole - len(answered) - len(begun), whole < len(records))
 
 

@@ -74,11 +74,15 @@ def _notes(same: Iterable[tuple[ReviewedFile, ReviewedRow]]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Disputes:
-    """The rows in dispute, as rows to review, and the rows that people agree on."""
+    """The rows in dispute, as rows to review, and the rows that a golden file begins with.
+
+    These are those that people agree on, and those in dispute, without a label: who reads the file before all are
+    settled must know of them, as what people agree on is no random part of what they answered.
+    """
 
     material: Material
     items: list[Item]
-    agreed: list[ReviewedRow]
+    begins: list[ReviewedRow]
 
 
 def read_disputes(paths: Sequence[Path], wanted: Reviewing, reading: HowRead) -> Disputes:
@@ -99,7 +103,9 @@ def read_disputes(paths: Sequence[Path], wanted: Reviewing, reading: HowRead) ->
         for row, text in zip(disputed, texts, strict=True)
     ]
     remark = f"{count_of(len(disputed))} in dispute; the golden file gets {len(agreed):,} that are not as they are"
-    return Disputes(Material((), labels, layout, policy, (remark,)), items[: wanted.rows], agreed)
+    open_rows = [replace(row, picked=item.picked, note="", rule="") for row, item in zip(disputed, items, strict=True)]
+    material = Material((), labels, layout, policy, (remark,))
+    return Disputes(material, items[: wanted.rows], [*agreed, *open_rows])
 
 
 def _texts(path: Path, disputed: Sequence[ReviewedRow], reading: HowRead) -> tuple[Layout, tuple[str, ...]]:

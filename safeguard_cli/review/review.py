@@ -43,17 +43,17 @@ def review(outs: Sequence[str], wanted: Reviewing, reading: HowRead) -> int:
     check_golden(path, read)
     check_streams([*read, *used("the golden file", path)])
     surface = _surface(wanted)
-    task, agreed, remarks = _task(paths, wanted, reading)
-    people = _people(task.items, agreed) if wanted.pick == "disputed" else (wanted.person,)
-    fields = [*(item.candidate.fields for item in task.items), *(row.fields for row in agreed)]
+    task, begins, remarks = _task(paths, wanted, reading)
+    people = _people(task.items, begins) if wanted.pick == "disputed" else (wanted.person,)
+    fields = [*(item.candidate.fields for item in task.items), *(row.fields for row in begins)]
     moved = _moved(path, people, fields, again=wanted.pick == "disputed")
     task = replace(task, own={item.candidate.row: _named(item.candidate.fields, moved) for item in task.items})
-    agreed = [replace(row, fields=_named(row.fields, moved)) for row in agreed]
+    begins = [replace(row, fields=_named(row.fields, moved)) for row in begins]
     for remark in (*remarks, *_told_moved(moved)):
         note(remark)
 
     def begin(there: Sequence[ReviewedRow]) -> list[ReviewedRow]:
-        return taken_over(there, task, agreed, path, settles=wanted.pick == "disputed")
+        return taken_over(there, task, begins, path, settles=wanted.pick == "disputed")
 
     with open_golden(path, tuple(dict.fromkeys(moved.values())), people, task.labels, begin) as golden:
         if not task.items:
@@ -67,17 +67,17 @@ def review(outs: Sequence[str], wanted: Reviewing, reading: HowRead) -> int:
 
 
 def _task(paths: Sequence[Path], wanted: Reviewing, reading: HowRead) -> tuple[Task, list[ReviewedRow], Sequence[str]]:
-    """Return what is to be done, the rows that people agree on already, and remarks."""
+    """Return what is to be done, the rows that the golden file begins with, and remarks."""
     if wanted.pick == "disputed":
         found = read_disputes(paths, wanted, reading)
-        material, items, agreed = found.material, found.items, found.agreed
+        material, items, begins = found.material, found.items, found.begins
     else:
         if len(paths) > 1:
             raise UsageError(
                 f"--pick {wanted.pick} takes one output, not {len(paths)}: several files are for --pick disputed"
             )
         material = read_material(paths[0], wanted, reading)
-        items, agreed = _picked(material, wanted, paths[0]), []
+        items, begins = _picked(material, wanted, paths[0]), []
     remarks = list(material.remarks)
     if material.policy is None:
         remarks.append("no rules to cite: name the policy's file with --policy")
@@ -86,7 +86,7 @@ def _task(paths: Sequence[Path], wanted: Reviewing, reading: HowRead) -> tuple[T
     blind = wanted.pick in ("random", "unsure") if wanted.blind is None else wanted.blind
     rules = rules_of(material.policy.text) if material.policy else {}
     task = Task(wanted.person, items, material.labels, material.layout, rules, {}, blind, wanted.veil)
-    return task, agreed, remarks
+    return task, begins, remarks
 
 
 def _picked(material: Material, wanted: Reviewing, path: Path) -> list[Item]:
@@ -113,8 +113,8 @@ def _told_picked(items: Sequence[Item], wanted: Reviewing) -> str:
     return f"{count_of(len(items))}, {how}"
 
 
-def _people(items: Iterable[Item], agreed: Iterable[ReviewedRow]) -> tuple[str, ...]:
-    rows = (*agreed, *(item.before for item in items if item.before))
+def _people(items: Iterable[Item], begins: Iterable[ReviewedRow]) -> tuple[str, ...]:
+    rows = (*begins, *(item.before for item in items if item.before))
     return tuple(dict.fromkeys(name for row in rows for name in row.labels))
 
 

@@ -205,7 +205,7 @@ class Session:
             blind=answer.blind,
             skipped=answer.skipped,
             settled_by=name if item.before is not None and answer.given else None,
-            undone=answer == OPEN,
+            undone=answer == OPEN and item.before is None,  # what is in dispute stays so
         )
 
     def _next_open(self, at: int) -> int:

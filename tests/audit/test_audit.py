@@ -17,8 +17,10 @@ from helpers.runs import Bench
 
 from safeguard_cli import errors
 from safeguard_cli.audit.draw import hashes
+from safeguard_cli.audit.shares import shares
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.measure.statistics import clopper_pearson, confidence_sequence, hypergeometric_interval
+from safeguard_cli.output.labelled import read_labels
 from safeguard_cli.output.manifest import Refused
 
 pytestmark = pytest.mark.usefixtures("own_cache", "at_once")
@@ -342,6 +344,7 @@ def test_only_what_this_audit_labelled_is_counted(bench, capsys) -> None:
         assert found["policies"]["spam"]["violates"]["count"] == sum(
             row["spam"]["label"] == "spam" for row in rows_of(bench.out)
         )
+        assert list(shares(read_labels(bench.out)).policies) == ["spam"]
 
 
 def test_an_output_may_have_no_extension(bench, capsys) -> None:

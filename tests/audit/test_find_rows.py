@@ -9,6 +9,7 @@ import random
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,8 +23,12 @@ from helpers.runs import Bench
 
 from safeguard_cli import errors
 from safeguard_cli.audit.draw import hashes
-from safeguard_cli.audit.found import Found, judgement, sentence
+from safeguard_cli.audit.estimate import rank_of, read_audit
+from safeguard_cli.audit.find import Find
+from safeguard_cli.audit.found import Found, judgement, mark_of, sentence
+from safeguard_cli.audit.sample import Stop
 from safeguard_cli.audit.search import round_start
+from safeguard_cli.audit.shares import shares
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.output.manifest import Refused
 from safeguard_cli.prompt.contract import Completion, Prompt
@@ -142,6 +147,27 @@ def test_every_row_says_how_it_came_in(bench, capsys, flagging, name, out) -> No
     chosen = [mark for mark in found.values() if mark["by"] == "score"]
     assert any("rank" in mark for mark in chosen), "a row that was chosen before its turn belongs to the sample too"
     assert {path.name for path in bench.folder.iterdir()} == {name, out, f"{out}.manifest.json"}
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_the_share_of_a_search_under_way_is_that_of_the_whole_sample(bench, capsys, flagging, suffix) -> None:
+    start(bench, out=f"out.{suffix}")
+    figures(bench, capsys, flagging, rows=180)
+    finished = read_audit(bench.out)
+    sample = Find(0, Stop())
+    under_way = replace(
+        finished,
+        rows=tuple(
+            replace(row, fields={**row.fields, "_sample": sample.in_journal(mark_of(row))}) for row in finished.rows
+        ),
+    )
+    alone = [row for row in under_way.rows if rank_of(row) is not None]
+    found, all_of_them = shares(under_way), shares(finished)
+    assert found == all_of_them
+    share = found.policies["spam"].violates
+    order = hashes(0, 0, TOTAL).argsort()[: found.rows]
+    assert (found.rows, share.count) == (len(order), sum(ROWS[row]["id"] in FLAGGED for row in order))
+    assert sum(bool(row.verdicts["spam"].violates) for row in alone) < share.count, "the rows with ranks are no sample"
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])

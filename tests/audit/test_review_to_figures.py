@@ -87,3 +87,22 @@ def test_the_audit_s_share_is_that_of_the_answers(folder) -> None:
     assert found["rows"] == [round(expected.low * FILE), round(expected.high * FILE)]
     of_ben = printed(folder, *call, "ben.csv")["by_people"]["spam"]
     assert (of_ben["reviewed"], of_ben["violating"]) == (REVIEWED, BEN.count(2))
+
+
+def test_rows_still_in_dispute_bound_the_share_both_ways(folder) -> None:
+    """What two people agree on is no random part of what they answered."""
+    golden, differ = folder / "half.jsonl", [n for n in range(REVIEWED) if n % 7 == 0]
+    more = ("ben.csv", "--pick", "disputed", "--policy", "spam")
+    answer(folder / "anna.jsonl", golden, "1 1 2 u u q", *more, person="carol")
+    rows = [json.loads(line) for line in golden.read_text().splitlines()]
+    assert len(rows) == REVIEWED
+    assert sum(row["label"] is None for row in rows) == len(differ) - 1
+    call = ("audit", "in.jsonl", *RUN, "--rows", DRAWN, "-o", "out.jsonl", "--reviewed", golden.name)
+    found = printed(folder, *call)["by_people"]["spam"]
+    agreed = sum(ANNA[n] == 2 for n in range(REVIEWED) if n not in differ)
+    assert (found["reviewed"], found["violating"]) == (REVIEWED - len(differ) + 1, agreed)
+    assert found["skipped"] == len(differ) - 1
+    assert found["low"] <= hypergeometric_interval(agreed, REVIEWED, FILE).low + 1e-9
+    assert found["high"] >= hypergeometric_interval(agreed + len(differ) - 1, REVIEWED, FILE).high - 1e-9
+    unused = printed(folder, "eval", golden.name, *RUN)["rows_not_used"]
+    assert {reason: rows for reason, rows in unused.items() if rows} == {"people differ": len(differ) - 1}

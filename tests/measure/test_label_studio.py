@@ -106,6 +106,30 @@ def test_people_are_named_and_a_settled_answer_counts(tmp_path: Path) -> None:
     assert read(tmp_path / "b.json", settled)[0]["label"] == "spam"
 
 
+def test_two_people_whose_addresses_begin_alike_stay_two(tmp_path: Path) -> None:
+    task = annotated({"data": {"text": "hi"}}, "ham", "spam")
+    for annotation, who in zip(task["annotations"], ["ann@a.example", "ann@b.example"], strict=True):
+        annotation["completed_by"] = {"email": who}
+    other = annotated({"data": {"text": "ho"}}, "ham", completed_by={"email": "ben@a.example"})
+    rows = read(tmp_path / "a.json", task, other)
+    assert [(row["label"], row["labels"]) for row in rows] == [
+        (None, {"ann@a.example": "ham", "ann@b.example": "spam"}),
+        ("ham", {"ben": "ham"}),
+    ]
+
+
+def test_annotations_of_nobody_known_may_be_several_peoples(tmp_path: Path) -> None:
+    (row,) = read(tmp_path / "a.json", annotated({"data": {"text": "hi"}}, "ham", "spam", completed_by=None))
+    assert (row["label"], row["labels"]) == (None, {"unknown": "ham", "unknown 2": "spam"})
+
+
+def test_no_own_field_of_a_task_is_lost(tmp_path: Path) -> None:
+    data = {"text": "hi", "label": "mine", "label_before": "older", "note": "n"}
+    (row,) = read(tmp_path / "a.json", annotated({"data": data}, "ham"))
+    found = {name: row[name] for name in ("label_before", "label_before_before", "note_before")}
+    assert found == {"label_before": "mine", "label_before_before": "older", "note_before": "n"}
+
+
 def test_of_several_choices_the_policy_names_one(tmp_path: Path) -> None:
     both = annotated({"data": {"text": "hi"}}, "ham")
     both["annotations"][0]["result"] += annotated({}, "yes", name="hate")["annotations"][0]["result"]
@@ -159,3 +183,17 @@ def test_an_export_is_a_golden_set_for_eval_and_agree(output: Path, tmp_path: Pa
     found = json.loads(done.stdout)
     assert found["people"] == ["1", "2"]
     assert [dispute["labels"] for dispute in found["disputes"]] == [{"1": "ham", "2": "spam"}]
+
+
+def test_agree_reads_one_policy_of_several(tmp_path: Path) -> None:
+    both = annotated({"data": {"text": "hi"}}, "ham", "spam")
+    for annotation, label in zip(both["annotations"], ["yes", "yes"], strict=True):
+        annotation["result"] += annotated({}, label, name="hate")["annotations"][0]["result"]
+    write(tmp_path / "both.json", json.dumps([both]))
+    assert b"name one with --policy" in safeguard("agree", "both.json", cwd=tmp_path).stderr
+    for policy, raw in (("spam", 0.0), ("hate", 1.0)):
+        done = safeguard("agree", "both.json", "--policy", policy, "--json", cwd=tmp_path)
+        assert json.loads(done.stdout)["raw_agreement"]["value"] == raw
+    golden = {"_row": 1, "label": "ham", "labels": {"a": "ham", "b": "spam"}, "picked": {"how": "random"}}
+    write(tmp_path / "golden.jsonl", json.dumps(golden))
+    assert b"--policy has no effect" in safeguard("agree", "golden.jsonl", "--policy", "spam", cwd=tmp_path).stderr
