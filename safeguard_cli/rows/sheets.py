@@ -95,8 +95,7 @@ def open_table(path: Path, *, above: int = 0, sheet: str | None = None) -> Table
     tops = ([*map(cell_text, values)] for line, values in rows if line > above)
     header = next((cells for cells in tops if any(cell.strip() for cell in cells)), [])
     below = [*islice(rows, _LOOKED_AT)]
-    shown = [cell for cell in header if cell.strip()]
-    refuse_title(str(path), shown, lambda: [csv_line([*map(cell_text, row)]).encode() for _, row in below])
+    refuse_title(str(path), header, lambda: [csv_line([*map(cell_text, row)]).encode() for _, row in below])
     return Table(remark, tuple(header), chain(below, rows))
 
 
