@@ -18,6 +18,7 @@ from rich.text import Text
 from safeguard_cli import errors
 from safeguard_cli.engine.reports import Report
 from safeguard_cli.errors import SafeguardError, UsageError, sentences
+from safeguard_cli.policy.packs import expand
 from safeguard_cli.policy.policy import Policy, find_policy
 from safeguard_cli.rows import frames
 from safeguard_cli.rows.records import row_error
@@ -208,7 +209,7 @@ def _numbered(lines: Iterable[bytes], before: int) -> Iterator[Line]:
 
 def _watch(labeler: _Asked, texts: Sequence[Line], found: list[Verdicts], as_json: bool) -> None:
     """Label the texts again whenever a policy's file is saved, until Ctrl-C."""
-    paths = [find_policy(name) for name in labeler.settings.policies]
+    paths = [find_policy(name) for name in expand(labeler.settings.policies)]
     if not labeler.settings.quiet:
         note(f"watching {', '.join(map(str, paths))}; Ctrl-C ends")
     states = _states(paths)

@@ -224,9 +224,20 @@ def test_nothing_of_a_text_reaches_the_terminal_raw(tmp_path, options) -> None:
 def test_a_saved_policy_labels_again_and_one_with_an_error_is_told_and_waited_for(tmp_path, policy) -> None:
     front, body = policy.read_text().rsplit("---\n", 1)
     (tmp_path / "texts").write_text(f"see you at noon\n{SPAM}\n")
-    watching = ("ask", "--policy", policy.name, "--watch", "--no-rationale", *HOW, "see you at noon", SPAM)
+    watching = (
+        "ask",
+        "--policy",
+        policy.name,
+        "--policy",
+        "pack:perspective",
+        "--watch",
+        "--no-rationale",
+        *HOW,
+        "see you at noon",
+        SPAM,
+    )
     with at_terminal(*watching, cwd=tmp_path) as screen:
-        screen.wait_for(rb"watching mine\.md; Ctrl-C ends")
+        screen.wait_for(rb"watching mine\.md, [^;]*toxicity\.md[^;]*; Ctrl-C ends")
         policy.write_text(f"{front}---\n{body}\nMore.\n")
         screen.wait_for(rb"p_violates moved by at most 0\.\d+, \d of 2 texts changed")
         policy.write_text("---\nlabels: [a\n---\n")
