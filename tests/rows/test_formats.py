@@ -132,6 +132,15 @@ def test_a_packed_input_is_read_whatever_its_name_and_its_pieces(tmp_path, endin
         read(io.BytesIO(packed[:-9]), format="jsonl")
 
 
+def test_a_workbook_may_be_of_another_kind_than_its_name_says(tmp_path):
+    path = workbook(tmp_path / "x.xlsx", [["id", "text"], [1, "a b"]])
+    for name in ("export.xls", "export.ods", "export.xlsb"):
+        assert fields(shutil.copy(path, tmp_path / name)) == [{"id": "1", "text": "a b"}]
+    (tmp_path / "torn.xls").write_bytes(path.read_bytes()[:900])
+    with pytest.raises(UsageError, match="not a spreadsheet that can be read"):
+        open_source(tmp_path / "torn.xls")
+
+
 def test_zstd_may_begin_with_a_frame_to_skip_as_pzstd_writes_it():
     pytest.importorskip("backports.zstd")
     skipped = b"\x50\x2a\x4d\x18\x04\0\0\0size"
