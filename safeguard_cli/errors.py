@@ -35,6 +35,11 @@ class SafeguardError(Exception):
     def __str__(self) -> str:
         return "\n".join(self.args)
 
+    def of(self, name: str) -> str:
+        """Return the sentences as one that begins with a file's name, once."""
+        sentence = "; ".join(self.args)
+        return sentence if sentence.startswith(name) else f"{name}: {sentence}"
+
 
 class UsageError(SafeguardError):
     """The command was called incorrectly; nothing was loaded or written."""

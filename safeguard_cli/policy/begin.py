@@ -17,6 +17,7 @@ from pathlib import Path
 from safeguard_cli import errors, files
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.policy.front_matter import PolicyError, PolicyFile, UnreadableError, parse_policy, split_lines
+from safeguard_cli.policy.packs import expand
 from safeguard_cli.policy.policy import Policy, builtin_policies, make_policy, name_of, read_policy, violating
 from safeguard_cli.policy.published import FoundLabels, find_labels
 from safeguard_cli.policy.sections import read_lines
@@ -29,6 +30,7 @@ _GOAL = re.compile(r"goal|objective|purpose|overview|task|mission", re.IGNORECAS
 
 def fix_command(names: Sequence[str], labels: Sequence[str], violates: Sequence[str]) -> int:
     """Add front matter with their labels to policies that name none; return 0, or 2 if one cannot be mended."""
+    names = expand(names)
     if (labels or violates) and len(names) > 1:
         raise UsageError("--labels and --violates answer for one policy: mend one at a time")
     code = errors.OK

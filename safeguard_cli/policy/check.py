@@ -9,6 +9,7 @@ from pathlib import Path
 
 from safeguard_cli import errors
 from safeguard_cli.policy.front_matter import PolicyError, PolicyFile, UnreadableError, split_lines
+from safeguard_cli.policy.packs import expand
 from safeguard_cli.policy.policy import DEFAULT_LABELS, Policy, make_policy, mentions, read_policy
 from safeguard_cli.policy.published import find_labels
 from safeguard_cli.policy.rationale import CODE
@@ -251,7 +252,7 @@ def check_command(names: Sequence[str], *, strict: bool = False) -> int:
     still checked.
     """
     code = errors.OK
-    for name in names:
+    for name in expand(names):
         try:
             path, findings = check(name)
         except UnreadableError as problem:

@@ -8,8 +8,9 @@ import sys
 from rich.text import Text
 
 from safeguard_cli import errors
+from safeguard_cli.errors import UsageError
 from safeguard_cli.policy.check import tokens
-from safeguard_cli.policy.packs import PACKS, PREFIX
+from safeguard_cli.policy.packs import PACKS, PREFIX, expand, is_pack
 from safeguard_cli.policy.policy import Policy, builtin_policies, load_policy, make_policy, read_policy
 from safeguard_cli.terminal import Hanging, note, safe, show_hanging
 
@@ -29,6 +30,8 @@ def list_command() -> int:
 
 def show_command(name: str) -> int:
     """Run `safeguard policy show`: print the file as it is; at a terminal, made harmless."""
+    if is_pack(name):
+        raise UsageError(f"{name} stands for several policies; show one of them: {', '.join(expand([name]))}")
     file = read_policy(name)
     make_policy(file)
     if sys.stdout.isatty():

@@ -166,8 +166,8 @@ def _check_header(source: Source, name: str, rows: Sequence[Mapping[str, Any]]) 
     """
     if source.names and not source.header[source.names.index(name)].strip():
         raise UsageError(
-            f"{source.name}: the column with the text has no name; is there a title above the header? Remove it, or use"
-            f" --text-field {name!r}"
+            f"{source.name}: the column with the text has no name; is there a title above the header? --skip-rows N"
+            f" leaves out N lines; --text-field {name!r} takes the column as it is"
         )
     _check_is_header(source, name, rows)
 

@@ -26,7 +26,8 @@ ROLE_FIELDS = ("role", "speaker", "author", "sender", "from", "turn_role")  # tr
 MOST_CONTEXT = 1 << 20  # characters of earlier turns that are looked at: more than any model's context holds
 MOST_WHOLE = 1 << 24  # characters of a whole conversation that are read: more than --max-windows usually allows
 _BATCH = 1000  # rows for each write to the database
-_LONGEST_INTEGER = 18  # digits that SQLite's integers hold for certain
+_INTEGERS = range(-(1 << 63), 1 << 63)  # those of SQLite
+_LONGEST_INTEGER = 19  # digits of the longest of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +174,7 @@ def _sortable(value: Any) -> int | float | str:
     """Return a number for all that is one, so that 9 comes before 10 in a CSV too."""
     text = str(value).strip()
     digits = text.removeprefix("-")
-    if digits.isascii() and digits.isdecimal() and len(digits) <= _LONGEST_INTEGER:
+    if digits.isascii() and digits.isdecimal() and len(digits) <= _LONGEST_INTEGER and int(text) in _INTEGERS:
         return int(text)
     try:
         number = float(text)

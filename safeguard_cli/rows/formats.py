@@ -50,6 +50,7 @@ FORMATS: Mapping[str, Kind] = {
     "ods": Kind("a LibreOffice spreadsheet", "csv", "xlsx", whole=True),
 }
 ALSO: Mapping[str, str] = {"txt": "lines", "xlsm": "xlsx"}  # further extensions
+EXTENSIONS = tuple(f".{name}" for name in (*FORMATS, *ALSO) if name != "lines")  # of inputs, before that of a packing
 PACKED: Mapping[str, str] = {".gz": "gzip", ".zst": "zstd", ".bz2": "bzip2", ".xz": "xz"}
 WRITTEN: Mapping[str, Written] = {
     "jsonl": "jsonl",

@@ -17,17 +17,22 @@ _CHUNK = 1 << 16
 _MOST_MEMORY = 1 << 30  # that an xz file may ask for
 _MAGIC = {
     "gzip": re.compile(rb"\x1f\x8b"),
-    "zstd": re.compile(rb"\x28\xb5\x2f\xfd"),
+    "zstd": re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"),  # the latter: a frame to skip, as pzstd begins
     "bzip2": re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"),
     "xz": re.compile(rb"\xfd7zXZ\x00"),
 }
 _FIRST = {b"\x1f", b"\x28", b"B", b"\xfd"}  # bytes
+_SECOND = b"\x2a"  # byte of a frame to skip
 _LONGEST = 10  # bytes that tell
 
 
 def tells_packing(start: bytes) -> bool:
     """Return whether these first bytes of an input are enough for `packing_of`: a pipe may give few at a time."""
-    return len(start) >= _LONGEST or (len(start) >= 2 and start[:1] not in _FIRST) or packing_of(start) is not None
+    return (
+        len(start) >= _LONGEST
+        or (len(start) >= 2 and start[:1] not in _FIRST and start[1:2] != _SECOND)
+        or packing_of(start) is not None
+    )
 
 
 def packing_of(start: bytes) -> str | None:

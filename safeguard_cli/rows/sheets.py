@@ -95,8 +95,7 @@ def open_table(path: Path, *, above: int = 0, sheet: str | None = None) -> Table
     tops = ([*map(cell_text, values)] for line, values in rows if line > above)
     header = next((cells for cells in tops if any(cell.strip() for cell in cells)), [])
     below = [*islice(rows, _LOOKED_AT)]
-    shown = [cell for cell in header if cell.strip()]
-    refuse_title(str(path), shown, lambda: [csv_line([*map(cell_text, row)]).encode() for _, row in below])
+    refuse_title(str(path), header, lambda: [csv_line([*map(cell_text, row)]).encode() for _, row in below])
     return Table(remark, tuple(header), chain(below, rows))
 
 
@@ -165,7 +164,7 @@ def _open(path: Path, wanted: str | None) -> tuple[str, Any]:
             refuse_other_kinds(str(path), head)
             raise UsageError(f"{path}: not a spreadsheet; if it is JSON lines or CSV, use --format jsonl or csv")
         _check_size(path)
-        book = package.CalamineWorkbook.from_path(str(path))
+        book = _load(package, path)
         sheets = [
             each.name
             for each in book.sheets_metadata
@@ -188,6 +187,20 @@ def _open(path: Path, wanted: str | None) -> tuple[str, Any]:
     others = [each for each in sheets if each != name]
     remark = f"{name}, of {len(sheets)}; --sheet names another: {', '.join(others[:_LISTED])}"
     return remark if others and wanted is None else "", sheet
+
+
+def _load(package: Any, path: Path) -> Any:
+    """Return the workbook, which may be of another kind of spreadsheet than its name says."""
+    try:
+        return package.CalamineWorkbook.from_path(str(path))
+    except (OSError, package.PasswordError):
+        raise
+    except package.CalamineError as problem:
+        with path.open("rb") as file:
+            try:
+                return package.CalamineWorkbook.from_filelike(file)
+            except package.CalamineError:
+                raise problem from None  # of the kind that it is called
 
 
 def _choose(path: Path, sheets: Sequence[str], wanted: str | None) -> str:

@@ -55,6 +55,7 @@ _NAME = re.compile(r"[^\W\d][^\t\"'.!?…:]{0,39}")
 _QUOTED = re.compile(rb'"[^"]*"[,;\t|]')
 _MEMBER = re.compile(rb'\s*"(?:[^"\\]|\\.)*"\s*:')
 _RULE = re.compile(rb"[|+\s]*:?[-=]{2,}:?(?:[|+,;\s]+:?[-=]{2,}:?)+[|+\s]*|[|+]+[-=]{2,}[|+]+")
+_NOTHING = b' "\r\n' + DELIMITERS.encode()  # in a row where nothing stands
 _AGREEING = 10  # lines that are compared with the header
 
 
@@ -170,6 +171,8 @@ def refuse_columns(name: str, fields: Mapping[str, Any] | None) -> None:
 def refuse_rows_in_text(name: str, line: bytes, following: Callable[[], Sequence[bytes]]) -> None:
     """Raise UsageError if a file of plain text by its name alone holds JSON, or a table under a header."""
     others = following()
+    if not others and b"\r" in line.rstrip(b"\r\n"):
+        raise UsageError(f"{name}: {BARE_CR}")
     if re.match(rb'\s*\[?\s*\{\s*("|$)', line) or is_json_value(line, lambda: [*others, b""][0]):
         format = "jsonl" if is_json_line(line) else "json"
         raise UsageError(f"{name}: this looks like JSON: use --format {format}, or --format lines if it is plain text")
@@ -207,11 +210,13 @@ def refuse_printed_table(name: str, lines: Sequence[bytes]) -> None:
 
 def refuse_title(name: str, header: Sequence[str], following: Callable[[], Sequence[bytes]]) -> None:
     """Raise UsageError if a CSV's header is one cell, and the lines below show that it is a title above a table."""
-    if len(header) != 1 or is_common(header[0]) or not (below := following()[:_AGREEING]):
+    shown = [cell for cell in header if cell.strip()]
+    if len(shown) != 1 or is_common(shown[0]):
         return
-    counts = _counts(below[0])
+    below = next((line for line in following()[:_AGREEING] if line.strip(_NOTHING)), b"")
+    counts = _counts(below)
     mark = max(counts, key=counts.__getitem__)
-    if sum(is_common(cell.strip(' "')) for cell in below[0].decode("utf-8", "replace").split(mark)) > 1:
+    if sum(is_common(cell.strip(' "')) for cell in below.decode("utf-8", "replace").split(mark)) > 1:
         raise UsageError(
             f"{name}: the first line is a title, and the header is below it: --skip-rows 1 leaves the title out"
         )

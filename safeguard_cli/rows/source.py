@@ -198,6 +198,8 @@ def open_source(
             rows = text_rows(file.name, lines, name, by_name=name is not None and format is None)
         if above and rows.format != "csv":
             raise UsageError(f"{file.name}: --skip-rows is for tables, and no header stands above these rows")
+        if above and not rows.header:
+            raise UsageError(f"{file.name}: no header is left below the {above:,} lines that --skip-rows leaves out")
         return Source(file, rows, max_row_bytes, shard)
     except BaseException as problem:
         file.close()

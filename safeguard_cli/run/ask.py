@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -17,6 +18,7 @@ from rich.text import Text
 from safeguard_cli import errors
 from safeguard_cli.engine.reports import Report
 from safeguard_cli.errors import SafeguardError, UsageError, sentences
+from safeguard_cli.policy.packs import expand
 from safeguard_cli.policy.policy import Policy, find_policy
 from safeguard_cli.rows import frames
 from safeguard_cli.rows.records import row_error
@@ -189,18 +191,25 @@ def _lines_of_pipe(descriptor: int) -> Iterator[list[Line]]:
     rest, number = b"", 0
     while data := os.read(descriptor, _CHUNK):
         *whole, rest = (rest + data).split(b"\n")
-        batch: list[Line] = [(at, line.rstrip(b"\r")) for at, line in enumerate(whole, number + 1) if line.strip()]
-        number += len(whole)
-        if batch:
+        if batch := [*_numbered(whole, number)]:
             yield batch
+        number += len(whole)
         rest = rest[: MOST_BYTES + 1]  # one that is longer is too big already
-    if rest.strip():
-        yield [(number + 1, rest.rstrip(b"\r"))]
+    if batch := [*_numbered([rest], number)]:
+        yield batch
+
+
+def _numbered(lines: Iterable[bytes], before: int) -> Iterator[Line]:
+    """Yield lines that are not blank with their numbers, without byte order marks, as `label` reads them."""
+    for number, line in enumerate(lines, before + 1):
+        text = line.removeprefix(codecs.BOM_UTF8)
+        if text.strip():
+            yield number, text.rstrip(b"\r")
 
 
 def _watch(labeler: _Asked, texts: Sequence[Line], found: list[Verdicts], as_json: bool) -> None:
     """Label the texts again whenever a policy's file is saved, until Ctrl-C."""
-    paths = [find_policy(name) for name in labeler.settings.policies]
+    paths = [find_policy(name) for name in expand(labeler.settings.policies)]
     if not labeler.settings.quiet:
         note(f"watching {', '.join(map(str, paths))}; Ctrl-C ends")
     states = _states(paths)

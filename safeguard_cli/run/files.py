@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safeguard_cli.errors import SafeguardError, UsageError, shortened
-from safeguard_cli.output.manifest import manifest_path, run_path
+from safeguard_cli.output.manifest import Foreign, Refused, load, manifest_path, run_path
 from safeguard_cli.output.set_record import load_record
-from safeguard_cli.rows.formats import FORMATS, extension
+from safeguard_cli.rows.formats import EXTENSIONS, FORMATS, extension
 from safeguard_cli.rows.sink import output_format, written_name
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import note
@@ -110,7 +110,8 @@ def find_files(inputs: Sequence[str], output: Path, outputs: Collection[Path] = 
             raise UsageError(f"{given}: no file matches")
         if not several:
             raise UsageError(
-                f"{given}: no file to label in this folder; known extensions are {', '.join(FORMATS)}{_others(unknown)}"
+                f"{given}: no file to label in this folder; known extensions are {', '.join(EXTENSIONS)}"
+                f"{_others(unknown)}"
             )
         for file in several:
             found.setdefault(file.path, file)
@@ -180,8 +181,21 @@ def _below(folder: Path) -> Iterator[Path]:
 def _is_record(path: Path) -> bool:
     """Return whether a file is a record of ours, or the journal that an output is made from at the end."""
     if path.name.endswith(RECORDS):
-        return True
+        return _is_ours(path)
     return bool(_JOURNAL.search(path.name)) and (run_path(path).exists() or manifest_path(path).exists())
+
+
+def _is_ours(path: Path) -> bool:
+    """Return whether a file with the name of a record is one, whole or damaged, and no data of the user's."""
+    for read in (load, load_record):
+        try:
+            read(path)
+        except Foreign:
+            continue
+        except Refused:
+            pass
+        return True
+    return False
 
 
 def _is_folder(name: str) -> bool:

@@ -105,11 +105,11 @@ def _list(settings: Settings, record: SetRecord, found: Sequence[Found]) -> _Lis
         try:
             with sentences(file.name):
                 state = marks(file.path.stat())
-                with open_input(replace(settings, input=str(file.path))) as source:
+                with open_input(replace(settings, input=file.name)) as source:
                     rows = sum(1 for _ in source)  # raises if it cannot be read to its end
                 digest = sha256(file.path)
         except SafeguardError as problem:
-            warn(f"{file.name}: {'; '.join(problem.args)}")
+            warn(problem.of(file.name))
             codes.append(problem.exit_code)
             continue
         record.put(input=str(file.path), output=file.name, state="waiting", rows=rows, read=state, asked=digest)

@@ -276,10 +276,9 @@ class _Set:
 
     def failed(self, pair: Pair, problem: SafeguardError) -> None:
         """Tell why a file is not labelled, and note it."""
-        sentence = "; ".join(problem.args)
-        warn(sentence if sentence.startswith(pair.name) else f"{pair.name}: {sentence}")
+        warn(problem.of(pair.name))
         self._failed += 1
-        self._put(pair, "failed", error=sentence, exit_code=problem.exit_code)
+        self._put(pair, "failed", error="; ".join(problem.args), exit_code=problem.exit_code)
         self._settled(pair, problem.exit_code)
 
     def stopped(self, stop: BaseException) -> None:

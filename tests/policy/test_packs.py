@@ -79,6 +79,16 @@ def test_the_golden_set_of_each_runs_through_eval(name: str) -> None:
     assert f"the labels under {name} mean nothing".encode() in done.stderr
 
 
+def test_check_looks_at_all_policies_of_a_pack_and_show_names_them() -> None:
+    done = safeguard("policy", "check", "pack:moderation")
+    assert done.returncode == 0
+    assert done.stderr.count(b": nothing found") == len(PACKS["moderation"])
+    done = safeguard("policy", "show", "pack:moderation")
+    assert done.returncode == 2
+    assert f"show one of them: {', '.join(PACKS['moderation'])}".encode() in done.stderr
+    assert safeguard("policy", "check", "--fix", "pack:perspective").returncode == 0
+
+
 def test_list_shows_the_packs() -> None:
     shown = safeguard("policy", "list").stdout.decode()
     for name, members in PACKS.items():

@@ -173,8 +173,10 @@ def test_a_table_without_a_header_does_not_lose_its_first_row_in_silence(table) 
 
 def test_a_title_above_the_header_is_not_taken_for_it() -> None:
     with (
-        open_source(io.BytesIO(b"My export;;\n\nid;text;label\n1;see you at lunch;ham\n"), format="csv") as source,
-        pytest.raises(UsageError, match=r"no name; is there a title above the header\?"),
+        open_source(
+            io.BytesIO(b"My export;;\n\nnr;kommentar;wertung\n1;see you at lunch;ham\n"), format="csv"
+        ) as source,
+        pytest.raises(UsageError, match=r"no name; is there a title above the header\? --skip-rows N"),
     ):
         make_selector(source)
 

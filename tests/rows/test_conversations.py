@@ -53,7 +53,12 @@ def test_a_whole_conversation_is_the_same_text_for_all_its_rows() -> None:
 
 
 def test_numbers_of_a_csv_sort_as_numbers_and_dates_as_dates(tmp_path: Path) -> None:
-    for cells, last in ((("9", "10", "-1"), "10"), (("2024-01-09", "2024-01-10", "2023-12-31"), "2024-01-10")):
+    for cells, last in (
+        (("9", "10", "-1"), "10"),
+        (("1700000000000000001", "1700000000000000002", "1700000000000000000"), "1700000000000000002"),  # nanoseconds
+        (("9223372036854775807", "9223372036854775808", "-9223372036854775809"), "9223372036854775808"),
+        (("2024-01-09", "2024-01-10", "2023-12-31"), "2024-01-10"),
+    ):
         lines = "".join(f"a,{cell},{cell} said\n" for cell in cells)
         (tmp_path / "a.csv").write_text("talk,turn,text\n" + lines)
         with (

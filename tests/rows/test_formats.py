@@ -10,6 +10,7 @@ import lzma
 import shutil
 import subprocess
 import zipfile
+from contextlib import suppress
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
 
@@ -129,6 +130,27 @@ def test_a_packed_input_is_read_whatever_its_name_and_its_pieces(tmp_path, endin
     assert len(read(Drops(packed[: len(PACK[ending](LINES[:half]))]))) == LINES[:half].count(b"\n")
     with pytest.raises(SafeguardError, match="cut short"):
         read(io.BytesIO(packed[:-9]), format="jsonl")
+
+
+def test_a_workbook_may_be_of_another_kind_than_its_name_says(tmp_path):
+    path = workbook(tmp_path / "x.xlsx", [["id", "text"], [1, "a b"]])
+    for name in ("export.xls", "export.ods", "export.xlsb"):
+        assert fields(shutil.copy(path, tmp_path / name)) == [{"id": "1", "text": "a b"}]
+    (tmp_path / "torn.xls").write_bytes(path.read_bytes()[:900])
+    with pytest.raises(UsageError, match="not a spreadsheet that can be read"):
+        open_source(tmp_path / "torn.xls")
+
+
+def test_zstd_may_begin_with_a_frame_to_skip_as_pzstd_writes_it():
+    pytest.importorskip("backports.zstd")
+    skipped = b"\x50\x2a\x4d\x18\x04\0\0\0size"
+    packed = (skipped + zstd(b'{"text": "a"}\n')) + (skipped + zstd(b'{"text": "b"}\n'))
+    for stream in (io.BytesIO(packed), Drops(packed)):
+        found = []
+        with suppress(SafeguardError), open_source(stream, format="jsonl") as rows:  # Drops breaks off at its end
+            for row in rows:
+                found.append(row.fields)
+        assert found == [{"text": "a"}, {"text": "b"}]
 
 
 @pytest.mark.parametrize("ending", PACKED)
@@ -382,11 +404,13 @@ def test_a_sheet_goes_by_name_or_number_and_a_hidden_one_is_not_the_first(tmp_pa
 def test_a_title_above_the_header_is_refused_with_the_option_that_skips_it(tmp_path):
     path = workbook(tmp_path / "x.xlsx", [["Export of comments"], [], ["id", "text", "label"], [1, "a b", "spam"]])
     path2 = workbook(tmp_path / "y.xlsx", [["Export of comments"], ["id", "text", "label"], [1, "a b", "spam"]])
-    for each in (path2,):
+    for each in (path, path2):
         with pytest.raises(UsageError, match="--skip-rows 1"):
             open_source(each)
     for each, above in ((path, 1), (path, 2), (path2, 1)):
         assert fields(each, above=above) == [{"id": "1", "text": "a b", "label": "spam"}]
+    with pytest.raises(UsageError, match="no header is left below the 5 lines"):
+        open_source(path, above=5)
 
 
 SHEET = (
@@ -468,5 +492,7 @@ def test_a_spreadsheet_in_a_pipe_and_one_that_is_a_page_are_refused(tmp_path):
 
 def test_rows_above_a_header_are_skipped_in_tables_alone():
     assert fields(io.BytesIO(b"Export\n\nid,text\n1,a b\n"), format="csv", above=2) == [{"id": "1", "text": "a b"}]
+    with pytest.raises(UsageError, match="no header is left below the 9 lines"):
+        open_source(io.BytesIO(b"Export\n\nid,text\n1,a b\n"), format="csv", above=9)
     with pytest.raises(UsageError, match="--skip-rows is for tables"):
         open_source(io.BytesIO(b'x\n{"text": "a b"}\n'), format="jsonl", above=1)

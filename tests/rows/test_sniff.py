@@ -54,7 +54,11 @@ def test_dashes_may_be_values(table) -> None:
 
 @pytest.mark.parametrize(
     "table",
-    ["Export of comments\n\nid, comment\n1, see you soon\n", "# exported 2024\nid,comment,score\n1,see you,3\n"],
+    [
+        "Export of comments\n\nid, comment\n1, see you soon\n",
+        "Weekly report,,\nid,text,score\n1,see you,3\n",
+        "# exported 2024\nid,comment,score\n1,see you,3\n",
+    ],
 )
 def test_a_title_of_one_cell_above_a_table_is_refused(table) -> None:
     with pytest.raises(UsageError, match=r"the first line is a title.*--skip-rows 1"):
@@ -292,3 +296,13 @@ def test_commas_within_texts_say_nothing_about_a_header_of_semicolons() -> None:
     data = b"uuid;note to us\n1-2;WIN a prize now, call 5\n"
     with open_source(io.BytesIO(data)) as source:
         assert source.names == ("uuid", "note to us")
+
+
+def test_plain_text_whose_lines_end_in_a_bare_cr_is_refused(tmp_path) -> None:
+    path = tmp_path / "old.txt"
+    path.write_bytes(b"see you at noon\rWIN a prize\rbye")
+    with pytest.raises(UsageError, match="bare CR; convert them first"):
+        open_source(path)
+    assert texts(path, format="lines") == ["see you at noon\rWIN a prize\rbye"], "asked for, it is one line"
+    path.write_bytes(b"10 %\r90 %\ndone\r\n")
+    assert texts(path) == ["10 %\r90 %", "done"]

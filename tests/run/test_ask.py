@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import pty
@@ -128,17 +129,21 @@ def test_each_line_is_answered_before_the_next_one_comes(tmp_path) -> None:
 
 
 def test_a_line_that_cannot_be_read_is_an_error_with_its_number(tmp_path) -> None:
-    data = b"hello there\n\n \t\r\n\xff\xfe\r\n" + b"x" * (ask.MOST_BYTES + 5) + b"\nlast"
+    data = codecs.BOM_UTF8 + b"hello there\n\n \t\r\n\xff\xfe\r\n" + b"x" * (ask.MOST_BYTES + 5) + b"\nlast"
     done = safeguard("ask", "--json", "--policy", "spam", *HOW, stdin=data, cwd=tmp_path)
     assert done.returncode == errors.ROWS_IN_ERROR
     found = rows(done.stdout)
+    assert found[0]["text"] == "hello there"
     assert [row["spam"].get("error", {}).get("code") for row in found] == [None, "bad_encoding", "row_too_big", None]
     assert found[1]["spam"]["error"]["message"] == "line 4: the byte at column 1 is not valid UTF-8"
     assert found[2]["spam"]["error"]["message"].startswith("line 5: more than 1,048,576 bytes")
     assert safeguard("ask", "--policy", "spam", *HOW, stdin=b"", cwd=tmp_path).returncode == errors.OK
 
 
-@given(st.lists(st.binary(max_size=40)), st.lists(st.integers(1, 9), min_size=1))
+@given(
+    st.lists(st.binary(max_size=40) | st.binary(max_size=2).map(codecs.BOM_UTF8.__add__)),
+    st.lists(st.integers(1, 9), min_size=1),
+)
 def test_lines_come_whole_and_numbered_however_a_pipe_cuts_them(pieces: list[bytes], sizes: list[int]) -> None:
     data = b"\n".join(pieces)
     reading, writing = os.pipe()
@@ -158,7 +163,8 @@ def test_lines_come_whole_and_numbered_however_a_pipe_cuts_them(pieces: list[byt
     finally:
         thread.join()
         os.close(reading)
-    expected = [(number, line.rstrip(b"\r")) for number, line in enumerate(data.split(b"\n"), 1) if line.strip()]
+    plain = [line.removeprefix(codecs.BOM_UTF8) for line in data.split(b"\n")]
+    expected = [(number, line.rstrip(b"\r")) for number, line in enumerate(plain, 1) if line.strip()]
     assert found == expected
 
 
@@ -218,9 +224,20 @@ def test_nothing_of_a_text_reaches_the_terminal_raw(tmp_path, options) -> None:
 def test_a_saved_policy_labels_again_and_one_with_an_error_is_told_and_waited_for(tmp_path, policy) -> None:
     front, body = policy.read_text().rsplit("---\n", 1)
     (tmp_path / "texts").write_text(f"see you at noon\n{SPAM}\n")
-    watching = ("ask", "--policy", policy.name, "--watch", "--no-rationale", *HOW, "see you at noon", SPAM)
+    watching = (
+        "ask",
+        "--policy",
+        policy.name,
+        "--policy",
+        "pack:perspective",
+        "--watch",
+        "--no-rationale",
+        *HOW,
+        "see you at noon",
+        SPAM,
+    )
     with at_terminal(*watching, cwd=tmp_path) as screen:
-        screen.wait_for(rb"watching mine\.md; Ctrl-C ends")
+        screen.wait_for(rb"watching mine\.md, [^;]*toxicity\.md[^;]*; Ctrl-C ends")
         policy.write_text(f"{front}---\n{body}\nMore.\n")
         screen.wait_for(rb"p_violates moved by at most 0\.\d+, \d of 2 texts changed")
         policy.write_text("---\nlabels: [a\n---\n")

@@ -339,7 +339,7 @@ def names(folder: Folder, *inputs: object, **options: Any) -> list[str]:
 
 def test_a_folder_means_its_files_with_known_extensions_and_others_are_told_once(folder, capsys) -> None:
     fill(folder)
-    for name in ("x.pdf", "deep/y.docx", ".hidden.jsonl", ".git/z.jsonl", "a.jsonl.manifest.json", "b.csv.run.json"):
+    for name in ("x.pdf", "deep/y.docx", ".hidden.jsonl", ".git/z.jsonl"):
         path = folder.inputs / name
         path.parent.mkdir(exist_ok=True)
         path.write_text("{}")
@@ -354,6 +354,19 @@ def test_a_folder_means_its_files_with_known_extensions_and_others_are_told_once
     assert said.count("left out") == 1
     assert "x.pdf" in said
     assert "y.docx" in said
+
+
+def test_a_file_with_the_name_of_a_record_is_left_out_only_where_it_is_one(folder) -> None:
+    folder.add("a.jsonl")
+    folder()
+    for name in ("a.jsonl.manifest.json", "set.manifest.json"):
+        shutil.copy(folder.out / name, folder.inputs / name)
+    damaged = json.loads((folder.out / "a.jsonl.manifest.json").read_text()) | {"started": 7}
+    (folder.inputs / "b.jsonl.run.json").write_text(json.dumps(damaged))
+    data = ("app.manifest.json", "night.run.json", "my.files.json")
+    for name in data:
+        (folder.inputs / name).write_text('[{"text": "data of the user\'s"}]')
+    assert sorted(names(folder)) == sorted(["a.jsonl", *data])
 
 
 def test_outputs_below_the_input_folder_are_no_inputs_of_the_next_run(folder) -> None:
@@ -412,7 +425,10 @@ def test_an_output_has_the_name_of_its_input(name, format, output) -> None:
 def test_a_command_without_files_is_called_wrongly(folder) -> None:
     (folder.inputs / "x.pdf").write_text("")
     for inputs, said in (
-        ([folder.inputs], r"no file to label in this folder; known extensions are .*; there are: .*x\.pdf"),
+        (
+            [folder.inputs],
+            r"no file to label in this folder; known extensions are .jsonl, .*, .txt, .xlsm; there are: .*x\.pdf",
+        ),
         ([folder.inputs / "*.jsonl"], "no file matches"),
         ([folder.inputs / "no.jsonl", "-"], "No such file"),
         (["-", folder.inputs], "standard input is one input"),
@@ -544,7 +560,7 @@ def test_one_output_leaves_out_a_file_that_cannot_be_read_and_takes_it_later(fol
     torn.write_bytes(data[: len(data) // 2])
     out = folder.folder / "all.jsonl"
     assert folder(output=str(out)) == errors.FATAL
-    assert "torn.jsonl.gz" in capsys.readouterr().err
+    assert f"warning: {torn}: reading failed" in capsys.readouterr().err
     torn.write_bytes(data)
     rows = joined(folder)
     assert sum("torn" in row["_file"] for row in rows) == 50
