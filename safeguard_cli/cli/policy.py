@@ -148,14 +148,18 @@ def history(
     """
 
     def call() -> int:
+        from dataclasses import replace
+
         from safeguard_cli.cli import conflicts
         from safeguard_cli.cli.inputs import input_path
         from safeguard_cli.measure.history import history as run_history
         from safeguard_cli.run.settings import Settings
 
         conflicts.check(ctx, conflicts.MEASURE)
-        settings = Settings(input_path(golden), **vars(reading), **vars(text), says_text=False)
-        return run_history(settings, remembered)
+        path = input_path(golden)
+        folder = remembered.folder or (None if path == golden else ".")  # outputs do not lie beside a shipped sample
+        settings = Settings(path, **vars(reading), **vars(text), says_text=False)
+        return run_history(settings, replace(remembered, folder=folder))
 
     run(call, debugging.debug)
 

@@ -65,6 +65,7 @@ class Case:
             "direction": self.direction or None,
             "cited": list(self.cited),
             **({"rule": self.meant} if self.meant else {}),
+            **({"rationale": self.verdict.rationale} if self.verdict.rationale is not None else {}),
             "text": self.row.text,
         }
 

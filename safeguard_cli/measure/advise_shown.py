@@ -55,25 +55,23 @@ def shown(result: Mapping[str, Any], most: int) -> Iterator[RenderableType]:
 
 
 def _misses(result: Mapping[str, Any], most: int) -> Iterator[RenderableType]:
-    field = result["rule_field"]
     for way, rows in result["wrong"].items():
         if not rows:
             continue
         yield _heading(_counted(way, len(rows)), _numbers(rows))
         by_rule: dict[str, list[Mapping[str, Any]]] = {}
         for row in rows:
-            by_rule.setdefault(_blamed(row, field is not None), []).append(row)
+            by_rule.setdefault(_blamed(row), []).append(row)
         for rule, found in sorted(by_rule.items(), key=lambda item: -len(item[1])):
-            yield facts(f"  {rule or 'no rule cited'}: {len(found):,} ({_numbers(found)})")
+            yield facts(f"  {rule}: {len(found):,} ({_numbers(found)})")
             yield from _rows(found, most, "    ")
 
 
-def _blamed(row: Mapping[str, Any], known: bool) -> str:
+def _blamed(row: Mapping[str, Any]) -> str:
     """Return which rules a wrong row is about: the right one, if it is known, and those that the model cited."""
-    cited = ", ".join(row["cited"]) or "none"
-    if known and row.get("rule"):
-        return f"{row['rule']} is right, cited {cited}"
-    return f"cited {cited}" if row["cited"] else ""
+    cited = f"cited {', '.join(row['cited']) or 'none'}" if row["cited"] or "rationale" in row else ""
+    right = f"{row['rule']} is right" if row.get("rule") else ""
+    return ", ".join(filter(None, (right, cited))) or "no rule known"
 
 
 def _rules(result: Mapping[str, Any], most: int) -> Iterator[RenderableType]:

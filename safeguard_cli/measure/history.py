@@ -26,6 +26,7 @@ from safeguard_cli.output.labelled import LabeledFile, LabeledRow, LabelSet, rea
 from safeguard_cli.output.manifest import Manifest, find_manifest
 from safeguard_cli.output.spelled import normal
 from safeguard_cli.policy.policy import find_policy, load_policy
+from safeguard_cli.rows.source import open_source
 from safeguard_cli.rows.verdict import Verdict
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import json_bytes, print_json, show
@@ -42,13 +43,16 @@ class Measurement:
     output: Path
     manifest: Manifest
     answers: LabelSet
-    sha256: str
     measured: Measured
     in_error: int
 
     @property
     def finished(self) -> str:
         return self.manifest.result.finished if self.manifest.result else ""
+
+    @property
+    def sha256(self) -> str:
+        return self.manifest.identity.policies[self.answers.name].sha256
 
     @property
     def version(self) -> Version:
@@ -81,10 +85,12 @@ def history(settings: Settings, remembered: Remembered) -> int:
     folder = Path(remembered.folder) if remembered.folder is not None else golden.parent
     if not folder.is_dir():
         raise UsageError(f"--in {folder} is no folder")
+    with open_source(golden, format=settings.format, encoding=settings.encoding, sheet=settings.sheet) as source:
+        source.first()  # raises its own error if the file cannot be read
     names = dict(_named(remembered.names))
     found, left_out = _measurements(folder, settings, remembered, names)
     if not found:
-        reasons = "; ".join(f"{output}: {why}" for output, why in left_out[:3]) or "no manifest lies there"
+        reasons = "; ".join(f"{output}: {why}" for output, why in left_out[:3]) or "no manifest there is of such a run"
         more = f"; {len(left_out) - 3:,} more" if len(left_out) > 3 else ""
         raise UsageError(
             f"{folder} holds no finished output that labels rows of {golden}"
@@ -125,11 +131,15 @@ def _measurements(
     for output in _outputs(folder):
         try:
             manifest = _finished(output)
-            known = manifest.identity.policies
-            for name in (name for name in known if not names or name in names):
-                found.append(_measurement(output, manifest, name, right, settings))
         except SafeguardError as problem:
             left_out.append((output, str(problem)))
+            continue
+        chosen = [name for name in manifest.identity.policies if not names or name in names]
+        for name in chosen:
+            try:
+                found.append(_measurement(output, manifest, name, right.of(manifest, name, len(chosen) > 1), settings))
+            except SafeguardError as problem:
+                left_out.append((output, str(problem)))
     return sorted(found, key=lambda one: (one.finished, str(one.output))), left_out
 
 
@@ -165,8 +175,9 @@ class _Right:
         self._settings, self._gold = settings, gold
         self._found: dict[tuple[LabelSet, tuple[str, ...]], Golden] = {}
 
-    def of(self, answers: LabelSet, several: bool) -> Golden:
-        """Return the golden set for a policy, which was one of several in its run."""
+    def of(self, manifest: Manifest, name: str, several: bool) -> Golden:
+        """Return the golden set for a policy of a run, of which `several` are asked about."""
+        answers = _answers(manifest, name)
         fields = _gold_field(self._gold.gold_fields, answers.name, several)
         if (answers, fields) not in self._found:
             wanted = Wanted(fields, self._gold.mapping)
@@ -180,10 +191,13 @@ def _gold_field(given: Sequence[str], name: str, several: bool) -> tuple[str, ..
     return tuple(own[-1:]) or ((f"{name}_gold",) if several else ())
 
 
-def _measurement(output: Path, manifest: Manifest, name: str, right: _Right, settings: Settings) -> Measurement:
+def _answers(manifest: Manifest, name: str) -> LabelSet:
     on_record = manifest.identity.policies[name]
-    answers = LabelSet(name, on_record.labels, on_record.violates)
-    golden = right.of(answers, len(manifest.identity.policies) > 1)
+    return LabelSet(name, on_record.labels, on_record.violates)
+
+
+def _measurement(output: Path, manifest: Manifest, name: str, golden: Golden, settings: Settings) -> Measurement:
+    answers = _answers(manifest, name)
     if manifest.progress.rows > 2 * (len(golden.rows) + sum(golden.unused.values())):
         raise Unfit(f"it has {manifest.progress.rows:,} rows, the golden set {len(golden.rows):,}")
     labels = read_labels(output)
@@ -200,10 +214,12 @@ def _measurement(output: Path, manifest: Manifest, name: str, right: _Right, set
         labels.doubts,
     )
     whole, others = by_pick(measured)
+    if absent := len(golden.rows) - len(rows) - in_error:
+        whole = replace(whole, doubts=(*whole.doubts, f"{absent:,} golden rows are not in it"))
     if apart := len(measured.golden.rows) - len(whole.golden.rows):
         said = f"{apart:,} rows, picked as {', '.join(others)}, count in no figure: they were not picked at random"
         whole = replace(whole, doubts=(*whole.doubts, said))
-    return Measurement(output, manifest, answers, on_record.sha256, whole, in_error)
+    return Measurement(output, manifest, answers, whole, in_error)
 
 
 def _pair(

@@ -129,7 +129,7 @@ class Remembered(Gold):
         typer.Option(
             "--in",
             metavar="FOLDER",
-            help="Where the outputs and their manifests lie; default: beside GOLDEN.",
+            help="Where the outputs and their manifests lie; default: beside GOLDEN, or here for a sample.",
             rich_help_panel="What is read",
         ),
     ] = None
