@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import unified_diff
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -32,6 +33,7 @@ from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import json_bytes, print_json, show
 
 FIGURES = ("accuracy", "precision", "recall", "f1")
+ID = "id"  # the field with a row's id, unless another is named
 _RECORDS = (".manifest.json", ".run.json")
 Version: TypeAlias = tuple[str, tuple[str, ...]]  # a policy's hash, and its labels that violate
 
@@ -53,6 +55,11 @@ class Measurement:
     @property
     def sha256(self) -> str:
         return self.manifest.identity.policies[self.answers.name].sha256
+
+    @property
+    def text(self) -> str | None:
+        """The policy's text, None if the run did not keep it."""
+        return (self.manifest.progress.record.get("policy_texts") or {}).get(self.answers.name)
 
     @property
     def version(self) -> Version:
@@ -101,7 +108,7 @@ def history(settings: Settings, remembered: Remembered) -> int:
         "golden": str(golden),
         "folder": str(folder),
         "intervals": metrics.METHODS["shares"],
-        "histories": _histories(found, names),
+        "histories": _histories(found, names, settings.id_field or ID),
         "left_out": [{"output": str(output), "reason": why} for output, why in left_out],
     }
     if remembered.json:
@@ -252,7 +259,7 @@ def _pair(
     return [golden.rows[place] for place in kept], [at[place].verdicts for place in kept], len(at) - len(kept)
 
 
-def _histories(found: Sequence[Measurement], names: Mapping[str, str | None]) -> list[dict[str, Any]]:
+def _histories(found: Sequence[Measurement], names: Mapping[str, str | None], id_field: str) -> list[dict[str, Any]]:
     """Return a history for each policy and way of asking; policies that were named together are one."""
     policies: dict[str, list[Measurement]] = defaultdict(list)
     for one in found:
@@ -264,12 +271,12 @@ def _histories(found: Sequence[Measurement], names: Mapping[str, str | None]) ->
         for one in measurements:
             versions.setdefault(one.version, len(versions) + 1)
             ways[json_bytes(one.asked())].append(one)
-        result += [_history(series, versions, names) for series in ways.values()]
+        result += [_history(series, versions, names, id_field) for series in ways.values()]
     return result
 
 
 def _history(
-    series: Sequence[Measurement], versions: Mapping[Version, int], names: Mapping[str, str | None]
+    series: Sequence[Measurement], versions: Mapping[Version, int], names: Mapping[str, str | None], id_field: str
 ) -> dict[str, Any]:
     """Return measurements that differ in nothing but the policy's text, and the steps between them."""
     number_of = [versions[one.version] for one in series]
@@ -297,7 +304,14 @@ def _history(
             for version, one in zip(number_of, series, strict=True)
         ],
         "steps": [
-            {"from": number_of[a], "to": number_of[b], "at": [a, b], **_step(series[a], series[b])} for a, b in steps
+            {
+                "from": number_of[a],
+                "to": number_of[b],
+                "at": [a, b],
+                "policy_diff": _diff(series[a].text, series[b].text),
+                **_step(series[a], series[b], id_field),
+            }
+            for a, b in steps
         ],
     }
 
@@ -317,17 +331,26 @@ def _figures(one: Measurement) -> dict[str, Any]:
     }
 
 
-def _step(a: Measurement, b: Measurement) -> dict[str, Any]:
+def _diff(a: str | None, b: str | None) -> list[str] | None:
+    """Return the lines that one version of a policy lacks (-) and has (+) beside another; None if not on record."""
+    if a is None or b is None:
+        return None
+    lines = [*unified_diff(a.splitlines(), b.splitlines(), n=0, lineterm="")][2:]  # without the files' names
+    return [line for line in lines if not line.startswith("@@") and line[1:].strip()]
+
+
+def _step(a: Measurement, b: Measurement, id_field: str) -> dict[str, Any]:
     """Return what flipped from one measurement to another, on the rows that both label."""
     rows_a, rows_b = a.by_line, b.by_line
     both = [line for line in rows_a if line in rows_b]
     if not both:
         return {"rows": 0, "flips": [], "only_a_right": 0, "only_b_right": 0, "mcnemar_p": None}
     golden = [rows_a[line][0] for line in both]
+    places: Any = tuple((row.number, row.line, row.fields.get(id_field)) for row in golden)
     pair = Pair(
         a=Side(str(a.output), a.answers, tuple(rows_a[line][1] for line in both)),
         b=Side(str(b.output), b.answers, tuple(rows_b[line][1] for line in both)),
-        places=tuple((row.number, row.line) for row in golden),
+        places=places,
         texts=tuple(row.text for row in golden),
         gold=tuple(row.gold[a.answers.name] for row in golden),
         not_used={},

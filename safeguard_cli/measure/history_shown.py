@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import RenderableType
@@ -12,6 +13,7 @@ from safeguard_cli.output.manifest import changes
 from safeguard_cli.terminal import Figures, cut, facts, figure, interval, line_of
 
 SURE = 0.05
+_LINES = 8  # of the policy that differ
 _LEFT_OUT = 5  # outputs named
 
 
@@ -48,7 +50,7 @@ def _shown_series(series: Mapping[str, Any], before: Mapping[str, Any], most: in
     if series["now_measured"] is False:
         yield facts("the policy as it is now was not measured in this way", style="yellow")
     table = Figures(
-        "version", "measured", "rows", "accuracy", "95 % interval", "precision", "recall", "F1", "output", left=2
+        "version", "measured", "rows", "accuracy", "95 % interval", "precision", "recall", "F1", "sha256", left=2
     )
     for each in measurements:
         figures = each["figures"]
@@ -59,7 +61,7 @@ def _shown_series(series: Mapping[str, Any], before: Mapping[str, Any], most: in
             figure(figures["accuracy"]["value"]),
             interval(figures["accuracy"]),
             *(figure(figures[name]["value"]) for name in ("precision", "recall", "f1")),
-            cut(each["output"].rpartition("/")[2], 30),
+            each["sha256"][:8],
         )
     yield table
     for step in series["steps"]:
@@ -70,7 +72,8 @@ def _shown_series(series: Mapping[str, Any], before: Mapping[str, Any], most: in
 
 
 def _version(each: Mapping[str, Any]) -> str:
-    return f"v{each['version']} {each['sha256'][:8]}" + (" now" if each["now"] else "")
+    now = " (now)" if each["now"] else ""
+    return cut(f"v{each['version']}{now} {Path(each['output']).name}", 40)
 
 
 def _differs(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
@@ -101,6 +104,10 @@ def _shown_step(step: Mapping[str, Any], measurements: list[Mapping[str, Any]], 
         yield facts("  only the rows that both have are compared", style="dim")
     if step["at"][1] - step["at"][0] > 1:
         return  # its rows were shown step by step
+    for line in (step["policy_diff"] or ())[:_LINES]:
+        yield line_of(f"  {line}", "green" if line.startswith("+") else "red")
+    if len(step["policy_diff"] or ()) > _LINES:
+        yield facts(f"  {len(step['policy_diff']) - _LINES:,} more lines of the policy differ", style="dim")
     for flip in flips[:most]:
         moved = f"{cut(flip['a'], 24)} → {cut(flip['b'], 24)}, gold {cut(str(flip['gold']), 24)}"
         yield line_of(f"  row {flip['row']}, line {flip['line']}: {moved}: {flip['text']}")

@@ -11,6 +11,8 @@ pytest.importorskip("sklearn")
 from helpers.command import safeguard, write
 from helpers.outputs import manifest, output, verdict
 
+from safeguard_cli.measure.history import _diff
+
 GOLD = "ssssssssss" + "hhhhhhhhhh"
 NAMES = {"h": "ham", "s": "spam"}
 TEXTS = [f"text number {row}" for row in range(len(GOLD))]
@@ -112,6 +114,13 @@ def test_a_version_keeps_its_number_and_what_was_asked_otherwise_stands_apart(tm
     _, out, _ = run(tmp_path / "golden.jsonl")
     assert 'asked otherwise than above: effort: "low" → "high"' in out
     assert "v2 → v2, the same policy again: 0 of 20 rows flipped" in out
+
+
+def test_lines_of_the_policy_that_differ_are_shown() -> None:
+    assert _diff("# Spam\nAds.\n\nHam.", "# Spam\n\nAds and scams.\nHam.") == ["-Ads.", "+Ads and scams."]
+    assert _diff("-- a rule", "") == ["--- a rule"]
+    assert _diff("same", "same") == []
+    assert _diff(None, "text") is None
 
 
 def test_right_labels_are_those_of_the_golden_set_as_it_is_now(tmp_path: Path) -> None:
