@@ -8,7 +8,9 @@ import typer
 
 from safeguard_cli.cli.conflicts import Rule
 from safeguard_cli.cli.guard import run
-from safeguard_cli.cli.parts import command, with_parts
+from safeguard_cli.cli.parts import EXAMPLES, Needed, command, with_parts
+from safeguard_cli.measure.options import Advised, Remembered
+from safeguard_cli.rows.options import Reading, Text
 from safeguard_cli.run.settings import Debugging
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="List, show, check and create policies.")
@@ -120,6 +122,80 @@ def new(
         if source is not None:
             return from_command(source, name, _split(labels), _split(violates), output)
         return new_command(name, _split(labels), _split(violates), output)
+
+    run(call, debugging.debug)
+
+
+@command(
+    app,
+    epilog=EXAMPLES
+    + "safeguard policy history golden.jsonl\n\nsafeguard policy history golden.csv --in runs -p spam.md",
+    without=("limit", "max_row_bytes"),
+)
+def history(
+    ctx: typer.Context,
+    golden: Annotated[str, typer.Argument(metavar="GOLDEN", help="Rows with their right labels.")],
+    *,
+    remembered: Remembered,
+    text: Text,
+    reading: Reading,
+    debugging: Debugging,
+) -> None:
+    """List the versions of a policy that were measured on a golden set, with their figures and what flipped.
+
+    A measurement is a finished output that labels rows of GOLDEN, with its manifest beside it. The right labels are
+    those that GOLDEN has now. Rows pair by their texts, or by --id-field.
+    """
+
+    def call() -> int:
+        from dataclasses import replace
+
+        from safeguard_cli.cli import conflicts
+        from safeguard_cli.cli.inputs import input_path
+        from safeguard_cli.measure.history import history as run_history
+        from safeguard_cli.run.settings import Settings
+
+        conflicts.check(ctx, conflicts.MEASURE)
+        path = input_path(golden)
+        folder = remembered.folder or (None if path == golden else ".")  # outputs do not lie beside a shipped sample
+        settings = Settings(path, **vars(reading), **vars(text), says_text=False)
+        return run_history(settings, replace(remembered, folder=folder))
+
+    run(call, debugging.debug)
+
+
+@command(
+    app,
+    epilog=EXAMPLES
+    + "safeguard policy advise spam.md --on golden.labels.jsonl\n\n"
+    + "safeguard policy advise spam --on low.jsonl --on high.jsonl --gold-field verdict",
+    without=("limit", "max_row_bytes", "skip_rows"),
+)
+def advise(
+    ctx: typer.Context,
+    policy: Annotated[str, typer.Argument(metavar="POLICY", help="A policy's file, or a built-in policy's name.")],
+    *,
+    advised: Annotated[Advised, Needed("on")],
+    text: Text,
+    reading: Reading,
+    debugging: Debugging,
+) -> None:
+    """Show where a policy fails on a labelled golden set, each finding with its rows. Nothing is rewritten.
+
+    Misses by rule and direction, rules that no row cites, rules that are cited for the same rows, rows that flip
+    between outputs, and words that the misses share. The rules need rationales: label with --rationale.
+    """
+
+    def call() -> int:
+        from functools import partial
+
+        from safeguard_cli.cli import conflicts
+        from safeguard_cli.measure.advise import advise as run_advise
+        from safeguard_cli.run.settings import Settings
+
+        conflicts.check(ctx, conflicts.MEASURE)
+        settings = Settings(advised.on[0], (policy,), **vars(reading), **vars(text), says_text=False)
+        return run_advise(settings, advised, partial(conflicts.refuse, ctx))
 
     run(call, debugging.debug)
 

@@ -71,7 +71,7 @@ def compare(
     else:
         wanted.refuse(("id_field",), "on one golden set: it pairs the rows of two outputs")
         pairs = [_variants(settings, wanted, variants)]
-    results = [_result(pair) for pair in pairs]
+    results = [pair_result(pair) for pair in pairs]
     if wanted.json:
         print_json(results)
     else:
@@ -222,7 +222,7 @@ def _variants(settings: Settings, wanted: Wanted, variants: Mapping[str, Sequenc
     )
 
 
-def _result(pair: Pair) -> dict[str, Any]:
+def pair_result(pair: Pair) -> dict[str, Any]:
     """Return all results about two labelings. If the policies' labels differ, compare whether they violate."""
     by_label = set(pair.a.answers.labels) == set(pair.b.answers.labels)
 

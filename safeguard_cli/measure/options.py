@@ -112,6 +112,58 @@ class Reported(Gold):
 
 
 @dataclass(frozen=True)
+class Remembered(Gold):
+    """What is shown"""
+
+    names: Annotated[
+        tuple[str, ...],
+        typer.Option(
+            "--policy",
+            "-p",
+            metavar="NAME|FILE",
+            help="The policy's name, or its file as it is now; several are one history. Default: all.",
+            rich_help_panel="What is read",
+        ),
+    ] = ()
+    folder: Annotated[
+        str | None,
+        typer.Option(
+            "--in",
+            metavar="FOLDER",
+            help="Where the outputs and their manifests lie; default: beside GOLDEN, or here for a sample.",
+            rich_help_panel="What is read",
+        ),
+    ] = None
+    wrong: Annotated[int, typer.Option(min=0, metavar="N", help="Show up to N flipped rows of each step.")] = 3
+    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False
+
+
+@dataclass(frozen=True)
+class Advised(Gold):
+    """What is shown"""
+
+    on: Annotated[
+        tuple[str, ...],
+        typer.Option(
+            "--on",
+            metavar="OUT",
+            help="A golden set labelled under POLICY; more of them, of the same rows, show which labels flip.",
+            rich_help_panel="What is read",
+        ),
+    ] = ()
+    rule_field: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIELD",
+            help="The field with the rule that is right for a row; default: rule, if the rows have it.",
+            rich_help_panel="Reading the input",
+        ),
+    ] = None
+    wrong: Annotated[int, typer.Option(min=0, metavar="N", help="Show up to N rows of each finding.")] = 3
+    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False
+
+
+@dataclass(frozen=True)
 class Planned:
     """What is tried"""
 
