@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from safeguard_cli.output.spelled import plain
 from safeguard_cli.terminal import Figures, cut, facts, figure, interval, line_of
 
 FIGURES = {
@@ -44,6 +45,14 @@ def shown(result: Mapping[str, Any], wrong: int) -> Iterator[RenderableType]:
         value = f"{figure(found['value'])}  ({interval(found)}, {found['rows']:,} rows)"
         yield Text.assemble("\n", ("multi-policy accuracy", "bold"), f"  {value}: every policy's label is right")
     yield facts(INTERVALS, style="dim")
+    for required in result.get("required", ()):
+        yield facts(required_text(required), style="green" if required["met"] else "bold red")
+
+
+def required_text(required: Mapping[str, Any]) -> str:
+    """Return in words whether a figure is what is required."""
+    under = f" under {required['policy']}" if required["policy"] else ""
+    return f"{'met' if required['met'] else 'NOT MET'}: {required['require']}{under}, found {figure(required['found'])}"
 
 
 def not_used(unused: Mapping[str, int]) -> str:
@@ -92,12 +101,18 @@ def _shown_policy(name: str, policy: Mapping[str, Any], most: int) -> Iterator[R
     if wrong and most:
         yield line_of(f"wrong, {min(len(wrong), most)} of {len(wrong):,}:")
         for row in wrong[:most]:
-            place = f"  row {row['row']}, line {row['line']}, p {row['p_violates']:.2f}"
+            place = f"  {place_of(row)}, p {row['p_violates']:.2f}"
             said = f"gold {cut(row['gold'], 24)}, said {cut(row['label'], 24)}"
             text = f": {cut(row['text'], 100)}" if row["text"] else ""  # an output may have kept no text
             yield line_of(f"{place}: {said}{text}")
             if row.get("rationale"):
                 yield line_of(f"    {cut(row['rationale'], 140)}", "dim")
+
+
+def place_of(row: Mapping[str, Any]) -> str:
+    """Return where a row of a result stands, and its id if it has one."""
+    named = f", id {cut(plain(row['id']), 40)}" if row.get("id") is not None else ""
+    return f"row {row['row']}, line {row['line']}{named}"
 
 
 def _shown_choices(policy: Mapping[str, Any]) -> Iterator[RenderableType]:
