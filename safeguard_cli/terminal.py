@@ -121,7 +121,7 @@ def fail(text: str) -> None:
 
 
 def annotate(level: str, text: str, file: Path, line: int = 1) -> None:
-    """Print an `error` or a `warning` at a file's line as an annotation, if this is a job of GitHub Actions."""
+    """Print an `error`, a `warning` or a `notice` at a file's line, if this is a job of GitHub Actions."""
     if os.environ.get("GITHUB_ACTIONS") != "true" or _QUIET.get():
         return
     place = os.path.relpath(file, os.environ.get("GITHUB_WORKSPACE") or ".").replace(os.sep, "/")

@@ -55,10 +55,14 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A gate beside what was found: `policy` is empty for a figure of all policies; `found` is None if undefined."""
+    """A gate beside what was found: `policy` is empty for a figure of all policies; `found` is None if undefined.
+
+    `name` is the figure's in the result of `eval`.
+    """
 
     gate: Gate
     policy: str
+    name: str
     found: float | None
 
     @property
@@ -69,14 +73,27 @@ class Judged:
     @property
     def told(self) -> str:
         """Return in words what was found."""
-        which = f"{self.gate.bound}({self.gate.name})" if self.gate.bound else self.gate.name
+        which = f"{self.gate.bound}({self.name})" if self.gate.bound else self.name
         under = f" under {self.policy}" if self.policy else ""
-        is_not = "is not defined on these rows" if self.found is None else f"is {figure(self.found)}"
-        return f"{which}{under} {is_not}, required {self.gate.sign} {self.gate.value:g}"
+        return f"{which}{under} is {self.shown if self.found is not None else 'not defined on these rows'}"
+
+    @property
+    def shown(self) -> str:
+        """Return the figure with three decimals, or as many as it takes to see whether the gate is met."""
+        if self.found is None:
+            return figure(None)
+        plainly = figure(self.found)
+        return plainly if _SIGNS[self.gate.sign](float(plainly), self.gate.value) == self.met else f"{self.found:.9g}"
 
     def record(self) -> dict[str, Any]:
         """Return the gate for JSON."""
-        return {"require": self.gate.text, "policy": self.policy or None, "found": self.found, "met": self.met}
+        return {
+            "require": self.gate.text,
+            "policy": self.policy or None,
+            "found": self.found,
+            "shown": self.shown,
+            "met": self.met,
+        }
 
 
 def parse_gates(given: Sequence[str]) -> tuple[Gate, ...]:
@@ -138,7 +155,7 @@ def judge(gates: Sequence[Gate], result: Mapping[str, Any]) -> tuple[Judged, ...
     for gate in gates:
         for policy, name in _meant(gate, policies):
             found = policies[policy][name] if policy else result[OF_ALL]
-            judged.append(Judged(gate, policy, found[_BOUNDS.get(gate.bound, "value")]))
+            judged.append(Judged(gate, policy, name, found[_BOUNDS.get(gate.bound, "value")]))
     return tuple(judged)
 
 
@@ -148,7 +165,7 @@ def tell(judged: Sequence[Judged], result: Mapping[str, Any]) -> None:
     failed = [each for each in judged if not each.met]
     for each in failed:
         fail(f"--require {each.gate.text}: {each.told}")
-        annotate("error", f"{golden.name}: {each.told}", golden)
+        annotate("error", f"{each.told}, required: {each.gate.text}", golden)
     about = dict.fromkeys(each.policy for each in failed)
     rows = [(name, row) for name, one in result["policies"].items() if {name, ""} & {*about} for row in one["wrong"]]
     for name, row in rows[:ANNOTATED]:

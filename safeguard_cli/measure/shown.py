@@ -52,7 +52,7 @@ def shown(result: Mapping[str, Any], wrong: int) -> Iterator[RenderableType]:
 def required_text(required: Mapping[str, Any]) -> str:
     """Return in words whether a figure is what is required."""
     under = f" under {required['policy']}" if required["policy"] else ""
-    return f"{'met' if required['met'] else 'NOT MET'}: {required['require']}{under}, found {figure(required['found'])}"
+    return f"{'met' if required['met'] else 'NOT MET'}: {required['require']}{under}: {required['shown']}"
 
 
 def not_used(unused: Mapping[str, int]) -> str:

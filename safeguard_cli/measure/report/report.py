@@ -203,16 +203,19 @@ def _policy(
 
 
 def policy_text(labels: LabeledFile, answers: LabelSet, given: Sequence[Policy]) -> str:
-    """Return the text of the policy that the rows were labelled under: of one given, else of a built-in one.
+    """Return the text of the policy that the rows were labelled under: of one given, on record, or built in.
 
-    Empty if neither is known to be that policy. Raise UsageError if the one given is another.
+    Empty if none is known to be that policy. Raise UsageError if the one given is another.
     """
     record = labels.manifest.identity.policies.get(answers.name) if labels.manifest else None
+    texts = (labels.manifest.progress.policy_texts if labels.manifest else None) or {}
     for policy in given:
         if policy.name == answers.name and record and policy.sha256 != record.sha256:
             raise UsageError(f"--policy {policy.name}: {labels.path} was labelled under another text of this policy")
         if policy.name == answers.name:
             return policy.text
+    if answers.name in texts:
+        return texts[answers.name]
     shipped = map(load_policy, builtin_policies()) if record else ()
     return next((policy.text for policy in shipped if record and policy.sha256 == record.sha256), "")
 
