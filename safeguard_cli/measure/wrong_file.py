@@ -16,7 +16,7 @@ from safeguard_cli.terminal import json_bytes
 
 PLACE = ("row", "line", "id")  # the first columns, by which a file is known to be ours
 _KINDS = (".jsonl", ".ndjson", ".csv")
-_OURS = (b'{"row":', b"\xef\xbb\xbfrow,line,id,")
+_OURS = (b'{"row":', b"\xef\xbb\xbfrow,line,id")
 
 
 def check_wrong_file(path: str | None, read: Iterable[Used]) -> None:
