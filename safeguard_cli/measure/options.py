@@ -141,8 +141,8 @@ class Reported(Gold):
             "--policy",
             "-p",
             metavar="FILE",
-            help="A policy of OUT, to show its text, or of a stress test, to check what rationales cite; a built-in one"
-            " is found without it.",
+            help="A policy of OUT, to show its text where OUT has none on record, or of a stress test, to check what"
+            " rationales cite; a built-in one is found without it.",
             rich_help_panel="Policy and decision",
         ),
     ] = ()
