@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from rich.cells import cell_len, chop_cells, set_cell_size
@@ -117,6 +118,17 @@ def warn(text: str) -> None:
 def fail(text: str) -> None:
     """Print a sentence to standard error as the error that ends the command."""
     _say(Text("error: ", "bold red"), text)
+
+
+def annotate(level: str, text: str, file: Path, line: int = 1) -> None:
+    """Print an `error`, a `warning` or a `notice` at a file's line, if this is a job of GitHub Actions."""
+    if os.environ.get("GITHUB_ACTIONS") != "true" or _QUIET.get():
+        return
+    place = os.path.relpath(file, os.environ.get("GITHUB_WORKSPACE") or ".").replace(os.sep, "/")
+    place, text = (safe(each).replace("%", "%25") for each in (place, text))
+    at = "" if place.startswith("../") else f" file={place.replace(':', '%3A').replace(',', '%2C')},line={line}"
+    with suppress(OSError):  # in one write, so that no other line gets into it
+        print(f"::{level}{at}::{text}\n", end="", file=sys.stderr, flush=True)
 
 
 def ask(question: str) -> str | None:

@@ -321,7 +321,15 @@ AUDIT = (
 )
 """`audit`'s rules."""
 
-MEASURE = (*COMMON, _IN_JSON, Rule("wrong", is_set("json"), "with --json, which holds all of them"))
+_NO_OUTPUT = Rule("overwrite", lambda v: not v.get("output"), "without -o")
+
+MEASURE = (
+    *COMMON,
+    _IN_JSON,
+    Rule("wrong", is_set("json"), "with --json, which holds all of them"),
+    Rule("junit", lambda v: not v.get("require"), "without --require"),
+    _NO_OUTPUT,
+)
 """The rules of `eval` and `compare`."""
 
 AGREE = (
@@ -347,7 +355,7 @@ STRESS = (
         lambda v: not v.get("translations") and not v.get("pair"),
         "without --translation or --pair",
     ),
-    Rule("overwrite", lambda v: not v.get("output"), "without -o"),
+    _NO_OUTPUT,
 )
 
 BENCH = (

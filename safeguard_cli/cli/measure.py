@@ -22,7 +22,7 @@ FIRST = ("policies", "gold_fields", "mapping", "text_fields", "effort", "model",
 @command(
     app,
     "eval",
-    first=(*FIRST, "by", "threshold"),
+    first=(*FIRST, "by", "threshold", "require", "output"),
     epilog=(
         EXAMPLES + "safeguard eval sample:golden/spam --policy spam --model demo\n\n"
         "safeguard eval golden.csv --policy rules.md --gold-field verdict --map 'SP2,SP3,SP4=spam;SP0=ham'\n\n"
@@ -30,7 +30,8 @@ FIRST = ("policies", "gold_fields", "mapping", "text_fields", "effort", "model",
         "safeguard eval golden.csv -p spam -p fraud --gold-field violated\n\n"
         "safeguard eval golden.jsonl -p spam --threshold precision=0.95 --by language --by channel\n\n"
         "safeguard eval golden.labels.jsonl --json | jq .policies.spam.figures.f1\n\n"
-        "[bold]Exit codes[/bold]  0 done, 3 some rows in error"
+        "safeguard eval golden.jsonl -p spam --require 'recall>=0.9' --require 'lower(precision)>=0.8' --junit eval.xml"
+        "\n\n[bold]Exit codes[/bold]  0 done, 3 some rows in error, 5 a figure is not what --require asks for"
     ),
 )
 def evaluate(
@@ -52,6 +53,7 @@ def evaluate(
         from safeguard_cli.measure.evaluate import evaluate as run_eval
 
         settings = _settings(conflicts.settled(ctx, conflicts.MEASURE, asked), golden, wanted)
+        settings = replace(settings, output=wanted.output, overwrite=wanted.overwrite)
         return run_eval(settings, refusing(wanted, ctx))
 
     run(call, asked.debug)
@@ -124,7 +126,7 @@ def report(
         conflicts.check(ctx, conflicts.COMMON)
         settings = Settings(out, wanted.policies, **vars(reading), **vars(text), **vars(display))
         _check_read(settings)
-        shown = Wanted(wanted.gold_fields, wanted.mapping, by=wanted.by)
+        shown = Wanted(wanted.gold_fields, wanted.mapping, by=wanted.by, wrong_file=wanted.wrong_file)
         return run_report(settings, refusing(shown, ctx), wanted.output, wanted.examples)
 
     run(call, display.debug)

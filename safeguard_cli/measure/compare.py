@@ -16,14 +16,17 @@ from safeguard_cli import errors
 from safeguard_cli.errors import UsageError
 from safeguard_cli.measure import metrics
 from safeguard_cli.measure.evaluate import number
-from safeguard_cli.measure.golden import gold_fields
+from safeguard_cli.measure.golden import ID, gold_fields
 from safeguard_cli.measure.measured import OF_A_RUN, Measured, gold_of, measure
 from safeguard_cli.measure.options import Wanted
-from safeguard_cli.measure.shown import not_used
+from safeguard_cli.measure.shown import not_used, place_of
+from safeguard_cli.measure.wrong_file import check_wrong_file, write_wrong_file
 from safeguard_cli.output.labelled import LabeledFile, LabelSet, read_labels
 from safeguard_cli.output.spelled import normal, plain
 from safeguard_cli.rows.source import no_field
 from safeguard_cli.rows.verdict import Verdict
+from safeguard_cli.rows.writable import used
+from safeguard_cli.run.destination import used_by
 from safeguard_cli.run.prepare import load_policies
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import Figures, cut, facts, figure, interval, line_of, print_json, show
@@ -31,16 +34,17 @@ from safeguard_cli.terminal import Figures, cut, facts, figure, interval, line_o
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One labeling: its name, its policy's labels, and each row's Verdict."""
+    """One labeling: its name, its policy's labels, each row's Verdict, and the model, empty if not on record."""
 
     name: str
     answers: LabelSet
     verdicts: tuple[Verdict, ...]
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two labelings of the same rows. `places` are each row's number and line in A; `texts` are shown to the reader.
+    """Two labelings of the same rows. `places` are each row's number, line and id in A; `texts` are for the reader.
 
     `gold` holds None where no right label is known; `not_used` counts those rows by reason. `alone` counts the rows
     that only A, and only B, has. `doubts` are what a reader must know about the files.
@@ -48,7 +52,7 @@ class Pair:
 
     a: Side
     b: Side
-    places: tuple[tuple[int, int], ...]
+    places: tuple[tuple[int, int, Any], ...]
     texts: tuple[str, ...]
     gold: tuple[str | None, ...]
     not_used: Mapping[str, int]
@@ -65,6 +69,7 @@ def compare(
     """
     with metrics.sklearn():
         pass
+    check_wrong_file(wanted.wrong_file, [*used_by(settings), *used("the input", *([other] if other else ()))])
     if other is not None:
         wanted.refuse((*OF_A_RUN, "skip_rows"), "on two outputs, which are labelled already")
         pairs = _outputs(Path(settings.input), Path(other), settings, wanted)
@@ -77,6 +82,7 @@ def compare(
     else:
         shown = (line for result in results for line in _shown(result, wanted))
         show(*shown)
+    write_wrong_file(wanted.wrong_file, [flip for result in results for flip in result["flips"]])
     flips = sum(len(result["flips"]) for result in results)
     return errors.CHECK_FAILED if max_flips is not None and flips > max_flips else errors.OK
 
@@ -99,7 +105,8 @@ def _outputs(path_a: Path, path_b: Path, settings: Settings, wanted: Wanted) -> 
     fields = gold_fields(wanted.gold_fields, names)
     golden = gold_of(a, names, replace(settings, input=str(path_a), limit=None), wanted)
     right = {row.line: row.gold for row in golden.rows} if golden else {}
-    texts = a.texts(settings.text_fields, settings.template, fields.values()) or ("",) * len(a.rows)
+    texts_a, texts_b = (each.texts(settings.text_fields, settings.template, fields.values()) for each in (a, b))
+    named = ID if settings.id_field is None else settings.id_field
     doubts = [f"{labels.path}: {doubt}" for labels in (a, b) for doubt in labels.doubts]
     pairs = []
     for one, two in both:
@@ -108,10 +115,10 @@ def _outputs(path_a: Path, path_b: Path, settings: Settings, wanted: Wanted) -> 
         suffix_a, suffix_b = ("", "") if len(both) == 1 else (f" {one.name}", f" {two.name}")
         pairs.append(
             Pair(
-                Side(f"{path_a}{suffix_a}", one, tuple(row.verdicts[one.name] for row, _ in rows)),
-                Side(f"{path_b}{suffix_b}", two, tuple(row.verdicts[two.name] for _, row in rows)),
-                tuple((row.number, row.line) for row, _ in rows),
-                tuple(texts[i] for i, _ in places),
+                Side(f"{path_a}{suffix_a}", one, tuple(row.verdicts[one.name] for row, _ in rows), a.model),
+                Side(f"{path_b}{suffix_b}", two, tuple(row.verdicts[two.name] for _, row in rows), b.model),
+                tuple((row.number, row.line, row.fields.get(named)) for row, _ in rows),
+                tuple(texts_a[i] if texts_a else texts_b[j] if texts_b else "" for i, j in places),
                 tuple(right[row.line][one.name] if row.line in right else None for row, _ in rows),
                 dict(golden.unused) if golden else {},
                 alone,
@@ -206,15 +213,15 @@ def _variants(settings: Settings, wanted: Wanted, variants: Mapping[str, Sequenc
             effort=chosen.get("effort", settings.effort),
         )
         measured = measure(changed, wanted)
-        sides.append((f"--{option} {chosen[option]}, model {measured.model or 'not on record'}", measured))
+        sides.append((f"--{option} {chosen[option]}", measured))
     (name_a, a), (name_b, b) = sides
     numbers = {row.number: place for place, row in enumerate(b.golden.rows)}
     rows = [(i, numbers[row.number]) for i, row in enumerate(a.golden.rows) if row.number in numbers]
     one, two = a.answers[0], b.answers[0]
     return Pair(
-        Side(name_a, one, tuple(a.verdicts[i][one.name] for i, _ in rows)),
-        Side(name_b, two, tuple(b.verdicts[j][two.name] for _, j in rows)),
-        tuple((a.golden.rows[i].number, a.golden.rows[i].line) for i, _ in rows),
+        Side(name_a, one, tuple(a.verdicts[i][one.name] for i, _ in rows), a.model),
+        Side(name_b, two, tuple(b.verdicts[j][two.name] for _, j in rows), b.model),
+        tuple((row.number, row.line, row.id) for row in (a.golden.rows[i] for i, _ in rows)),
         tuple(a.golden.rows[i].text for i, _ in rows),
         tuple(a.golden.rows[i].gold[one.name] for i, _ in rows),
         dict(a.golden.unused),
@@ -239,6 +246,8 @@ def pair_result(pair: Pair) -> dict[str, Any]:
     result: dict[str, Any] = {
         "a": pair.a.name,
         "b": pair.b.name,
+        "model_a": pair.a.model,
+        "model_b": pair.b.model,
         "doubts": list(pair.doubts),
         "rows": len(kept),
         "rows_in_error": len(pair.texts) - len(kept),
@@ -252,6 +261,7 @@ def pair_result(pair: Pair) -> dict[str, Any]:
             {
                 "row": pair.places[i][0],
                 "line": pair.places[i][1],
+                "id": pair.places[i][2],
                 "a": x,
                 "b": y,
                 "p_a": pair.a.verdicts[i].p_violates,
@@ -296,7 +306,9 @@ def pair_result(pair: Pair) -> dict[str, Any]:
 
 
 def _shown(result: Mapping[str, Any], wanted: Wanted) -> Iterator[RenderableType]:
-    yield Text.assemble(("A  ", "bold"), cut(result["a"], 200), "\n", ("B  ", "bold"), cut(result["b"], 200))
+    for side in ("a", "b"):
+        model = result[f"model_{side}"] or "not on record"
+        yield Text.assemble((f"{side.upper()}  ", "bold"), f"{cut(result[side], 200)}, model {cut(model, 100)}")
     for doubt in result["doubts"]:
         yield facts(doubt, style="yellow")
     said = f"{result['rows']:,} rows labelled by both"
@@ -339,8 +351,10 @@ def _shown(result: Mapping[str, Any], wanted: Wanted) -> Iterator[RenderableType
         gold_text = "" if flip["gold"] is None else f", gold {cut(flip['gold'], 24)}"
         moved = f"{cut(flip['a'], 24)} → {cut(flip['b'], 24)}"
         p = f"{flip['p_a']:.2f} → {flip['p_b']:.2f}"
-        yield line_of(f"row {flip['row']}, line {flip['line']}, p {p}: {moved}{gold_text}: {flip['text']}")
+        yield line_of(f"{place_of(flip)}, p {p}: {moved}{gold_text}: {flip['text']}")
     if len(result["flips"]) > wanted.wrong > 0:
-        yield facts(f"{len(result['flips']) - wanted.wrong:,} more: --wrong N or --json shows them", style="dim")
+        yield facts(
+            f"{len(result['flips']) - wanted.wrong:,} more: --wrong N, --wrong-file or --json shows them", style="dim"
+        )
     yield facts("95 % intervals by Clopper-Pearson", style="dim")
     yield Text("")

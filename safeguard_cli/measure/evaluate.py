@@ -10,6 +10,7 @@ from typing import Any
 from safeguard_cli import errors
 from safeguard_cli.errors import UsageError
 from safeguard_cli.measure import metrics, thresholds, together
+from safeguard_cli.measure.gates import Gate, check_gates, check_junit, judge, parse_gates, tell, write_junit
 from safeguard_cli.measure.golden import GoldenRow, as_text
 from safeguard_cli.measure.measured import (
     Measured,
@@ -24,19 +25,23 @@ from safeguard_cli.measure.measured import (
 from safeguard_cli.measure.metrics import Outcomes
 from safeguard_cli.measure.options import Wanted
 from safeguard_cli.measure.shown import shown
+from safeguard_cli.measure.wrong_file import PLACE, check_wrong_file, write_wrong_file
 from safeguard_cli.output.labelled import LabelSet
 from safeguard_cli.rows.verdict import Verdict
+from safeguard_cli.run.destination import used_by
+from safeguard_cli.run.prepare import load_policies
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import print_json, show
 
 
 def evaluate(settings: Settings, wanted: Wanted) -> int:
     """Run `safeguard eval` and return the exit code. Raise SafeguardError with a sentence for the user."""
-    search = _parse_threshold(wanted.threshold)
+    search, gates = _parse_threshold(wanted.threshold), parse_gates(wanted.require)
     if isinstance(search, float):
         settings = replace(settings, threshold=None)  # applied to the scores below, of outputs and of new labels
     with metrics.sklearn():  # fails before a model is loaded if the extra is missing
         pass
+    _check_before(settings, wanted, gates)
     measured = measure(settings, wanted)
     quick = None
     if wanted.find_sure:
@@ -45,7 +50,7 @@ def evaluate(settings: Settings, wanted: Wanted) -> int:
         quick = label_golden(replace(settings, effort="none", rationale=False), measured.golden)
     whole, others = by_pick(measured)
     quick_whole = by_pick(replace_verdicts(measured, _verdicts(quick)))[0].verdicts if quick else None
-    result = {
+    result: dict[str, Any] = {
         "golden": str(settings.input),
         "prompting": measured.prompting,
         "model": measured.model,
@@ -64,11 +69,38 @@ def evaluate(settings: Settings, wanted: Wanted) -> int:
         result["multi_policy_accuracy"] = multi_policy_result(whole)
         result["together"] = together_result(whole, search if isinstance(search, float) else None)
     failed = measured.golden.in_error + sum(any(v.error for v in one.values()) for one in measured.verdicts)
+    judged = judge(gates, result)
+    if judged:
+        result["required"] = [each.record() for each in judged]
     if wanted.json:
         print_json(result)
     else:
         show(*shown(result, wanted.wrong))
+    write_wrong_file(wanted.wrong_file, [*wrong_rows(result["policies"])])
+    if wanted.junit is not None:
+        write_junit(wanted.junit, judged, result)
+    tell(judged, result)
+    if not all(each.met for each in judged):
+        return errors.CHECK_FAILED
     return errors.ROWS_IN_ERROR if failed else errors.OK
+
+
+def _check_before(settings: Settings, wanted: Wanted, gates: Sequence[Gate]) -> None:
+    """Raise, before a model is loaded, for a file that cannot be written and for a figure that does not exist."""
+    if gates and settings.policies:
+        policies = load_policies(settings)
+        check_gates(gates, [LabelSet(policy.name, policy.labels, policy.violates) for policy in policies])
+    read = used_by(settings)
+    check_wrong_file(wanted.wrong_file, read)
+    if wanted.junit is not None:
+        check_junit(wanted.junit, read)
+
+
+def wrong_rows(policies: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the wrong rows in the results of policies, of each those that were not picked at random last."""
+    for name, policy in policies.items():
+        for row in (*policy["wrong"], *(row for part in policy.get("apart", ()) for row in part["wrong"])):
+            yield {**{at: row.get(at) for at in PLACE}, "policy": name, **row}
 
 
 def _doubts(whole: Measured, others: Mapping[str, Sequence[int]]) -> Iterator[str]:
@@ -225,6 +257,7 @@ def _wrong(row: GoldenRow, verdict: Verdict, policy: str) -> dict[str, Any]:
     return {
         "row": row.number,
         "line": row.line,
+        **({"id": row.id} if row.id is not None else {}),
         "gold": row.gold[policy],
         "label": verdict.label,
         "p_violates": verdict.p_violates,

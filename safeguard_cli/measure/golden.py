@@ -31,6 +31,7 @@ from safeguard_cli.rows.verdict import RowError
 from safeguard_cli.terminal import note
 
 DEFAULT_FIELD = "label"
+ID = "id"  # the field with a row's id, if no other is named
 APART = Grouping()  # rows are no turns of conversations
 _TITLE_ROWS = 20  # in which a header is looked for
 
@@ -45,6 +46,7 @@ class GoldenRow:
     text: str
     gold: Mapping[str, str]
     answer: ReviewedRow | None = None
+    id: Any = None  # the value of its id field, if it has one
     turns: Turns | None = None  # the text, if it is a turn of a conversation
 
     @property
@@ -60,13 +62,16 @@ class GoldenRow:
 class Golden:
     """A golden set: its usable rows, and how many rows were left out for each reason.
 
-    `in_error` of those could not be read or have no text. `text` names the field that holds the texts, if one does.
+    `in_error` of those could not be read or have no text. `text` names the field that holds the texts, if one does;
+    `text_fields` are the fields of a text that no template makes. `above` lines stand above the header.
     """
 
     rows: list[GoldenRow] = field(default_factory=list)
     unused: Counter[str] = field(default_factory=Counter)
     in_error: int = 0
     text: str = ""
+    text_fields: tuple[str, ...] = ()
+    above: int = 0
 
     def leave_out(self, reason: str) -> None:
         """Count a row that is in error."""
@@ -132,6 +137,7 @@ def read_golden(
     text_fields: Sequence[str] = (),
     template: str | None = None,
     others: Collection[str] = (),
+    id_field: str | None = None,
     needs_text: bool = True,
     grouping: Grouping = APART,
     listed: str | None = None,
@@ -148,6 +154,7 @@ def read_golden(
     values: Counter[str] = Counter()
     mapped: set[str] = set()
     reviewed = _reviewed(path, golden, answers, mapping, format, encoding)
+    others = {*others, *([id_field] if id_field is not None else [])}
     if reviewed is not None:
         others = {*others, *FIELDS, *columns({name for row in reviewed.values() for name in row.labels})}
     with ExitStack() as stack:
@@ -158,7 +165,7 @@ def read_golden(
             selector = make_selector(
                 source, text_fields=text_fields, template=template, gold=set(fields.values()), others=others
             )
-            golden.text, select = selector.described, selector.select
+            golden.text, golden.text_fields, select = selector.described, selector.chosen, selector.select
             if grouping.group is not None:
                 whole = stack.enter_context(_open(path, fields, Golden(), skip_rows, sheet, format, encoding))
                 turned = stack.enter_context(by_conversation(selector, whole, grouping))
@@ -186,7 +193,8 @@ def read_golden(
                 golden.leave_out("no text" if text.code == "no_text" else f"cannot be read ({text.code})")
             else:
                 turns = text if isinstance(text, Turns) else None
-                golden.rows.append(GoldenRow(number, record.line, row, str(text), gold, answer, turns))
+                named = row.get(ID if id_field is None else id_field)
+                golden.rows.append(GoldenRow(number, record.line, row, str(text), gold, answer, named, turns))
     said = ", ".join(f"{value!r}" for value, _ in values.most_common(8)) or "nothing"
     absent = [value for value in mapping if value not in mapped]
     if absent and golden.rows and not mapped:
@@ -302,7 +310,7 @@ def _open(
     if kind is None or not kind.headed:
         return open_source(path, format=format, encoding=encoding, above=skip_rows or 0, sheet=sheet)
     lines = first_lines(path, max(_TITLE_ROWS, skip_rows or 0), encoding=encoding, format=format, sheet=sheet)
-    above = _header_line(lines, fields) if skip_rows is None else skip_rows
+    above = golden.above = _header_line(lines, fields) if skip_rows is None else skip_rows
     golden.unused["above the header"] += sum(
         bool(line.strip(",;\t| \r\n")) and sep_delimiter(line.encode()) is None for line in lines[:above]
     )

@@ -12,14 +12,19 @@ import orjson
 from safeguard_cli.errors import SafeguardError, UsageError, no_file, sentences
 from safeguard_cli.files import temporary_folder
 from safeguard_cli.measure.golden import Golden, gold_fields, listed_field, parse_map, read_golden
+from safeguard_cli.measure.label_studio import is_export
 from safeguard_cli.measure.metrics import Outcomes
 from safeguard_cli.measure.options import Wanted
 from safeguard_cli.measure.reviewed import ReviewedFile, holds_reviewed, read_reviewed
 from safeguard_cli.output.labelled import APART, TOGETHER, LabeledFile, LabelSet, holds_verdicts, read_labels
+from safeguard_cli.output.manifest import beside
 from safeguard_cli.policy.policy import Policy, builtin_policies, load_policy
 from safeguard_cli.rows.options import Reading, Text
+from safeguard_cli.rows.sink import output_format
 from safeguard_cli.rows.source import no_field, open_source
 from safeguard_cli.rows.verdict import Verdict
+from safeguard_cli.rows.writable import Used, check_output, is_stream
+from safeguard_cli.run.destination import used_by
 from safeguard_cli.run.prepare import load_policies
 from safeguard_cli.run.settings import AskedOfTurns, Display, Settings
 from safeguard_cli.terminal import note
@@ -31,6 +36,7 @@ OF_A_RUN = (
     "max_row_bytes",
     "deterministic",
 )
+OF_LABELS = ("output", "overwrite")  # options that keep new labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,7 @@ def measure(settings: Settings, wanted: Wanted) -> Measured:
     if (labels := existing_labels(path, settings, answers)) is not None:
         if wanted.find_sure:
             raise UsageError("--find-sure labels the golden set twice: give it the golden set itself, not an output")
-        wanted.refuse(OF_A_RUN, f"on {path}, which is labelled already")
+        wanted.refuse((*OF_A_RUN, *OF_LABELS), f"on {path}, which is labelled already")
         return from_output(labels, policies, settings, wanted)
     if not policies and holds_reviewed(path, format=settings.format, encoding=settings.encoding):
         return from_review(path, settings, wanted)
@@ -62,8 +68,12 @@ def measure(settings: Settings, wanted: Wanted) -> Measured:
         with open_source(path, format=settings.format, encoding=settings.encoding, sheet=settings.sheet) as source:
             source.first()  # raises its own error if the file cannot be read
         raise UsageError(f"{path} holds no verdicts: name the policy to label it under, with --policy")
+    if settings.output is not None:
+        check_kept("-o", Path(settings.output), used_by(settings))
+        if is_export(path):
+            raise UsageError(f"-o keeps no labels of {path}, an export of Label Studio: leave it out to measure them")
     golden = usable_rows(settings, wanted, answers)
-    labels = label_golden(settings, golden)
+    labels = label_golden(settings, golden) if settings.output is None else label_kept(settings, golden)
     prompting = TOGETHER if settings.together and len(policies) > 1 else APART
     return Measured(golden, answers, _verdicts(labels), prompting, labels.model, settings.effort)
 
@@ -80,6 +90,35 @@ def label_golden(settings: Settings, golden: Golden) -> LabeledFile:
     """Label the texts of a golden set."""
     texts = (row.turns.as_dict() if row.turns else row.text for row in golden.rows)
     return label_rows(replace(settings, group=None, put_together=True), ({"text": text} for text in texts))
+
+
+def label_kept(settings: Settings, golden: Golden) -> LabeledFile:
+    """Label the golden set as the file that it is, into the output asked for, and return its golden rows' labels.
+
+    All its rows are labelled, those that cannot be measured too, so that a row's number in the output is its number in
+    the golden set.
+    """
+    from safeguard_cli.run.label import label
+
+    label(
+        replace(
+            settings,
+            text_fields=golden.text_fields,
+            skip_rows=golden.above or None,
+            limit=None if settings.limit is None else max(row.number for row in golden.rows),
+            says_text=False,
+        )
+    )
+    labels = read_labels(Path(str(settings.output)))
+    at = {row.number: row for row in labels.rows}
+    return replace(labels, rows=tuple(at[row.number] for row in golden.rows))
+
+
+def check_kept(option: str, out: Path, read: Sequence[Used]) -> None:
+    """Raise UsageError if labelled rows cannot be kept in `out`, to be read again."""
+    if out.name == "-" or is_stream(out):
+        raise UsageError(f"{option} {out}: the rows are read again, so it must be a file")
+    check_output(out, read, beside(out, output_format(out, "jsonl")))
 
 
 def _verdicts(labels: LabeledFile) -> tuple[Mapping[str, Verdict], ...]:
@@ -118,9 +157,8 @@ def label_rows(settings: Settings, rows: Iterable[Mapping[str, Any]], output: st
 def existing_labels(path: Path, settings: Settings, known: Sequence[LabelSet] = ()) -> LabeledFile | None:
     """Return the labels in a file if its rows hold verdicts of all policies `known` (if none, of any policy)."""
     how: dict[str, Any] = {"format": settings.format, "encoding": settings.encoding}
-    reviewed = holds_reviewed(path, **how)
     how["sheet"] = settings.sheet
-    found = [] if reviewed else holds_verdicts(path, **how)
+    found = () if is_export(path) else holds_verdicts(path, **how)
     if not found or not {answers.name for answers in known} <= set(found):
         return None
     return read_labels(path, **how, known=known)
@@ -149,6 +187,7 @@ def usable_rows(
         text_fields=settings.text_fields,
         template=settings.template,
         others=(*wanted.by, *others),
+        id_field=settings.id_field,
         grouping=settings,
         needs_text=needs_text,
         listed=listed_field(wanted.gold_fields, [a.name for a in answers]),
@@ -197,7 +236,9 @@ def from_review(path: Path, settings: Settings, wanted: Wanted) -> Measured:
     """Return people's answers beside what the model had said of the same rows when they were reviewed."""
     if wanted.find_sure:
         raise UsageError("--find-sure labels the golden set twice: name the policy with --policy")
-    wanted.refuse(OF_A_RUN, f"on {path} without --policy: what the model had said of its rows is measured")
+    wanted.refuse(
+        (*OF_A_RUN, *OF_LABELS), f"on {path} without --policy: what the model had said of its rows is measured"
+    )
     answers = _proposed(read_reviewed(path, format=settings.format, encoding=settings.encoding))
     golden = usable_rows(settings, wanted, (answers,), needs_text=False)
     known = [row for row in golden.rows if row.answer is not None and row.answer.proposed.label is not None]

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
 
 def _anything(names: Iterable[str], why: str) -> None:
     """Refuse nothing: there is no command line."""
+
+
+WrongFile: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Write every wrong or flipped row with its whole text, as JSON lines or CSV by the extension.",
+        rich_help_panel="Output",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,9 @@ class Wanted(Gold):
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False
     threshold: str | None = None
     find_sure: bool = False
+    require: tuple[str, ...] = ()
+    junit: str | None = None
+    wrong_file: str | None = None
     refuse: Callable[[Iterable[str], str], None] = _anything  # raises UsageError for the first that was given
 
 
@@ -64,6 +77,35 @@ class Evaluated(Wanted):
     find_sure: Annotated[
         bool,
         typer.Option("--find-sure", help="Also label without reasoning, to find a --sure that is enough to skip it."),
+    ] = False
+    require: Annotated[
+        tuple[str, ...],
+        typer.Option(
+            metavar="'FIGURE>=X'",
+            help="Exit with code 5 unless this figure is at least X: 'recall>=0.9', 'precision.POLICY>=0.8',"
+            " 'recall:LABEL>=0.7', or the end of its interval, 'lower(recall)>=0.85'. Repeatable.",
+            rich_help_panel="What is required",
+        ),
+    ] = ()
+    junit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Also write what is required as a JUnit file.", rich_help_panel="What is required"
+        ),
+    ] = None
+    wrong_file: WrongFile = None
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="Keep the labels in OUT, an output like those of label: resumed, reported and compared.",
+            rich_help_panel="Output",
+        ),
+    ] = None
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing output.", rich_help_panel="Output")
     ] = False
 
 
@@ -84,6 +126,7 @@ class Compared(Wanted):
     max_flips: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Exit with code 5 if more than N rows flipped.")
     ] = None
+    wrong_file: WrongFile = None
 
 
 @dataclass(frozen=True)
@@ -99,8 +142,8 @@ class Reported(Gold):
             "--policy",
             "-p",
             metavar="FILE",
-            help="A policy of OUT, to show its text, or of a stress test, to check what rationales cite; a built-in one"
-            " is found without it.",
+            help="A policy of OUT, to show its text where OUT has none on record, or of a stress test, to check what"
+            " rationales cite; a built-in one is found without it.",
             rich_help_panel="Policy and decision",
         ),
     ] = ()
@@ -109,6 +152,7 @@ class Reported(Gold):
         typer.Option(metavar="FIELD", help="Also show figures for each value of this field. Repeatable."),
     ] = ()
     examples: Annotated[int, typer.Option(min=0, metavar="N", help="Show up to N rows of each label.")] = 25
+    wrong_file: WrongFile = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from safeguard_cli.output.spelled import plain
 from safeguard_cli.terminal import Figures, cut, facts, figure, interval, line_of
 
 FIGURES = {
@@ -68,6 +69,14 @@ def shown(result: Mapping[str, Any], wrong: int) -> Iterator[RenderableType]:
             table.add_row(TOGETHER[key], figure(one["value"]), interval(one), rows_of(one))
         yield table
     yield facts(INTERVALS, style="dim")
+    for required in result.get("required", ()):
+        yield facts(required_text(required), style="green" if required["met"] else "bold red")
+
+
+def required_text(required: Mapping[str, Any]) -> str:
+    """Return in words whether a figure is what is required."""
+    under = f" under {required['policy']}" if required["policy"] else ""
+    return f"{'met' if required['met'] else 'NOT MET'}: {required['require']}{under}: {required['shown']}"
 
 
 def not_used(unused: Mapping[str, int]) -> str:
@@ -121,7 +130,7 @@ def _shown_policy(name: str, policy: Mapping[str, Any], most: int) -> Iterator[R
     if wrong and most:
         yield line_of(f"wrong, {min(len(wrong), most)} of {len(wrong):,}:")
         for row in wrong[:most]:
-            place = f"  row {row['row']}, line {row['line']}, p {row['p_violates']:.2f}"
+            place = f"  {place_of(row)}, p {row['p_violates']:.2f}"
             said = f"gold {cut(row['gold'], 24)}, said {cut(row['label'], 24)}"
             text = f": {cut(row['text'], 100)}" if row["text"] else ""  # an output may have kept no text
             yield line_of(f"{place}: {said}{text}")
@@ -132,6 +141,12 @@ def _shown_policy(name: str, policy: Mapping[str, Any], most: int) -> Iterator[R
 def rows_of(found: Mapping[str, Any]) -> str:
     """Return of which rows a figure is: `9 of 20` for a share, the number of rows for another."""
     return f"{found['count']:,} of {found['rows']:,}" if "count" in found else f"{found['rows']:,}"
+
+
+def place_of(row: Mapping[str, Any]) -> str:
+    """Return where a row of a result stands, and its id if it has one."""
+    named = f", id {cut(plain(row['id']), 40)}" if row.get("id") is not None else ""
+    return f"row {row['row']}, line {row['line']}{named}"
 
 
 def _shown_choices(policy: Mapping[str, Any]) -> Iterator[RenderableType]:

@@ -32,6 +32,7 @@ TOGETHER = "all policies in one prompt and one answer"
 APART = "one prompt for each policy"
 SAMPLE_ROWS = 100  # rows in which to look for verdicts, and for the text
 _MOST_LABELS = 12  # the most labels of which all subsets are tried as the violating ones
+_REVIEWED, _SAID = {"_row", "picked"}, "proposed"  # fields of reviewed rows; the last is what a model had said before
 _CLOSE = 2e-6  # scores are written with six digits
 
 
@@ -264,7 +265,10 @@ def _readers(records: Sequence[Record], header: Sequence[str]) -> dict[str, _Rea
     names = dict.fromkeys(header)
     for record in records[:SAMPLE_ROWS]:
         fields = record.fields or {}
-        found = [key for key, value in fields.items() if _is_verdict(mapping(value))]
+        reviewed = fields.keys() >= _REVIEWED
+        found = [
+            key for key, value in fields.items() if _is_verdict(mapping(value)) and not (reviewed and key == _SAID)
+        ]
         if found:
             return {name: _Reader(name, in_columns=False) for name in found}
         names |= dict.fromkeys(fields)
@@ -272,7 +276,9 @@ def _readers(records: Sequence[Record], header: Sequence[str]) -> dict[str, _Rea
     return {
         stem: _Reader(stem, in_columns=True)
         for stem in stems
-        if stem and all(f"{stem}_{column}" in names for column in ("label", "violates"))
+        if stem
+        and not (stem == _SAID and names.keys() >= _REVIEWED)
+        and all(f"{stem}_{column}" in names for column in ("label", "violates"))
     }
 
 

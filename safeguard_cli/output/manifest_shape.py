@@ -269,7 +269,7 @@ class Done(Part):
     tokens are sums over all sessions. `repeated_rows` had an earlier row's text and got its Verdicts. `policy_tokens`
     were decoded because no kept state had them. `cut_rows` had their reasoning ended by the budget; the count is for
     outputs whose rows do not tell. `planned` is the number of rows that was set before an audit began, 0 for none.
-    `reused` are the outputs that --reuse named, if it did, in all sessions.
+    `reused` are the outputs that --reuse named, if it did, in all sessions. `policy_texts` are the policies', by name.
     """
 
     rows = Changing[int](_count)
@@ -284,6 +284,7 @@ class Done(Part):
     counts = Changing[Tallies | None](maybe(Tallies.check), lambda found: None if found is None else Tallies(found))
     planned = Changing[int | None](_count, default=None)
     reused = Changing[list[dict[str, Any]] | None](each(ReusedOnRecord.check), default=None)
+    policy_texts = Changing[dict[str, str] | None](by_name(text), default=None)
 
     def __init__(self, record: Mapping[str, Any] | None = None) -> None:
         begun: dict[str, Any] = {name: 0 for name, one in self.members().items() if one.default is not None}

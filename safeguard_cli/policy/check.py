@@ -14,7 +14,7 @@ from safeguard_cli.policy.policy import DEFAULT_LABELS, Policy, make_policy, men
 from safeguard_cli.policy.published import find_labels
 from safeguard_cli.policy.rationale import CODE
 from safeguard_cli.policy.sections import SECTIONS, Line, code_of, plain, read_lines, under
-from safeguard_cli.terminal import fail, note, safe, shell_line
+from safeguard_cli.terminal import annotate, fail, note, safe, shell_line
 
 BEST_TOKENS = (400, 600)  # the model's makers say that this length reads best
 SLACK = 0.1  # the count is an estimate: only the real model comes with the real vocabulary
@@ -261,7 +261,8 @@ def check_command(names: Sequence[str], *, strict: bool = False) -> int:
             continue
         for finding in findings:
             kind = "" if finding.defect else "advice: "
-            print(safe(f"{path}:{finding.line}: {kind}{finding.message}"))
+            print(safe(f"{path}:{finding.line}: {kind}{finding.message}"), flush=True)
+            annotate("error" if finding.defect else "notice", finding.message, path, finding.line)
         if not findings:
             note(f"{path}: nothing found")
         elif code == errors.OK and any(strict or finding.defect for finding in findings):

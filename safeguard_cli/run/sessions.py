@@ -356,6 +356,8 @@ def open_session(job: Job, destination: Destination) -> Iterator[SessionOfRun | 
         retry_errors=settings.retry_errors,
         warn=warn,
     ) as journal:
+        policies = job.prepared.labeling.rules.policies
+        journal.manifest.progress.policy_texts = {policy.name: policy.text for policy in policies}
         destination.take_up(journal)
         if journal.start == "retry":
             Retried.check(job, journal)

@@ -122,7 +122,7 @@ def test_an_output_that_kept_no_text_or_lost_a_verdict_is_measured_all_the_same(
     path = write(tmp_path / "kept.jsonl", *map(json.dumps, rows))
     assert evaluate(Settings(str(path), ()), Wanted()) == 3
     shown = capsys.readouterr()
-    assert "line 3, p 0.25: gold spam, said ham\n" in shown.out and shown.err == ""
+    assert "row 3, line 3, id 3, p 0.25: gold spam, said ham\n" in shown.out and shown.err == ""
     found = run_json(capsys, path)["policies"]["spam"]["figures"]
     assert found["accuracy"]["value"] == 0.5
     with pytest.raises(UsageError, match="no field 'text' for --text-field"):

@@ -22,8 +22,8 @@ from safeguard_cli.audit.estimate import Estimate, rank_of
 from safeguard_cli.audit.shares import Counted, shares, slices
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.files import write
-from safeguard_cli.measure.evaluate import multi_policy_result, policy_result, together_result
-from safeguard_cli.measure.golden import gold_fields
+from safeguard_cli.measure.evaluate import multi_policy_result, policy_result, together_result, wrong_rows
+from safeguard_cli.measure.golden import ID, gold_fields
 from safeguard_cli.measure.measured import Measured, beside_gold, gold_of
 from safeguard_cli.measure.options import Wanted
 from safeguard_cli.measure.report.charts import calibration, histogram, thresholds
@@ -31,6 +31,7 @@ from safeguard_cli.measure.report.estimate import bounds_text, lead, of_policy, 
 from safeguard_cli.measure.report.examples import fold
 from safeguard_cli.measure.shown import FIGURES, INTERVALS, TOGETHER, rows_of
 from safeguard_cli.measure.stress.figures import is_stress_test, policy_of, stress_figures, trials
+from safeguard_cli.measure.wrong_file import check_wrong_file, write_wrong_file
 from safeguard_cli.output.labelled import LabeledFile, LabeledRow, LabelSet, read_labels
 from safeguard_cli.output.manifest import Refused, rows_path
 from safeguard_cli.policy.policy import Policy, builtin_policies, load_policy
@@ -60,6 +61,7 @@ def report(settings: Settings, wanted: Wanted, output: str | None, examples: int
     settings = replace(settings, input=str(path))
     target = Path(output) if output is not None else out.with_suffix(".html")
     _check_target(target, settings)
+    check_wrong_file(wanted.wrong_file, used_by(settings))
     policies = load_policies(settings) if settings.policies else ()
     known = tuple(LabelSet(policy.name, policy.labels, policy.violates) for policy in policies)
     how: dict[str, Any] = {"format": settings.format, "encoding": settings.encoding, "sheet": settings.sheet}
@@ -75,9 +77,17 @@ def report(settings: Settings, wanted: Wanted, output: str | None, examples: int
     found = None if stressed or (partial and not by) else shares(labels, by)
     wanted = replace(wanted, by=tuple(one.field for one in by if one.unit is None))
     golden = gold_of(labels, names, settings, wanted)
+    if golden is None and wanted.wrong_file is not None:
+        raise UsageError(f"--wrong-file has no effect: {path} has no right labels to tell which rows are wrong")
     measured = beside_gold(labels, golden, labels.answers) if golden else None
     texts = labels.texts(settings.text_fields, settings.template, gold_fields(wanted.gold_fields, names).values())
     shown = {row.number: text for row, text in zip(labels.rows, texts, strict=True)} if texts else None
+    shown_policies = [
+        _policy(labels, answers, measured, wanted, examples, shown, found)
+        | {"stress": _stress(labels, answers, policies) if stressed else None}
+        | {"text": policy_text(labels, answers, policies)}
+        for answers in labels.answers
+    ]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("safeguard_cli.measure.report", ""),
         autoescape=True,
@@ -109,14 +119,12 @@ def report(settings: Settings, wanted: Wanted, output: str | None, examples: int
         together=multi_policy_result(measured) if measured and len(measured.answers) > 1 else None,
         of_all=together_result(measured) if measured and len(measured.answers) > 1 else {},
         titles=TOGETHER,
-        policies=[
-            _policy(labels, answers, measured, wanted, examples, shown, found)
-            | {"stress": _stress(labels, answers, policies) if stressed else None}
-            | {"text": policy_text(labels, answers, policies)}
-            for answers in labels.answers
-        ],
+        policies=shown_policies,
         worst=WORST,
         manifest=_manifest(labels),
+    )
+    write_wrong_file(
+        wanted.wrong_file, [*wrong_rows({one["name"]: one["result"] for one in shown_policies if one["result"]})]
     )
     try:
         if is_stream(target):
@@ -181,6 +189,7 @@ def _policy(
             {
                 "number": row.number,
                 "line": row.line,
+                "id": row.fields.get(ID),
                 "text": _text(row, texts)[:SHOWN_CHARACTERS],
                 "cut": len(_text(row, texts)) > SHOWN_CHARACTERS,
                 "verdict": row.verdicts[answers.name],
@@ -198,16 +207,19 @@ def _policy(
 
 
 def policy_text(labels: LabeledFile, answers: LabelSet, given: Sequence[Policy]) -> str:
-    """Return the text of the policy that the rows were labelled under: of one given, else of a built-in one.
+    """Return the text of the policy that the rows were labelled under: of one given, on record, or built in.
 
-    Empty if neither is known to be that policy. Raise UsageError if the one given is another.
+    Empty if none is known to be that policy. Raise UsageError if the one given is another.
     """
     record = labels.manifest.identity.policies.get(answers.name) if labels.manifest else None
+    texts = (labels.manifest.progress.policy_texts if labels.manifest else None) or {}
     for policy in given:
         if policy.name == answers.name and record and policy.sha256 != record.sha256:
             raise UsageError(f"--policy {policy.name}: {labels.path} was labelled under another text of this policy")
         if policy.name == answers.name:
             return policy.text
+    if answers.name in texts:
+        return texts[answers.name]
     shipped = map(load_policy, builtin_policies()) if record else ()
     return next((policy.text for policy in shipped if record and policy.sha256 == record.sha256), "")
 

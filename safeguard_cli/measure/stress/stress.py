@@ -21,7 +21,14 @@ from safeguard_cli import errors
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.measure import metrics
 from safeguard_cli.measure.golden import Golden, GoldenRow, as_text
-from safeguard_cli.measure.measured import OF_A_RUN, existing_labels, golden_path, label_rows, usable_rows
+from safeguard_cli.measure.measured import (
+    OF_A_RUN,
+    check_kept,
+    existing_labels,
+    golden_path,
+    label_rows,
+    usable_rows,
+)
 from safeguard_cli.measure.options import Wanted
 from safeguard_cli.measure.stress.figures import (
     LANGUAGES,
@@ -35,10 +42,9 @@ from safeguard_cli.measure.stress.figures import (
 )
 from safeguard_cli.measure.stress.variants import Variant, all_variants, changed_texts
 from safeguard_cli.output.labelled import LabeledFile, LabelSet
-from safeguard_cli.output.manifest import beside
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.rows.sink import output_format
-from safeguard_cli.rows.writable import Used, check_output, check_streams, is_stream
+from safeguard_cli.rows.writable import check_streams
 from safeguard_cli.run.destination import used_by
 from safeguard_cli.run.prepare import load_policies
 from safeguard_cli.run.settings import Settings
@@ -81,7 +87,9 @@ def stress(settings: Settings, wanted: Wanted, plan: StressPlan, export: str | N
     check_streams(read)
     for option, out in (("-o", settings.output), ("--export", export)):
         if out is not None:
-            _check_kept(option, Path(out), read)
+            check_kept(option, Path(out), read)
+    if export is not None and output_format(Path(export), "jsonl") != "jsonl":
+        raise UsageError(f"--export {export}: the variants are written as JSON lines; name it *.jsonl")
     with metrics.sklearn():  # fails before a model is loaded if the extra is missing
         pass
     policies = load_policies(settings) if settings.policies else ()
@@ -217,16 +225,6 @@ def _pairs(golden: Golden, policy: str, plan: StressPlan) -> Iterator[dict[str, 
 def _label(settings: Settings, plan: StressPlan, rows: Sequence[Mapping[str, Any]]) -> LabeledFile:
     settings = replace(settings, rationale=plan.has(RATIONALE), limit=None, each_row=True)
     return label_rows(settings, rows, settings.output)
-
-
-def _check_kept(option: str, out: Path, read: Sequence[Used]) -> None:
-    """Raise UsageError if the rows of a stress test cannot be kept in `out`, to be read again."""
-    if out.name == "-" or is_stream(out):
-        raise UsageError(f"{option} {out}: the rows are read again, so it must be a file")
-    format = output_format(out, "jsonl")
-    if option == "--export" and format != "jsonl":
-        raise UsageError(f"{option} {out}: the variants are written as JSON lines; name it *.jsonl")
-    check_output(out, read, beside(out, format))
 
 
 def _write(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
