@@ -36,7 +36,7 @@ class Votes:
         """Return the row's completion; the first vote that agrees with most of its labels shows its reasoning."""
         tallies, scores = self._count(), np.mean([vote.scores for vote in self.cast], axis=0)
         by_question = zip(tallies, self._split(scores), self._violating, strict=True)
-        labels = [elected(votes, part, bad) for votes, part, bad in by_question]
+        labels = [elected(votes, part.tolist(), bad) for votes, part, bad in by_question]
         shown = max(self.cast, key=lambda vote: sum(map(int.__eq__, self._named(vote), labels)))
         return Completion(
             prompt,

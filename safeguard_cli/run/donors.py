@@ -23,6 +23,8 @@ _OPTIONS: Mapping[str, tuple[str, Any]] = {
     "long": ("--long", "split"),
     "max_windows": ("--max-windows", 16),
     "temperature": ("--temperature", 0.0),
+    "votes": ("--votes", None),
+    "until_decided": ("--until-decided", False),
     "policy_only_prompt": ("--policy-only-prompt", False),
     "together": ("--together", False),
     "rationale": ("--rationale", False),
