@@ -67,8 +67,6 @@ class Verdict:
     violates: bool | None = None
     p_violates: float | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
-    votes: Mapping[str, int] | None = None
-    p_votes: float | None = None  # that the row violates, as its votes tell it
     effort: str | None = None
     windows: int = 1
     truncated: bool = False
@@ -78,6 +76,8 @@ class Verdict:
     reasoning: str | None = None
     error: RowError | None = None
     characters: int = field(default=0, compare=False)  # of the text; of a verdict that was read back, not known
+    votes: Mapping[str, int] | None = None
+    p_votes: float | None = None  # that the row violates, as its votes tell it
 
     def as_dict(self) -> dict[str, Any]:
         """Return the object that JSONL output has under the policy's name."""

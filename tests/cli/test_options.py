@@ -36,6 +36,7 @@ RUNS = {
 BESIDE = {
     "--sure": "--effort auto",
     "--seed": "--temperature 0.5",
+    "--until-decided": "--votes 3",
     "--together": "-p hate",
     "--server-api": "--server http://localhost:1",
     "--server-model": "--server http://localhost:1",
@@ -58,6 +59,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "--batch": ("1024", 1024),
     "--verdict-per": ("conversation", "conversation"),
     "--ctx": ("4096", 4096),
+    "--votes": ("5", 5),
     "--long": ("error", "error"),
     "--kv-type": ("q8_0", "q8_0"),
     "--server-api": ("chat", "chat"),
