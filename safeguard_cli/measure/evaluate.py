@@ -24,6 +24,7 @@ from safeguard_cli.measure.measured import (
 from safeguard_cli.measure.metrics import Outcomes
 from safeguard_cli.measure.options import Wanted
 from safeguard_cli.measure.shown import shown
+from safeguard_cli.measure.voted import voted_result
 from safeguard_cli.output.labelled import LabelSet
 from safeguard_cli.rows.verdict import Verdict
 from safeguard_cli.run.settings import Settings
@@ -43,8 +44,15 @@ def evaluate(settings: Settings, wanted: Wanted) -> int:
         if measured.effort == "none":
             raise UsageError("--find-sure compares effort none with full reasoning: use --effort low, medium or high")
         quick = label_golden(replace(settings, effort="none", rationale=False), measured.golden)
+    unvoted = None
+    if settings.votes and measured.anew:
+        once = replace(settings, votes=None, until_decided=False, temperature=None, rationale=False)
+        unvoted = label_golden(once, measured.golden)
     whole, others = by_pick(measured)
-    quick_whole = by_pick(replace_verdicts(measured, _verdicts(quick)))[0].verdicts if quick else None
+    quick_whole, unvoted_whole = (
+        by_pick(replace_verdicts(measured, _verdicts(labels)))[0].verdicts if labels else None
+        for labels in (quick, unvoted)
+    )
     result = {
         "golden": str(settings.input),
         "prompting": measured.prompting,
@@ -55,7 +63,7 @@ def evaluate(settings: Settings, wanted: Wanted) -> int:
         "rows_not_used": dict(measured.golden.unused),
         "intervals": metrics.METHODS,
         "policies": {
-            answers.name: policy_result(whole, answers, wanted, search, quick_whole)
+            answers.name: policy_result(whole, answers, wanted, search, quick_whole, unvoted_whole)
             | _apart(measured, answers, others, whole)
             for answers in measured.answers
         },
@@ -113,8 +121,9 @@ def policy_result(
     wanted: Wanted,
     search: float | tuple[str, float] | None,
     quick: Sequence[Mapping[str, Verdict]] | None,
+    unvoted: Sequence[Mapping[str, Verdict]] | None = None,
 ) -> dict[str, Any]:
-    """Return all results about one policy."""
+    """Return all results about one policy; `quick` are the rows without reasoning, `unvoted` those without votes."""
     found, kept = outcomes(measured, answers, search if isinstance(search, float) else None)
     bounds = metrics.intervals(found)
     result: dict[str, Any] = {
@@ -140,6 +149,10 @@ def policy_result(
         result["threshold"] = {"wanted": list(search)} | (
             {"threshold": point.threshold, "precision": point.precision, "recall": point.recall} if point else {}
         )
+    without = outcomes(replace_verdicts(measured, unvoted), answers)[0] if unvoted is not None else None
+    said = [measured.verdicts[i][answers.name] for i in kept]
+    if (voted := voted_result(found, said, answers, without)) is not None:
+        result["votes"] = voted
     if quick is not None:
         other = replace_verdicts(measured, quick)
         quick_found, quick_kept = outcomes(other, answers)
