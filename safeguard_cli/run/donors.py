@@ -158,7 +158,7 @@ def _other_settings(donor: Donor, wanted: Mapping[str, Any]) -> Iterator[str]:
     made = donor.manifest.identity.answer.record
     effort = made.get("effort") == wanted["effort"]
     for name, (option, default) in _OPTIONS.items():
-        before, now = made.get(name, default), wanted[name]
+        before, now = made.get(name, default), wanted.get(name, default)
         if before != now and (effort or name != "sure"):
             yield _told(option, before, now)
     if wanted["reasoning"] and not made.get("reasoning"):
