@@ -20,8 +20,10 @@ from rich.console import RenderableType
 from safeguard_cli.audit.draw import Drawn, Spool, hashes
 from safeguard_cli.audit.estimate import Estimate
 from safeguard_cli.audit.found import (
+    DRAW,
     FEW,
     PICKED,
+    SCORE,
     Found,
     figures,
     flagged,
@@ -44,7 +46,7 @@ from safeguard_cli.audit.score import (
     grams,
     joined,
 )
-from safeguard_cli.audit.search import ENOUGH, Pick, Scores, Search, round_end, round_start
+from safeguard_cli.audit.search import ENOUGH, FIRST, Pick, Scores, Search, round_end, round_start
 from safeguard_cli.errors import SafeguardError, missing_extra
 from safeguard_cli.output.journal import Journal
 from safeguard_cli.output.labelled import LabeledFile
@@ -106,7 +108,7 @@ class Find(Sample):
     """Rows of a file in the order in which a Search asks about them."""
 
     how = "find"
-    columns = ("seed", "row", "rank", PROBABILITY, "asked", "picked")
+    columns = ("seed", "row", "rank", PROBABILITY, "asked", "by", "picked")
 
     def __init__(self, seed: int, stop: Stop, by: Sequence[str] = ()) -> None:
         super().__init__(seed, stop, by)
@@ -156,9 +158,9 @@ class Find(Sample):
         """Return the row that was asked about as number `at`, counted from 0, with how it came into the output."""
         assert self._spool is not None
         pick, found = self._search.picks[at], self._spool.read(self._asked.places[at])
-        how: dict[str, Any] = {"asked": at + 1, "picked": PICKED}
+        how: dict[str, Any] = {"asked": at + 1, "by": SCORE, "picked": PICKED}
         if pick.rank is not None:
-            how = {"rank": pick.rank + 1, "asked": at + 1}
+            how = {"rank": pick.rank + 1, "asked": at + 1, "by": DRAW}
         return replace(found, sample={"seed": self.seed, "row": found.index + 1, **how})
 
     def round_end(self, rows: int) -> int | None:
@@ -168,7 +170,9 @@ class Find(Sample):
     def take_up(self, journal: Journal) -> None:
         """Take note of what earlier sessions did."""
         super().take_up(journal)
-        self._journal = journal
+        self._journal, done = journal, journal.manifest.progress
+        if (done.planned or 0) > FIRST:  # how many of the rows are drawn at random depends on what is found
+            done.planned = 0
 
     @property
     def _parts(self) -> int:
@@ -198,8 +202,10 @@ class Find(Sample):
 
     def in_journal(self, mark: Mark) -> Mark:
         """Return the `_sample` of a row in the journal."""
-        without = (PROBABILITY, "rank") if mark.get("picked") else (PROBABILITY,)
-        return {part: mark[part] for part in self.columns if part in mark and part not in without}
+        found = {part: value for part, value in mark.items() if part != PROBABILITY}
+        if mark["by"] == SCORE:
+            found = {**found, "rank": None, "picked": PICKED}
+        return {part: found[part] for part in self.columns if found.get(part) is not None}
 
     def draw_for(self, settings: Settings, drawn: Sequence[Mark]) -> Iterator[Record]:
         """Yield the rows of an output in the order in which they were asked, before the run begins."""
@@ -318,11 +324,13 @@ class Find(Sample):
                         break
         self._asked.places += [left[pick.row] for pick in picks]
         for first in range(0, len(picks), _AT_ONCE):
-            found = [self._spool.read(left[pick.row]) for pick in picks[first : first + _AT_ONCE]]
-            texts = [*map(self._text, found)]
-            self._asked.keys += [None if text is None else text_key(text) for text in texts]
+            beginnings = []
+            for pick in picks[first : first + _AT_ONCE]:
+                text = self._text(self._spool.read(left[pick.row]))
+                self._asked.keys.append(None if text is None else text_key(text))
+                beginnings.append((text or "")[:MOST_CHARACTERS])
             if sum(len(part.buckets) for part in self._asked.grams) < MOST_GRAMS:
-                self._asked.grams.append(grams([text or "" for text in texts]))
+                self._asked.grams.append(grams(beginnings))
 
     @contextmanager
     def _reading(self, doing: str) -> Iterator[Iterator[Record]]:
@@ -354,7 +362,7 @@ def _batches(texts: Iterable[tuple[int, str | None]]) -> Iterator[tuple[Ints, li
         if text is not None:
             rows.append(row)
             batch.append(text)
-            size += min(len(text), MOST_CHARACTERS)
+            size += len(text)
         if size > BATCH_CHARACTERS:
             yield np.array(rows, dtype=np.int64), batch
             rows, batch, size = [], [], 0

@@ -18,7 +18,8 @@ from safeguard_cli.rows.records import SAMPLE
 from safeguard_cli.rows.verdict import Verdict
 from safeguard_cli.terminal import facts
 
-PICKED = "find"  # what `picked` is in the `_sample` of a row that the score picked
+PICKED = "find"  # what `picked` is in the `_sample` of a row that is no random one
+SCORE, DRAW = "score", "draw"  # what `by` is there: by what the row was chosen
 RANKS_WELL = 0.85  # the area under the ROC curve from which on the score is better than drawing at random
 FEW = 10  # flagged rows of the uniform sample: with fewer, nobody can say how well the score ranks
 
@@ -98,9 +99,10 @@ def sentence(found: Found) -> str:
     what = f"found {found.found:,}"
     if found.labelled == found.total:
         return f"{what}: all that the model flags, as every row is labelled"
-    if not found.found:
-        return f"found none; the model would flag at most {found.most:,} rows of the whole file, with 95 % confidence"
     part = 100 * (found.recall or 0)
+    if part < 0.1:
+        what = what if found.found else "found none"
+        return f"{what}; the model would flag at most {found.most:,} rows of the whole file, with 95 % confidence"
     least = f"{math.floor(part)}" if part >= 10 else f"{math.floor(10 * part) / 10}"
     return (
         f"{what}; that is at least {least} % of what the model would flag in the whole file (at most {found.most:,}"
@@ -117,9 +119,9 @@ def judgement(auroc: float | None) -> str:
     """Return what the score is worth in one sentence."""
     if auroc is None:
         return f"fewer than {FEW} rows of the random sample are flagged: too few to say how well the score ranks"
-    worth = f"cross-validated AUROC {auroc:.2f}; 0.5 is chance, 1 perfect"
+    worth = f"cross-validated AUROC {math.floor(100 * auroc) / 100:.2f}; 0.5 is chance, 1 perfect"
     if ranks_badly(auroc):
-        return f"the score does not rank well here ({worth}): drawing at random is as good"
+        return f"the score does not rank well here ({worth}): for the bound, drawing at random is as good"
     return f"the score ranks well here ({worth})"
 
 
@@ -134,15 +136,15 @@ def search_of(labels: LabeledFile, order: Ints, parts: int, columns: Sequence[st
 
 def pick_of(mark: Mapping[str, Any], parts: int) -> Pick:
     """Return how a row was asked about, from its `_sample`."""
-    return Pick((int(mark["row"]) - 1) // parts, None if mark.get("picked") else int(mark["rank"]) - 1)
+    return Pick((int(mark["row"]) - 1) // parts, None if mark["by"] == SCORE else int(mark["rank"]) - 1)
 
 
 def ranked(mark: Mapping[str, Any], ranks: Mapping[int, int], parts: int) -> dict[str, Any]:
-    """Return a row's `_sample` with its rank if it is one of the first `ranks`, whoever asked about it first.
+    """Return a row's `_sample` as that of a random row if it is one of the first `ranks`, whatever chose it.
 
-    All rows of these ranks are labelled, some because the score picked them before their turn: only together are they
-    a random sample of the file.
+    All rows of these ranks are labelled, some because the score chose them before their turn: only together are they a
+    random sample of the file.
     """
     rank = ranks.get((int(mark["row"]) - 1) // parts)
-    rest = {part: value for part, value in mark.items() if part != "rank"}
-    return rest if rank is None else {**rest, "rank": rank + 1}
+    rest = {part: value for part, value in mark.items() if part not in ("rank", "picked")}
+    return {**rest, "picked": PICKED} if rank is None else {**rest, "rank": rank + 1}

@@ -21,10 +21,9 @@ from rich.text import Text
 
 from safeguard_cli.audit.estimate import Estimate, is_random
 from safeguard_cli.errors import UsageError
-from safeguard_cli.measure.reviewed import SAMPLE, ReviewedFile, ReviewedRow, read_reviewed, sample_of
+from safeguard_cli.measure.reviewed import SAMPLE, ReviewedFile, ReviewedRow, alike, read_reviewed, sample_of
 from safeguard_cli.measure.statistics import Corrected, Reviewed, corrected_share
 from safeguard_cli.output.labelled import LabeledFile, LabeledRow, LabelSet
-from safeguard_cli.output.spelled import normal
 from safeguard_cli.terminal import facts, per_cent
 
 _SLACK = 1e-6  # of a row, for rounding
@@ -119,9 +118,7 @@ def _number(row: LabeledRow) -> int:
 
 
 def _check_same(row: ReviewedRow, drawn: LabeledRow, golden: Path, out: Path, seed: int) -> None:
-    names = {name for name in row.fields.keys() & drawn.fields.keys() if not name.startswith(SAMPLE)}
-    other_seed = sample_of(row.fields).get("seed", seed) != seed
-    if other_seed or any(normal(row.fields[name]) != normal(drawn.fields[name]) for name in names):
+    if sample_of(row.fields).get("seed", seed) != seed or not alike(row.fields, drawn.fields):
         raise UsageError(
             f"{golden}, line {row.at}: this is another row than the one of the same number in {out}, line {drawn.line}:"
             " it is a review of another audit"

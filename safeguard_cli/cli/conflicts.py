@@ -363,6 +363,7 @@ BENCH = (
 )
 
 REVIEW = (
+    Rule("plain", is_set("web"), "with --web: choose one of the two"),
     Rule("other", lambda v: v.get("pick") != "disagree", "without --pick disagree"),
     *(
         Rule(option, lambda v: v.get("pick") != "wrong", "without --pick wrong")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -71,5 +71,34 @@ def show(
 
             return show_shares(Path(output), by, as_json=json)
         return show(Path(output), as_json=json)
+
+    guard.run(run, debugging.debug)
+
+
+@command(app, epilog=EXAMPLES + "safeguard export labels.jsonl --to label-studio -o tasks.json")
+def export(
+    ctx: typer.Context,
+    out: Annotated[str, typer.Argument(metavar="OUT", help="An output of label.")],
+    to: Annotated[Literal["label-studio"], typer.Option(help="The program that is to read it.")],
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="The file; default: standard output.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    *,
+    debugging: Debugging,
+) -> None:
+    """Write an output for another program: for Label Studio, tasks with the model's labels as predictions.
+
+    What people then label there comes back as its JSON export, which eval and agree read.
+    """
+
+    def run() -> int:
+        from safeguard_cli.cli import conflicts
+        from safeguard_cli.measure.label_studio import export
+        from safeguard_cli.rows.writable import check_streams, used
+
+        conflicts.check(ctx, ())
+        check_streams(used("the output", out))
+        return export(Path(out), output, overwrite=overwrite)
 
     guard.run(run, debugging.debug)

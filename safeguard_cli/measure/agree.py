@@ -17,8 +17,8 @@ from safeguard_cli.errors import UsageError, missing_extra
 from safeguard_cli.measure import agreement
 from safeguard_cli.measure.agreement import Agreement, Labels
 from safeguard_cli.measure.evaluate import number
-from safeguard_cli.measure.reviewed import ReviewedFile, ReviewedRow, read_reviewed
-from safeguard_cli.output.spelled import normal, plain
+from safeguard_cli.measure.reviewed import ReviewedFile, ReviewedRow, alike, read_reviewed
+from safeguard_cli.output.spelled import plain
 from safeguard_cli.rows.writable import check_streams, used
 from safeguard_cli.terminal import Figures, cut, facts, figure, interval, line_of, print_json, show
 
@@ -92,7 +92,7 @@ def agreed(golden: Sequence[ReviewedFile]) -> dict[str, Any]:
         "intervals": agreement.METHODS,
         **_figures(several, people, OF_ALL),
         "pairs": [_pair(rows, a, b, labels) for a, b in combinations(people, 2)],
-        "with_model": [_with_model(rows, name, labels) for name in people],
+        "with_model": [_with_model(rows, name) for name in people],
         "disputes": [
             {
                 "row": row.row,
@@ -126,8 +126,7 @@ def _shared(same: Sequence[tuple[ReviewedFile, ReviewedRow]]) -> SharedRow:
     labels: dict[str, str] = {}
     proposed: dict[str, str] = {}
     for file, row in same:
-        common = first.fields.keys() & row.fields.keys()
-        if any(normal(first.fields[name]) != normal(row.fields[name]) for name in common):
+        if not alike(first.fields, row.fields):
             raise UsageError(
                 f"row {first.row} of {first_file.path} (line {first.at}) is another row in {file.path} (line {row.at}):"
                 " these are not reviews of one output"
@@ -185,7 +184,7 @@ def _pair(rows: Sequence[SharedRow], a: str, b: str, labels: Sequence[str]) -> d
     }
 
 
-def _with_model(rows: Sequence[SharedRow], name: str, labels: Sequence[str]) -> dict[str, Any]:
+def _with_model(rows: Sequence[SharedRow], name: str) -> dict[str, Any]:
     """Return how far a person agrees with the model, on the rows whose model's label is known."""
     both = [[row.labels[name], row.proposed[name]] for row in rows if name in row.labels and name in row.proposed]
     figures = {key: _as_dict(work_out(both)) for key, (_, work_out) in OF_TWO.items()}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from safeguard_cli.errors import UsageError
+from safeguard_cli.measure.label_studio import is_export, open_answers
 from safeguard_cli.measure.reviewed import FIELDS, ReviewedRow, columns, holds_reviewed, read_reviewed, sample_of
 from safeguard_cli.output.labelled import LabelSet
 from safeguard_cli.output.spelled import one_of
@@ -193,8 +194,10 @@ def _reviewed(
     if not holds_reviewed(path, format=format, encoding=encoding):
         return None
     labels = () if mapping else tuple(dict.fromkeys(label for answer in answers for label in answer.labels))
-    found = read_reviewed(path, format=format, encoding=encoding, labels=labels)
-    golden.unused["skipped by people"] += sum(row.label is None for row in found.rows)
+    names = [answer.name for answer in answers]
+    found = read_reviewed(path, format=format, encoding=encoding, labels=labels, policies=names)
+    golden.unused["skipped by people"] += sum(row.label is None and not row.labels for row in found.rows)
+    golden.unused["people differ"] += sum(row.label is None and bool(row.labels) for row in found.rows)
     golden.unused["not answered yet"] += len(found.begun)
     return {row.at: row for row in found.rows if row.label is not None}
 
@@ -262,6 +265,8 @@ def _open(
     encoding: str,
 ) -> Source:
     """Open the file from its header on."""
+    if is_export(path):
+        return open_answers(path, policies=fields)
     kind = FORMATS.get(format or extension(path))
     if kind is None or not kind.headed:
         return open_source(path, format=format, encoding=encoding, above=skip_rows or 0, sheet=sheet)

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from safeguard_cli.errors import SafeguardError, UsageError
+from safeguard_cli.measure.label_studio import is_export, open_answers
 from safeguard_cli.output.spelled import boolean, is_missing, mapping, normal, number, one_of, plain
 from safeguard_cli.rows.layouts import guard, unguard
 from safeguard_cli.rows.records import Record
-from safeguard_cli.rows.source import open_source
 
 ROW, LINE = "_row", "_line"
 SAMPLE = "_sample"  # what an audit wrote about how it drew the row
@@ -89,6 +89,11 @@ class ReviewedRow:
     def answered(self) -> bool:
         """Whether a person gave the row a label, or skipped it."""
         return self.label is not None or self.skipped
+
+    @property
+    def disputed(self) -> bool:
+        """Whether people differ on the row and nobody has begun to settle it: in an export of Label Studio."""
+        return not self.answered and bool(self.labels) and not (self.note or self.rule)
 
     @property
     def key(self) -> int:
@@ -172,9 +177,11 @@ def sample_of(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def holds_reviewed(path: Path, *, format: str | None = None, encoding: str = "utf-8") -> bool:
-    """Return whether a file is one that `safeguard review` wrote."""
+    """Return whether a file is one that `safeguard review` wrote, or an export of Label Studio."""
+    if is_export(path):
+        return True
     try:
-        with open_source(path, format=format, encoding=encoding) as source:
+        with open_answers(path, format=format, encoding=encoding) as source:
             first = source.first()
             names = source.names or tuple((first and first.fields) or ())
     except SafeguardError:  # reading it as what it is reports what is wrong
@@ -183,9 +190,15 @@ def holds_reviewed(path: Path, *, format: str | None = None, encoding: str = "ut
 
 
 def read_reviewed(
-    path: Path, *, format: str | None = None, encoding: str = "utf-8", labels: Collection[str] = ()
+    path: Path,
+    *,
+    format: str | None = None,
+    encoding: str = "utf-8",
+    labels: Collection[str] = (),
+    policies: Collection[str] = (),
 ) -> ReviewedFile:
     """Read a golden file that `safeguard review` wrote; `labels` are the policy's, if they are known.
+    It may be a JSON export of Label Studio, whose choices have the name of one of `policies`.
 
     Raise UsageError with the line for what is not as it may be, and for files that do not belong into one: rows of
     several outputs, or several people's files put together.
@@ -196,7 +209,7 @@ def read_reviewed(
         raise UsageError(
             f"{path}: this is no golden file of `safeguard review`: its rows have no {ROW}, label and picked"
         )
-    with open_source(path, format=format, encoding=encoding) as source:
+    with open_answers(path, format=format, encoding=encoding, policies=policies) as source:
         names, csv = source.names, source.format == "csv"
         records = list(source)
     whole = len(records) - _torn(records, names, path)
@@ -207,7 +220,7 @@ def read_reviewed(
             _check_same(before, row, path)
         last[row.key] = row  # popped first: the order is that of the last answers
     standing = [row for row in last.values() if not row.undone]
-    answered = tuple(row for row in standing if row.answered)
+    answered = tuple(row for row in standing if row.answered or row.disputed)
     begun = tuple(row for row in standing if not row.answered and (row.note or row.rule))
     return ReviewedFile(path, answered, begun, whole - len(answered) - len(begun), whole < len(records))
 

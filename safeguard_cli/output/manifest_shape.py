@@ -242,7 +242,7 @@ class Result(Tallies):
     model = Member[str](text)
     model_sha256 = Member[str | None](maybe(text))
     output_sha256 = Member[str](sha256)
-    rows_sha256 = Member[str | None](sha256, default=None)  # of the JSONL that a Parquet output was made from
+    rows_sha256 = Member[str | None](sha256, default=None)  # of the JSONL that an output made at the end comes from
     untrained = Member[tuple[str, ...]](_names, tuple, default=())
     estimate = Member[dict[str, Any] | None](maybe(table({})), default=None)  # of an audit: audit/estimate.py
 

@@ -16,6 +16,7 @@ from safeguard_cli.policy.rationale import CODE
 from safeguard_cli.policy.sections import SECTIONS, Line, code_of, level_lines, plain, read_lines, under
 
 MOST_LABELS = 12
+LOOKED_AT = 2000  # characters of a line
 _QUOTES = "\"'`“”„‘’«»"
 _KEY = r"(?:expected |correct |final |model )?(?:output|answer|label|verdict|response|decision|classification|result)"
 _ANSWER = re.compile(rf"\W*(?:{_KEY})\s*(?:[:=]|→|->|is)\s*(.+)$", re.IGNORECASE)
@@ -119,7 +120,7 @@ def find_labels(text: str, first: int = 1, *, labels: Sequence[str] = (), violat
 
     `first` is the number of the text's first line.
     """
-    texts = split_lines(text)
+    texts = [line[:LOOKED_AT] for line in split_lines(text)]
     lines = read_lines(texts, first)
     levels = _levels(texts, first)
     if labels:
@@ -221,6 +222,8 @@ def _levels(texts: Sequence[str], first: int) -> dict[str, tuple[int, str]]:
         said = mark[1].strip() if mark and title.startswith(code) else ""
         if code not in found or (said and not found[code][1]):
             found[code] = (found.get(code, (first + at, ""))[0], said)
+    if len(found) > MOST_LABELS:  # rules with codes, not a scale
+        return {}
     return dict(sorted(found.items(), key=lambda each: [int(n) for n in re.findall(r"\d+", each[0])]))
 
 

@@ -42,6 +42,7 @@ _ITEM = re.compile(r"\s*(?:[-*+•–▪◦‣]|\d{1,3}[.)]|[a-z][.)])\s+\S")
 _LEVEL = re.compile(rf"(?:(?i:level|category|class|label|tier)\s+)?({CODE.pattern})(?=\W|$)")
 _LEVEL_AFTER = re.compile(rf"[^().:]{{3,60}}\(({CODE.pattern})(?=[^\w.])[^()]{{0,60}}\)")
 _MOST_WORDS = 9
+_LONGEST = 300  # characters of a line that can be a heading; some patterns take the square of the time
 _FRAMED, _CAPITALS, _BOLD_TYPE, _LEVELS, _PLAIN = 2, 3, 4, 7, 8  # ranks beside Markdown's 1 to 6
 
 
@@ -71,7 +72,7 @@ def read_lines(texts: Sequence[str], first: int = 1) -> list[Line]:
     levels = level_lines(texts)
     title_at = _title(texts)
     for at, text in enumerate(texts):
-        if tag := _TAG.match(text):
+        if len(text) <= _LONGEST and (tag := _TAG.match(text)):
             above = [each for each in above if each[0] < _CAPITALS]
             above += [] if tag[1] else [(_CAPITALS, tag[2].replace("_", " "))]
             found.append(Line(first + at, text, _titles(above), "", is_heading=True))
@@ -98,7 +99,7 @@ def plain(text: str) -> str:
     """Return a line without marks of headings, list items, bold type and code, and without emoji at its ends."""
     text = _ITEM_MARK.sub("", text.strip())
     text = _SYMBOLS.sub("", text, count=1) if _SYMBOLS.match(text) else text
-    return re.sub(r"^[\s#>*_`]+|[\s#*_`]+$", "", text)
+    return text.lstrip("#>*_` \t").rstrip("#*_` \t")
 
 
 _ITEM_MARK = re.compile(r"^(?:[-*+•–▪◦‣]|\d{1,3}[.)])\s+")
@@ -113,6 +114,8 @@ def level_lines(texts: Sequence[str]) -> dict[int, tuple[str, str]]:
     """
     found: dict[int, tuple[str, str]] = {}
     for at, text in enumerate(texts):
+        if len(text) > _LONGEST:
+            continue
         bare = plain(text)
         item = _ITEM.match(text) is not None
         if _LEVEL.match(bare):
@@ -169,6 +172,8 @@ _OF_A_WHOLE = re.compile(r"\b(?:policy|policies|guidelines?|rules|standards?|cla
 def _heading(texts: Sequence[str], at: int) -> tuple[int, str, str] | None:
     """Return a heading's rank, its title and what follows on its line; None for any other line."""
     text = texts[at]
+    if len(text) > _LONGEST:
+        return None
     if found := _ATX.match(text):
         return len(found[1]), plain(found[2]).rstrip(": "), ""
     if found := _BANNER.match(text):

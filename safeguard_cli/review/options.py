@@ -57,6 +57,10 @@ class Showing:
     plain: Annotated[
         bool, typer.Option("--plain", help="Ask line by line: for screen readers, and where Textual is not installed.")
     ] = False
+    web: Annotated[
+        bool,
+        typer.Option("--web", help="Show the review in a browser on this machine, with a link that holds a secret."),
+    ] = False
 
 
 @dataclass(frozen=True)

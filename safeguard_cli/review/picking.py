@@ -33,6 +33,7 @@ class Candidate:
     said: tuple[Said, ...] = ()
     unsure: float | None = None
     asked: bool | None = None
+    earlier: tuple[str, ...] = ()  # the turns before it, of a row that is a turn of a conversation
 
     @property
     def sample(self) -> dict[str, Any]:

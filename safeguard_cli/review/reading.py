@@ -15,6 +15,7 @@ from safeguard_cli.measure.reviewed import Proposed
 from safeguard_cli.output.labelled import LabeledFile, LabeledRow, LabelSet, holds_verdicts, read_labels
 from safeguard_cli.output.spelled import number
 from safeguard_cli.policy.policy import Policy, builtin_policies, find_policy, load_policy
+from safeguard_cli.review.context import earlier_turns
 from safeguard_cli.review.options import Reviewing
 from safeguard_cli.review.picking import Candidate
 from safeguard_cli.review.shown import Layout, Said, count_of
@@ -65,7 +66,7 @@ def read_material(path: Path, wanted: Reviewing, reading: HowRead) -> Material:
         asked = _differing(labels, names, said, wanted, reading)
     elif wanted.pick == "wrong":
         asked = _wrong(labels, name, said, wanted, reading)
-    threshold = _threshold(labels)
+    threshold, earlier = _threshold(labels), earlier_turns(labels, texts)
     candidates = [
         Candidate(
             row.number,
@@ -76,6 +77,7 @@ def read_material(path: Path, wanted: Reviewing, reading: HowRead) -> Material:
             said[place],
             None if (p := row.verdicts[name].p_violates) is None else abs(p - threshold),
             asked.get(place),
+            earlier.get(place, ()),
         )
         for place, (row, text) in enumerate(zip(labels.rows, texts, strict=True))
         if text.strip()

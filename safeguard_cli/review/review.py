@@ -139,7 +139,10 @@ def _told_moved(moved: Mapping[str, str]) -> Iterable[str]:
 def _surface(wanted: Reviewing) -> Surface:
     """Return what shows a session: the app, or lines where there is no full terminal. Raise if Textual is missing."""
     from safeguard_cli.review.lines import run_lines
+    from safeguard_cli.review.web import run_web
 
+    if wanted.web:
+        return run_web
     full = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
     if wanted.plain or not full:
         return run_lines

@@ -13,7 +13,7 @@ from string import ascii_uppercase
 from safeguard_cli.errors import UsageError
 from safeguard_cli.measure.reviewed import ReviewedRow
 from safeguard_cli.review.answers import GoldenFile
-from safeguard_cli.review.picking import Item
+from safeguard_cli.review.picking import Candidate, Item
 from safeguard_cli.review.shown import Block, Layout, Said
 from safeguard_cli.signals import UNBROKEN
 
@@ -99,12 +99,17 @@ class Session:
             return {label: label for label in self.task.labels}
         return dict(zip(_KEYS, self.task.labels, strict=False))
 
+    @property
+    def place(self) -> int:
+        """Return the number of the current row among those to review, from 1."""
+        return self._at + 1
+
     def view(self) -> View:
         """Return what may be shown, and remember that it was shown."""
         item, answer = self.task.items[self._at], self._answers[self._at]
         hidden = self.task.blind and not answer.given
         veiled = self.task.veil and self._at not in self._unveiled
-        if not hidden:
+        if not hidden and not veiled:
             self._seen.add(self._at)
         last, at = None, self._last
         if at is not None and at != self._at and self._answers[at].given:
@@ -117,13 +122,17 @@ class Session:
             answered=sum(each.label is not None for each in self._answers),
             skipped=sum(each.skipped for each in self._answers),
             line=candidate.line,
-            blocks=() if veiled else self.task.layout.blocks(candidate.fields, candidate.text, with_labels=not hidden),
+            blocks=() if veiled else self._blocks(candidate, hidden),
             veiled=veiled,
-            said=() if hidden else candidate.said,
+            said=() if hidden or veiled else candidate.said,  # a rationale quotes the text
             hidden=hidden and bool(candidate.said),
             answer=answer,
             last=last,
         )
+
+    def _blocks(self, candidate: Candidate, hidden: bool) -> tuple[Block, ...]:
+        layout = self.task.layout
+        return layout.blocks(candidate.fields, candidate.text, candidate.earlier, with_labels=not hidden)
 
     def label(self, label: str) -> None:
         """Give the current row a label, and go to the next open one."""

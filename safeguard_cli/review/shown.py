@@ -7,7 +7,7 @@ characters are spelled out.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -17,6 +17,7 @@ from safeguard_cli.output.spelled import is_missing, plain
 from safeguard_cli.rows.chats import chat_messages, is_chat
 from safeguard_cli.rows.field_names import may_be_gold
 from safeguard_cli.rows.paths import find
+from safeguard_cli.rows.turns import EARLIER, LABELLED
 from safeguard_cli.terminal import cut, safe
 
 MOST_CHARACTERS = 200_000  # of one text: more would keep a terminal busy
@@ -52,10 +53,18 @@ class Layout:
     template: bool = False
     gold: Collection[str] = ()
 
-    def blocks(self, fields: Mapping[str, Any], text: str, *, with_labels: bool) -> tuple[Block, ...]:
-        """Return the blocks of a row; without labels, no field is shown that may hold somebody's label."""
+    def blocks(
+        self, fields: Mapping[str, Any], text: str, earlier: Sequence[str] = (), *, with_labels: bool
+    ) -> tuple[Block, ...]:
+        """Return the blocks of a row; without labels, no field is shown that may hold somebody's label.
+
+        `earlier` are the turns before it in its conversation.
+        """
+        before = [Block(EARLIER, text_lines("\n".join(earlier)), minor=True)] if earlier else []
         shown = [] if self.template else [block for name in self.fields for block in _blocks(name, fields, self.fields)]
         shown = shown or [Block("", text_lines(text))]
+        if earlier:
+            shown[0] = replace(shown[0], head=LABELLED)
         others = {
             name: cut(plain(value), _FIELD)
             for name, value in fields.items()
@@ -64,7 +73,7 @@ class Layout:
         }
         titles = tuple(Block(value, ()) for name, value in others.items() if name.lower() in _TITLES)
         rest = tuple(f"{safe(name)}: {value}" for name, value in others.items() if name.lower() not in _TITLES)
-        return (*titles, *shown, *([Block("", rest, minor=True)] if rest else []))
+        return (*before, *titles, *shown, *([Block("", rest, minor=True)] if rest else []))
 
     def _is_text(self, name: str) -> bool:
         return any(name in (field, field.partition(".")[0]) for field in self.fields)

@@ -45,6 +45,8 @@ class Joined(Source):
         self._sample: list[Record] = []
         self._ahead_rows = self._ahead_bytes = 0
         self._taken = False
+        self._instead, self.sample_columns = None, ()
+        self.marked, self.remark = False, ""
         self._now: Source | None = None  # the file that is being read
         first = self._look_at_all()
         self.line_ending, self.delimiter = first.line_ending, first.delimiter

@@ -73,8 +73,9 @@ def _answer(labeler: _Asked, texts: Sequence[str], answers: Answers) -> int:
     seen: list[Line] = []
     found: list[Verdicts] = []
     in_error = False
-    lines = iter([[*enumerate(texts, 1)]]) if texts and [*texts] != ["-"] else _lines()
-    typed = bool(texts) or (sys.stdin.isatty() and sys.stdout.isatty())  # whoever reads the answer sees the text
+    given = bool(texts) and [*texts] != ["-"]
+    lines = iter([[*enumerate(texts, 1)]]) if given else _lines()
+    typed = given or (sys.stdin.isatty() and sys.stdout.isatty())  # whoever reads the answer sees the text
     for batch in lines:
         for line, verdicts in zip(batch, labeler.label(batch), strict=True):
             in_error = in_error or any(verdict.error for verdict in verdicts.values())
@@ -98,6 +99,7 @@ class _Asked:
         self._machine: Machine | None = None
         self._progress: Progress | None = None
         self.policies: tuple[Policy, ...] = ()
+        self._untrained: tuple[str, ...] = ()
         self.take(load_policies(settings))
 
     def take(self, policies: tuple[Policy, ...]) -> None:
@@ -105,8 +107,9 @@ class _Asked:
         if any(policy.name == "text" for policy in policies):
             raise UsageError("a policy named 'text' would take the place of the text: --as NAME gives it another name")
         prepared = prepare(self.settings, policies, {}, self._most)
-        if prepared.untrained:
+        if prepared.untrained and prepared.untrained != self._untrained:
             warn(untrained_warning(prepared.untrained, prepared.header))
+        self._untrained = prepared.untrained
         self.close()
         self.policies = policies
         self._machine = Machine(self.settings, policies, prepared, self._listen)

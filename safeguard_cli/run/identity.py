@@ -6,10 +6,10 @@ A run is resumed only if nothing of the former differs.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from safeguard_cli.model.fingerprint import model_fingerprint
+from safeguard_cli.model.fingerprint import model_fingerprint, model_sha256
 from safeguard_cli.output.manifest import versions
 from safeguard_cli.prompt.harmony import layout_hash
 from safeguard_cli.run.prepare import Prepared
@@ -134,3 +134,17 @@ def footing(prepared: Prepared) -> dict[str, Any]:
         "flash_attention": shape.loading.flash,
         "versions": versions(),
     }
+
+
+def model_used(prepared: Prepared, served: str | None, hashing: Callable[[float], None]) -> dict[str, str | None]:
+    """Return which model has labelled the rows: this machine's, the servers', or that of a run whose verdicts stand."""
+    if prepared.copied:
+        result = prepared.copied.result
+        return {
+            "model": result.model if result else served or "",
+            "model_sha256": result.model_sha256 if result else None,
+        }
+    if prepared.remote:
+        return {"model": served, "model_sha256": None}
+    path = prepared.header.path
+    return {"model": str(path), "model_sha256": model_sha256(path, hashing)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -55,8 +56,6 @@ def label_many(settings: Settings, make_engine: EngineMaker = LocalEngine, prepa
         raise UsageError(
             "several inputs need -o: a folder for an output each (-o labels/), or a file for all rows (-o all.jsonl)"
         )
-    if settings.reuse:
-        raise UsageError("--reuse is for one input: label each file by itself to copy verdicts")
     if names_folder(str(settings.output)):
         return label_each(settings, make_engine, prepare)
     return label_joined(settings, make_engine, prepare)
@@ -68,7 +67,11 @@ def label_each(settings: Settings, make_engine: EngineMaker = LocalEngine, prepa
     Return the worst of their exit codes. Raise SafeguardError if no file can be labelled.
     """
     with sentences(), ExitStack() as stack:
-        for option, given in (("--limit", settings.limit is not None), ("--shard", settings.shard != (1, 1))):
+        for option, given in (
+            ("--limit", settings.limit is not None),
+            ("--shard", settings.shard != (1, 1)),
+            ("--reuse", settings.reuse),
+        ):
             if given:
                 raise UsageError(f"{option} is for one output, but -o names a folder for many")
         pairs = find_pairs(settings)
@@ -247,7 +250,7 @@ class _Set:
         with ExitStack() as outer, ExitStack() as inner:
             pair.output.parent.mkdir(parents=True, exist_ok=True)
             read = [*used("the input", pair.input), *self._read]
-            run = outer.enter_context(opened(asked, self.policies, read))
+            run = outer.enter_context(opened(asked, self.policies, read, EVERY_ROW))
             progress = FileProgress(self.progress)
             job = Job(asked, self.prepared, run.source, run.selector, run.text_fields, progress, EVERY_ROW)
             session = inner.enter_context(open_session(job, run.destination))
@@ -295,10 +298,20 @@ class _Set:
         done = len(self._codes) - self._failed
         before = f", {self._before:,} of them before" if self._before else ""
         if not self.settings.quiet:
+            self._say_texts()
             note(f"{done:,} of {len(self._pairs):,} files are labelled{before}; see {self._record.path}")
         if self._failed:
             warn(f"files not labelled: {self._failed:,}; run the same command to label them")
         return errors.worst(self._codes.values())
+
+    def _say_texts(self) -> None:
+        """Print which fields were labelled as the text, where the command names none."""
+        if self.settings.text_fields or self.settings.template is not None:
+            return
+        texts = Counter(", ".join(self._file(pair).text_fields) for pair in self._pairs)
+        for name, files in texts.most_common():
+            if name:  # empty where a file has failed
+                note(f"text: {name}, in {files:,} files" if files > 1 else f"text: {name}, in 1 file")
 
     def _is_finished(self, pair: Pair) -> bool:
         """Return whether a file was finished by the same command, and nothing has changed since."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -21,7 +21,6 @@ from safeguard_cli.address import shown_command
 from safeguard_cli.engine.engine import Spent
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.files import Draft, draft, sha256
-from safeguard_cli.model.fingerprint import model_sha256
 from safeguard_cli.output.journal import Journal, open_journal
 from safeguard_cli.output.manifest import START_OVER, Refused
 from safeguard_cli.output.manifest_shape import Footing, Identity
@@ -31,8 +30,7 @@ from safeguard_cli.rows.records import Record
 from safeguard_cli.rows.sink import Disturbed, Sink, make_layout
 from safeguard_cli.rows.writable import real
 from safeguard_cli.run.destination import Destination, File, Stream
-from safeguard_cli.run.identity import footing, identity
-from safeguard_cli.run.prepare import Prepared
+from safeguard_cli.run.identity import footing, identity, model_used
 from safeguard_cli.run.remarks import same_command
 from safeguard_cli.run.work import Job
 from safeguard_cli.terminal import note, warn
@@ -202,7 +200,7 @@ class New(SessionOfRun):
                 "command": shown_command(sys.argv),
                 "input": str(Path(source.path).absolute()) if source.path else source.name,
                 "input_format": settings.format,
-                **_model(prepared, served, hashing),
+                **model_used(prepared, served, hashing),
                 "output_sha256": sha256(rows),
             },
             instead,
@@ -378,17 +376,3 @@ def _restore_cut(job: Job, journal: Journal) -> None:
 def _check_can_be_read_again(job: Job, journal: Journal) -> None:
     if job.source.path is None:
         raise Refused(f"{journal.output} was made from a pipe, which cannot be read again; {START_OVER}")
-
-
-def _model(prepared: Prepared, served: str | None, hashing: Callable[[float], None]) -> dict[str, str | None]:
-    """Return which model has labelled the rows: this machine's, the servers', or that of a run whose verdicts stand."""
-    if prepared.copied:
-        result = prepared.copied.result
-        return {
-            "model": result.model if result else served or "",
-            "model_sha256": result.model_sha256 if result else None,
-        }
-    if prepared.remote:
-        return {"model": served, "model_sha256": None}
-    path = prepared.header.path
-    return {"model": str(path), "model_sha256": model_sha256(path, hashing)}

@@ -61,6 +61,8 @@ def check(line: str) -> None:
         ("-o out.jsonl --append-input --overwrite", "--append-input", "--overwrite"),
         ("-o out.jsonl --retry-errors --overwrite", "--retry-errors", "--overwrite"),
         ("-o out.jsonl --append-input --retry-errors", "--append-input", "--retry-errors"),
+        ("--reuse old.jsonl --temperature 0.5", "--reuse", "--temperature"),
+        ("--reuse old.jsonl --group thread", "--reuse", "--group"),
         ("-o out.jsonl --only violates --retry-errors", "--retry-errors", "--only"),
         ("-o out.csv --csv-safe --keep none", "--csv-safe", "--keep none"),
         ("-q -v", "--verbose", "--quiet"),

@@ -34,6 +34,8 @@ RUNS = {
 }
 # The options that an option needs to have an effect.
 BESIDE = {
+    "--sheet": "--format xlsx",
+    "--skip-rows": "--format csv",
     "--sure": "--effort auto",
     "--seed": "--temperature 0.5",
     "--until-decided": "--votes 3",

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from click.testing import Result
 from typer.testing import CliRunner
 
 from helpers.outputs import output, verdict
@@ -62,7 +62,7 @@ def _said(row: int) -> tuple[str, float]:
     return ("spam", 0.5 + row / 1000) if row % 3 == 0 else ("ham", 0.4 - row / 1000)
 
 
-def answer(out: Path, golden: Path, keys: str, *more: str, person: str = "anna", code: int = 0) -> Result:
+def answer(out: Path, golden: Path, keys: str, *more: str, person: str = "anna", code: int = 0) -> Any:
     """Answer in the line mode, in the folder of `out`: a line for each word of `keys`."""
     words = ["review", str(out), "-o", str(golden), "--as", person, *more]
     here = Path.cwd()

@@ -103,7 +103,8 @@ def test_a_file_with_the_labels_of_several_people_is_enough() -> None:
 
 def test_rows_of_an_audit_pair_by_the_input_s_numbers_though_its_output_has_grown() -> None:
     early = row(1, "spam", fields={"text": "a", "_sample": {"seed": 0, "row": 8123, "rank": 17, "probability": 0.1}})
-    late = row(5, "ham", "ben", fields=early.fields)
+    grown = {"seed": 0, "row": 8123, "rank": 17, "probability": 0.2}
+    late = row(5, "ham", "ben", fields={"text": "a", "_sample": grown})
     assert agreed([file("a", early), file("b", late)])["rows_of_several"] == 1
 
 

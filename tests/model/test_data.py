@@ -10,7 +10,7 @@ from helpers.hub_server import SMALL, Hub, Machine
 
 REPO = "datasets/some-body/posts"
 SMALL_ROWS = b'{"id": 1, "text": "see you at noon"}\n'
-LARGE_ROWS = b"id,text\n" + b"".join(b"%d,see you at %d\n" % (number, number) for number in range(SMALL))
+LARGE_ROWS = b"id,text\n" + b"".join(b"%d,see you at %d\n" % (number, number) for number in range(20 * SMALL))
 NAMES = {"small.jsonl": SMALL_ROWS, "data/large.csv": LARGE_ROWS}
 
 
@@ -37,7 +37,7 @@ def test_data_is_fetched_checked_and_labelled_under_its_name(tmp_path: Path, nam
 
 def test_a_pull_that_is_cut_off_resumes_and_damage_is_thrown_away(tmp_path: Path) -> None:
     given = f"hf://{REPO}/data/large.csv"
-    with Hub({REPO: NAMES}, cuts=[500, 9000]) as hub:
+    with Hub({REPO: NAMES}, cuts=[500, 200_000]) as hub:
         assert Machine(tmp_path, hub).run("pull", given).returncode == 0
         assert any("bytes=" in line for line in hub.log)
     for name in NAMES:

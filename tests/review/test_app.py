@@ -44,6 +44,15 @@ def drive(path: Path, of: Task, *keys: str, size: tuple[int, int] = (80, 24), st
     return shown
 
 
+async def until(pilot: Any, true: Callable[[], bool]) -> None:
+    """Wait until something is true: a click is handled after it was made."""
+    for _ in range(200):
+        if true():
+            return
+        await pilot.pause(0.05)
+    raise AssertionError("it did not happen")
+
+
 def screen(app: ReviewApp) -> list[str]:
     return ["".join(segment.text for segment in strip).rstrip() for strip in app.screen._compositor.render_strips()]
 
@@ -90,10 +99,12 @@ def test_the_mouse_works(tmp_path) -> None:
     path = tmp_path / "g.jsonl"
 
     async def click(pilot: Any, app: ReviewApp) -> None:
-        await pilot.click("#label-1")
-        await pilot.click("#label-0")
+        for label, answered in (("#label-1", 1), ("#label-0", 2)):
+            await pilot.click(label)
+            await until(pilot, lambda wanted=answered: app.session.view().answered == wanted)
         footer = next(key for key in app.screen.query("FooterKey") if "undo" in str(key.render()))
         await pilot.click(footer)
+        await until(pilot, lambda: app.session.view().answered == 1)
 
     drive(path, task(3, path=path), steps=click)
     assert [each["label"] for each in lines(path)] == ["spam"]

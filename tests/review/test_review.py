@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers.outputs import output, verdict
+from helpers.command import safeguard
+from helpers.outputs import manifest, output, verdict
 from helpers.reviews import COMMAND, answer, labelled, lines
 
 from safeguard_cli.measure.reviewed import read_reviewed
@@ -346,3 +347,43 @@ def test_where_nothing_is_in_dispute_the_golden_set_is_what_all_say(tmp_path) ->
         ("spam", {"anna": "spam", "ben": "spam"}),
     ]
     assert {row.fields["label_before"] for row in found} == {"ham"}, "not moved twice"
+
+
+def test_a_turn_is_shown_with_the_turns_before_it(tmp_path) -> None:
+    turns = [(7, 2, "ben", "second"), (8, 1, "cy", "another talk"), (7, 1, "anna", "first"), (7, 10, "anna", "third")]
+    rows = [
+        {"talk": talk, "turn": turn, "role": role, "text": text, "spam": verdict("ham", 0.1)}
+        for talk, turn, role, text in turns
+    ]
+    out = output(tmp_path / "out.jsonl", rows)
+    manifest(out, text_fields=["text"], turns={"group": "talk", "order": "turn", "role": "role", "per": "turn"})
+    shown = answer(out, tmp_path / "g.jsonl", "1 1 1 1").stdout.split("labelled")
+    third = next(each for each in shown if "\nthird" in each)
+    assert third.index("anna: first") < third.index("ben: second") < third.index("The turn to label:")
+    assert "another talk" not in third
+    assert "Earlier turns" not in next(each for each in shown if "\nanother talk" in each)
+
+
+def test_from_an_audit_over_two_people_to_agreement_and_a_corrected_share(tmp_path) -> None:
+    """Every figure is counted here again from the golden files' lines."""
+    out, golden = tmp_path / "a.jsonl", tmp_path / "golden.jsonl"
+    audit = ["audit", "sample:messages", "-p", "spam", "--model", "demo", "--effort", "none", "--rows", "50"]
+    assert safeguard(*audit, "-o", out, cwd=tmp_path).returncode == 0
+    answer(out, tmp_path / "anna.jsonl", "2 1 1 1 2 " * 10, "--rows", "50")
+    answer(out, tmp_path / "ben.jsonl", "2 1 2 1 2", "--rows", "5", person="ben")
+    anna, ben = (
+        {each["_row"]: each["label"] for each in lines(tmp_path / f"{name}.jsonl")} for name in ("anna", "ben")
+    )
+    found = json.loads(safeguard("agree", "anna.jsonl", "ben.jsonl", "--json", cwd=tmp_path).stdout)
+    assert found["raw_agreement"]["value"] == sum(anna[row] == ben[row] for row in ben) / 5 == 0.8
+    answer(tmp_path / "anna.jsonl", golden, "2", "ben.jsonl", "--pick", "disputed", person="carol")
+    settled = {each["_row"]: each["label"] for each in lines(golden)}
+    assert len(settled) == 50
+    measured = safeguard("eval", golden, "-p", "spam", "--model", "demo", "--effort", "none", "--json", cwd=tmp_path)
+    result = json.loads(measured.stdout)["policies"]["spam"]
+    said = {each["_row"]: each["proposed"]["label"] for each in lines(golden)}
+    assert result["rows"] == 50
+    assert result["figures"]["accuracy"]["value"] == sum(said[row] == settled[row] for row in settled) / 50
+    shown = safeguard(*audit, "-o", out, "--reviewed", golden, cwd=tmp_path)
+    assert b"people's judgement" in shown.stdout, shown.stderr
+    assert f"{sum(label == 'spam' for label in settled.values())} of 50 reviewed rows violate".encode() in shown.stdout

@@ -124,6 +124,10 @@ def test_a_text_and_the_models_answer_are_shown_only_when_they_may_be(tmp_path) 
         assert view.last is not None and view.last[2][0].label == "spam"
         session.go(-1)
         assert session.view().said[0].label == "spam"
+    with opened(tmp_path / "shown.jsonl", task(3, veil=True, blind=False)) as (session, _):
+        assert session.view().said == (), "a rationale quotes the text"
+        session.unveil()
+        assert session.view().said[0].label == "spam"
 
 
 def test_a_label_given_after_the_models_was_seen_is_not_blind(tmp_path) -> None:

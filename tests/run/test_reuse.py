@@ -21,11 +21,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from safeguard_cli import errors
+from safeguard_cli.audit.audit import audit
+from safeguard_cli.audit.options import Audited
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.output.manifest import Refused
 from safeguard_cli.output.merge import merge
 from safeguard_cli.output.show import show
 from safeguard_cli.prompt.contract import Completion, Prompt
+from safeguard_cli.run.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("own_cache", "no_fsync")
 
@@ -535,6 +538,31 @@ def test_what_a_server_labelled_is_copied_where_the_same_model_is_served_and_nee
     with no_model(bench, tmp_path):
         bench(never, reuse=(str(donor),), threshold=0.5, effort="none")
     assert bench.manifest()["decides"]["model"]["served"] == "tiny"
+
+
+def test_an_audits_rows_are_not_labelled_again_and_an_audit_takes_what_is_labelled(bench, capsys) -> None:
+    pytest.importorskip("scipy")
+    write(bench, "new", [f"text {i}" for i in range(20)])
+    given = {"policies": ("spam",), "model": str(bench.model), "slots": 2, "threads": 1, "quiet": True}
+    drawn = bench.folder / "drawn.jsonl"
+    audit(Settings(str(bench.source), **given), Audited(rows=6, output=str(drawn)), Steady)
+    asked: list[int] = []
+    bench(counting(asked, Steady), reuse=(str(drawn),))
+    assert len(asked) == 14
+    assert b"_sample" in drawn.read_bytes()
+    assert b"_sample" not in bench.out.read_bytes()
+    more = Audited(rows=9, output=str(bench.folder / "more.jsonl"))
+    audit(Settings(str(bench.source), **given, reuse=(str(bench.out),)), more, never)
+    assert len(verdicts(bench.folder / "more.jsonl")) == 9
+
+
+def test_turns_of_conversations_are_not_copied(bench) -> None:
+    bench.source.write_text("".join(f'{{"thread": {i % 2}, "text": "turn {i}"}}\n' for i in range(4)))
+    bench(group="thread")
+    donor = bench.out
+    write(bench, "new", ["turn 1"])
+    with pytest.raises(UsageError, match="turns of conversations"):
+        bench(never, reuse=(str(donor),))
 
 
 def test_a_dry_run_counts_what_would_be_copied(bench, old, capsys) -> None:

@@ -17,7 +17,7 @@ from safeguard_cli.rows.sink import open_sink, verdict_columns
 from safeguard_cli.rows.text import make_selector
 from safeguard_cli.run import label as run
 from safeguard_cli.run import sessions
-from safeguard_cli.run.destination import File, ParquetFile, Scratch, Stream
+from safeguard_cli.run.destination import File, MadeFile, Scratch, Stream
 from safeguard_cli.run.display import make_progress
 from safeguard_cli.run.engines import start_engine
 from safeguard_cli.run.pipeline import Part, Pipeline
@@ -50,7 +50,7 @@ def test_label_is_at_most_30_lines() -> None:
 def test_each_state_of_an_output_has_its_session(bench, seen, suffix) -> None:
     bench.fill(20)
     bench.out = bench.folder / f"out.{suffix}"
-    file = ParquetFile.__name__ if suffix == "parquet" else File.__name__
+    file = MadeFile.__name__ if suffix == "parquet" else File.__name__
     for options, kind in (
         ({"limit": 5}, "New"),
         ({"limit": 5}, "Finished"),

@@ -16,13 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 from helpers.audits import run_audit
 from helpers.command import safeguard
-from helpers.fake_engine import Steady
+from helpers.fake_engine import FakeEngine, Steady
 from helpers.kills import killed_at, steps_of
 from helpers.runs import Bench
 
 from safeguard_cli import errors
 from safeguard_cli.audit.draw import hashes
 from safeguard_cli.audit.found import Found, judgement, sentence
+from safeguard_cli.audit.search import round_start
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.output.manifest import Refused
 from safeguard_cli.prompt.contract import Completion, Prompt
@@ -81,9 +82,9 @@ def marks(path: Path) -> dict[int, dict]:
     """Return the `_sample` of an output's rows, by the rows' numbers in the file, in the order of the output."""
     if path.suffix == ".csv":
         with path.open(newline="") as file:
-            parts = ("seed", "row", "rank", "probability", "asked", "picked")
+            parts = ("seed", "row", "rank", "probability", "asked", "by", "picked")
             rows = [{part: row[f"_sample_{part}"] for part in parts} for row in csv.DictReader(file)]
-            found = [{p: v if p == "picked" else json.loads(v) for p, v in row.items() if v} for row in rows]
+            found = [{p: v if p in ("by", "picked") else json.loads(v) for p, v in row.items() if v} for row in rows]
     elif path.suffix == ".parquet":
         found = [{p: v for p, v in row["_sample"].items() if v is not None} for row in pq.read_table(path).to_pylist()]
     else:
@@ -135,10 +136,11 @@ def test_every_row_says_how_it_came_in(bench, capsys, flagging, name, out) -> No
     assert [ranked[rank] for rank in sorted(ranked)] == order[: len(ranked)].tolist()
     for mark in found.values():
         assert mark.get("probability") == (len(ranked) / TOTAL if "rank" in mark else None)
-        assert "rank" in mark or mark["picked"] == "find"
+        assert mark.get("picked") == (None if "rank" in mark else "find")
+        assert mark["by"] in ("draw", "score")
         assert mark["seed"] == 0
-    picked = [mark for mark in found.values() if "picked" in mark]
-    assert any("rank" in mark for mark in picked), "a row that was picked before its turn belongs to the sample too"
+    chosen = [mark for mark in found.values() if mark["by"] == "score"]
+    assert any("rank" in mark for mark in chosen), "a row that was chosen before its turn belongs to the sample too"
     assert {path.name for path in bench.folder.iterdir()} == {name, out, f"{out}.manifest.json"}
 
 
@@ -221,6 +223,38 @@ def test_rows_that_the_journal_has_lost_are_labelled_again(bench, capsys, flaggi
     assert marks(bench.out) == rows
 
 
+def test_a_round_begins_when_all_rows_before_it_are_written(bench, flagging) -> None:
+    start(bench)
+    journal = bench.folder / "out.jsonl.rows.jsonl"
+    written: dict[int, int] = {}
+
+    def count(prompt: Prompt) -> None:
+        written[prompt.row] = len(journal.read_bytes().splitlines())
+
+    run_audit(bench, lambda *given: flagging(*given, before=count), find=True, rows=200)
+    assert all(lines >= round_start(row) for row, lines in written.items())
+    assert any(lines < row for row, lines in written.items()), "within a round, rows are decided beside each other"
+
+
+@pytest.mark.parametrize("stop_at", [40, 100, 131])
+def test_a_deterministic_search_that_is_stopped_equals_one_that_is_not(bench, stop_at) -> None:
+    start(bench)
+    given = {"find": True, "rows": 200, "deterministic": True}
+    run_audit(bench, FakeEngine, **given)
+    whole = bench.out.read_bytes()
+    prompts: list[int] = []
+
+    def stop(prompt: Prompt) -> None:
+        prompts.append(prompt.row)
+        if len(prompts) == stop_at:
+            raise errors.Interrupted(signal.SIGINT)
+
+    with pytest.raises(errors.Interrupted):
+        run_audit(bench, lambda *of: FakeEngine(*of, before=stop), **given, overwrite=True)
+    run_audit(bench, FakeEngine, **given)
+    assert bench.out.read_bytes() == whole
+
+
 def test_without_a_budget_it_ends_when_enough_is_shown_to_be_found(bench, capsys, flagging) -> None:
     start(bench)
     found = figures(bench, capsys, flagging)
@@ -267,7 +301,7 @@ def test_rows_in_error_are_written_and_are_not_picked(bench, capsys, flagging) -
     start(bench, rows)
     found = figures(bench, capsys, flagging, rows=200)
     assert found["found"] == sum(row["text"] is not None and "!" in row["text"] for row in rows)
-    assert all("picked" not in mark for row, mark in marks(bench.out).items() if (row - 1) % 5 == 0)
+    assert all(mark["by"] == "draw" for row, mark in marks(bench.out).items() if (row - 1) % 5 == 0)
 
 
 def test_rows_that_fail_are_not_learnt_from(bench, capsys, flagging) -> None:
@@ -291,7 +325,7 @@ def test_several_policies_find_what_any_of_them_flags(bench, capsys, flagging) -
     assert found["found"] == 50
 
 
-def test_an_audit_is_not_gone_on_with_as_a_search_nor_a_search_as_an_audit(bench, capsys, flagging) -> None:
+def test_an_audit_is_not_resumed_as_a_search_nor_a_search_as_an_audit(bench, capsys, flagging) -> None:
     start(bench)
     run_audit(bench, flagging, rows=20)
     with pytest.raises(Refused, match="output of an audit without --find"):
@@ -336,6 +370,7 @@ def test_what_means_nothing_to_a_search_is_refused() -> None:
             "found 187; that is at least 71 % of what the model would flag",
         ),
         (3, 500, 900, 3 / 500, "found 3; that is at least 0.6 % of what"),
+        (3, 5000, 900, 3 / 5000, "found 3; the model would flag at most 5,000 rows of the whole file"),
         (0, 12, 900, 0.0, "found none; the model would flag at most 12 rows of the whole file"),
         (40, 40, 1000, 1.0, "found 40: all that the model flags"),
         (0, 0, 1000, None, "found 0: all that the model flags"),
