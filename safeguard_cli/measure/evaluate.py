@@ -43,11 +43,10 @@ def evaluate(settings: Settings, wanted: Wanted) -> int:
     if wanted.find_sure:
         if measured.effort == "none":
             raise UsageError("--find-sure compares effort none with full reasoning: use --effort low, medium or high")
-        quick = label_golden(replace(settings, effort="none", rationale=False), measured.golden)
+        quick = label_golden(replace(_once(settings), effort="none"), measured.golden)
     unvoted = None
     if settings.votes and measured.anew:
-        once = replace(settings, votes=None, until_decided=False, temperature=None, rationale=False)
-        unvoted = label_golden(once, measured.golden)
+        unvoted = label_golden(_once(settings), measured.golden)
     whole, others = by_pick(measured)
     quick_whole, unvoted_whole = (
         by_pick(replace_verdicts(measured, _verdicts(labels)))[0].verdicts if labels else None
@@ -76,6 +75,11 @@ def evaluate(settings: Settings, wanted: Wanted) -> int:
     else:
         show(*shown(result, wanted.wrong))
     return errors.ROWS_IN_ERROR if failed else errors.OK
+
+
+def _once(settings: Settings) -> Settings:
+    """Return the settings of a run that reasons once about a row, and gives no reasons."""
+    return replace(settings, votes=None, until_decided=False, temperature=None, rationale=False)
 
 
 def _doubts(whole: Measured, others: Mapping[str, Sequence[int]]) -> Iterator[str]:

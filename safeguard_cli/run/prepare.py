@@ -168,8 +168,8 @@ def prepare(
         budget = settings.max_reasoning
     kinds = harmony.tokenizer.string_kinds if settings.rationale else None
     sure = settings.sure if settings.effort == "auto" else None
-    voted = settings.votes, settings.until_decided
-    options = Options(budget, kinds, settings.sampled_at, settings.seed, sure, *voted)
+    votes = settings.votes if budget else None
+    options = Options(budget, kinds, settings.sampled_at, settings.seed, sure, votes, settings.until_decided)
     tries = [Trie(prefix.contract) for prefix in prefixes]
     overheads = tuple(overhead(trie, options) + len(harmony.suffix) for trie in tries)
     sizes = [len(prefix.ids) for prefix in prefixes]
