@@ -219,7 +219,9 @@ def _check_votes(settings: Settings) -> None:
             f"--votes {settings.votes} could end in a tie: use {settings.votes - 1} or {settings.votes + 1}"
         )
     if settings.votes and not settings.sampled_at:
-        raise UsageError("--votes samples reasoning, and at --temperature 0 all votes are the same: leave it out")
+        raise UsageError(
+            "--votes samples reasoning, and at --temperature 0 all votes are the same: leave --temperature out"
+        )
 
 
 def _vocabulary(settings: Settings) -> tuple[Header | None, Tokenizer]:
