@@ -36,7 +36,7 @@ def audit(settings: Settings, wanted: Audited, make_engine: EngineMaker = LocalE
     golden = read_people(Path(wanted.reviewed)) if wanted.reviewed is not None else None
     out = Path(wanted.output) if wanted.output is not None else default_output(settings)
     stop = _stop(wanted, out, settings)
-    seed = wanted.seed if settings.temperature > 0 else settings.seed
+    seed = wanted.seed if settings.sampled_at > 0 else settings.seed
     settings = replace(settings, output=str(out), limit=None if settings.retry_errors else stop.rows, seed=seed)
     sample = (Find if wanted.find else Sample)(wanted.seed, stop, wanted.by)
     try:

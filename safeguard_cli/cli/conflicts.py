@@ -181,7 +181,7 @@ def _to_stream(values: Values) -> bool:
 
 
 def _not_sampled(values: Values) -> bool:
-    return not values.get("temperature")
+    return not values.get("temperature") and not values.get("votes")
 
 
 def _auto(values: Values) -> bool:
@@ -211,6 +211,7 @@ OF_THE_RUN = (
     *(Rule(option, _several, "with several policies") for option in ("labels", "violates", "rename", "threshold")),
     *(Rule("together", why, "") for why in (_auto, _chat, is_set("policy_only_prompt"))),
     Rule("effort", lambda v: _chat(v) and v.get("effort") in ("none", "auto"), ""),
+    Rule("votes", _chat, ""),
     Rule("deterministic", is_set("servers"), ""),
     *(Rule(option, is_set("ray"), "") for option in ("limit", "shard", "dry_run", "group", "reuse")),
     *(Rule(option, _made_out, "") for option in ("only", "layout")),
@@ -249,10 +250,12 @@ COMMON = (
     Rule("max_windows", lambda v: v.get("long") != "split", "without --long split"),
     Rule(
         "temperature",
-        lambda v: v.get("temperature", 0) > 0 and _efforts(v) == {"none"} and not v.get("rationale"),
+        lambda v: (v.get("temperature") or 0) > 0 and _efforts(v) == {"none"} and not v.get("rationale"),
         "with --effort none: it samples the reasoning, and there is none",
     ),
-    Rule("seed", _not_sampled, "without --temperature"),
+    Rule("votes", lambda v: _efforts(v) == {"none"}, "with --effort none: it samples the reasoning, and there is none"),
+    Rule("until_decided", lambda v: not v.get("votes"), "without --votes"),
+    Rule("seed", _not_sampled, "without --temperature or --votes"),
     Rule("policy_only_prompt", _chat, "with --server-api chat, where the server makes the prompt"),
     Rule("verbose", is_set("quiet"), "with --quiet: choose one of the two"),
     Rule(
@@ -276,7 +279,7 @@ LABEL = (
     Rule("append_input", is_set("retry_errors"), "with --retry-errors: run one after the other"),
     Rule(
         "reuse",
-        lambda v: (v.get("temperature") or 0) > 0,
+        lambda v: (v.get("temperature") or 0) > 0 and not v.get("votes"),
         "with --temperature, which gives every row an answer of its own",
     ),
     Rule("reuse", is_set("group"), "with --group: what is said of a turn depends on the turns before it"),
@@ -338,7 +341,7 @@ AGREE = (
 )
 
 STRESS = (
-    Rule("seed", _not_sampled, "without --temperature; --variant-seed makes other variants"),
+    Rule("seed", _not_sampled, "without --temperature or --votes; --variant-seed makes other variants"),
     *COMMON,
     _IN_JSON,
     Rule("worst", is_set("json"), "with --json, which holds all of them"),

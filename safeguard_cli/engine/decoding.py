@@ -6,24 +6,19 @@ reasons freely; everything else is forced or chosen among the policy's labels, s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from safeguard_cli.engine.sampling import Choose, Logits, check, sampler, seeds
+from safeguard_cli.engine.voting import Votes
 from safeguard_cli.prompt.contract import Completion, Contract, Prompt
 
 MAX_RATIONALE = 96
 MOST_OUTPUTS = 32  # logits rows that one step of a row may ask for
-
-Logits: TypeAlias = npt.NDArray[np.float32]
-Choose: TypeAlias = Callable[[Logits], int]
-
-
-class BadLogits(Exception):
-    """The model's logits are not numbers: the row cannot be labelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +28,9 @@ class Options:
     `budget` is the most analysis tokens, 0 for effort none. With `sure`, the model does not reason about a row whose
     label is clear at once: the greater of p_violates and 1 - p_violates is at least `sure`. `string_kinds` tells for
     each token whether it may stand in a JSON string (see Tokenizer.string_kinds); only rationales need it.
+
+    With `votes`, a row is reasoned about so many times, sampled at `temperature`; with `until_decided`, only until the
+    other votes cannot change its label.
     """
 
     budget: int
@@ -40,6 +38,8 @@ class Options:
     temperature: float = 0.0
     seed: int = 0
     sure: float | None = None
+    votes: int | None = None
+    until_decided: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,11 +59,29 @@ class Step:
     until: str | None = None
 
 
-Coroutine: TypeAlias = Generator[Step, Logits, Completion]
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """Votes to be cast by number, each by a coroutine of its own on a copy of the row's sequence as it is now.
+
+    The row goes on, with no logits, when `cast` has the completions of all. It does not decode again: what follows is
+    another Split or the row's end.
+    """
+
+    votes: Mapping[int, Vote]
+    cast: dict[int, Completion] = field(default_factory=dict)
+
+
+Vote: TypeAlias = Generator[Step, Logits, Completion]
+Coroutine: TypeAlias = "Generator[Step | Split, Logits, Completion]"
+
+NO_LOGITS: Logits = np.empty((0, 0), np.float32)
 
 
 def overhead(trie: Trie, options: Options) -> int:
-    """Return the most cells that a row can take beyond its prefix and its prompt, label branches included."""
+    """Return the most cells that a row, or each vote on it, can take beyond its prefix and its prompt.
+
+    Label branches are included.
+    """
     contract = trie.contract
     cells = len(contract.open_final_at_once)
     if options.budget:
@@ -88,14 +106,46 @@ def undivided(trie: Trie, options: Options) -> int:
 
 def decide(prompt: Prompt, trie: Trie, options: Options) -> Coroutine:
     """Decide one prompt. Raises BadLogits when the model's logits are not numbers."""
-    choose, contract = _chooser(prompt, options), trie.contract
-    analysis: list[list[int]] = []
-    at_once, ended, begin = not options.budget, True, prompt.ids
-    choice = None
+    choose = sampler(options.temperature, seeds(prompt, options.seed, 0 if options.votes else None))
+    begin, choice = prompt.ids, None
     if options.sure is not None:
-        begin = ()
-        choice = yield from _screen(prompt, trie, options.sure)
-        at_once = choice is not None
+        begin, choice = (), (yield from _screen(prompt, trie, options.sure))
+    if options.votes and choice is None:
+        if begin:
+            yield Step(begin, ())
+        return (yield from _hold_votes(prompt, trie, options))
+    return (yield from _answer(prompt, trie, options, choose, begin, choice))
+
+
+def _hold_votes(prompt: Prompt, trie: Trie, options: Options) -> Generator[Split, Logits, Completion]:
+    """Have votes cast on a text that is read, as many at a time as can decide the label."""
+    votes = Votes(trie.contract, options.votes or 0, options.until_decided)
+    while numbers := votes.next():
+        split = Split({number: _vote(prompt, trie, options, number) for number in numbers})
+        yield split
+        votes.cast += (split.cast[number] for number in numbers)
+        if failed := next((vote for vote in votes.cast if vote.error is not None), None):
+            return failed
+    return votes.counted(prompt)
+
+
+def _vote(prompt: Prompt, trie: Trie, options: Options, number: int) -> Vote:
+    choose = sampler(options.temperature, seeds(prompt, options.seed, number))
+    return _answer(prompt, trie, options, choose, (), None)
+
+
+def _answer(
+    prompt: Prompt,
+    trie: Trie,
+    options: Options,
+    choose: Choose,
+    begin: tuple[int, ...],
+    choice: npt.NDArray[np.float64] | None,
+) -> Vote:
+    """Reason and answer after the tokens `begin`; answer at once where there is a `choice` of the first label."""
+    contract = trie.contract
+    analysis: list[list[int]] = []
+    at_once, ended = choice is not None or not options.budget, True
     if at_once:
         forced = (*begin, *contract.open_final_at_once)
     else:
@@ -161,7 +211,7 @@ def _reason(
             return True, (*contract.next_message, *contract.open_final)
         logits = yield _step(contract.next_message, channels)
         channel = max(channels, key=logits[0].__getitem__)
-        _check(logits[0][channel])
+        check(logits[0][channel])
         if channel == contract.final_token:
             return True, contract.open_final
         analysis.append([])
@@ -205,26 +255,6 @@ def _write_string(
     return tuple(ids)
 
 
-def _chooser(prompt: Prompt, options: Options) -> Choose:
-    """Return the greedy choice, or sampling with noise that depends on seed and row alone, never on the schedule."""
-    if options.temperature <= 0:
-        return _argmax
-    noise = np.random.default_rng((options.seed, prompt.row, prompt.policy, prompt.window))
-    return lambda logits: _argmax(logits / options.temperature + noise.gumbel(size=len(logits)))
-
-
-def _argmax(logits: npt.NDArray[np.floating]) -> int:
-    token = int(logits.argmax())
-    _check(logits[token])
-    return token
-
-
-def _check(best: np.floating) -> None:
-    """Raise BadLogits unless the greatest logit is finite; it shows a NaN anywhere, which argmax finds first."""
-    if not np.isfinite(best):
-        raise BadLogits
-
-
 @dataclass(slots=True, eq=False)
 class Node:
     """A place in the trie of the labels' tokens, with what can follow: tokens, or the quote that closes label `end`."""
@@ -246,9 +276,9 @@ class Node:
         values = logits[list(self.children)].astype(np.float64)
         if self.end is not None and self.quote_ids is not None:
             closing = logits[self.quote_ids].astype(np.float64)  # every token that closes the string counts
-            _check(closing.max())
+            check(closing.max())
             values = np.append(values, np.logaddexp.reduce(closing))
-        _check(values.max())
+        check(values.max())
         values -= np.logaddexp.reduce(values)
         for value, labels in zip(values, self.under, strict=True):
             log_scores[labels] += value

@@ -25,6 +25,7 @@ from safeguard_cli.measure.measured import (
 from safeguard_cli.measure.metrics import Outcomes
 from safeguard_cli.measure.options import Wanted
 from safeguard_cli.measure.shown import shown
+from safeguard_cli.measure.voted import voted_result
 from safeguard_cli.measure.wrong_file import PLACE, check_wrong_file, write_wrong_file
 from safeguard_cli.output.labelled import LabelSet
 from safeguard_cli.rows.verdict import Verdict
@@ -47,9 +48,15 @@ def evaluate(settings: Settings, wanted: Wanted) -> int:
     if wanted.find_sure:
         if measured.effort == "none":
             raise UsageError("--find-sure compares effort none with full reasoning: use --effort low, medium or high")
-        quick = label_golden(replace(settings, effort="none", rationale=False), measured.golden)
+        quick = label_golden(replace(_once(settings), effort="none"), measured.golden)
+    unvoted = None
+    if settings.votes and measured.anew:
+        unvoted = label_golden(_once(settings), measured.golden)
     whole, others = by_pick(measured)
-    quick_whole = by_pick(replace_verdicts(measured, _verdicts(quick)))[0].verdicts if quick else None
+    quick_whole, unvoted_whole = (
+        by_pick(replace_verdicts(measured, _verdicts(labels)))[0].verdicts if labels else None
+        for labels in (quick, unvoted)
+    )
     result: dict[str, Any] = {
         "golden": str(settings.input),
         "prompting": measured.prompting,
@@ -60,7 +67,7 @@ def evaluate(settings: Settings, wanted: Wanted) -> int:
         "rows_not_used": dict(measured.golden.unused),
         "intervals": metrics.METHODS,
         "policies": {
-            answers.name: policy_result(whole, answers, wanted, search, quick_whole)
+            answers.name: policy_result(whole, answers, wanted, search, quick_whole, unvoted_whole)
             | _apart(measured, answers, others, whole)
             for answers in measured.answers
         },
@@ -101,6 +108,11 @@ def wrong_rows(policies: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, 
     for name, policy in policies.items():
         for row in (*policy["wrong"], *(row for part in policy.get("apart", ()) for row in part["wrong"])):
             yield {**{at: row.get(at) for at in PLACE}, "policy": name, **row}
+
+
+def _once(settings: Settings) -> Settings:
+    """Return the settings of a run that reasons once about a row, and gives no reasons."""
+    return replace(settings, votes=None, until_decided=False, temperature=None, rationale=False)
 
 
 def _doubts(whole: Measured, others: Mapping[str, Sequence[int]]) -> Iterator[str]:
@@ -146,8 +158,9 @@ def policy_result(
     wanted: Wanted,
     search: float | tuple[str, float] | None,
     quick: Sequence[Mapping[str, Verdict]] | None,
+    unvoted: Sequence[Mapping[str, Verdict]] | None = None,
 ) -> dict[str, Any]:
-    """Return all results about one policy."""
+    """Return all results about one policy; `quick` are the rows without reasoning, `unvoted` those without votes."""
     found, kept = outcomes(measured, answers, search if isinstance(search, float) else None)
     result: dict[str, Any] = {
         "labels": list(answers.labels),
@@ -170,6 +183,10 @@ def policy_result(
         rows = [measured.golden.rows[i] for i in kept]
         same = [row.text or row.number for row in rows]  # an output may have kept no text
         result["threshold"] = thresholds.search(found, *search, same).as_dict()
+    without = outcomes(replace_verdicts(measured, unvoted), answers)[0] if unvoted is not None else None
+    said = [measured.verdicts[i][answers.name] for i in kept]
+    if (voted := voted_result(found, said, answers, without)) is not None:
+        result["votes"] = voted
     if quick is not None:
         other = replace_verdicts(measured, quick)
         quick_found, quick_kept = outcomes(other, answers)

@@ -41,7 +41,7 @@ OF_LABELS = ("output", "overwrite")  # options that keep new labels
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A golden set and its verdicts; `verdicts` are in the order of the golden rows."""
+    """A golden set and its verdicts; `verdicts` are in the order of the golden rows, `anew` if they were made now."""
 
     golden: Golden
     answers: tuple[LabelSet, ...]
@@ -50,6 +50,7 @@ class Measured:
     model: str
     effort: str
     doubts: tuple[str, ...] = ()
+    anew: bool = False
 
 
 def measure(settings: Settings, wanted: Wanted) -> Measured:
@@ -75,7 +76,7 @@ def measure(settings: Settings, wanted: Wanted) -> Measured:
     golden = usable_rows(settings, wanted, answers)
     labels = label_golden(settings, golden) if settings.output is None else label_kept(settings, golden)
     prompting = TOGETHER if settings.together and len(policies) > 1 else APART
-    return Measured(golden, answers, _verdicts(labels), prompting, labels.model, settings.effort)
+    return Measured(golden, answers, _verdicts(labels), prompting, labels.model, settings.effort, anew=True)
 
 
 def golden_path(settings: Settings) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from safeguard_cli.measure.voted import voted_shown
 from safeguard_cli.output.spelled import plain
 from safeguard_cli.terminal import Figures, cut, facts, figure, interval, line_of
 
@@ -125,6 +126,8 @@ def _shown_policy(name: str, policy: Mapping[str, Any], most: int) -> Iterator[R
         for part in apart:
             table.add_row(cut(part["picked"], 24), f"{part['rows']:,}", figure(part["accuracy"]), interval(part))
         yield table
+    if voted := policy.get("votes"):
+        yield from voted_shown(voted)
     yield from _shown_choices(policy)
     wrong = policy["wrong"]
     if wrong and most:

@@ -15,7 +15,10 @@ from safeguard_cli.output.spelled import boolean, is_missing, number, one_of, pl
 from safeguard_cli.rows.layouts import unguard
 from safeguard_cli.rows.verdict import COLUMNS, EFFORTS, ERROR_CODES, RowError, Verdict
 
-_JSON_CELLS = ("violates", "p_violates", "score", "scores", "windows", "truncated", "turns_left_out")
+_JSON_CELLS = (
+    *("violates", "p_violates", "score", "scores", "votes", "p_votes"),
+    *("windows", "truncated", "turns_left_out"),
+)
 _PARTS = (*COLUMNS, "cut")  # of an object; a CSV has no column for the last
 _SHOWN = 40  # characters of a value in an error
 _CLOSE = 2e-6  # scores are written with six digits
@@ -51,6 +54,8 @@ def _verdict(parts: Mapping[str, Any], labels: Collection[str]) -> Verdict:
         violates=_boolean("violates", parts.get("violates")),
         p_violates=_share("p_violates", parts.get("p_violates")),
         scores=_scores(parts, label, labels),
+        votes=_votes(parts, label, labels),
+        p_votes=None if "p_votes" not in parts else _share("p_votes", parts["p_votes"]),
         effort=_effort(parts.get("effort")),
         windows=_whole("windows", parts.get("windows", 1), 1),
         truncated=_boolean("truncated", parts.get("truncated", False)),
@@ -76,7 +81,7 @@ def verdict_as_written(parts: Any, labels: Collection[str]) -> Verdict:
         value = parts.get(name)
         if name not in again or isinstance(value, bool) != isinstance(again[name], bool) or value != again[name]:
             raise BadPart(name, value, "as the run wrote it")
-    if verdict.label and verdict.scores[verdict.label] < max(verdict.scores.values()) - _CLOSE:
+    if verdict.label and not verdict.votes and verdict.scores[verdict.label] < max(verdict.scores.values()) - _CLOSE:
         raise BadPart("label", verdict.label, "the label of the highest score")
     return verdict
 
@@ -159,17 +164,33 @@ def _share(part: str, value: Any) -> float:
 def _scores(parts: Mapping[str, Any], label: str, labels: Collection[str]) -> dict[str, float]:
     if "score" in parts:
         _share("score", parts["score"])
-    value = parts.get("scores", {})
-    if isinstance(value, str):
-        try:
-            value = orjson.loads(value)
-        except orjson.JSONDecodeError:
-            value = None
-    if not isinstance(value, Mapping) or (value and label not in value):
+    value = _by_label(parts.get("scores", {}))
+    if value is None or (value and label not in value):
         raise BadPart("scores", parts["scores"], "an object with the score of each label")
     if unknown := [name for name in value if labels and name not in labels]:
         raise BadPart("scores", unknown[0], f"one of the labels {', '.join(labels)}")
     return {name: _share("scores", score) for name, score in value.items()}
+
+
+def _votes(parts: Mapping[str, Any], label: str, labels: Collection[str]) -> dict[str, int] | None:
+    if "votes" not in parts:
+        return None
+    found = _by_label(parts["votes"])
+    if found is None or not found.get(label) or any(labels and name not in labels for name in found):
+        raise BadPart(
+            "votes", parts["votes"], "an object with the number of votes for each label, some for the row's own"
+        )
+    return {name: _whole("votes", votes, 0) for name, votes in found.items()}
+
+
+def _by_label(value: Any) -> Mapping[str, Any] | None:
+    """Return an object of labels, which a cell has as text; None if it is none."""
+    if isinstance(value, str):
+        try:
+            value = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            return None
+    return value if isinstance(value, Mapping) else None
 
 
 def _effort(value: Any) -> str | None:

@@ -14,10 +14,14 @@ from safeguard_cli.rows.verdict import ErrorCode
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Question:
-    """A further label in the same answer: the ids that lead to it, and those of the labels to choose from."""
+    """A further label in the same answer: the ids that lead to it, and those of the labels to choose from.
+
+    `violating` are the indices of the labels that violate.
+    """
 
     opening: tuple[int, ...]
     labels: tuple[tuple[int, ...], ...]
+    violating: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,6 +86,9 @@ class Completion:
     after the other. `analysis` has the ids of the reasoning messages. `at_once` tells whether none was needed, `ended`
     whether the model ended its reasoning itself. `generated` counts the tokens that it chose freely. With `error`,
     only `code` is set too.
+
+    `votes` counts the votes for each label, in the same order; then `scores` are their mean, and `analysis` and
+    `rationale` those of the first vote for the label. It is empty where nothing was voted on.
     """
 
     prompt: Prompt
@@ -93,3 +100,4 @@ class Completion:
     generated: int = 0
     error: str | None = None
     code: ErrorCode = "engine"
+    votes: tuple[int, ...] = ()

@@ -160,7 +160,9 @@ class Harmony:
         """Return the shared tokens and the contract of several policies in one prompt and one answer."""
         first, *others = policies
         contract = self._contract(first, (*_FINAL[:-1], f'{{"{first.name}":"'))
-        more = tuple(Question(self.ids((f'","{other.name}":"',)), self._label_ids(other)) for other in others)
+        more = tuple(
+            Question(self.ids((f'","{other.name}":"',)), self._label_ids(other), _violating(other)) for other in others
+        )
         return Prefix(self.ids(together_parts(policies, effort, rationale=rationale)), replace(contract, more=more))
 
     def _label_ids(self, policy: Policy) -> tuple[tuple[int, ...], ...]:
@@ -171,7 +173,7 @@ class Harmony:
         final = self.ids(opening)
         return Contract(
             labels=self._label_ids(policy),
-            violating=tuple(i for i, label in enumerate(policy.labels) if label in policy.violates),
+            violating=_violating(policy),
             open_analysis=self.ids(_ANALYSIS),
             next_message=self.ids(_NEXT_MESSAGE),
             channels={ids[0]: ids for ids in openings.values()},
@@ -190,3 +192,7 @@ class Harmony:
     def readable(self, ids: Iterable[int]) -> str:
         """Return the ids as text with the markers spelled out, for people only."""
         return self.tokenizer.decode(ids)
+
+
+def _violating(policy: Policy) -> tuple[int, ...]:
+    return tuple(i for i, label in enumerate(policy.labels) if label in policy.violates)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.prompt.contract import Completion, Prefix, Prompt
 from safeguard_cli.prompt.harmony import ControlTokenError, Harmony
+from safeguard_cli.prompt.votes import elected, p_votes
 from safeguard_cli.rows.turns import Turns
 from safeguard_cli.rows.verdict import RowError, Verdict
 
@@ -32,6 +33,7 @@ class Rules:
     reasoning: bool = False
     together: bool = False
     rationale: bool = False
+    until_decided: bool = False
 
     @property
     def groups(self) -> tuple[tuple[Policy, ...], ...]:
@@ -174,22 +176,30 @@ class Labeling:
     def _verdict(
         self, policy: Policy, completions: list[Completion], begin: int, answer: Answer, group: int
     ) -> Verdict:
-        """Return the row's Verdict: that of the window with the highest p_violates, or an error if a window failed.
+        """Return the row's Verdict: that of the window that violates most, or an error if a window failed.
 
-        The policy's scores begin at `begin` among those of a completion.
+        That is the window with the most votes that violate, and of these the one with the highest p_violates. The
+        policy's scores and votes begin at `begin` among those of a completion.
         """
         for completion in completions:
             if completion.error is not None:
                 return Verdict(error=RowError(completion.code, completion.error))
+        end = begin + len(policy.labels)
         bad = [i for i, label in enumerate(policy.labels, begin) if label in policy.violates]
 
         def p_violates(completion: Completion) -> float:
             return sum(completion.scores[i] for i in bad)
 
-        worst = max(sorted(completions, key=lambda c: c.prompt.window), key=p_violates)
-        own = worst.scores[begin : begin + len(policy.labels)]
+        def violating_votes(completion: Completion) -> float:
+            votes = completion.votes[begin:end]
+            return sum(completion.votes[i] for i in bad) / sum(votes) if votes else p_violates(completion)
+
+        in_order = sorted(completions, key=lambda c: c.prompt.window)
+        worst = max(in_order, key=lambda c: (violating_votes(c), p_violates(c)))
+        own, votes = worst.scores[begin:end], worst.votes[begin:end]
         scores = {name: round(score, 6) for name, score in zip(policy.labels, own, strict=True)}
-        label = max(zip(own, policy.labels, strict=True), key=lambda pair: pair[0])[1]
+        violating = [i - begin for i in bad]
+        label = policy.labels[elected(votes, own, violating) if votes else own.index(max(own))]
         # The sum of the rounded scores, so that a reader's own sum equals it.
         p = min(1.0, round(sum(scores[name] for name in policy.labels if name in policy.violates), 6))
         decode = self.harmony.tokenizer.decode
@@ -198,6 +208,8 @@ class Labeling:
             violates=self.rules.violated(policy, label, p),
             p_violates=p,
             scores=scores,
+            votes=dict(zip(policy.labels, votes, strict=True)) if votes else None,
+            p_votes=self._p_votes(votes, violating),
             effort="none" if worst.at_once else "low" if self.rules.effort == "auto" else self.rules.effort,
             windows=len(completions),
             truncated=group in answer.truncated,
@@ -207,6 +219,12 @@ class Labeling:
             rationale=None if worst.rationale is None else self.harmony.string_text(worst.rationale),
             reasoning="\n".join(map(decode, worst.analysis)).strip() if self.rules.reasoning else None,
         )
+
+    def _p_votes(self, votes: Sequence[int], violating: Sequence[int]) -> float | None:
+        """Return what votes tell, None where they may have stopped early."""
+        if not votes or self.rules.until_decided:
+            return None
+        return round(p_votes(sum(votes[i] for i in violating), sum(votes)), 6)
 
 
 def split(ids: Sequence[int], size: int, starts_character: Callable[[int], bool], most: int) -> list[Sequence[int]]:

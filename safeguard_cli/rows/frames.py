@@ -139,6 +139,7 @@ def columns_of(verdicts: Sequence[Mapping[str, Verdict]], names: Sequence[str], 
         "violates": pa.bool_(),
         "p_violates": pa.float64(),
         "score": pa.float64(),
+        "p_votes": pa.float64(),
         "windows": pa.int32(),
         "truncated": pa.bool_(),
     }
@@ -154,8 +155,9 @@ def columns_of(verdicts: Sequence[Mapping[str, Verdict]], names: Sequence[str], 
 def _cell(verdict: Verdict, column: str) -> object:
     if verdict.error is not None:
         return f"{verdict.error.code}: {verdict.error.message}" if column == "error" else None
-    if column == "scores":
-        return orjson.dumps(dict(verdict.scores)).decode()
+    if column in ("scores", "votes"):
+        parts = getattr(verdict, column)
+        return None if parts is None else orjson.dumps(dict(parts)).decode()
     return getattr(verdict, column) if column in ("windows", "truncated") else verdict.as_dict().get(column)
 
 

@@ -33,6 +33,8 @@ def verdict_columns(
     windows: bool = False,
     truncated: bool = False,
     turns: bool = False,
+    votes: bool = False,
+    p_votes: bool = False,
     rationale: bool = False,
     reasoning: bool = False,
 ) -> tuple[str, ...]:
@@ -41,6 +43,8 @@ def verdict_columns(
         "windows": windows,
         "truncated": truncated,
         "turns_left_out": turns,
+        "votes": votes,
+        "p_votes": p_votes,
         "rationale": rationale,
         "reasoning": reasoning,
     }

@@ -38,8 +38,8 @@ EFFORTS = ("none", "low", "medium", "high")  # that a label is made with: `auto`
 
 # The parts of a verdict in the order of an output's CSV columns, each after the policy's name.
 COLUMNS = (
-    *("label", "violates", "p_violates", "score", "scores", "effort", "windows", "truncated"),
-    "turns_left_out",
+    *("label", "violates", "p_violates", "score", "scores", "votes", "p_votes"),
+    *("effort", "windows", "truncated", "turns_left_out"),
     *("rationale", "reasoning", "error"),
 )
 
@@ -58,7 +58,10 @@ class RowError:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The result for one row under one policy; with `error`, there is no label and no score."""
+    """The result for one row under one policy; with `error`, there is no label and no score.
+
+    `votes` counts the votes for each label, None where none were cast; then `scores` and `p_violates` are their mean.
+    """
 
     label: str | None = None
     violates: bool | None = None
@@ -73,6 +76,8 @@ class Verdict:
     reasoning: str | None = None
     error: RowError | None = None
     characters: int = field(default=0, compare=False)  # of the text; of a verdict that was read back, not known
+    votes: Mapping[str, int] | None = None
+    p_votes: float | None = None  # that the row violates, as its votes tell it
 
     def as_dict(self) -> dict[str, Any]:
         """Return the object that JSONL output has under the policy's name."""
@@ -85,8 +90,12 @@ class Verdict:
             "p_violates": self.p_violates,
             "score": self.scores[self.label],
             "scores": dict(self.scores),
-            "effort": self.effort,
         }
+        if self.votes is not None:
+            out["votes"] = dict(self.votes)
+        if self.p_votes is not None:
+            out["p_votes"] = self.p_votes
+        out["effort"] = self.effort
         if self.windows > 1:
             out["windows"] = self.windows
         if self.truncated:

@@ -122,7 +122,7 @@ class Call:
         self._number, self._ended = 0, False
         self._rows: deque[Answer] = deque()
         self._undecided: dict[int, Answer] = {}
-        self._known = Known(remembered if machine.settings.temperature == 0 else 0)  # sampling differs each time
+        self._known = Known(0 if machine.settings.differs_each_time else remembered)  # sampling differs each time
         self._queue: deque[Prompt] = deque()
         self._completions = engine.complete(self._prompts())
 

@@ -329,6 +329,8 @@ def _describe(settings: Settings, source: Source, format: Format, policies: Sequ
         windows=settings.long == "split",
         truncated=settings.long == "truncate",
         turns=settings.group is not None and settings.verdict_per == "turn",
+        votes=settings.votes is not None,
+        p_votes=settings.votes is not None and not settings.until_decided,
         rationale=settings.rationale,
         reasoning=settings.reasoning,
     )

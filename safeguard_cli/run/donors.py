@@ -23,6 +23,9 @@ _OPTIONS: Mapping[str, tuple[str, Any]] = {
     "long": ("--long", "split"),
     "max_windows": ("--max-windows", 16),
     "temperature": ("--temperature", 0.0),
+    "seed": ("--seed", 0),
+    "votes": ("--votes", None),
+    "until_decided": ("--until-decided", False),
     "policy_only_prompt": ("--policy-only-prompt", False),
     "together": ("--together", False),
     "rationale": ("--rationale", False),
@@ -156,7 +159,7 @@ def _other_settings(donor: Donor, wanted: Mapping[str, Any]) -> Iterator[str]:
     made = donor.manifest.identity.answer.record
     effort = made.get("effort") == wanted["effort"]
     for name, (option, default) in _OPTIONS.items():
-        before, now = made.get(name, default), wanted[name]
+        before, now = made.get(name, default), wanted.get(name, default)
         if before != now and (effort or name != "sure"):
             yield _told(option, before, now)
     if wanted["reasoning"] and not made.get("reasoning"):
@@ -173,7 +176,8 @@ def _other_settings(donor: Donor, wanted: Mapping[str, Any]) -> Iterator[str]:
 def _told(option: str, before: Any, now: Any) -> str:
     if isinstance(now, bool):
         return f"{'with' if before else 'without'} {option}, this run {'asks for it' if now else 'goes without it'}"
-    return f"with {option} {before}, this run asks for {now}"
+    made = f"without {option}" if before is None else f"with {option} {before}"
+    return f"{made}, this run {'goes without it' if now is None else f'asks for {now}'}"
 
 
 def model_on_record(manifest: Manifest) -> str:

@@ -80,12 +80,13 @@ def asked(settings: Settings, prepared: Prepared) -> dict[str, Any]:
             "long": settings.long,
             "max_windows": settings.max_windows,
             "threshold": settings.threshold,
-            "temperature": settings.temperature,
+            "temperature": settings.sampled_at,
             "seed": settings.seed,
             "policy_only_prompt": settings.policy_only_prompt,
             "together": rules.together,
             "rationale": settings.rationale,
             "reasoning": settings.reasoning,
+            **({"votes": settings.votes, "until_decided": settings.until_decided} if settings.votes else {}),
         },
     }
 

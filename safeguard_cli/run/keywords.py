@@ -35,7 +35,9 @@ class Keywords(TypedDict, total=False):
     max_reasoning: int | None
     policy_only_prompt: bool
     together: bool
-    temperature: float
+    votes: int | None
+    until_decided: bool
+    temperature: float | None
     seed: int
     long: Literal["split", "truncate", "error"]
     max_windows: int
@@ -76,7 +78,7 @@ def _choices_and_ranges() -> tuple[dict[str, tuple[Any, ...]], dict[str, tuple[t
 
 
 CHOICES, RANGES = _choices_and_ranges()
-_FLAGS = {"rationale", "reasoning", "policy_only_prompt", "together", "repack", "verbose"}
+_FLAGS = {"rationale", "reasoning", "until_decided", "policy_only_prompt", "together", "repack", "verbose"}
 _LISTS = {"labels", "violates", "servers"}
 _OPTIONS = {"ctx": "context", "server": "servers", "as": "rename", "as_": "rename"}  # by names on the command line
 _OPTION = re.compile(r"--([a-z-]*[a-z])")
@@ -107,7 +109,9 @@ _IDLE: tuple[tuple[str, Callable[[Settings, int], bool], str], ...] = (
         lambda s, _: s.effort == "none" and not s.rationale,
         "with effort='none': it samples the reasoning, and there is none",
     ),
-    ("seed", lambda s, _: not s.temperature, "without temperature"),
+    ("votes", lambda s, _: s.effort == "none", "with effort='none': it samples the reasoning, and there is none"),
+    ("until_decided", lambda s, _: not s.votes, "without votes"),
+    ("seed", lambda s, _: not s.sampled_at, "without temperature or votes"),
     (
         "policy_only_prompt",
         lambda s, _: s.server_api == "chat",

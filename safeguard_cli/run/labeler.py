@@ -118,6 +118,8 @@ class Labeler:
         columns = verdict_columns(
             windows=asked.long == "split",
             truncated=asked.long == "truncate",
+            votes=asked.votes is not None,
+            p_votes=asked.votes is not None and not asked.until_decided,
             rationale=asked.rationale,
             reasoning=asked.reasoning,
         )

@@ -222,7 +222,7 @@ class Pipeline:
         Nothing is asked for that is `copied`.
         """
         # Sampling gives another answer each time.
-        if isinstance(text, RowError) or self.settings.temperature > 0 or self.settings.each_row:
+        if isinstance(text, RowError) or self.settings.differs_each_time or self.settings.each_row:
             return self._asked(part, number, text)
         key = text_key(str(text))
         if (answer := self._known.get(key)) is not None:

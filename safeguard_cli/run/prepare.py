@@ -146,6 +146,7 @@ def prepare(
     otherwise. `rows` is the number of rows to come, None if unknown. `copied` is an earlier run that has all verdicts:
     nothing is asked for, and no model is needed.
     """
+    _check_votes(settings)
     addresses = read_addresses(settings.servers)
     header, tokenizer = _demo_vocabulary() if copied else _vocabulary(settings)
     harmony = Harmony(tokenizer)
@@ -167,7 +168,8 @@ def prepare(
         budget = settings.max_reasoning
     kinds = harmony.tokenizer.string_kinds if settings.rationale else None
     sure = settings.sure if settings.effort == "auto" else None
-    options = Options(budget, kinds, settings.temperature, settings.seed, sure)
+    votes = settings.votes if budget else None
+    options = Options(budget, kinds, settings.sampled_at, settings.seed, sure, votes, settings.until_decided)
     tries = [Trie(prefix.contract) for prefix in prefixes]
     overheads = tuple(overhead(trie, options) + len(harmony.suffix) for trie in tries)
     sizes = [len(prefix.ids) for prefix in prefixes]
@@ -200,6 +202,7 @@ def prepare(
         settings.reasoning,
         together,
         settings.rationale,
+        settings.until_decided,
     )
     drain = DRAIN * shape.plan.slots if settings.deterministic else None
     unknown = untrained(policies, header) if header and not remote else ()
@@ -207,6 +210,18 @@ def prepare(
         unknown = copied.result.untrained if copied.result else ()
     local = None if remote or copied else header
     return Prepared(local, Labeling(harmony, rules), options, shape, overheads, drain, remote, unknown, copied)
+
+
+def _check_votes(settings: Settings) -> None:
+    """Raise UsageError for votes that could be a tie, or would all be the same."""
+    if settings.votes and settings.votes % 2 == 0:
+        raise UsageError(
+            f"--votes {settings.votes} could end in a tie: use {settings.votes - 1} or {settings.votes + 1}"
+        )
+    if settings.votes and not settings.sampled_at:
+        raise UsageError(
+            "--votes samples reasoning, and at --temperature 0 all votes are the same: leave --temperature out"
+        )
 
 
 def _vocabulary(settings: Settings) -> tuple[Header | None, Tokenizer]:
@@ -246,6 +261,11 @@ def _connect(settings: Settings, addresses: Sequence[Address], harmony: Harmony)
         )
     if settings.server_api == "chat" and (settings.effort in ("none", "auto") or settings.together):
         raise UsageError("--server-api chat can do neither --effort none or auto nor --together: they need token ids")
+    if settings.server_api == "chat" and settings.votes:
+        raise UsageError(
+            "--server-api chat can do no --votes: such a server may leave temperature and seed unheeded, and the votes"
+            " would all be the same"
+        )
     return connect(addresses, settings.server_model, harmony.tokenizer, settings.server_api)
 
 
@@ -284,6 +304,7 @@ def _shape(
         repack=settings.repack if settings.repack is not None else before.get("extra_buffers"),
         rows=rows,
         reasoning=settings.effort not in ("none", "auto"),
+        votes=bool(settings.votes),
     )
 
 

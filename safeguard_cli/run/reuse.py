@@ -150,6 +150,7 @@ class Reuse:
             verdict,
             violates=rules.violated(policy, verdict.label, verdict.p_violates),
             scores={label: verdict.scores[label] for label in policy.labels},
+            votes=verdict.votes and {label: verdict.votes.get(label, 0) for label in policy.labels},
             reasoning=(verdict.reasoning or "") if rules.reasoning else None,
             rationale=(verdict.rationale or "") if rules.rationale else None,
         )

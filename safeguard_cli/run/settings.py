@@ -15,6 +15,8 @@ import typer
 from safeguard_cli.engine.options import Local, Model, Pace, Servers
 from safeguard_cli.rows.options import Grouping, Reading, Shard, Text, Windows, Written
 
+VOTED_AT = 1.0  # the temperature of votes: that of the model's own probabilities
+
 Effort: TypeAlias = Literal["none", "auto", "low", "medium", "high"]
 
 
@@ -94,11 +96,43 @@ class Answering:
             help="The most reasoning tokens; default 256, 1024 or 4096 by effort. Lower the effort first.",
         ),
     ] = None
+    votes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=99,
+            metavar="K",
+            help="Sample K reasonings of every row, an odd number, and let them vote: the row also has the votes for"
+            " each label, and p_votes.",
+        ),
+    ] = None
+    until_decided: Annotated[
+        bool,
+        typer.Option(
+            "--until-decided",
+            help="With --votes: end a row when its remaining votes cannot change the label; there is no p_votes then.",
+        ),
+    ] = False
     temperature: Annotated[
-        float,
-        typer.Option(min=0.0, metavar="T", help="Sample the reasoning, instead of taking the likeliest tokens."),
-    ] = 0.0
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed for --temperature.")] = 0
+        float | None,
+        typer.Option(
+            min=0.0,
+            metavar="T",
+            help="Sample the reasoning at this temperature, instead of taking the likeliest tokens; with --votes 1 if"
+            " not given.",
+        ),
+    ] = None
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed for --temperature and --votes.")] = 0
+
+    @property
+    def sampled_at(self) -> float:
+        """Return the temperature at which reasoning is sampled, 0 if it is not."""
+        return self.temperature if self.temperature is not None else VOTED_AT if self.votes else 0.0
+
+    @property
+    def differs_each_time(self) -> bool:
+        """Return whether rows with the same text get answers of their own; votes depend on the text alone."""
+        return self.sampled_at > 0 and not self.votes
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,8 @@ def _verdict_type(labels: Sequence[str], columns: Sequence[str]) -> Any:
         "p_violates": pa.float64(),
         "score": pa.float64(),
         "scores": pa.struct([(label, pa.float64()) for label in labels]),
+        "votes": pa.struct([(label, pa.int32()) for label in labels]),
+        "p_votes": pa.float64(),
         "windows": pa.int32(),
         "truncated": pa.bool_(),
         "cut": pa.bool_(),

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from safeguard_cli.engine.decoding import MAX_RATIONALE, BadLogits, Options, Step, Trie, decide, overhead
+from safeguard_cli.engine.decoding import MAX_RATIONALE, Options, Step, Trie, decide, overhead
+from safeguard_cli.engine.sampling import BadLogits
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.prompt.contract import Completion, Contract, Prompt
 from safeguard_cli.prompt.harmony import Harmony

@@ -134,7 +134,7 @@ def taken(name: str, value: object) -> tuple[bool, bool]:
 
 
 def test_ranges_and_choices_are_the_command_lines() -> None:
-    assert len(RANGES) == 12 and len(CHOICES) == 4
+    assert len(RANGES) == 13 and len(CHOICES) == 4
     for name, (kind, low, high) in RANGES.items():
         step = 1 if kind is int else 0.01
         assert taken(name, low) == (True, True), name
@@ -166,6 +166,8 @@ VALUES = {
     "sure": (0.8,),
     "max_windows": (3,),
     "temperature": (0.5,),
+    "votes": (3,),
+    "until_decided": (True,),
     "seed": (9,),
     "policy_only_prompt": (True,),
     "rationale": (True,),

@@ -42,11 +42,13 @@ def shape_run(
     repack: bool | None = None,
     rows: int | None = None,
     reasoning: bool = False,
+    votes: bool = False,
 ) -> Shape:
     """Choose slots, cells and GPU layers that fit the free memory. `prefixes` and `overheads` are tokens by policy.
 
     `rows` is the number of rows where it is known: repacking the weights does not pay for a few. `repack` forces or
-    forbids it. `reasoning` tells that most tokens are decoded one by one.
+    forbids it. `reasoning` tells that most tokens are decoded one by one, `votes` that several answers are about one
+    text.
 
     Raises UsageError when --ctx cannot hold a policy and its answer, SafeguardError when memory cannot hold one row.
     """
@@ -71,7 +73,7 @@ def shape_run(
             shapes = [(slots, cells)]  # an earlier session's
         shapes.append((slots or max(1, largest // typical), max(prefixes) + largest))
         for extra_buffers, (wanted, size) in product(repackings, shapes):
-            plan = Plan(wanted, -(-size // 256) * 256, batch or BATCH)  # llama.cpp rounds up itself
+            plan = Plan(wanted, -(-size // 256) * 256, batch or BATCH, votes)  # llama.cpp rounds up itself
             flash = not plain_attention or score_bytes(header, plan) > PLAIN_ATTENTION_BYTES
             placed, moe, memory = place(header, plan, len(prefixes), devices, gpu_layers, cpu_moe, cache_type)
             if not flash:

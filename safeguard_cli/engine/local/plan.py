@@ -45,15 +45,24 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A run's `slots` (rows decoded together), `cells` (tokens of cache for prefixes and rows), `batch` (a decode)."""
+    """A run's `slots` (rows decoded together), `cells` (tokens of cache for prefixes and rows), `batch` (a decode).
+
+    With `votes`, a slot has a vote on a row, and the row's text has a sequence of its own.
+    """
 
     slots: int
     cells: int
     batch: int = BATCH
+    votes: bool = False
 
     def context(self, prefixes: int) -> ContextSize:
-        """Return the context's size: a sequence for each prefix, each slot and each slot's branches."""
-        return ContextSize(self.cells, prefixes + 2 * self.slots, self.batch, 2 * self.slots + MOST_OUTPUTS)
+        """Return the context's size: a sequence for each prefix, each slot and each slot's branches.
+
+        No more rows than slots are under way, votes or not: a row starts only if no vote waits, so that each row under
+        way has a slot.
+        """
+        sequences = prefixes + (3 if self.votes else 2) * self.slots
+        return ContextSize(self.cells, sequences, self.batch, 2 * self.slots + MOST_OUTPUTS)
 
 
 def repacked(tensors: Iterable[Tensor]) -> list[Tensor]:

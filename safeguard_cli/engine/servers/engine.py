@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from safeguard_cli.engine.decoding import BadLogits, Coroutine, Logits, Options, Step, Trie, decide
+from safeguard_cli.engine.decoding import NO_LOGITS, Coroutine, Options, Split, Step, Trie, Vote, decide
 from safeguard_cli.engine.reports import Listen, Report
+from safeguard_cli.engine.sampling import BadLogits, Logits, seeds
 from safeguard_cli.engine.servers import pool
 from safeguard_cli.engine.servers.apis import LISTED, MOST_MASS, Api, BadReply, Body, Sampling, checked
 from safeguard_cli.engine.servers.exchange import Network
@@ -156,14 +157,27 @@ class Remote:
         """Decide one prompt. Raises RowFailed when no server gives a usable answer, EngineError when none can work."""
         prefix, options = self._spec.prefixes[prompt.policy], self._spec.options
         row = _Row(servers, lease, self._spec, prefix.contract, _sampling(prompt, options))
-        fed = list(prefix.ids)
-        ahead: deque[int] = deque()  # the model's next tokens, as far as they are known
         # The server has sampled already: its choice is taken as it is.
         coroutine = decide(prompt, self._tries[prompt.policy], replace(options, temperature=0.0))
+        try:
+            return await self._decide(row, coroutine, list(prefix.ids), lambda n: _sampling(prompt, options, n))
+        except BadLogits:
+            raise RowFailed("the server's log-probabilities are not valid") from None
+
+    async def _decide(
+        self, row: _Row, coroutine: Coroutine | Vote, fed: list[int], of_vote: Callable[[int], Sampling]
+    ) -> Completion:
+        """Answer a coroutine's questions after the tokens `fed`. A row's votes follow each other, on its server."""
+        ahead: deque[int] = deque()  # the model's next tokens, as far as they are known
         step = next(coroutine)
         try:
             while True:
-                if step.among:
+                if isinstance(step, Split):
+                    for number, vote in step.votes.items():
+                        voting = replace(row, sampling=of_vote(number))
+                        step.cast[number] = await self._decide(voting, vote, [*fed], of_vote)
+                    step = coroutine.send(NO_LOGITS)
+                elif step.among:
                     ahead.clear()
                     places = [[*fed, *step.tokens[: at + 1]] for at in step.outputs]
                     answers = [await row.choose(ids, among) for ids, among in zip(places, step.among, strict=True)]
@@ -172,7 +186,7 @@ class Remote:
                     step = coroutine.send(np.stack([self._sparse(answer) for answer in answers]))
                 elif not step.outputs:
                     fed += step.tokens
-                    step = coroutine.send(np.empty((0, 0), np.float32))
+                    step = coroutine.send(NO_LOGITS)
                 else:
                     fed += step.tokens
                     if not ahead:
@@ -181,15 +195,13 @@ class Remote:
         except StopIteration as stop:
             done: Completion = stop.value
             return done
-        except BadLogits:
-            raise RowFailed("the server's log-probabilities are not valid") from None
 
     def _sparse(self, found: Mapping[int, float]) -> Logits:
         logits = np.full(self._spec.vocabulary, -np.inf, np.float32)
         logits[list(found)] = list(found.values())
         return logits
 
-    def _send(self, coroutine: Coroutine, token: int, in_string: bool) -> Step:
+    def _send(self, coroutine: Coroutine | Vote, token: int, in_string: bool) -> Step | Split:
         logits = self._in_string if in_string else self._alone
         before, logits[token] = logits[token], 0.0
         try:
@@ -252,7 +264,7 @@ class _Row:
         )
 
 
-def _sampling(prompt: Prompt, options: Options) -> Sampling:
-    """Return a row's sampling, with a seed of its own whatever else is decided."""
-    seed = np.random.SeedSequence((options.seed, prompt.row, prompt.policy, prompt.window)).generate_state(1)[0]
-    return Sampling(options.temperature, int(seed) >> 1)
+def _sampling(prompt: Prompt, options: Options, vote: int | None = None) -> Sampling:
+    """Return the sampling of a row or a vote, with a seed of its own whatever else is decided."""
+    entropy = seeds(prompt, options.seed, 0 if vote is None and options.votes else vote)
+    return Sampling(options.temperature, int(np.random.SeedSequence(entropy).generate_state(1)[0]) >> 1)
