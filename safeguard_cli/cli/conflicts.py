@@ -321,7 +321,13 @@ AUDIT = (
 )
 """`audit`'s rules."""
 
-MEASURE = (*COMMON, _IN_JSON, Rule("wrong", is_set("json"), "with --json, which holds all of them"))
+MEASURE = (
+    *COMMON,
+    _IN_JSON,
+    Rule("wrong", is_set("json"), "with --json, which holds all of them"),
+    Rule("calibrate_with", lambda v: not v.get("calibrate"), "without --calibrate"),
+    Rule("calibration", is_set("calibrate"), "with --calibrate, which measures what it learns"),
+)
 """The rules of `eval` and `compare`."""
 
 AGREE = (
@@ -371,4 +377,7 @@ REVIEW = (
     Rule("encoding", _whole, "on Parquet and spreadsheets, which say it themselves"),
 )
 
-ASK = COMMON
+ASK = (
+    *COMMON,
+    Rule("calibration", is_set("watch"), "with --watch: it is for one text of the policy, and no other"),
+)

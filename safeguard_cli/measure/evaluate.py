@@ -10,6 +10,7 @@ from typing import Any
 from safeguard_cli import errors
 from safeguard_cli.errors import UsageError
 from safeguard_cli.measure import metrics
+from safeguard_cli.measure.calibrate import add_calibration, check_target
 from safeguard_cli.measure.golden import GoldenRow, as_text
 from safeguard_cli.measure.measured import (
     Measured,
@@ -35,6 +36,7 @@ def evaluate(settings: Settings, wanted: Wanted) -> int:
     search = _parse_threshold(wanted.threshold)
     if isinstance(search, float):
         settings = replace(settings, threshold=None)  # applied to the scores below, of outputs and of new labels
+    check_target(settings, wanted)
     with metrics.sklearn():  # fails before a model is loaded if the extra is missing
         pass
     measured = measure(settings, wanted)
@@ -42,7 +44,7 @@ def evaluate(settings: Settings, wanted: Wanted) -> int:
     if wanted.find_sure:
         if measured.effort == "none":
             raise UsageError("--find-sure compares effort none with full reasoning: use --effort low, medium or high")
-        quick = label_golden(replace(settings, effort="none", rationale=False), measured.golden)
+        quick = label_golden(replace(settings, effort="none", rationale=False, calibration=None), measured.golden)
     whole, others = by_pick(measured)
     quick_whole = by_pick(replace_verdicts(measured, _verdicts(quick)))[0].verdicts if quick else None
     result = {
@@ -62,6 +64,7 @@ def evaluate(settings: Settings, wanted: Wanted) -> int:
     }
     if len(measured.answers) > 1:
         result["multi_policy_accuracy"] = multi_policy_result(whole)
+    add_calibration(whole, settings, wanted, result)
     failed = measured.golden.in_error + sum(any(v.error for v in one.values()) for one in measured.verdicts)
     if wanted.json:
         print_json(result)

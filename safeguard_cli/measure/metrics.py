@@ -33,6 +33,7 @@ AT_ONCE = 1 << 20  # weights in memory at a time
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

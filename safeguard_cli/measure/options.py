@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -46,6 +46,9 @@ class Wanted(Gold):
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False
     threshold: str | None = None
     find_sure: bool = False
+    calibrate: str | None = None
+    calibrate_with: str | None = None
+    calibration: str | None = None
     refuse: Callable[[Iterable[str], str], None] = _anything  # raises UsageError for the first that was given
 
 
@@ -64,6 +67,21 @@ class Evaluated(Wanted):
         bool,
         typer.Option("--find-sure", help="Also label without reasoning, to find a --sure that is enough to skip it."),
     ] = False
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Learn what p_violates means as a probability, and write it to FILE for `label --calibration`.",
+        ),
+    ] = None
+    calibrate_with: Annotated[
+        Literal["isotonic", "platt"] | None,
+        typer.Option(help="How --calibrate learns. Default: whichever foretells rows that it has not seen better."),
+    ] = None
+    calibration: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Also measure p_calibrated, by a calibration of --calibrate."),
+    ] = None
 
 
 @dataclass(frozen=True)

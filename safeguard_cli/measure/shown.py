@@ -87,6 +87,7 @@ def _shown_policy(name: str, policy: Mapping[str, Any], most: int) -> Iterator[R
         for part in apart:
             table.add_row(cut(part["picked"], 24), f"{part['rows']:,}", figure(part["accuracy"]), interval(part))
         yield table
+    yield from _shown_calibration(policy)
     yield from _shown_choices(policy)
     wrong = policy["wrong"]
     if wrong and most:
@@ -98,6 +99,19 @@ def _shown_policy(name: str, policy: Mapping[str, Any], most: int) -> Iterator[R
             yield line_of(f"{place}: {said}{text}")
             if row.get("rationale"):
                 yield line_of(f"    {cut(row['rationale'], 140)}", "dim")
+
+
+def _shown_calibration(policy: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """Yield how far p_violates is from a probability, before calibration and after."""
+    if not (found := policy.get("calibrated")):
+        return
+    table = Figures("calibrated", "p_violates", "95 % interval", "p_calibrated", "95 % interval")
+    for name in ("calibration_error", "brier"):
+        sides = [found[name][side] for side in ("before", "after")]
+        table.add_row(FIGURES[name], *(cell for side in sides for cell in (figure(side["value"]), interval(side))))
+    yield table
+    how = f"learned with {found['method']}, " if found["method"] else ""
+    yield facts(f"{how}{found['by']}: {found['rows']:,} rows, {found['violating']:,} of them violating", style="dim")
 
 
 def _shown_choices(policy: Mapping[str, Any]) -> Iterator[RenderableType]:

@@ -15,7 +15,7 @@ from safeguard_cli.output.spelled import boolean, is_missing, number, one_of, pl
 from safeguard_cli.rows.layouts import unguard
 from safeguard_cli.rows.verdict import COLUMNS, EFFORTS, ERROR_CODES, RowError, Verdict
 
-_JSON_CELLS = ("violates", "p_violates", "score", "scores", "windows", "truncated", "turns_left_out")
+_JSON_CELLS = ("violates", "p_violates", "p_calibrated", "score", "scores", "windows", "truncated", "turns_left_out")
 _PARTS = (*COLUMNS, "cut")  # of an object; a CSV has no column for the last
 _SHOWN = 40  # characters of a value in an error
 _CLOSE = 2e-6  # scores are written with six digits
@@ -50,6 +50,7 @@ def _verdict(parts: Mapping[str, Any], labels: Collection[str]) -> Verdict:
         label=label,
         violates=_boolean("violates", parts.get("violates")),
         p_violates=_share("p_violates", parts.get("p_violates")),
+        p_calibrated=_share("p_calibrated", parts["p_calibrated"]) if "p_calibrated" in parts else None,
         scores=_scores(parts, label, labels),
         effort=_effort(parts.get("effort")),
         windows=_whole("windows", parts.get("windows", 1), 1),

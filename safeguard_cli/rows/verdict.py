@@ -38,7 +38,7 @@ EFFORTS = ("none", "low", "medium", "high")  # that a label is made with: `auto`
 
 # The parts of a verdict in the order of an output's CSV columns, each after the policy's name.
 COLUMNS = (
-    *("label", "violates", "p_violates", "score", "scores", "effort", "windows", "truncated"),
+    *("label", "violates", "p_violates", "p_calibrated", "score", "scores", "effort", "windows", "truncated"),
     "turns_left_out",
     *("rationale", "reasoning", "error"),
 )
@@ -63,6 +63,7 @@ class Verdict:
     label: str | None = None
     violates: bool | None = None
     p_violates: float | None = None
+    p_calibrated: float | None = None  # the probability that it violates, with --calibration
     scores: Mapping[str, float] = field(default_factory=dict)
     effort: str | None = None
     windows: int = 1
@@ -83,6 +84,7 @@ class Verdict:
             "label": self.label,
             "violates": self.violates,
             "p_violates": self.p_violates,
+            **({"p_calibrated": self.p_calibrated} if self.p_calibrated is not None else {}),
             "score": self.scores[self.label],
             "scores": dict(self.scores),
             "effort": self.effort,

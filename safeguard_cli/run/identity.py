@@ -86,6 +86,7 @@ def asked(settings: Settings, prepared: Prepared) -> dict[str, Any]:
             "together": rules.together,
             "rationale": settings.rationale,
             "reasoning": settings.reasoning,
+            **({"calibration": prepared.calibration} if prepared.calibration else {}),
         },
     }
 

@@ -26,6 +26,7 @@ from safeguard_cli.policy.policy import Policy
 from safeguard_cli.rows.sink import Sink
 from safeguard_cli.rows.verdict import Verdict
 from safeguard_cli.rows.writable import Used, check_streams, used
+from safeguard_cli.run.calibration import calibrated
 from safeguard_cli.run.destination import used_by
 from safeguard_cli.run.display import make_progress
 from safeguard_cli.run.engines import EngineMaker, Preparer
@@ -87,6 +88,7 @@ def label_each(settings: Settings, make_engine: EngineMaker = LocalEngine, prepa
         stack.callback(progress.close)
         progress.prepare()
         prepared = prepare(settings, policies, {} if settings.overwrite else _last_machine(pairs), total)
+        prepared = calibrated(settings, prepared)
         say_untrained(prepared)
         work = _Set(settings, policies, prepared, progress, read, record, pairs)
         try:
