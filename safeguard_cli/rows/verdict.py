@@ -63,7 +63,6 @@ class Verdict:
     label: str | None = None
     violates: bool | None = None
     p_violates: float | None = None
-    p_calibrated: float | None = None  # the probability that it violates, with --calibration
     scores: Mapping[str, float] = field(default_factory=dict)
     effort: str | None = None
     windows: int = 1
@@ -73,6 +72,7 @@ class Verdict:
     rationale: str | None = None
     reasoning: str | None = None
     error: RowError | None = None
+    p_calibrated: float | None = None  # the probability that it violates, with --calibration
     characters: int = field(default=0, compare=False)  # of the text; of a verdict that was read back, not known
 
     def as_dict(self) -> dict[str, Any]:
