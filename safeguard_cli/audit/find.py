@@ -20,8 +20,10 @@ from rich.console import RenderableType
 from safeguard_cli.audit.draw import Drawn, Spool, hashes
 from safeguard_cli.audit.estimate import Estimate
 from safeguard_cli.audit.found import (
+    DRAW,
     FEW,
     PICKED,
+    SCORE,
     Found,
     figures,
     flagged,
@@ -106,7 +108,7 @@ class Find(Sample):
     """Rows of a file in the order in which a Search asks about them."""
 
     how = "find"
-    columns = ("seed", "row", "rank", PROBABILITY, "asked", "picked")
+    columns = ("seed", "row", "rank", PROBABILITY, "asked", "by", "picked")
 
     def __init__(self, seed: int, stop: Stop, by: Sequence[str] = ()) -> None:
         super().__init__(seed, stop, by)
@@ -156,9 +158,9 @@ class Find(Sample):
         """Return the row that was asked about as number `at`, counted from 0, with how it came into the output."""
         assert self._spool is not None
         pick, found = self._search.picks[at], self._spool.read(self._asked.places[at])
-        how: dict[str, Any] = {"asked": at + 1, "picked": PICKED}
+        how: dict[str, Any] = {"asked": at + 1, "by": SCORE, "picked": PICKED}
         if pick.rank is not None:
-            how = {"rank": pick.rank + 1, "asked": at + 1}
+            how = {"rank": pick.rank + 1, "asked": at + 1, "by": DRAW}
         return replace(found, sample={"seed": self.seed, "row": found.index + 1, **how})
 
     def round_end(self, rows: int) -> int | None:
@@ -200,8 +202,10 @@ class Find(Sample):
 
     def in_journal(self, mark: Mark) -> Mark:
         """Return the `_sample` of a row in the journal."""
-        without = (PROBABILITY, "rank") if mark.get("picked") else (PROBABILITY,)
-        return {part: mark[part] for part in self.columns if part in mark and part not in without}
+        found = {part: value for part, value in mark.items() if part != PROBABILITY}
+        if mark["by"] == SCORE:
+            found = {**found, "rank": None, "picked": PICKED}
+        return {part: found[part] for part in self.columns if found.get(part) is not None}
 
     def draw_for(self, settings: Settings, drawn: Sequence[Mark]) -> Iterator[Record]:
         """Yield the rows of an output in the order in which they were asked, before the run begins."""

@@ -18,7 +18,8 @@ from safeguard_cli.rows.records import SAMPLE
 from safeguard_cli.rows.verdict import Verdict
 from safeguard_cli.terminal import facts
 
-PICKED = "find"  # what `picked` is in the `_sample` of a row that the score picked
+PICKED = "find"  # what `picked` is in the `_sample` of a row that is no random one
+SCORE, DRAW = "score", "draw"  # what `by` is there: by what the row was chosen
 RANKS_WELL = 0.85  # the area under the ROC curve from which on the score is better than drawing at random
 FEW = 10  # flagged rows of the uniform sample: with fewer, nobody can say how well the score ranks
 
@@ -135,15 +136,15 @@ def search_of(labels: LabeledFile, order: Ints, parts: int, columns: Sequence[st
 
 def pick_of(mark: Mapping[str, Any], parts: int) -> Pick:
     """Return how a row was asked about, from its `_sample`."""
-    return Pick((int(mark["row"]) - 1) // parts, None if mark.get("picked") else int(mark["rank"]) - 1)
+    return Pick((int(mark["row"]) - 1) // parts, None if mark["by"] == SCORE else int(mark["rank"]) - 1)
 
 
 def ranked(mark: Mapping[str, Any], ranks: Mapping[int, int], parts: int) -> dict[str, Any]:
-    """Return a row's `_sample` with its rank if it is one of the first `ranks`, whoever asked about it first.
+    """Return a row's `_sample` as that of a random row if it is one of the first `ranks`, whatever chose it.
 
-    All rows of these ranks are labelled, some because the score picked them before their turn: only together are they
-    a random sample of the file.
+    All rows of these ranks are labelled, some because the score chose them before their turn: only together are they a
+    random sample of the file.
     """
     rank = ranks.get((int(mark["row"]) - 1) // parts)
-    rest = {part: value for part, value in mark.items() if part != "rank"}
-    return rest if rank is None else {**rest, "rank": rank + 1}
+    rest = {part: value for part, value in mark.items() if part not in ("rank", "picked")}
+    return {**rest, "picked": PICKED} if rank is None else {**rest, "rank": rank + 1}

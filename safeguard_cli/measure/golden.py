@@ -196,7 +196,8 @@ def _reviewed(
     labels = () if mapping else tuple(dict.fromkeys(label for answer in answers for label in answer.labels))
     names = [answer.name for answer in answers]
     found = read_reviewed(path, format=format, encoding=encoding, labels=labels, policies=names)
-    golden.unused["skipped by people"] += sum(row.label is None for row in found.rows)
+    golden.unused["skipped by people"] += sum(row.label is None and not row.labels for row in found.rows)
+    golden.unused["people differ"] += sum(row.label is None and bool(row.labels) for row in found.rows)
     golden.unused["not answered yet"] += len(found.begun)
     return {row.at: row for row in found.rows if row.label is not None}
 

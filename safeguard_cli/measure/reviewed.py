@@ -91,6 +91,11 @@ class ReviewedRow:
         return self.label is not None or self.skipped
 
     @property
+    def disputed(self) -> bool:
+        """Whether people differ on the row and nobody has begun to settle it: in an export of Label Studio."""
+        return not self.answered and bool(self.labels) and not (self.note or self.rule)
+
+    @property
     def key(self) -> int:
         """The number that stays with a row while an audit's output grows: the one in the whole input, else `row`."""
         return sample_of(self.fields).get("row") or self.row
@@ -215,7 +220,7 @@ def read_reviewed(
             _check_same(before, row, path)
         last[row.key] = row  # popped first: the order is that of the last answers
     standing = [row for row in last.values() if not row.undone]
-    answered = tuple(row for row in standing if row.answered)
+    answered = tuple(row for row in standing if row.answered or row.disputed)
     begun = tuple(row for row in standing if not row.answered and (row.note or row.rule))
     return ReviewedFile(path, answered, begun, whole - len(answered) - len(begun), whole < len(records))
 

@@ -74,8 +74,9 @@ def _answer(labeler: _Asked, texts: Sequence[str], answers: Answers) -> int:
     seen: list[Line] = []
     found: list[Verdicts] = []
     in_error = False
-    lines = iter([[*enumerate(texts, 1)]]) if texts and [*texts] != ["-"] else _lines()
-    typed = bool(texts) or (sys.stdin.isatty() and sys.stdout.isatty())  # whoever reads the answer sees the text
+    given = bool(texts) and [*texts] != ["-"]
+    lines = iter([[*enumerate(texts, 1)]]) if given else _lines()
+    typed = given or (sys.stdin.isatty() and sys.stdout.isatty())  # whoever reads the answer sees the text
     for batch in lines:
         for line, verdicts in zip(batch, labeler.label(batch), strict=True):
             in_error = in_error or any(verdict.error for verdict in verdicts.values())

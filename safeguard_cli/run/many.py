@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -299,10 +300,20 @@ class _Set:
         done = len(self._codes) - self._failed
         before = f", {self._before:,} of them before" if self._before else ""
         if not self.settings.quiet:
+            self._say_texts()
             note(f"{done:,} of {len(self._pairs):,} files are labelled{before}; see {self._record.path}")
         if self._failed:
             warn(f"files not labelled: {self._failed:,}; run the same command to label them")
         return errors.worst(self._codes.values())
+
+    def _say_texts(self) -> None:
+        """Print which fields were labelled as the text, where the command names none."""
+        if self.settings.text_fields or self.settings.template is not None:
+            return
+        texts = Counter(", ".join(self._file(pair).text_fields) for pair in self._pairs)
+        for name, files in texts.most_common():
+            if name:  # empty where a file has failed
+                note(f"text: {name}, in {files:,} files" if files > 1 else f"text: {name}, in 1 file")
 
     def _is_finished(self, pair: Pair) -> bool:
         """Return whether a file was finished by the same command, and nothing has changed since."""

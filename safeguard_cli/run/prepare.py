@@ -84,6 +84,8 @@ def open_input(settings: Settings, stream: BinaryIO | None = None) -> Source:
             encoding=settings.encoding,
             max_row_bytes=settings.max_row_bytes,
             shard=settings.shard,
+            above=settings.skip_rows or 0,
+            sheet=settings.sheet,
         )
 
     if settings.joined:

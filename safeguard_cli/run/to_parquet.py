@@ -121,7 +121,13 @@ def _verdict_type(labels: Sequence[str], columns: Sequence[str]) -> Any:
 def _sample_type() -> Any:
     pa = pyarrow()
     whole = ("seed", "row", "rank", "asked")
-    return pa.struct([*((part, pa.int64()) for part in whole), ("probability", pa.float64()), ("picked", pa.string())])
+    return pa.struct(
+        [
+            *((part, pa.int64()) for part in whole),
+            ("probability", pa.float64()),
+            *((part, pa.string()) for part in ("by", "picked")),
+        ]
+    )
 
 
 def check_types(settings: Settings, keep: Sequence[str] | None) -> None:

@@ -82,9 +82,9 @@ def marks(path: Path) -> dict[int, dict]:
     """Return the `_sample` of an output's rows, by the rows' numbers in the file, in the order of the output."""
     if path.suffix == ".csv":
         with path.open(newline="") as file:
-            parts = ("seed", "row", "rank", "probability", "asked", "picked")
+            parts = ("seed", "row", "rank", "probability", "asked", "by", "picked")
             rows = [{part: row[f"_sample_{part}"] for part in parts} for row in csv.DictReader(file)]
-            found = [{p: v if p == "picked" else json.loads(v) for p, v in row.items() if v} for row in rows]
+            found = [{p: v if p in ("by", "picked") else json.loads(v) for p, v in row.items() if v} for row in rows]
     elif path.suffix == ".parquet":
         found = [{p: v for p, v in row["_sample"].items() if v is not None} for row in pq.read_table(path).to_pylist()]
     else:
@@ -136,10 +136,11 @@ def test_every_row_says_how_it_came_in(bench, capsys, flagging, name, out) -> No
     assert [ranked[rank] for rank in sorted(ranked)] == order[: len(ranked)].tolist()
     for mark in found.values():
         assert mark.get("probability") == (len(ranked) / TOTAL if "rank" in mark else None)
-        assert "rank" in mark or mark["picked"] == "find"
+        assert mark.get("picked") == (None if "rank" in mark else "find")
+        assert mark["by"] in ("draw", "score")
         assert mark["seed"] == 0
-    picked = [mark for mark in found.values() if "picked" in mark]
-    assert any("rank" in mark for mark in picked), "a row that was picked before its turn belongs to the sample too"
+    chosen = [mark for mark in found.values() if mark["by"] == "score"]
+    assert any("rank" in mark for mark in chosen), "a row that was chosen before its turn belongs to the sample too"
     assert {path.name for path in bench.folder.iterdir()} == {name, out, f"{out}.manifest.json"}
 
 
@@ -300,7 +301,7 @@ def test_rows_in_error_are_written_and_are_not_picked(bench, capsys, flagging) -
     start(bench, rows)
     found = figures(bench, capsys, flagging, rows=200)
     assert found["found"] == sum(row["text"] is not None and "!" in row["text"] for row in rows)
-    assert all("picked" not in mark for row, mark in marks(bench.out).items() if (row - 1) % 5 == 0)
+    assert all(mark["by"] == "draw" for row, mark in marks(bench.out).items() if (row - 1) % 5 == 0)
 
 
 def test_rows_that_fail_are_not_learnt_from(bench, capsys, flagging) -> None:

@@ -372,12 +372,12 @@ def test_help_is_instant_and_grouped() -> None:
         assert panel in shown
 
 
-def test_every_option_of_every_command_stands_in_the_page_of_options() -> None:
+def test_every_option_of_every_command_stands_in_the_pages_of_the_command_line() -> None:
     import typer
 
     from safeguard_cli.cli.app import app
 
-    page = (ROOT / "safeguard_cli/cli/README.md").read_text()
+    page = "".join((ROOT / "safeguard_cli/cli" / name).read_text() for name in ("README.md", "OPTIONS.md"))
     commands = typer.main.get_command(app).commands
     assert [name for name in commands if f"### `{name}`\n" not in page] == []
     parameters = [parameter for command in commands.values() for parameter in command.params]

@@ -156,4 +156,6 @@ def test_an_export_is_a_golden_set_for_eval_and_agree(output: Path, tmp_path: Pa
     write(tmp_path / "both.json", json.dumps([annotated(first, "spam", "spam"), annotated(second, "ham", "spam")]))
     done = safeguard("agree", "both.json", "--json", cwd=tmp_path)
     assert done.returncode == errors.OK, done.stderr
-    assert b"0.5" in done.stdout
+    found = json.loads(done.stdout)
+    assert found["people"] == ["1", "2"]
+    assert [dispute["labels"] for dispute in found["disputes"]] == [{"1": "ham", "2": "spam"}]

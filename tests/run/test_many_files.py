@@ -171,6 +171,8 @@ def test_a_run_killed_at_any_step_is_finished_by_the_same_command(folder) -> Non
     for at in range(3):
         folder.add(f"{at}.jsonl", rows=3, first=at * 10)
     folder.add("3.csv", rows=2, first=40)
+    folder()  # the first run also keeps what later ones find
+    shutil.rmtree(folder.out)
     steps = steps_of(folder)
     whole = folder.written()
     for nth in range(0, steps, 9):
@@ -305,6 +307,29 @@ def test_a_record_that_is_not_ours_is_never_touched(folder) -> None:
             folder(**options)
     assert (folder.out / "set.manifest.json").read_text() == "precious"
     assert not folder.written()
+
+
+@pytest.mark.parametrize("output", ["out/", "all.jsonl"])
+def test_how_an_input_is_read_holds_for_every_file(folder, output) -> None:
+    for name in ("a.csv", "b.csv"):
+        (folder.inputs / name).write_text("A title\nid,text\n1,see you at noon\n")
+    assert folder(output=f"{folder.folder}/{output}", skip_rows=1) == errors.OK
+    written = b"".join(
+        path.read_bytes() for path in (folder.folder / output, *folder.out.glob("*.csv")) if path.is_file()
+    )
+    assert written.count(b"see you at noon") == 2
+    assert b"title" not in written
+
+
+def test_files_of_every_format_of_text_are_labelled_together(folder) -> None:
+    (folder.inputs / "a.txt").write_text("see you at noon\nhello\n")
+    (folder.inputs / "b.json").write_text('[{"text": "see you"}, {"text": "hello"}]')
+    folder.add("c.jsonl.gz", rows=2, first=1)
+    assert folder() == errors.OK
+    assert {path.name for path in folder.out.glob("*.json*") if "manifest" not in path.name} == {
+        *("a.txt.jsonl", "b.json", "c.jsonl")
+    }
+    assert [Path(row["_file"]).name for row in joined(folder)] == ["a.txt"] * 2 + ["b.json"] * 2 + ["c.jsonl.gz"] * 2
 
 
 def names(folder: Folder, *inputs: object, **options: Any) -> list[str]:
@@ -475,6 +500,9 @@ def test_one_output_killed_at_any_step_is_finished_by_the_same_command(folder) -
     def work() -> int:
         return folder(output=str(out))
 
+    work()  # the first run also keeps what later ones find
+    for path in folder.folder.glob("all*"):
+        path.unlink()
     steps = steps_of(work)
     whole = out.read_bytes()
     for nth in range(0, steps, 5):
@@ -542,7 +570,7 @@ def test_the_command_labels_a_folder_and_says_so(tmp_path, tiny) -> None:
     how = ("--policy", "spam", "--model", tiny, "--effort", "none", "--slots", 2, "--threads", 1)
     done = safeguard("label", "in", "-o", "out/", *how, cwd=tmp_path)
     assert done.returncode == errors.ROWS_IN_ERROR, done.stderr
-    assert b"2 of 2 files are labelled; see out/set.manifest.json" in done.stderr
+    assert b"text: text, in 2 files\n2 of 2 files are labelled; see out/set.manifest.json" in done.stderr
     again = safeguard("label", "in", "-o", "out/", *how, cwd=tmp_path)
     assert b"2 of 2 files are labelled, 2 of them before" in again.stderr
     refused = safeguard("label", "in/a.jsonl", "in/b.csv", *how, cwd=tmp_path)
