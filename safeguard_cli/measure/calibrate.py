@@ -136,14 +136,19 @@ def _figures(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_written(measured: Measured, answers: LabelSet) -> dict[str, Any]:
-    """Return the figures of the p_calibrated that the rows have, if all that are labelled have one."""
-    found, kept = outcomes(measured, answers)
-    written = [measured.verdicts[place][answers.name].p_calibrated for place in kept]
-    known = [p for p in written if p is not None]
-    if len(known) < len(written):
+    """Return the figures of the p_calibrated that the rows have, none if they have none."""
+    if (probability := calibrated_of(measured, answers)) is None:
         return {}
-    after = before_and_after(found, np.array(known))
+    after = before_and_after(outcomes(measured, answers)[0], probability)
     return {"calibrated": {"method": None, "by": "p_calibrated of these rows", **after}}
+
+
+def calibrated_of(measured: Measured, answers: LabelSet) -> Floats | None:
+    """Return the p_calibrated of the rows that are labelled, None if one has none."""
+    verdicts = (verdicts[answers.name] for verdicts in measured.verdicts)
+    written = [verdict.p_calibrated for verdict in verdicts if verdict.error is None]
+    known = [p for p in written if p is not None]
+    return np.array(known) if len(known) == len(written) else None
 
 
 def before_and_after(found: Outcomes, probability: Floats) -> dict[str, Any]:
