@@ -332,6 +332,8 @@ MEASURE = (
     Rule("wrong", is_set("json"), "with --json, which holds all of them"),
     Rule("junit", lambda v: not v.get("require"), "without --require"),
     _NO_OUTPUT,
+    Rule("calibrate_with", lambda v: not v.get("calibrate"), "without --calibrate"),
+    Rule("calibration", is_set("calibrate"), "with --calibrate, which measures what it learns"),
 )
 """The rules of `eval` and `compare`."""
 
@@ -382,4 +384,7 @@ REVIEW = (
     Rule("encoding", _whole, "on Parquet and spreadsheets, which say it themselves"),
 )
 
-ASK = COMMON
+ASK = (
+    *COMMON,
+    Rule("calibration", is_set("watch"), "with --watch: it is for one text of the policy, and no other"),
+)

@@ -22,13 +22,14 @@ FIRST = ("policies", "gold_fields", "mapping", "text_fields", "effort", "model",
 @command(
     app,
     "eval",
-    first=(*FIRST, "by", "threshold", "require", "output"),
+    first=(*FIRST, "by", "threshold", "require", "calibrate", "output"),
     epilog=(
         EXAMPLES + "safeguard eval sample:golden/spam --policy spam --model demo\n\n"
         "safeguard eval golden.csv --policy rules.md --gold-field verdict --map 'SP2,SP3,SP4=spam;SP0=ham'\n\n"
         "safeguard eval golden.jsonl -p spam -p fraud --gold-field spam=is_spam --gold-field fraud=is_fraud\n\n"
         "safeguard eval golden.csv -p spam -p fraud --gold-field violated\n\n"
         "safeguard eval golden.jsonl -p spam --threshold precision=0.95 --by language --by channel\n\n"
+        "safeguard eval golden.jsonl -p spam --calibrate spam.calibration.json\n\n"
         "safeguard eval golden.labels.jsonl --json | jq .policies.spam.figures.f1\n\n"
         "safeguard eval golden.jsonl -p spam --require 'recall>=0.9' --require 'lower(precision)>=0.8' --junit eval.xml"
         "\n\n[bold]Exit codes[/bold]  0 done, 3 some rows in error, 5 a figure is not what --require asks for"
@@ -153,7 +154,7 @@ def _settings(asked: AskedOfTurns, input: str, wanted: Wanted) -> Settings:
     from safeguard_cli.cli.inputs import input_path
 
     values = vars(replace(asked, input=input_path(input), quiet=asked.quiet or wanted.json))
-    settings = Settings(**values, says_text=not asked.quiet)
+    settings = Settings(**values, says_text=not asked.quiet, calibration=wanted.calibration)
     _check_read(settings)
     return settings
 

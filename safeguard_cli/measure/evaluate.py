@@ -10,6 +10,7 @@ from typing import Any
 from safeguard_cli import errors
 from safeguard_cli.errors import UsageError
 from safeguard_cli.measure import metrics, thresholds, together
+from safeguard_cli.measure.calibrate import add_calibration, check_target
 from safeguard_cli.measure.gates import Gate, check_gates, check_junit, judge, parse_gates, tell, write_junit
 from safeguard_cli.measure.golden import GoldenRow, as_text
 from safeguard_cli.measure.measured import (
@@ -40,6 +41,7 @@ def evaluate(settings: Settings, wanted: Wanted) -> int:
     search, gates = _parse_threshold(wanted.threshold), parse_gates(wanted.require)
     if isinstance(search, float):
         settings = replace(settings, threshold=None)  # applied to the scores below, of outputs and of new labels
+    check_target(settings, wanted)
     with metrics.sklearn():  # fails before a model is loaded if the extra is missing
         pass
     _check_before(settings, wanted, gates)
@@ -75,6 +77,7 @@ def evaluate(settings: Settings, wanted: Wanted) -> int:
     if len(measured.answers) > 1:
         result["multi_policy_accuracy"] = multi_policy_result(whole)
         result["together"] = together_result(whole, search if isinstance(search, float) else None)
+    add_calibration(whole, settings, wanted, result)
     failed = measured.golden.in_error + sum(any(v.error for v in one.values()) for one in measured.verdicts)
     judged = judge(gates, result)
     if judged:
@@ -112,7 +115,7 @@ def wrong_rows(policies: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, 
 
 def _once(settings: Settings) -> Settings:
     """Return the settings of a run that reasons once about a row, and gives no reasons."""
-    return replace(settings, votes=None, until_decided=False, temperature=None, rationale=False)
+    return replace(settings, votes=None, until_decided=False, temperature=None, rationale=False, calibration=None)
 
 
 def _doubts(whole: Measured, others: Mapping[str, Sequence[int]]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from safeguard_cli.measure.metrics import Outcomes
 from safeguard_cli.measure.options import Wanted
 from safeguard_cli.measure.reviewed import ReviewedFile, holds_reviewed, read_reviewed
 from safeguard_cli.output.labelled import APART, TOGETHER, LabeledFile, LabelSet, holds_verdicts, read_labels
-from safeguard_cli.output.manifest import beside
+from safeguard_cli.output.manifest import Manifest, beside
 from safeguard_cli.policy.policy import Policy, builtin_policies, load_policy
 from safeguard_cli.rows.options import Reading, Text
 from safeguard_cli.rows.sink import output_format
@@ -35,6 +35,7 @@ OF_A_RUN = (
     *(each.name for each in fields(AskedOfTurns) if each.name not in _OF_ANY_READER),
     "max_row_bytes",
     "deterministic",
+    "calibration",
 )
 OF_LABELS = ("output", "overwrite")  # options that keep new labels
 
@@ -51,6 +52,7 @@ class Measured:
     effort: str
     doubts: tuple[str, ...] = ()
     anew: bool = False
+    manifest: Manifest | None = None  # of the run that labelled the rows
 
 
 def measure(settings: Settings, wanted: Wanted) -> Measured:
@@ -76,7 +78,16 @@ def measure(settings: Settings, wanted: Wanted) -> Measured:
     golden = usable_rows(settings, wanted, answers)
     labels = label_golden(settings, golden) if settings.output is None else label_kept(settings, golden)
     prompting = TOGETHER if settings.together and len(policies) > 1 else APART
-    return Measured(golden, answers, _verdicts(labels), prompting, labels.model, settings.effort, anew=True)
+    return Measured(
+        golden,
+        answers,
+        _verdicts(labels),
+        prompting,
+        labels.model,
+        settings.effort,
+        anew=True,
+        manifest=labels.manifest,
+    )
 
 
 def golden_path(settings: Settings) -> Path:
@@ -280,7 +291,16 @@ def beside_gold(labels: LabeledFile, golden: Golden, answers: tuple[LabelSet, ..
         golden.unused["not labelled yet"] += len(torn)
         golden.rows = [row for row in golden.rows if row.line in at]
     verdicts = tuple(at[row.line].verdicts for row in golden.rows)
-    return Measured(golden, answers, verdicts, labels.prompting, labels.model, labels.effort, labels.doubts)
+    return Measured(
+        golden,
+        answers,
+        verdicts,
+        labels.prompting,
+        labels.model,
+        labels.effort,
+        labels.doubts,
+        labels.manifest,
+    )
 
 
 def _labelled_rows(labels: LabeledFile, settings: Settings, wanted: Wanted, answers: Sequence[LabelSet]) -> Golden:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
@@ -59,6 +59,9 @@ class Wanted(Gold):
     require: tuple[str, ...] = ()
     junit: str | None = None
     wrong_file: str | None = None
+    calibrate: str | None = None
+    calibrate_with: str | None = None
+    calibration: str | None = None
     refuse: Callable[[Iterable[str], str], None] = _anything  # raises UsageError for the first that was given
 
 
@@ -107,6 +110,21 @@ class Evaluated(Wanted):
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing output.", rich_help_panel="Output")
     ] = False
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Learn what p_violates means as a probability, and write it to FILE for `label --calibration`.",
+        ),
+    ] = None
+    calibrate_with: Annotated[
+        Literal["isotonic", "platt"] | None,
+        typer.Option(help="How --calibrate learns. Default: whichever foretells rows that it has not seen better."),
+    ] = None
+    calibration: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Also measure p_calibrated, by a calibration of --calibrate."),
+    ] = None
 
 
 @dataclass(frozen=True)

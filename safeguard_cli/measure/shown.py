@@ -128,6 +128,7 @@ def _shown_policy(name: str, policy: Mapping[str, Any], most: int) -> Iterator[R
         yield table
     if voted := policy.get("votes"):
         yield from voted_shown(voted)
+    yield from _shown_calibration(policy)
     yield from _shown_choices(policy)
     wrong = policy["wrong"]
     if wrong and most:
@@ -150,6 +151,19 @@ def place_of(row: Mapping[str, Any]) -> str:
     """Return where a row of a result stands, and its id if it has one."""
     named = f", id {cut(plain(row['id']), 40)}" if row.get("id") is not None else ""
     return f"row {row['row']}, line {row['line']}{named}"
+
+
+def _shown_calibration(policy: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """Yield how far p_violates is from a probability, before calibration and after."""
+    if not (found := policy.get("calibrated")):
+        return
+    table = Figures("calibrated", "p_violates", "95 % interval", "p_calibrated", "95 % interval")
+    for name in ("calibration_error", "brier"):
+        sides = [found[name][side] for side in ("before", "after")]
+        table.add_row(FIGURES[name], *(cell for side in sides for cell in (figure(side["value"]), interval(side))))
+    yield table
+    how = f"learned with {found['method']}, " if found["method"] else ""
+    yield facts(f"{how}{found['by']}: {found['rows']:,} rows, {found['violating']:,} of them violating", style="dim")
 
 
 def _shown_choices(policy: Mapping[str, Any]) -> Iterator[RenderableType]:

@@ -156,6 +156,7 @@ class AnswerOnRecord(Part):
     long = Member[str](text)
     most_reasoning = Member[int](_count, default=0)
     together = Member[bool](flag, default=False)
+    calibration = Member[str | None](sha256, default=None)  # the hash of its file
 
 
 class OutputOnRecord(Part):

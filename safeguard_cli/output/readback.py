@@ -16,7 +16,7 @@ from safeguard_cli.rows.layouts import unguard
 from safeguard_cli.rows.verdict import COLUMNS, EFFORTS, ERROR_CODES, RowError, Verdict
 
 _JSON_CELLS = (
-    *("violates", "p_violates", "score", "scores", "votes", "p_votes"),
+    *("violates", "p_violates", "p_calibrated", "score", "scores", "votes", "p_votes"),
     *("windows", "truncated", "turns_left_out"),
 )
 _PARTS = (*COLUMNS, "cut")  # of an object; a CSV has no column for the last
@@ -53,6 +53,7 @@ def _verdict(parts: Mapping[str, Any], labels: Collection[str]) -> Verdict:
         label=label,
         violates=_boolean("violates", parts.get("violates")),
         p_violates=_share("p_violates", parts.get("p_violates")),
+        p_calibrated=_share("p_calibrated", parts["p_calibrated"]) if "p_calibrated" in parts else None,
         scores=_scores(parts, label, labels),
         votes=_votes(parts, label, labels),
         p_votes=None if "p_votes" not in parts else _share("p_votes", parts["p_votes"]),

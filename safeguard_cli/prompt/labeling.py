@@ -20,7 +20,8 @@ class Rules:
     """How texts become prompts and completions become Verdicts.
 
     A prompt asks about a group of policies: about one, or about all of them if `together`. `prefixes` and `window`,
-    the most text tokens of a prompt, are by group. `long` says what to do with longer texts.
+    the most text tokens of a prompt, are by group. `long` says what to do with longer texts. `calibrate` turns
+    p_violates into a probability, by policy name; empty without a calibration.
     """
 
     policies: tuple[Policy, ...]
@@ -34,6 +35,7 @@ class Rules:
     together: bool = False
     rationale: bool = False
     until_decided: bool = False
+    calibrate: Mapping[str, Callable[[float], float]] = field(default_factory=dict)
 
     @property
     def groups(self) -> tuple[tuple[Policy, ...], ...]:
@@ -42,6 +44,11 @@ class Rules:
     def violated(self, policy: Policy, label: str, p_violates: float) -> bool:
         """Return whether a row violates a policy: by the threshold, if there is one, else by its label."""
         return label in policy.violates if self.threshold is None else p_violates >= self.threshold
+
+    def calibrated(self, policy: Policy, p_violates: float) -> float | None:
+        """Return the probability that a row violates a policy, None without a calibration."""
+        curve = self.calibrate.get(policy.name)
+        return None if curve is None else curve(p_violates)
 
 
 @dataclass(slots=True, eq=False)
@@ -207,6 +214,7 @@ class Labeling:
             label=label,
             violates=self.rules.violated(policy, label, p),
             p_violates=p,
+            p_calibrated=self.rules.calibrated(policy, p),
             scores=scores,
             votes=dict(zip(policy.labels, votes, strict=True)) if votes else None,
             p_votes=self._p_votes(votes, violating),

@@ -138,6 +138,7 @@ def columns_of(verdicts: Sequence[Mapping[str, Verdict]], names: Sequence[str], 
     kinds = {
         "violates": pa.bool_(),
         "p_violates": pa.float64(),
+        "p_calibrated": pa.float64(),
         "score": pa.float64(),
         "p_votes": pa.float64(),
         "windows": pa.int32(),

@@ -30,6 +30,7 @@ _STALLED = 0.5  # seconds between two checks for a signal while a reader takes n
 
 def verdict_columns(
     *,
+    calibrated: bool = False,
     windows: bool = False,
     truncated: bool = False,
     turns: bool = False,
@@ -40,6 +41,7 @@ def verdict_columns(
 ) -> tuple[str, ...]:
     """Return the parts of a verdict that get a CSV column, in order, without the policy's name before them."""
     asked = {
+        "p_calibrated": calibrated,
         "windows": windows,
         "truncated": truncated,
         "turns_left_out": turns,

@@ -38,7 +38,7 @@ EFFORTS = ("none", "low", "medium", "high")  # that a label is made with: `auto`
 
 # The parts of a verdict in the order of an output's CSV columns, each after the policy's name.
 COLUMNS = (
-    *("label", "violates", "p_violates", "score", "scores", "votes", "p_votes"),
+    *("label", "violates", "p_violates", "p_calibrated", "score", "scores", "votes", "p_votes"),
     *("effort", "windows", "truncated", "turns_left_out"),
     *("rationale", "reasoning", "error"),
 )
@@ -75,6 +75,7 @@ class Verdict:
     rationale: str | None = None
     reasoning: str | None = None
     error: RowError | None = None
+    p_calibrated: float | None = None  # the probability that it violates, with --calibration
     characters: int = field(default=0, compare=False)  # of the text; of a verdict that was read back, not known
     votes: Mapping[str, int] | None = None
     p_votes: float | None = None  # that the row violates, as its votes tell it
@@ -88,6 +89,7 @@ class Verdict:
             "label": self.label,
             "violates": self.violates,
             "p_violates": self.p_violates,
+            **({"p_calibrated": self.p_calibrated} if self.p_calibrated is not None else {}),
             "score": self.scores[self.label],
             "scores": dict(self.scores),
         }

@@ -23,6 +23,7 @@ from safeguard_cli.policy.policy import Policy, find_policy
 from safeguard_cli.rows import frames
 from safeguard_cli.rows.records import row_error
 from safeguard_cli.rows.verdict import RowError, Verdict
+from safeguard_cli.run.calibration import calibrated
 from safeguard_cli.run.calls import Machine
 from safeguard_cli.run.display import make_progress
 from safeguard_cli.run.pipeline import REMEMBERED
@@ -108,7 +109,7 @@ class _Asked:
         """Label under these policies from now on; raise SafeguardError if that cannot be done."""
         if any(policy.name == "text" for policy in policies):
             raise UsageError("a policy named 'text' would take the place of the text: --as NAME gives it another name")
-        prepared = prepare(self.settings, policies, {}, self._most)
+        prepared = calibrated(self.settings, prepare(self.settings, policies, {}, self._most))
         if prepared.untrained and prepared.untrained != self._untrained:
             warn(untrained_warning(prepared.untrained, prepared.header))
         self._untrained = prepared.untrained
@@ -308,6 +309,8 @@ def _show_verdict(name: str, verdict: Verdict, before: Verdict | None) -> None:
     head.append(str(verdict.label), "bold red" if verdict.violates else "bold green")
     score = verdict.scores.get(str(verdict.label))
     head.append(f"  {per_cent(score)}" + "  violates" * bool(verdict.violates) + "  ")
+    if verdict.p_calibrated is not None:
+        head.append(f"calibrated: violates with {per_cent(verdict.p_calibrated)}  ")
     show_hanging(Hanging(head, verdict.rationale or "", below=bool(verdict.rationale)))
     if verdict.reasoning:
         show_hanging(Hanging("    reasoning: ", verdict.reasoning))

@@ -18,6 +18,7 @@ from safeguard_cli.prompt.contract import Completion, Feed, Prompt
 from safeguard_cli.prompt.labeling import Answer
 from safeguard_cli.rows.text import text_key
 from safeguard_cli.rows.verdict import RowError
+from safeguard_cli.run.calibration import calibrated
 from safeguard_cli.run.engines import start_engine
 from safeguard_cli.run.keywords import told_as_keywords
 from safeguard_cli.run.pipeline import WAITING, Known
@@ -97,7 +98,7 @@ class Machine:
         for warning in self.warnings:
             warn(warning)
         with told_as_keywords():
-            prepared = prepare(self.settings, self.policies, {})
+            prepared = calibrated(self.settings, prepare(self.settings, self.policies, {}))
         if prepared.untrained:
             self.warnings.append(untrained_warning(prepared.untrained, prepared.header))
             warn(self.warnings[-1])

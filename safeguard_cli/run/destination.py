@@ -326,6 +326,7 @@ def _describe(settings: Settings, source: Source, format: Format, policies: Sequ
         raise UsageError(f"--layout {settings.layout} is for JSONL outputs: name one with -o")
     names = [policy.name for policy in policies]
     columns = verdict_columns(
+        calibrated=settings.calibration is not None,
         windows=settings.long == "split",
         truncated=settings.long == "truncate",
         turns=settings.group is not None and settings.verdict_per == "turn",
@@ -362,5 +363,7 @@ def used_by(settings: Settings) -> list[Used]:
         found += used("the model", *model_parts(find_model(settings.model or configured_model())))
     if settings.tokenizer is not None:
         found += used("the tokenizer", settings.tokenizer)
+    if settings.calibration is not None:
+        found += used("the calibration", settings.calibration)
     settings_files = (*PROJECT_FILES, user_file())
     return found + used("the file of settings", *(file for file in settings_files if file is not None))

@@ -161,19 +161,21 @@ def _other_settings(donor: Donor, wanted: Mapping[str, Any]) -> Iterator[str]:
     for name, (option, default) in _OPTIONS.items():
         before, now = made.get(name, default), wanted.get(name, default)
         if before != now and (effort or name != "sure"):
-            yield _told(option, before, now)
+            yield told_setting(option, before, now)
     if wanted["reasoning"] and not made.get("reasoning"):
-        yield _told("--reasoning", False, True)
+        yield told_setting("--reasoning", False, True)
     if not effort:
         return
     before, now = made.get("most_reasoning", 0), wanted["most_reasoning"]
+    told = told_setting("--max-reasoning", f"{before:,}", f"{now:,}")
     if before > now:
-        yield _told("--max-reasoning", f"{before:,}", f"{now:,}")
+        yield told
     elif before < now and donor.format == "csv" and (donor.cut or not donor.manifest.finished):
-        yield f"{_told('--max-reasoning', f'{before:,}', f'{now:,}')}, and a CSV does not tell which rows that cut"
+        yield f"{told}, and a CSV does not tell which rows that cut"
 
 
-def _told(option: str, before: Any, now: Any) -> str:
+def told_setting(option: str, before: Any, now: Any) -> str:
+    """Return how a setting differs, as what follows "it was made"."""
     if isinstance(now, bool):
         return f"{'with' if before else 'without'} {option}, this run {'asks for it' if now else 'goes without it'}"
     made = f"without {option}" if before is None else f"with {option} {before}"

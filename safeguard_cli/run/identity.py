@@ -87,6 +87,7 @@ def asked(settings: Settings, prepared: Prepared) -> dict[str, Any]:
             "rationale": settings.rationale,
             "reasoning": settings.reasoning,
             **({"votes": settings.votes, "until_decided": settings.until_decided} if settings.votes else {}),
+            **({"calibration": prepared.calibration} if prepared.calibration else {}),
         },
     }
 

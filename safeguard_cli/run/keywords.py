@@ -28,6 +28,7 @@ class Keywords(TypedDict, total=False):
     violates: Sequence[str]
     rename: str | None
     threshold: float | None
+    calibration: str | Path | None
     effort: Literal["none", "auto", "low", "medium", "high"]
     sure: float
     rationale: bool

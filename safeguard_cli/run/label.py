@@ -18,6 +18,7 @@ from safeguard_cli.output.show import cut_text
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.rows.text import say_text
 from safeguard_cli.rows.writable import check_streams
+from safeguard_cli.run.calibration import calibrated
 from safeguard_cli.run.destination import Destination, File, last_machine, used_by
 from safeguard_cli.run.display import make_progress
 from safeguard_cli.run.donors import find_donors
@@ -96,6 +97,7 @@ def _prepare(
         if not donors or settings.model:
             raise
         prepared, missing = prepare_copies(settings, policies, donors), problem
+    prepared = calibrated(settings, prepared)
     with open_reuse(settings, donors, prepared, asked(settings, prepared), progress, missing) as reuse:
         yield prepared, reuse
 

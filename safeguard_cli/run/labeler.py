@@ -116,6 +116,7 @@ class Labeler:
         values, names = frames.values_of(table, text), [policy.name for policy in self.policies]
         asked = self.settings
         columns = verdict_columns(
+            calibrated=asked.calibration is not None,
             windows=asked.long == "split",
             truncated=asked.long == "truncate",
             votes=asked.votes is not None,

@@ -25,8 +25,8 @@ from safeguard_cli.output.manifest import find_manifest
 from safeguard_cli.output.set_record import FileOnRecord, SetRecord, marks, open_record, same_file, tallies
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.rows.sink import Sink
-from safeguard_cli.rows.verdict import Verdict
 from safeguard_cli.rows.writable import Used, check_streams, used
+from safeguard_cli.run.calibration import calibrated
 from safeguard_cli.run.destination import used_by
 from safeguard_cli.run.display import make_progress
 from safeguard_cli.run.engines import EngineMaker, Preparer
@@ -37,7 +37,7 @@ from safeguard_cli.run.label import say_untrained, sum_up, working
 from safeguard_cli.run.opened import Opened, opened
 from safeguard_cli.run.pipeline import Part, Pipeline
 from safeguard_cli.run.prepare import Prepared, count_input, load_policies, prepare
-from safeguard_cli.run.progress import Progress
+from safeguard_cli.run.progress import FileProgress, Progress
 from safeguard_cli.run.remarks import same_command
 from safeguard_cli.run.sessions import Finished, SessionOfRun, open_session
 from safeguard_cli.run.settings import Settings
@@ -88,6 +88,7 @@ def label_each(settings: Settings, make_engine: EngineMaker = LocalEngine, prepa
         stack.callback(progress.close)
         progress.prepare()
         prepared = prepare(settings, policies, {} if settings.overwrite else _last_machine(pairs), total)
+        prepared = calibrated(settings, prepared)
         say_untrained(prepared)
         work = _Set(settings, policies, prepared, progress, read, record, pairs)
         try:
@@ -115,33 +116,6 @@ def _show(pairs: Sequence[Pair]) -> int:
     for pair in pairs:
         note(f"{pair.name} → {pair.output}")
     return errors.OK
-
-
-class FileProgress(Progress):
-    """The counts of one file of several; what it counts, the whole counts too, and that has the display."""
-
-    def __init__(self, whole: Progress) -> None:
-        super().__init__(whole.policies)
-        self._whole = whole
-
-    def row_before(self, verdicts: Mapping[str, Verdict]) -> None:
-        super().row_before(verdicts)
-        self._whole.row_before(verdicts)
-
-    def row_written(self, verdicts: Mapping[str, Verdict]) -> None:
-        super().row_written(verdicts)
-        self._whole.row_written(verdicts)
-
-    def restore(self, counts: Mapping[str, Any]) -> None:
-        super().restore(counts)
-        self._whole.restore(counts)
-
-    def restore_cut(self, rows: int) -> None:
-        super().restore_cut(rows)
-        self._whole.restore_cut(rows)
-
-    def does(self, what: str, share: float | None = None) -> None:
-        self._whole.does(what, share)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,8 @@ class Prepared:
 
     `local` is the header of the model file that this machine runs; `remote` are the servers that run it instead.
     `untrained` are the policies under which the labels mean nothing, because the demo model was not trained on them.
-    Without a model, `copied` is the run whose verdicts stand for it.
+    Without a model, `copied` is the run whose verdicts stand for it. `calibration` is the hash of the file whose curves
+    the rules have.
     """
 
     local: Header | None
@@ -58,6 +59,7 @@ class Prepared:
     remote: Connected | None = None
     untrained: tuple[str, ...] = ()
     copied: Manifest | None = None
+    calibration: str = ""
 
     @property
     def prefixes_compete(self) -> bool:

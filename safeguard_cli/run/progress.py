@@ -346,3 +346,30 @@ class Progress:
             console.cache_clear()  # the console would print what it could not print before the next text
         finally:
             self._lock.release()
+
+
+class FileProgress(Progress):
+    """The counts of one file of several; what it counts, the whole counts too, and that has the display."""
+
+    def __init__(self, whole: Progress) -> None:
+        super().__init__(whole.policies)
+        self._whole = whole
+
+    def row_before(self, verdicts: Mapping[str, Verdict]) -> None:
+        super().row_before(verdicts)
+        self._whole.row_before(verdicts)
+
+    def row_written(self, verdicts: Mapping[str, Verdict]) -> None:
+        super().row_written(verdicts)
+        self._whole.row_written(verdicts)
+
+    def restore(self, counts: Mapping[str, Any]) -> None:
+        super().restore(counts)
+        self._whole.restore(counts)
+
+    def restore_cut(self, rows: int) -> None:
+        super().restore_cut(rows)
+        self._whole.restore_cut(rows)
+
+    def does(self, what: str, share: float | None = None) -> None:
+        self._whole.does(what, share)

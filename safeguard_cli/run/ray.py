@@ -28,6 +28,7 @@ from safeguard_cli.model.config import configured_model
 from safeguard_cli.output.manifest import Locked, Manifest, load, manifest_path
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.run import prepare
+from safeguard_cli.run.calibration import calibrated
 from safeguard_cli.run.engines import EngineMaker
 from safeguard_cli.run.files import find_pairs
 from safeguard_cli.run.label import label
@@ -144,7 +145,7 @@ class Worker:
             if not block.input.exists():
                 raise UsageError(f"there is no {block.input}: the files must be where every node sees them")
             block.output.parent.mkdir(parents=True, exist_ok=True)
-            self._prepare(self._settings, load_policies(self._settings), {})
+            calibrated(self._settings, self._prepare(self._settings, load_policies(self._settings), {}))
         except (SafeguardError, OSError) as problem:
             return str(problem)
         return ""
@@ -321,6 +322,7 @@ def _everywhere(settings: Settings) -> Settings:
         policies=tuple(absolute(name) for name in settings.policies),
         model=model and absolute(model),
         tokenizer=settings.tokenizer and absolute(settings.tokenizer),
+        calibration=settings.calibration and absolute(settings.calibration),
         progress="none" if settings.quiet else settings.progress,
         quiet=True,
     )

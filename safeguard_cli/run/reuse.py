@@ -149,6 +149,7 @@ class Reuse:
         return replace(
             verdict,
             violates=rules.violated(policy, verdict.label, verdict.p_violates),
+            p_calibrated=rules.calibrated(policy, verdict.p_violates),
             scores={label: verdict.scores[label] for label in policy.labels},
             votes=verdict.votes and {label: verdict.votes.get(label, 0) for label in policy.labels},
             reasoning=(verdict.reasoning or "") if rules.reasoning else None,
@@ -174,7 +175,7 @@ def open_reuse(
         yield None
         return
     policies = prepared.labeling.rules.policies
-    model = _asked_model(prepared)
+    model = asked_model(prepared)
     names = [usable_policies(donor, wanted, policies, model) for donor in donors]
     with _told_of_disk(), closing(sqlite3.connect("", isolation_level=None, check_same_thread=False)) as database:
         reuse = Reuse(donors, prepared.labeling.rules, database, missing)
@@ -224,7 +225,8 @@ def reused_text(rows: int, output: str) -> str:
     return f"{rows:,} {'row has' if rows == 1 else 'rows have'} verdicts of {output}"
 
 
-def _asked_model(prepared: Prepared) -> str:
+def asked_model(prepared: Prepared) -> str:
+    """Return the name of the model that a run asks."""
     if prepared.copied:
         return model_on_record(prepared.copied)
     if prepared.remote:

@@ -231,6 +231,14 @@ class Judging:
             help="Set violates by p_violates ≥ T, instead of by the label.",
         ),
     ] = None
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write p_calibrated, the probability that a row violates: by a calibration of `eval --calibrate`"
+            " for the same policy, model and effort.",
+        ),
+    ] = None
     reasoning: Annotated[
         bool,
         typer.Option(

@@ -107,6 +107,7 @@ def _verdict_type(labels: Sequence[str], columns: Sequence[str]) -> Any:
     kinds = {
         "violates": pa.bool_(),
         "p_violates": pa.float64(),
+        "p_calibrated": pa.float64(),
         "score": pa.float64(),
         "scores": pa.struct([(label, pa.float64()) for label in labels]),
         "votes": pa.struct([(label, pa.int32()) for label in labels]),

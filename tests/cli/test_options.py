@@ -36,6 +36,7 @@ RUNS = {
 }
 # The options that an option needs to have an effect.
 BESIDE = {
+    "--calibrate-with": "--calibrate c.json",
     "--sheet": "--format xlsx",
     "--skip-rows": "--format csv",
     "--sure": "--effort auto",
@@ -76,6 +77,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "--on-error": ("stop", "stop"),
     "--layout": ("moderation", "moderation"),
     "--only": ("violates", "violates"),
+    "--calibrate-with": ("platt", "platt"),
     "--progress": ("none", "none"),
     "--ray-address": ("h:1", "h:1"),
     "--for": ("1h30m", 5400.0),

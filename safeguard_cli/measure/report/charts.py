@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from safeguard_cli.measure import metrics
+from safeguard_cli.measure.calibrate import calibrated_of
 from safeguard_cli.measure.measured import Measured, outcomes
 from safeguard_cli.output.labelled import LabelSet
 
@@ -30,11 +31,16 @@ def calibration(measured: Measured, answers: LabelSet) -> str:
     """Draw how many of the rows with p_violates p do violate; on the diagonal p means what it says."""
     found, _ = outcomes(measured, answers)
     bins = metrics.calibration_bins(found.truth, found.p_violates)
-    figure, axes = _axes("mean p_violates", "share that violates")
+    calibrated = calibrated_of(measured, answers)
+    figure, axes = _axes("mean p_violates" if calibrated is None else "mean probability", "share that violates")
     axes.plot([0, 1], [0, 1], color=_LINE, linestyle="--")
     axes.plot([mean for _, mean, _ in bins], [share for *_, share in bins], color=_BAD, marker="o")
     for count, mean, share in bins:
         axes.annotate(f"{count:,}", (mean, share), (0, 6), textcoords="offset points", ha="center", color=_INK)
+    if calibrated is not None:
+        after = metrics.calibration_bins(found.truth, calibrated)
+        axes.plot([mean for _, mean, _ in after], [share for *_, share in after], color=_GOOD, marker="s")
+        axes.legend(["what it means", "p_violates", "p_calibrated"], frameon=False, labelcolor=_INK)
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.05, 1.12))
     return _svg(figure)
 
