@@ -299,7 +299,7 @@ def beside_gold(labels: LabeledFile, golden: Golden, answers: tuple[LabelSet, ..
         labels.model,
         labels.effort,
         labels.doubts,
-        labels.manifest,
+        manifest=labels.manifest,
     )
 
 
