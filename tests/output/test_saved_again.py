@@ -372,5 +372,7 @@ def test_a_row_that_is_being_written_is_no_row_yet(tmp_path, missing) -> None:
     path.write_bytes(path.read_bytes()[:-missing])
     manifest(path, finished=False)
     result = evaluated(path)
-    assert result["doubts"] == ["this run is not finished: 2 rows are labelled so far"]
+    assert result["doubts"] == [
+        "this run is not finished: 2 rows are labelled so far, the first ones, which are no sample of the file"
+    ]
     assert (result["rows"], sum(result["rows_not_used"].values())) == (2, 1)
