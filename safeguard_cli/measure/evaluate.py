@@ -64,12 +64,14 @@ def evaluate(settings: Settings, wanted: Wanted) -> int:
     }
     if len(measured.answers) > 1:
         result["multi_policy_accuracy"] = multi_policy_result(whole)
-    add_calibration(whole, settings, wanted, result)
+    refused = add_calibration(whole, settings, wanted, result)
     failed = measured.golden.in_error + sum(any(v.error for v in one.values()) for one in measured.verdicts)
     if wanted.json:
         print_json(result)
     else:
         show(*shown(result, wanted.wrong))
+    if refused:
+        raise refused
     return errors.ROWS_IN_ERROR if failed else errors.OK
 
 
