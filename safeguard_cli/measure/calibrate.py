@@ -45,7 +45,6 @@ FEWEST = 20  # rows that violate, and rows that do not: four in each fold
 METHODS = ("platt", "isotonic")  # a logistic curve of two parameters, and one of any shape that never falls
 FIGURES = ("calibration_error", "brier")
 
-
 Keys = Sequence[bytes]  # which text each row has
 
 
@@ -74,16 +73,28 @@ def check_target(settings: Settings, wanted: Wanted) -> None:
         raise UsageError(f"--calibrate {target}: the file exists and is no calibration: name another one")
 
 
-def add_calibration(measured: Measured, settings: Settings, wanted: Wanted, result: dict[str, Any]) -> None:
+def add_calibration(
+    measured: Measured, settings: Settings, wanted: Wanted, result: dict[str, Any]
+) -> UsageError | None:
     """Add to a result of `eval` what is known of calibrated probabilities, and write the file of --calibrate.
 
-    Raise UsageError if nothing can be learned from the rows.
+    Return what to raise if nothing can be learned from the rows: their other figures, which may have taken hours, are
+    shown all the same.
     """
-    policies: dict[str, Any] = result["policies"]
     if wanted.calibrate is None:
         for answers in measured.answers:
-            policies[answers.name] |= _as_written(measured, answers)
-        return
+            result["policies"][answers.name] |= _as_written(measured, answers)
+        return None
+    try:
+        _calibrate(measured, settings, wanted, wanted.calibrate, result)
+    except UsageError as problem:
+        return problem
+    return None
+
+
+def _calibrate(measured: Measured, settings: Settings, wanted: Wanted, target: str, result: dict[str, Any]) -> None:
+    """Learn the curves of all policies, and write them; raise UsageError if one cannot be learned."""
+    policies: dict[str, Any] = result["policies"]
     manifest = _known(measured, settings)
     learned = {a.name: _learned(measured, a, wanted.calibrate_with) for a in measured.answers}
     for answers in measured.answers:
@@ -103,11 +114,11 @@ def add_calibration(measured: Measured, settings: Settings, wanted: Wanted, resu
             for name, each in learned.items()
         },
     )
-    with sentences(wanted.calibrate):
-        files.write(real(Path(wanted.calibrate)), calibration.as_bytes())
-    result["calibration"] = wanted.calibrate
+    with sentences(target):
+        files.write(real(Path(target)), calibration.as_bytes())
+    result["calibration"] = target
     if not settings.quiet:
-        note(f"wrote {wanted.calibrate}: safeguard label INPUT --calibration {wanted.calibrate} adds p_calibrated")
+        note(f"wrote {target}: safeguard label INPUT --calibration {target} adds p_calibrated")
 
 
 def _known(measured: Measured, settings: Settings) -> Manifest:

@@ -77,7 +77,7 @@ def evaluate(settings: Settings, wanted: Wanted) -> int:
     if len(measured.answers) > 1:
         result["multi_policy_accuracy"] = multi_policy_result(whole)
         result["together"] = together_result(whole, search if isinstance(search, float) else None)
-    add_calibration(whole, settings, wanted, result)
+    refused = add_calibration(whole, settings, wanted, result)
     failed = measured.golden.in_error + sum(any(v.error for v in one.values()) for one in measured.verdicts)
     judged = judge(gates, result)
     if judged:
@@ -90,6 +90,8 @@ def evaluate(settings: Settings, wanted: Wanted) -> int:
     if wanted.junit is not None:
         write_junit(wanted.junit, judged, result)
     tell(judged, result)
+    if refused:
+        raise refused
     if not all(each.met for each in judged):
         return errors.CHECK_FAILED
     return errors.ROWS_IN_ERROR if failed else errors.OK
