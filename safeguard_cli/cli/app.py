@@ -65,7 +65,7 @@ def _renamed(arguments: list[str]) -> str:
 app = typer.Typer(
     name="safeguard",
     cls=_Commands,
-    help="Label JSONL, CSV and Parquet against a written policy with gpt-oss-safeguard, on your own machine.",
+    help="Label the rows of files against a written policy with gpt-oss-safeguard, on your own machine.",
     epilog="Try it: safeguard label sample:messages --policy spam --model demo",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
