@@ -31,6 +31,7 @@ COMMANDS = ("label", "ask", "audit", "eval", "compare", "stress", "bench", "repo
 # Parameters that no file sets: what is read and written, what starts over, and what leaves the machine.
 NEVER = {
     *("input", "inputs", "texts", "golden", "a", "b", "out", "outs", "other", "output", "reviewed", "export"),
+    *("junit", "wrong_file"),
     *("overwrite", "append_input", "retry_errors", "reuse"),
     *("servers", "server_api", "server_model", "tokenizer", "ray", "ray_address", "keep", "only", "help_all", "debug"),
 }

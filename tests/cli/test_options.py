@@ -37,6 +37,7 @@ RUNS = {
 # The options that an option needs to have an effect.
 BESIDE = {
     "--calibrate-with": "--calibrate c.json",
+    "--junit": "--require f1>=0",
     "--sheet": "--format xlsx",
     "--skip-rows": "--format csv",
     "--sure": "--effort auto",
