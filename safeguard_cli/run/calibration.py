@@ -54,6 +54,8 @@ _SETTINGS: Mapping[str, str] = {
     "policy_only_prompt": "--policy-only-prompt",
     "together": "--together",
     "rationale": "--rationale",
+    "votes": "--votes",
+    "until_decided": "--until-decided",
 }
 
 
@@ -243,7 +245,7 @@ def _against(found: Calibration, settings: Settings, prepared: Prepared, path: P
     if found.prompt_layout != wanted["prompt_layout"]:
         yield f"{path} was learned by a version of safeguard that wrote other prompts"
     for name, option in _SETTINGS.items():
-        before, now = found.answer.get(name), wanted["answer"][name]
+        before, now = found.answer.get(name), wanted["answer"].get(name)
         if before != now and (name != "sure" or found.answer["effort"] == wanted["answer"]["effort"]):
             yield f"{path} was learned {told_setting(option, before, now)}"
     yield from _other_policies(found, wanted["policies"], wanted["answer"]["together"], path)

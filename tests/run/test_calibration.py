@@ -109,6 +109,7 @@ def test_another_calibration_does_not_resume_the_output(bench, calibration) -> N
         ({"policies": ("hate",)}, "knows nothing of the policy hate, but of spam"),
         ({"policies": ("hate",), "rename": "spam"}, "another text or other labels of the policy spam"),
         ({"violates": ("ham",)}, "with other violating labels of spam: spam; now they are ham"),
+        ({"votes": 3}, "learned without --votes, this run asks for 3"),
     ],
 )
 def test_what_asks_another_question_is_refused_before_the_model_is_loaded(bench, calibration, options, why) -> None:
