@@ -186,7 +186,7 @@ def test_one_option_has_one_help_and_default_wherever_it_is() -> None:
         "--threads",
         "--batch",
     }
-    own |= {"--rows", "--seed", "--by", "--max-flips", "--json", "--worst", "--as", "--rationale"}
+    own |= {"--rows", "--seed", "--by", "--max-flips", "--json", "--worst", "--as", "--rationale", "--calibration"}
     for command in commands().values():
         for parameter in command.params:
             option = max(parameter.opts, key=len)

@@ -93,7 +93,7 @@ def test_the_models_fit_a_terminal_and_show_no_notes_of_ours(width: int, tmp_pat
 def test_policies_are_listed_and_shown_with_hanging_indents(width: int, tmp_path) -> None:
     lines = lines_at(width, "policy", "list", cwd=tmp_path)
     assert all(len(line) <= width for line in lines)
-    assert sum(" tokens" in line for line in lines[:-1]) == 11
+    assert sum(" tokens" in line for line in lines[:-1]) == 17
     shown = lines_at(width, "policy", "show", "hate", cwd=tmp_path)
     assert all(len(line) <= width for line in shown)
     at = next(at for at, line in enumerate(shown) if line.startswith("description: "))
