@@ -213,7 +213,7 @@ def _watch(labeler: _Asked, texts: Sequence[Line], found: list[Verdicts], as_jso
     paths = [find_policy(name) for name in expand(labeler.settings.policies)]
     if not labeler.settings.quiet:
         note(f"watching {', '.join(map(str, paths))}; Ctrl-C ends")
-    states = _states(paths)
+    states: list[object] = []  # so that a policy saved since it was read is noticed too
     while True:
         states = _changed(paths, states)
         try:
