@@ -231,12 +231,20 @@ def corrected_share(
     """
     k, n = reviewed.violating, reviewed.rows
     if why := _too_few(reviewed, others):
-        return Corrected(k / n if n else math.nan, sample_interval(k, n, total, level=level), ALONE, why)
+        return Corrected(k / n if n else math.nan, _with_width(k, n, total, level), ALONE, why)
     share, _ = ppi_mean(reviewed, others)
     share = min(max(share, 0.0), 1.0)
     square = _careful_square(reviewed, others, total)
     rows = share * (1 - share) / square
     return Corrected(share, clopper_pearson(share * rows, rows, level), PPI, "")
+
+
+def _with_width(k: int, n: int, total: int | None, level: float) -> Interval:
+    """Return the exact interval; where it has no width although rows are left, what these rows leave possible."""
+    found = sample_interval(k, n, total, level=level)
+    if total is not None and n < total and found.width <= 0:
+        return Interval(k / total, (k + total - n) / total)
+    return found
 
 
 def _too_few(reviewed: Reviewed, others: tuple[int, int]) -> str:

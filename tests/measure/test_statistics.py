@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("scipy")
@@ -152,6 +152,7 @@ rest = st.integers(0, 2000).flatmap(lambda size: st.tuples(st.integers(0, size),
 
 
 @settings(deadline=None, max_examples=300)
+@example(Reviewed(0, 0, 0, 39), (0, 1), True)
 @given(cells, rest, st.booleans())
 def test_a_corrected_share_always_has_an_interval_of_some_width(reviewed, others, whole) -> None:
     size = reviewed.rows + others[1]
