@@ -26,7 +26,7 @@ from safeguard_cli.audit.estimate import (
     was_blank,
 )
 from safeguard_cli.audit.found import settled
-from safeguard_cli.audit.shown import AS_READ, MOST_SLICES, shown
+from safeguard_cli.audit.shown import AS_READ, MOST_SLICES, heading, shown
 from safeguard_cli.audit.slices import By, parse_by
 from safeguard_cli.errors import UsageError
 from safeguard_cli.output.labelled import LabeledFile, read_labels
@@ -130,14 +130,7 @@ def _which(labels: LabeledFile) -> str:
 
 
 def _shown(found: Counted, labels: LabeledFile) -> Iterator[RenderableType]:
-    yield facts(
-        f"{cut(labels.path.name, 60)}: {found.rows:,} rows",
-        f"model {labels.model or 'not on record'}",
-        labels.effort and f"effort {labels.effort}",
-        "" if found.finished else "not finished",
-    )
-    for doubt in labels.doubts if found.finished else ():
-        yield facts(doubt, style="yellow")
+    yield from heading(f"{cut(labels.path.name, 60)}: {found.rows:,} rows", labels, finished=found.finished)
     for name, policy in found.policies.items():
         yield Text.assemble("\n", (cut(name, 60), "bold"))
         yield _table(policy, found)

@@ -25,19 +25,24 @@ def shown(
     drawn = f"{found.rows:,} of {found.total:,} rows, drawn at random (seed {found.seed})"
     if found.kind == "all rows":
         drawn = f"all {found.total:,} rows" if found.total > 1 else "its only row"
-    yield facts(
-        f"{cut(Path(input).name, 60)}: {drawn}",
-        f"model {labels.model or 'not on record'}",
-        labels.effort and f"effort {labels.effort}",
-        "" if found.finished else "not finished",
-    )
-    for doubt in labels.doubts if found.finished else ():
-        yield facts(doubt, style="yellow")
+    yield from heading(f"{cut(Path(input).name, 60)}: {drawn}", labels, finished=found.finished)
     for name, policy in found.policies.items():
         yield from _of_policy(name, policy, found, (people or {}).get(name))
     yield Text()
     for line in (*notes(found), BESIDE_PEOPLE if people else AS_READ):
         yield facts(line, style="dim")
+
+
+def heading(told: str, labels: LabeledFile, *, finished: bool) -> Iterator[RenderableType]:
+    """Yield what figures are of, the model and the effort, and what a reader must know of the rows."""
+    yield facts(
+        told,
+        f"model {labels.model or 'not on record'}",
+        labels.effort and f"effort {labels.effort}",
+        "" if finished else "not finished",
+    )
+    for doubt in labels.doubts if finished else ():
+        yield facts(doubt, style="yellow")
 
 
 def _of_policy(name: str, policy: OfPolicy, found: Estimate, people: ByPeople | None) -> Iterator[RenderableType]:
