@@ -1,55 +1,26 @@
-"""Loads a model, decodes batches of many sequences, frees everything; only this file and build.py touch llama.cpp."""
+"""Loads a model with llama.cpp; only this file and build.py touch llama-cpp-python."""
 
 from __future__ import annotations
 
 import ctypes
-import math
 import re
-import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from llama_cpp import llama_cpp as C  # noqa: N812 - the C API, named as such
 
 from safeguard_cli.engine.local.build import amx_build, ggml, repacking_buffer
-from safeguard_cli.engine.local.plan import ContextSize, Loading, repacked
+from safeguard_cli.engine.local.model import LOG, Model, cannot_make_context
+from safeguard_cli.engine.local.plan import Loading, repacked
 from safeguard_cli.errors import EngineError
 from safeguard_cli.model.gguf import BadModelFile, read_model
 
-SLOW_DECODE = 0.5  # seconds; a decode that takes longer reports its progress
 MAX_SEQUENCES: int = C.llama_max_parallel_sequences()
-_LOG_WARN, _LOG_ERROR, _LOG_CONTINUED = 3, 4, 5
 _FLASH = {True: C.LLAMA_FLASH_ATTN_TYPE_ENABLED, False: C.LLAMA_FLASH_ATTN_TYPE_DISABLED}
 _CACHE_TYPES = {"f16": C.GGML_TYPE_F16, "q8_0": C.GGML_TYPE_Q8_0}
-
-Logits = npt.NDArray[np.float32]
-
-
-class _Log:
-    """llama.cpp's log: the last complaints are kept for error messages; every line goes to `sink` if it is set."""
-
-    def __init__(self) -> None:
-        self.complaints: deque[str] = deque(maxlen=3)
-        self.sink: Callable[[str], None] | None = None
-        self._level = 0
-        self._callback = C.llama_log_callback(self._receive)  # kept alive: llama.cpp holds only a pointer
-        C.llama_log_set(self._callback, ctypes.c_void_p(0))
-
-    def _receive(self, level: int, text: bytes, _: Any) -> None:
-        self._level = level if level != _LOG_CONTINUED else self._level
-        line = text.decode("utf-8", "replace").rstrip("\n")
-        if self._level in (_LOG_WARN, _LOG_ERROR) and line:
-            self.complaints.append(line)
-        if self.sink and line:
-            self.sink(line)
-
-
-LOG = _Log()
+_RECEIVE = C.llama_log_callback(LOG.receive)  # kept alive: llama.cpp holds only a pointer
+C.llama_log_set(_RECEIVE, ctypes.c_void_p(0))
 
 
 def vocabulary_size(path: Path) -> int:
@@ -59,7 +30,7 @@ def vocabulary_size(path: Path) -> int:
     wanted.vocab_only = True
     model = C.llama_model_load_from_file(str(path).encode(), wanted)
     if not model:
-        raise EngineError(f"llama.cpp cannot load it: {_complaint()}")
+        raise EngineError(f"llama.cpp cannot load it: {LOG.complaint}")
     try:
         return int(C.llama_vocab_n_tokens(C.llama_model_get_vocab(model)))
     finally:
@@ -91,120 +62,17 @@ def _repacked(path: Path) -> list[_Override]:
     return [_Override(f"^({'|'.join(names)})$".encode(), buffer)] if names and buffer else []
 
 
-class Batch:
-    """Tokens for one decode, as numpy arrays that llama.cpp reads in place; `capacity` tokens at most."""
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self.size = 0
-        self.outputs = 0
-        self._tokens = np.zeros(capacity, np.int32)
-        self._positions = np.zeros(capacity, np.int32)
-        self._counts = np.ones(capacity, np.int32)
-        self._sequences = np.zeros(capacity, np.int32)
-        self._logits = np.zeros(capacity, np.int8)
-        first = self._sequences.ctypes.data
-        self._pointers = np.arange(first, first + 4 * capacity, 4, dtype=np.uintp)
-
-    @property
-    def room(self) -> int:
-        return self.capacity - self.size
-
-    def clear(self) -> None:
-        self.size = self.outputs = 0
-
-    def add(self, sequence: int, position: int, tokens: npt.NDArray[np.int32], outputs: tuple[int, ...] = ()) -> int:
-        """Append tokens of one sequence from `position` on; logits are kept at the indices `outputs` of `tokens`.
-
-        Returns the row of the first of these outputs in the next decode's logits.
-        """
-        begin, end = self.size, self.size + len(tokens)
-        self._tokens[begin:end] = tokens
-        self._positions[begin:end] = np.arange(position, position + len(tokens), dtype=np.int32)
-        self._sequences[begin:end] = sequence
-        self._logits[begin:end] = 0
-        for index in outputs:
-            self._logits[begin + index] = 1
-        self.size, first = end, self.outputs
-        self.outputs += len(outputs)
-        return first
-
-    def as_struct(self) -> C.llama_batch:
-        def pointer(array: npt.NDArray[Any], kind: Any) -> Any:
-            return ctypes.cast(array.ctypes.data, ctypes.POINTER(kind))
-
-        return C.llama_batch(
-            n_tokens=self.size,
-            token=pointer(self._tokens, C.llama_token),
-            embd=None,
-            pos=pointer(self._positions, C.llama_pos),
-            n_seq_id=pointer(self._counts, ctypes.c_int32),
-            seq_id=pointer(self._pointers, ctypes.POINTER(C.llama_seq_id)),
-            logits=pointer(self._logits, ctypes.c_int8),
-        )
-
-
-class _Watch:
-    """Counts the nodes of a decode's graph as they are computed, if the decode is expected to be slow.
-
-    It does so only then because llama.cpp asks at every node whether to continue, and answering in Python costs a small
-    model a tenth of its speed.
-    """
-
-    def __init__(self, context: Any, tell: Callable[[float], None]) -> None:
-        self._context, self._tell = context, tell
-        self._callback = C.ggml_abort_callback(self._node)  # kept alive: llama.cpp holds only a pointer
-        self._nodes = self._done = 0  # nodes of the last graph; those of this one that are computed
-        self._seconds_a_token = math.inf
-        self._on = False
-
-    def decode(self, batch: Batch) -> int:
-        """Have llama.cpp decode; return its code."""
-        self._switch(batch.size * self._seconds_a_token > SLOW_DECODE)
-        self._done, began = 0, time.monotonic()
-        code = int(C.llama_decode(self._context, batch.as_struct()))
-        self._seconds_a_token = (time.monotonic() - began) / max(batch.size, 1)
-        if self._on and not code:
-            self._nodes = self._done
-        return code
-
-    def _switch(self, on: bool) -> None:
-        if on != self._on:
-            self._on = on
-            C.llama_set_abort_callback(self._context, self._callback if on else C.ggml_abort_callback(0), None)
-
-    def _node(self, _: Any) -> bool:
-        self._done += 1
-        if self._nodes:
-            self._tell(min(self._done / self._nodes, 1.0))
-        return False
-
-
-class Model:
-    """A loaded model with one context of many sequences that share a unified cache. Use as a context manager.
+class LlamaModel(Model):
+    """A Model in llama.cpp.
 
     The sliding-window layers keep a full-size cache (`swa_full`): in a window-sized one, cells that copies of a prefix
-    share are never freed, and `llama_decode` then finds no slot. `loaded` is called many times with the share of the
-    weights that is loaded.
+    share are never freed, and `llama_decode` then finds no slot.
     """
 
-    def __init__(
-        self, path: Path, size: ContextSize, loading: Loading, loaded: Callable[[float], None] | None = None
-    ) -> None:
-        self._model: Any = None
-        self._context: Any = None
-        self._watch: _Watch | None = None
-        self.batch = Batch(size.batch)
-        self.size = size
-        LOG.complaints.clear()
-        C.llama_backend_init()
-        try:
-            self._load(path, loading, loaded)
-        except BaseException:
-            self.close()
-            raise
+    library = "llama.cpp"
 
     def _load(self, path: Path, loading: Loading, loaded: Callable[[float], None] | None) -> None:
+        C.llama_backend_init()
         wanted = C.llama_model_default_params()
         wanted.n_gpu_layers = loading.gpu_layers
         amx = loading.extra_buffers and amx_build()
@@ -218,8 +86,8 @@ class Model:
             wanted.progress_callback = C.llama_progress_callback(lambda share, _: [loaded(share)] != [])  # True: go on
         self._model = C.llama_model_load_from_file(str(path).encode(), wanted)
         if not self._model:
-            raise EngineError(f"llama.cpp cannot load {path.name}: {_complaint()}")
-        self.vocabulary_size: int = C.llama_vocab_n_tokens(C.llama_model_get_vocab(self._model))
+            raise EngineError(f"llama.cpp cannot load {path.name}: {LOG.complaint}")
+        self.vocabulary_size = C.llama_vocab_n_tokens(C.llama_model_get_vocab(self._model))
         params = C.llama_context_default_params()
         params.n_ctx = self.size.cells
         params.n_batch = params.n_ubatch = self.size.batch
@@ -233,44 +101,26 @@ class Model:
         params.no_perf = True
         self._context = C.llama_init_from_model(self._model, params)
         if not self._context:
-            raise EngineError(
-                f"llama.cpp cannot make a context of {self.size.cells:,} tokens: {_complaint()};"
-                " try a smaller --ctx or fewer --slots"
-            )
+            raise cannot_make_context(self.library, self.size)
         self._memory = C.llama_get_memory(self._context)
 
-    def decode(self) -> Logits:
-        """Decode the batch. Return a view of (outputs, vocabulary) logits, valid until the next decode."""
-        code = self._watch.decode(self.batch) if self._watch else C.llama_decode(self._context, self.batch.as_struct())
-        if code:
-            raise EngineError(f"llama.cpp failed to decode a batch (code {code}): {_complaint()}")
-        count = self.batch.outputs
-        if not count:
-            return np.empty((0, self.vocabulary_size), np.float32)
-        pointer = C.llama_get_logits(self._context)
-        return np.ctypeslib.as_array(pointer, (count, self.vocabulary_size))
+    def _decode(self) -> int:
+        return int(C.llama_decode(self._context, self.batch.as_struct(C.llama_batch)))
 
-    def watch(self, tell: Callable[[float], None]) -> None:
-        """From now on, call `tell` many times during slow decodes with the share of the batch that is computed.
+    def _logits(self) -> Any:
+        return C.llama_get_logits(self._context)
 
-        Call this before anything else is decoded: it decodes one token to count the graph's nodes, and forgets it.
-        """
-        self._watch = _Watch(self._context, tell)
-        self.batch.clear()
-        self.batch.add(0, 0, np.zeros(1, np.int32))
-        self.decode()
-        C.llama_memory_clear(self._memory, False)
+    def _ask_at_nodes(self, answer: Callable[[Any], bool] | None) -> None:
+        self._answer = C.ggml_abort_callback(answer or 0)  # kept alive: llama.cpp holds only a pointer
+        C.llama_set_abort_callback(self._context, self._answer, None)
 
     def copy(self, source: int, target: int) -> None:
-        """Let sequence `target` share all cells of `source`; no data is moved."""
         C.llama_memory_seq_cp(self._memory, source, target, -1, -1)
 
     def drop(self, sequence: int) -> None:
-        """Forget a whole sequence."""
         C.llama_memory_seq_rm(self._memory, sequence, -1, -1)
 
     def save(self, sequence: int) -> bytes:
-        """Return the state of a sequence as bytes, for `restore`."""
         size = C.llama_state_seq_get_size(self._context, sequence)
         state: ctypes.Array[ctypes.c_uint8] = (ctypes.c_uint8 * size)()
         if C.llama_state_seq_get_data(self._context, state, size, sequence) != size:
@@ -278,36 +128,20 @@ class Model:
         return bytes(state)
 
     def restore(self, sequence: int, state: bytes) -> None:
-        """Restore a saved state. Raises EngineError when llama.cpp does not accept it."""
         data = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
         if C.llama_state_seq_set_data(self._context, data, len(data), sequence) != len(data):
             raise EngineError("llama.cpp cannot restore the policy's state")
 
     def length(self, sequence: int) -> int:
-        """Return the number of tokens that a sequence holds."""
         return int(C.llama_memory_seq_pos_max(self._memory, sequence)) + 1
 
     def clear(self) -> None:
-        """Forget all sequences."""
         C.llama_memory_clear(self._memory, True)
 
     def close(self) -> None:
-        """Free the context and the model; safe to call twice."""
         if self._context:
             C.llama_free(self._context)
             self._context = None
         if self._model:
             C.llama_model_free(self._model)
             self._model = None
-
-    def __enter__(self) -> Model:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def _complaint() -> str:
-    return "; ".join(LOG.complaints) or "it gave no reason"

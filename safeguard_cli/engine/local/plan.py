@@ -14,6 +14,8 @@ BATCH = 512  # tokens a decode by default; larger batches are no faster on a CPU
 _REPACKED = {2, 10, 12, 20, 39}  # Q4_0, Q2_K, Q4_K, IQ4_NL, MXFP4, for x86 with AVX2
 _REPACKED_ELSEWHERE = {8, 13, 14}  # Q8_0, Q5_K, Q6_K, with ARM's instructions
 X86 = platform.machine() in ("x86_64", "AMD64")
+LLAMA, IK = "llama.cpp", "ik"  # the engines, as --engine names them
+IK_VERSION = "0.1.5"  # of ik-llama-cpp-python: its structures change from version to version
 PROGRAM = 60 << 20  # the engine's process before it loads anything: Python, numpy, llama.cpp's code
 
 
@@ -41,6 +43,7 @@ class Loading:
     cpu_moe: int = 0
     cache_type: str = "f16"
     flash: bool = True
+    engine: str = LLAMA
 
 
 @dataclass(frozen=True, slots=True)

@@ -351,8 +351,8 @@ def _end_with_parent() -> None:
 
 
 def _serve(connection: Connection, spec: EngineSpec, reports: bool) -> None:
-    from safeguard_cli.engine.local.build import build_identity
-    from safeguard_cli.engine.local.llama import LOG, Model
+    from safeguard_cli.engine.local.library import build_identity, load
+    from safeguard_cli.engine.local.model import LOG
     from safeguard_cli.engine.local.prefix_store import PrefixStore
     from safeguard_cli.engine.local.scheduler import Scheduler
 
@@ -370,10 +370,12 @@ def _serve(connection: Connection, spec: EngineSpec, reports: bool) -> None:
         loading.offer(lambda: Report(loaded=min(share, 0.999)))  # what follows the weights takes time too
 
     size = spec.plan.context(len(spec.prefixes))
-    with Model(spec.path, size, spec.loading, loaded if reports else None) as model:
+    with load(spec.path, size, spec.loading, loaded if reports else None) as model:
         store = None
         if spec.states:
-            store = PrefixStore(spec.states, "|".join((spec.model, repr(spec.loading), *build_identity())))
+            store = PrefixStore(
+                spec.states, "|".join((spec.model, repr(spec.loading), *build_identity(spec.loading.engine)))
+            )
         scheduler = Scheduler(model, spec.prefixes, spec.options, spec.plan, store, listen if reports else None)
 
         def prompts() -> Iterator[Prompt | Feed]:

@@ -1,4 +1,4 @@
-"""Measures llama.cpp's own speed with a model on this machine, the bound for every schedule."""
+"""Measures an engine's own speed with a model on this machine, the bound for every schedule."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from safeguard_cli.engine.local.llama import Model
+from safeguard_cli.engine.local.library import load
 from safeguard_cli.engine.local.plan import ContextSize, Loading
 
 PROMPT = 512  # tokens of the prompt whose rate is the bound
@@ -23,7 +23,7 @@ def measure(path: Path, *, seconds: float, **loading: Any) -> dict[str, list[flo
     this through probe.Probe, because llama.cpp may crash.
     """
     size = ContextSize(2 * PROMPT, 1, PROMPT, 1)
-    with Model(path, size, Loading(**loading)) as model:
+    with load(path, size, Loading(**loading)) as model:
         ids = np.random.default_rng(0).integers(0, model.vocabulary_size, PROMPT).astype(np.int32)
 
         def rate(count: int, position: int) -> float:

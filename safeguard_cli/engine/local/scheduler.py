@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from safeguard_cli.engine.decoding import NO_LOGITS, Coroutine, Options, Split, Step, Trie, Vote, decide, overhead
-from safeguard_cli.engine.local.llama import Model
+from safeguard_cli.engine.local.model import Model
 from safeguard_cli.engine.local.plan import Plan
 from safeguard_cli.engine.local.prefix_store import PrefixStore
 from safeguard_cli.engine.reports import Listen, Report, Reporter

@@ -13,7 +13,7 @@ from helpers.prompts import prefix_of, prompts_of
 
 from safeguard_cli.engine.decoding import Options
 from safeguard_cli.engine.local import scheduler as scheduling
-from safeguard_cli.engine.local.llama import Model
+from safeguard_cli.engine.local.llama import LlamaModel
 from safeguard_cli.engine.local.plan import Loading, Plan
 from safeguard_cli.engine.local.scheduler import Scheduler
 from safeguard_cli.prompt.contract import Completion
@@ -31,7 +31,7 @@ def exact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(path: Path, harmony, options: Options, slots: int = 4, cells: int = 4096, **prefix) -> list[Completion]:
     prefixes, prompts = [prefix_of(harmony, 100, **prefix)], prompts_of(harmony, LENGTHS)
     plan = Plan(slots, cells, votes=bool(options.votes))
-    with Model(path, plan.context(1), Loading(1)) as model:
+    with LlamaModel(path, plan.context(1), Loading(1)) as model:
         scheduler = Scheduler(model, prefixes, options, plan)
         done = [*scheduler.complete(prompts)]
         assert sorted(scheduler._free) == [*range(1, plan.context(1).sequences)], "every sequence is given back"
@@ -88,13 +88,13 @@ def test_a_row_that_is_decided_has_fewer_votes_and_the_same_label(exact, harmony
 
 
 def test_a_vote_without_numbers_makes_an_error_row(exact, harmony, monkeypatch) -> None:
-    inner, seen = Model.decode, iter(range(10_000))
+    inner, seen = LlamaModel.decode, iter(range(10_000))
 
     def broken(self):
         logits = inner(self)
         return np.full_like(logits, np.nan) if next(seen) == 12 else logits
 
-    monkeypatch.setattr(Model, "decode", broken)
+    monkeypatch.setattr(LlamaModel, "decode", broken)
     done = run(exact, harmony, VOTED)
     assert len(done) == len(LENGTHS)
     assert any(row.error for row in done) and not all(row.error for row in done)

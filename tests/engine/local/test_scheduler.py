@@ -14,8 +14,10 @@ from helpers.prompts import prefix_of, prompts_of
 
 from safeguard_cli.engine.decoding import Options, Step, decide
 from safeguard_cli.engine.local import llama
+from safeguard_cli.engine.local import model as loaded_model
 from safeguard_cli.engine.local import scheduler as scheduling
-from safeguard_cli.engine.local.llama import LOG, Model
+from safeguard_cli.engine.local.llama import LlamaModel
+from safeguard_cli.engine.local.model import LOG
 from safeguard_cli.engine.local.plan import ContextSize, Loading, Plan
 from safeguard_cli.engine.local.scheduler import Scheduler
 from safeguard_cli.errors import EngineError
@@ -65,11 +67,11 @@ def run(path: Path, prefixes, prompts, options=Options(12), slots=4, cells=None)
     if cells is None:
         cells = sum(len(p.ids) for p in prefixes) + sum(len(p.ids) + 200 for p in prompts)
     plan = Plan(slots, -(-cells // 256) * 256)
-    with Model(path, plan.context(len(prefixes)), Loading(1)) as model:
+    with LlamaModel(path, plan.context(len(prefixes)), Loading(1)) as model:
         return list(Scheduler(model, prefixes, options, plan).complete(prompts))
 
 
-def plain_logits(model: Model, ids: Sequence[int], wanted: Sequence[int]) -> np.ndarray:
+def plain_logits(model: LlamaModel, ids: Sequence[int], wanted: Sequence[int]) -> np.ndarray:
     """Return the logits at the places `wanted` of one sequence, evaluated alone."""
     rows = []
     for begin in range(0, len(ids), model.batch.capacity):
@@ -85,7 +87,7 @@ def assert_equal_to_plain(path: Path, prefixes, traces: dict[Prompt, Trace], tol
     longest = max(sum(len(s.tokens) for s, _ in t.steps) for t in traces.values()) + max(len(p.ids) for p in prefixes)
     size = ContextSize(-(-longest // 256) * 256, 1, 512, 512)
     checked = 0
-    with Model(path, size, Loading(1, extra_buffers=False)) as model:
+    with LlamaModel(path, size, Loading(1, extra_buffers=False)) as model:
         for prompt, trace in traces.items():
             fed = list(prefixes[prompt.policy].ids)
             wanted: list[int] = []
@@ -160,7 +162,7 @@ def test_with_an_amx_build_weights_are_repacked_without_it(tmp_path, monkeypatch
 
     def logits(repack: bool) -> np.ndarray:
         lines.clear()
-        with Model(path, size, Loading(1, extra_buffers=repack)) as model:
+        with LlamaModel(path, size, Loading(1, extra_buffers=repack)) as model:
             return plain_logits(model, ids, range(100))
 
     as_ever, without = logits(repack=True), logits(repack=False)
@@ -224,7 +226,7 @@ def test_a_held_feed_lets_rows_finish_and_goes_on(tiny, harmony) -> None:
             yield prompt
 
     plan = Plan(4, 2048)
-    with Model(tiny, plan.context(1), Loading(1)) as model:
+    with LlamaModel(tiny, plan.context(1), Loading(1)) as model:
         for completion in Scheduler(model, [prefix_of(harmony, 60)], Options(5), plan).complete(feed()):
             done.append(completion.prompt.row)
     assert done == [0, 1, 2, 3]
@@ -244,29 +246,29 @@ def test_sampling_depends_on_the_seed_and_the_row_alone(exact, harmony) -> None:
 
 def test_a_missing_model_file_is_a_sentence(tmp_path) -> None:
     with pytest.raises(EngineError, match=r"cannot load nothing\.gguf"):
-        Model(tmp_path / "nothing.gguf", Plan(1, 256).context(1), Loading(1))
+        LlamaModel(tmp_path / "nothing.gguf", Plan(1, 256).context(1), Loading(1))
 
 
 def test_a_slow_decode_tells_how_much_of_it_is_computed_and_computes_the_same(tiny: Path, monkeypatch) -> None:
     tokens = np.arange(300, dtype=np.int32)
     shares: list[list[float]] = []
 
-    def decode(model: Model) -> np.ndarray:
+    def decode(model: LlamaModel) -> np.ndarray:
         shares.append([])
         model.batch.clear()
         model.batch.add(0, 0, tokens, (299,))
         return model.decode().copy()
 
-    with Model(tiny, Plan(1, 1024).context(1), Loading(1)) as model:
+    with LlamaModel(tiny, Plan(1, 1024).context(1), Loading(1)) as model:
         alone = decode(model)
-    monkeypatch.setattr(llama, "SLOW_DECODE", 0.0)
-    with Model(tiny, Plan(1, 1024).context(1), Loading(1)) as model:
+    monkeypatch.setattr(loaded_model, "SLOW_DECODE", 0.0)
+    with LlamaModel(tiny, Plan(1, 1024).context(1), Loading(1)) as model:
         shares.append([])
         model.watch(lambda share: shares[-1].append(share))
         told = decode(model)
         heard = shares[-1]
         model.clear()
-        monkeypatch.setattr(llama, "SLOW_DECODE", 1000.0)
+        monkeypatch.setattr(loaded_model, "SLOW_DECODE", 1000.0)
         decode(model)
     assert np.array_equal(alone, told)
     assert heard == sorted(heard) and len(set(heard)) > 20 and heard[-1] == 1.0
@@ -275,6 +277,6 @@ def test_a_slow_decode_tells_how_much_of_it_is_computed_and_computes_the_same(ti
 
 def test_the_share_of_the_file_that_is_loaded_is_told(tiny: Path) -> None:
     shares: list[float] = []
-    with Model(tiny, Plan(1, 1024).context(1), Loading(1), shares.append):
+    with LlamaModel(tiny, Plan(1, 1024).context(1), Loading(1), shares.append):
         pass
     assert shares == sorted(shares) and shares[-1] == 1.0

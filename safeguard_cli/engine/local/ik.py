@@ -1,0 +1,168 @@
+"""Loads a model with ik_llama.cpp, a fork with faster kernels for CPUs; only this file touches ik-llama-cpp-python.
+
+Its C API is llama.cpp's of 2024. The package's own classes of parameters are used, because their layout differs from
+version to version; what it does not bind is bound here, by the headers that it brings (include/llama.h).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ik_llama_cpp import _ctypes_api as C  # noqa: N812 - the C API, named as such
+
+from safeguard_cli.engine.local.model import LOG, Model, cannot_make_context
+from safeguard_cli.engine.local.plan import IK, IK_VERSION, Loading
+from safeguard_cli.errors import EngineError
+
+_F16, _Q8_0 = 1, 8  # ggml_type
+_CACHE_TYPES = {"f16": _F16, "q8_0": _Q8_0}
+_BIAS = 1  # the place of the bias among the parameters of ggml_flash_attn_ext's result
+_TINY = 0x0DA24260  # 1e-30 as the bits of an f32
+
+
+def _bind(name: str, result: Any, *arguments: Any) -> Any:
+    function = getattr(C._lib, name)
+    function.argtypes, function.restype = arguments, result
+    return function
+
+
+_CONTEXT, _SEQUENCE, _POSITION = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32
+_LOG_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+_get_logits = _bind("llama_get_logits", ctypes.POINTER(ctypes.c_float), _CONTEXT)
+_sequence_copy = _bind("llama_kv_cache_seq_cp", None, _CONTEXT, _SEQUENCE, _SEQUENCE, _POSITION, _POSITION)
+_sequence_remove = _bind("llama_kv_cache_seq_rm", ctypes.c_bool, _CONTEXT, _SEQUENCE, _POSITION, _POSITION)
+_sequence_end = _bind("llama_kv_cache_seq_pos_max", _POSITION, _CONTEXT, _SEQUENCE)
+_state_size = _bind("llama_state_seq_get_size", ctypes.c_size_t, _CONTEXT, _SEQUENCE, ctypes.c_uint32)
+_STATE = (_CONTEXT, ctypes.c_void_p, ctypes.c_size_t, _SEQUENCE, ctypes.c_uint32)
+_state_get = _bind("llama_state_seq_get_data", ctypes.c_size_t, *_STATE)
+_state_set = _bind("llama_state_seq_set_data", ctypes.c_size_t, *_STATE)
+_set_abort = _bind("llama_set_abort_callback", None, _CONTEXT, C.ggml_abort_callback, ctypes.c_void_p)
+_set_log = _bind("llama_log_set", None, _LOG_CALLBACK, ctypes.c_void_p)
+_system_info = _bind("llama_print_system_info", ctypes.c_char_p)
+_operation_name = _bind("ggml_op_name", ctypes.c_char_p, ctypes.c_int)
+_RECEIVE = _LOG_CALLBACK(LOG.receive)  # kept alive: the library holds only a pointer
+_set_log(_RECEIVE, None)
+
+
+class _Tensor(ctypes.Structure):
+    """The beginning of ggml_tensor, see include/ggml.h."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("backend", ctypes.c_int),
+        ("buffer", ctypes.c_void_p),
+        ("ne", ctypes.c_int64 * 4),
+        ("nb", ctypes.c_size_t * 4),
+        ("op", ctypes.c_int),
+        ("op_params", ctypes.c_int32 * 16),
+    )
+
+
+def _flash_attention() -> int:
+    """Return the number of flash attention among ggml's operations."""
+    return next(number for number in range(256) if _operation_name(number) == b"FLASH_ATTN_EXT")
+
+
+def build_identity() -> tuple[str, str]:
+    """Return what scores depend on beside model and settings: the package's version, the build's CPU features."""
+    return version("ik-llama-cpp-python"), _system_info().decode("utf-8", "replace")
+
+
+class IkModel(Model):
+    """A Model in ik_llama.cpp."""
+
+    library = "ik_llama.cpp"
+
+    def _load(self, path: Path, loading: Loading, loaded: Callable[[float], None] | None) -> None:
+        found = version("ik-llama-cpp-python")
+        if found != IK_VERSION:
+            raise EngineError(
+                f"--engine {IK} needs ik-llama-cpp-python {IK_VERSION}, and {found} is installed:"
+                f" pip install ik-llama-cpp-python=={IK_VERSION}"
+            )
+        C.llama_backend_init()
+        wanted = C.llama_model_default_params()
+        wanted.n_gpu_layers = 0
+        wanted.repack_tensors = loading.extra_buffers
+        if loaded is not None:
+            self._loaded = C.llama_progress_callback(lambda share, _: [loaded(share)] != [])  # True: go on
+            wanted.progress_callback = self._loaded
+        self._model = C.llama_model_load_from_file(str(path).encode(), wanted)
+        if not self._model:
+            raise EngineError(f"ik_llama.cpp cannot load {path.name}: {LOG.complaint}")
+        self.vocabulary_size = C.llama_vocab_n_tokens(C.llama_model_get_vocab(self._model))
+        params = C.llama_context_default_params()
+        params.n_ctx = self.size.cells
+        params.n_batch = params.n_ubatch = self.size.batch
+        params.n_seq_max = self.size.sequences
+        params.worst_case_tokens = self.size.outputs
+        params.n_threads = params.n_threads_batch = loading.threads
+        params.type_k = params.type_v = _CACHE_TYPES[loading.cache_type]
+        params.flash_attn = loading.flash
+        params.graph_reuse = False  # it compares sequences that our batches do not name where it looks
+        if loading.flash:
+            self._at_nodes = C.ggml_backend_sched_eval_callback(self._keep_out)  # kept alive, as the log's is
+            params.cb_eval = self._at_nodes
+        self._context = C.llama_init_from_model(self._model, params)
+        if not self._context:
+            raise cannot_make_context(self.library, self.size)
+        self._flash_attention = _flash_attention()
+
+    def _keep_out(self, tensor: int, asks: bool, _: Any) -> bool:
+        """Keep the fork's own flash attention from computing a node; ggml's, which is right, does it in its place.
+
+        The fork's kernels read as much of the cache as the last of each group of rows sees, and in layers with a window
+        the last cells alone (iqk_flash_attn_noalibi and compute_helper in ggml/src/iqk): right for one sequence, wrong
+        for several that share a cache. They leave a node to ggml that has a bias by distance (ALiBi). This one is so
+        small that ggml multiplies by 1.
+        """
+        node = _Tensor.from_address(tensor)
+        if node.op == self._flash_attention:
+            node.op_params[_BIAS] = _TINY
+        return False  # nobody needs the node's data: the graph is computed at once
+
+    def _decode(self) -> int:
+        return int(C.llama_decode(self._context, self.batch.as_struct(C.llama_batch)))
+
+    def _logits(self) -> Any:
+        return _get_logits(self._context)
+
+    def _ask_at_nodes(self, answer: Callable[[Any], bool] | None) -> None:
+        self._answer = C.ggml_abort_callback(answer or 0)  # kept alive: the library holds only a pointer
+        _set_abort(self._context, self._answer, None)
+
+    def copy(self, source: int, target: int) -> None:
+        _sequence_copy(self._context, source, target, -1, -1)
+
+    def drop(self, sequence: int) -> None:
+        _sequence_remove(self._context, sequence, -1, -1)
+
+    def save(self, sequence: int) -> bytes:
+        size = _state_size(self._context, sequence, 0)
+        state: ctypes.Array[ctypes.c_uint8] = (ctypes.c_uint8 * size)()
+        if _state_get(self._context, state, size, sequence, 0) != size:
+            raise EngineError("ik_llama.cpp cannot save the policy's state")
+        return bytes(state)
+
+    def restore(self, sequence: int, state: bytes) -> None:
+        data = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+        if _state_set(self._context, data, len(data), sequence, 0) != len(data):
+            raise EngineError("ik_llama.cpp cannot restore the policy's state")
+
+    def length(self, sequence: int) -> int:
+        return int(_sequence_end(self._context, sequence)) + 1
+
+    def clear(self) -> None:
+        C.llama_kv_cache_clear(self._context)
+
+    def close(self) -> None:
+        if self._context:
+            C.llama_free(self._context)
+            self._context = None
+        if self._model:
+            C.llama_free_model(self._model)
+            self._model = None
