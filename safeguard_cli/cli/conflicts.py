@@ -233,7 +233,7 @@ COMMON = (
     ),
     *(
         Rule(option, is_set("servers"), _HERE)
-        for option in ("threads", "gpu_layers", "cpu_moe", "kv_type", "repack", "batch")
+        for option in ("engine", "threads", "gpu_layers", "cpu_moe", "kv_type", "repack", "batch")
     ),
     *(Rule(option, _no_server, _NO_SERVER) for option in ("server_api", "server_model", "tokenizer")),
     Rule(

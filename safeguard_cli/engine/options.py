@@ -68,6 +68,13 @@ class Pace:
 class Local:
     """Model and machine"""
 
+    engine: Annotated[
+        Literal["auto", "llama.cpp", "ik"],
+        typer.Option(
+            help="The library that decodes: ik (ik_llama.cpp) is faster on a CPU; auto takes it where it is installed,"
+            " proved with this model, and worth the start."
+        ),
+    ] = "auto"
     gpu_layers: Annotated[
         int,
         typer.Option(
@@ -94,7 +101,8 @@ class Local:
         typer.Option(
             metavar="auto|on|off",
             show_default="auto",
-            help="Repack weights for this CPU: faster, for twice the memory; auto repacks if there is room.",
+            help="Repack weights for this CPU: faster; llama.cpp then takes twice the memory, ik does not; auto repacks if"
+            " there is room.",
         ),
     ] = None
 

@@ -9,6 +9,8 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from safeguard_cli.engine.local.plan import LLAMA
+from safeguard_cli.engine.local.probe import local_build
 from safeguard_cli.model.fingerprint import model_fingerprint, model_sha256
 from safeguard_cli.output.manifest import versions
 from safeguard_cli.prompt.harmony import layout_hash
@@ -133,7 +135,19 @@ def footing(prepared: Prepared) -> dict[str, Any]:
         "kv_type": shape.loading.cache_type,
         "extra_buffers": shape.loading.extra_buffers,
         "flash_attention": shape.loading.flash,
+        **({"engine": _engine(prepared)} if shape.loading.engine != LLAMA else {}),
         "versions": versions(),
+    }
+
+
+def _engine(prepared: Prepared) -> dict[str, Any]:
+    """Return which library decodes where it is not llama.cpp, how it is built, and whether it is proved."""
+    version, build = local_build(prepared.shape.loading.engine)
+    return {
+        "name": prepared.shape.loading.engine,
+        "version": version,
+        "build": build,
+        "proved": prepared.proved,
     }
 
 

@@ -48,6 +48,7 @@ class Keywords(TypedDict, total=False):
     server_model: str | None
     tokenizer: str | Path | None
     threads: int | None
+    engine: Literal["auto", "llama.cpp", "ik"]
     gpu_layers: int
     cpu_moe: int | None
     kv_type: Literal["f16", "q8_0"]
@@ -94,7 +95,7 @@ _IDLE: tuple[tuple[str, Callable[[Settings, int], bool], str], ...] = (
     ("together", lambda s, _: s.policy_only_prompt, "with policy_only_prompt, which leaves out the response format"),
     *(
         (name, lambda s, _: bool(s.servers), _HERE)
-        for name in ("threads", "gpu_layers", "cpu_moe", "kv_type", "repack", "batch")
+        for name in ("engine", "threads", "gpu_layers", "cpu_moe", "kv_type", "repack", "batch")
     ),
     *((name, lambda s, _: not s.servers, "without servers") for name in ("server_api", "server_model", "tokenizer")),
     (

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 from safeguard_cli.address import Address, read_addresses
 from safeguard_cli.engine.decoding import Options, Trie, overhead, undivided
 from safeguard_cli.engine.local import fit
-from safeguard_cli.engine.local.plan import Device, Loading, Memory, Plan, Shape
+from safeguard_cli.engine.local.plan import LLAMA, Device, Loading, Memory, Plan, Shape
 from safeguard_cli.engine.local.prefix_store import STATES
 from safeguard_cli.engine.local.probe import check_loadable, devices
 from safeguard_cli.engine.local.process import EngineSpec
@@ -31,6 +31,7 @@ from safeguard_cli.prompt.harmony import Harmony
 from safeguard_cli.prompt.labeling import Labeling, Rules
 from safeguard_cli.rows.joined import Joined
 from safeguard_cli.rows.source import Source, count_rows, open_source
+from safeguard_cli.run.local_engine import Chosen, choose_engine
 from safeguard_cli.run.remarks import introduce_demo, untrained
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import note, warn
@@ -47,7 +48,7 @@ class Prepared:
     `local` is the header of the model file that this machine runs; `remote` are the servers that run it instead.
     `untrained` are the policies under which the labels mean nothing, because the demo model was not trained on them.
     Without a model, `copied` is the run whose verdicts stand for it. `calibration` is the hash of the file whose curves
-    the rules have.
+    the rules have. `proved` tells whether the engine computes what llama.cpp does, None where that is not known.
     """
 
     local: Header | None
@@ -60,6 +61,7 @@ class Prepared:
     untrained: tuple[str, ...] = ()
     copied: Manifest | None = None
     calibration: str = ""
+    proved: bool | None = True
 
     @property
     def prefixes_compete(self) -> bool:
@@ -176,6 +178,7 @@ def prepare(
     overheads = tuple(overhead(trie, options) + len(harmony.suffix) for trie in tries)
     sizes = [len(prefix.ids) for prefix in prefixes]
     gpus = () if remote or copied else _gpus(settings)
+    chosen = Chosen(LLAMA, True)
     try:
         if copied:
             context = settings.context or copied.identity.answer.ctx
@@ -184,7 +187,8 @@ def prepare(
             shape = fit.shape_remote(sizes, overheads, settings.context, remote.context)
         else:
             assert header
-            shape = _shape(settings, header, sizes, overheads, before, rows, gpus)
+            chosen = choose_engine(settings, header, before, rows, gpus)
+            shape = _shape(settings, header, sizes, overheads, before, rows, gpus, chosen.engine)
     except UsageError as error:  # the context is too small, perhaps for one policy of several
         name = "all policies" if together else f"policy {policies[sizes.index(max(sizes))].name}"
         raise UsageError(f"{name}, {max(sizes):,} tokens with the prompt around it: {error}") from None
@@ -211,7 +215,18 @@ def prepare(
     if copied:
         unknown = copied.result.untrained if copied.result else ()
     local = None if remote or copied else header
-    return Prepared(local, Labeling(harmony, rules), options, shape, overheads, drain, remote, unknown, copied)
+    return Prepared(
+        local,
+        Labeling(harmony, rules),
+        options,
+        shape,
+        overheads,
+        drain,
+        remote,
+        unknown,
+        copied,
+        proved=chosen.proved,
+    )
 
 
 def _check_votes(settings: Settings) -> None:
@@ -288,6 +303,7 @@ def _shape(
     before: Mapping[str, Any],
     rows: int | None,
     gpus: Sequence[Device],
+    engine: str,
 ) -> Shape:
     """Return the shape that fits this machine."""
     return fit.shape_run(
@@ -302,11 +318,12 @@ def _shape(
         gpu_layers=settings.gpu_layers,
         cpu_moe=settings.cpu_moe,
         cache_type=settings.kv_type,
-        devices=gpus,
+        devices=gpus if engine == LLAMA else (),
         repack=settings.repack if settings.repack is not None else before.get("extra_buffers"),
         rows=rows,
         reasoning=settings.effort not in ("none", "auto"),
         votes=bool(settings.votes),
+        engine=engine,
     )
 
 
@@ -334,6 +351,8 @@ def shape_text(shape: Shape) -> str:
         f" {memory.total / 1e6:,.0f} MB of memory ({memory.weights / 1e6:,.0f} weights,"
         f" {memory.cache / 1e6:,.0f} cache, {memory.compute / 1e6:,.0f} compute, {memory.program / 1e6:,.0f} program)"
     )
+    if shape.loading.engine != LLAMA:
+        text += "; ik_llama.cpp"
     if shape.loading.cache_type != "f16":
         text += f"; cache {shape.loading.cache_type}"
     if memory.video:

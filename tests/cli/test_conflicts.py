@@ -40,6 +40,7 @@ def check(line: str) -> None:
         ("--until-decided", "--until-decided", "--votes"),
         ("--together", "--together", "one policy"),
         (f"{SERVER} --threads 2", "--threads", "--server"),
+        (f"{SERVER} --engine ik", "--engine", "--server"),
         (f"{SERVER} --gpu-layers 2", "--gpu-layers", "--server"),
         (f"{SERVER} --cpu-moe 2", "--cpu-moe", "--server"),
         (f"{SERVER} --kv-type q8_0", "--kv-type", "--server"),

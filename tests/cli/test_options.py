@@ -74,6 +74,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "--votes": ("5", 5),
     "--long": ("error", "error"),
     "--kv-type": ("q8_0", "q8_0"),
+    "--engine": ("ik", "ik"),
     "--server-api": ("chat", "chat"),
     "--on-error": ("stop", "stop"),
     "--layout": ("moderation", "moderation"),

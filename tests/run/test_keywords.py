@@ -134,7 +134,7 @@ def taken(name: str, value: object) -> tuple[bool, bool]:
 
 
 def test_ranges_and_choices_are_the_command_lines() -> None:
-    assert len(RANGES) == 13 and len(CHOICES) == 4
+    assert len(RANGES) == 13 and len(CHOICES) == 5
     for name, (kind, low, high) in RANGES.items():
         step = 1 if kind is int else 0.01
         assert taken(name, low) == (True, True), name
@@ -153,6 +153,7 @@ VALUES = {
     "max_reasoning": (7,),
     "together": (True,),
     "threads": (2,),
+    "engine": ("llama.cpp", "ik"),
     "gpu_layers": (3,),
     "cpu_moe": (1,),
     "kv_type": ("q8_0",),

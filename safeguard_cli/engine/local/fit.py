@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import product
 
 from safeguard_cli.engine.local.hardware import free_cores, free_memory
-from safeguard_cli.engine.local.plan import BATCH, Device, Loading, Memory, Plan, Shape, repacked
+from safeguard_cli.engine.local.plan import BATCH, IK, LLAMA, Device, Loading, Memory, Plan, Shape, repacked
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.model.gguf import BadModelFile, Header
 
@@ -43,6 +43,7 @@ def shape_run(
     rows: int | None = None,
     reasoning: bool = False,
     votes: bool = False,
+    engine: str = LLAMA,
 ) -> Shape:
     """Choose slots, cells and GPU layers that fit the free memory. `prefixes` and `overheads` are tokens by policy.
 
@@ -59,12 +60,13 @@ def shape_run(
     threads = threads or free_cores()
 
     worth = repack if repack is not None else rows is None or rows >= REPACK_ROWS
-    repackings = [False] if not worth else [True] if repack else [True, False]
-    plain_attention = reasoning and not devices and cache_type == "f16"
+    in_place = engine == IK  # llama.cpp's repacked weights are a second copy beside the mapped file
+    repackings = [False] if not worth else [True] if repack or in_place else [True, False]
+    plain_attention = engine == LLAMA and reasoning and not devices and cache_type == "f16"
 
     def candidates(context: int, cache_type: str) -> Iterator[tuple[Plan, Loading, Memory]]:
         largest = context - min(prefixes)
-        # Best first: repacked weights, which are a second copy beside the mapped file, then plain ones; all slots,
+        # Best first: repacked weights, then plain ones; all slots,
         # then fewer; all prefixes resident, then only one, beside the largest row.
         shapes = [
             (n, sum(prefixes) + max(largest, n * typical)) for n in ([slots] if slots else range(DEFAULT_SLOTS, 0, -1))
@@ -79,10 +81,10 @@ def shape_run(
             if not flash:
                 # Only the used part of the cache is scored; it is seldom full, so a third is counted.
                 memory = replace(memory, compute=memory.compute + score_bytes(header, plan) // 3)
-            if extra_buffers:
+            if extra_buffers and not in_place:
                 again = repacked_bytes(header) * memory.weights // max(1, header.size)
                 memory = replace(memory, weights=memory.weights + again)
-            yield plan, Loading(threads, placed, extra_buffers, moe, cache_type, flash), memory
+            yield plan, Loading(threads, placed, extra_buffers, moe, cache_type, flash, engine), memory
 
     unified = any(device.unified for device in devices)
 
@@ -90,7 +92,7 @@ def shape_run(
         return memory.total + (memory.video if unified else 0) <= share * free and memory.video <= video_room(devices)
 
     for plan, loading, memory in candidates(context, cache_type):
-        if fits(memory, REPACK_SHARE if loading.extra_buffers and not repack else 1.0):
+        if fits(memory, REPACK_SHARE if loading.extra_buffers and not repack and not in_place else 1.0):
             return Shape(plan, context, loading, memory)
     smaller = (c for c in (4096, 2048, least + 256) if least + 16 <= c < context)
     advice = next(

@@ -148,14 +148,28 @@ def devices(probe: Probe | None = None) -> tuple[Device, ...]:
             asked.close()
 
 
-def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    from safeguard_cli.engine.local import build, llama, rates
+def local_build(engine: str) -> tuple[str, str]:
+    """Return an engine's version and what it is built for."""
+    with Probe() as probe:  # of its own: a process loads one library
+        version, features = probe.ask("identity", engine=engine)["identity"]
+    return str(version), str(features)
 
+
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    # One library a process: a question imports no more than it needs.
     question = request.pop("question")
+    if question == "identity":
+        from safeguard_cli.engine.local import library
+
+        return {"identity": library.build_identity(request["engine"])}
+    if question == "rates":
+        from safeguard_cli.engine.local import rates
+
+        return dict(rates.measure(Path(request.pop("path")), **request))
+    from safeguard_cli.engine.local import build, llama
+
     if question == "vocabulary":
         return {"tokens": llama.vocabulary_size(Path(request["path"]))}
-    if question == "rates":
-        return dict(rates.measure(Path(request.pop("path")), **request))
     return build.describe()
 
 

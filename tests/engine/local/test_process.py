@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from helpers.engines import ENGINES
 from helpers.prompts import prefix_of, prompts_of
 
 from safeguard_cli.engine.decoding import Options
@@ -24,9 +25,10 @@ from safeguard_cli.errors import EngineError
 from safeguard_cli.prompt.contract import Feed, Prompt
 
 
-@pytest.fixture
-def spec(tiny: Path, harmony) -> EngineSpec:
-    return EngineSpec(tiny, (prefix_of(harmony, 60),), Options(6), Plan(4, 2048), Loading(1))
+@pytest.fixture(params=ENGINES)
+def spec(tiny: Path, harmony, request: pytest.FixtureRequest) -> EngineSpec:
+    loading = Loading(1, engine=request.param)
+    return EngineSpec(tiny, (prefix_of(harmony, 60),), Options(6), Plan(4, 2048), loading)
 
 
 class Deadly(LocalEngine):
@@ -97,7 +99,7 @@ def test_a_model_that_cannot_be_loaded_is_a_sentence(spec, tmp_path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(spec.path.read_bytes()[:5000])
     with pytest.raises(EngineError, match=r"broken\.gguf"):
-        LocalEngine(EngineSpec(broken, spec.prefixes, spec.options, spec.plan, Loading(1)))
+        LocalEngine(EngineSpec(broken, spec.prefixes, spec.options, spec.plan, spec.loading))
 
 
 def test_a_reset_makes_what_follows_as_if_nothing_had_been_before(spec, harmony) -> None:
