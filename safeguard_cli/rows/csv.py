@@ -46,8 +46,8 @@ class CsvRows(OfLines):
         self._doomed = 0  # a quoted cell that continues into a line up to this one is known never to close
         self._read_header(first, delimiter, sniffed, by_name)
 
-    def count(self) -> int:
-        return sum(1 for _ in self)
+    def unparsed(self) -> Iterator[object]:
+        return iter(self)
 
     def _second(self) -> bytes:
         """Wait for the second line that is not blank, and return it."""
