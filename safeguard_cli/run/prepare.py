@@ -12,7 +12,7 @@ from safeguard_cli.engine.decoding import Options, Trie, overhead, undivided
 from safeguard_cli.engine.local import fit
 from safeguard_cli.engine.local.plan import Device, Loading, Memory, Plan, Shape
 from safeguard_cli.engine.local.prefix_store import STATES
-from safeguard_cli.engine.local.probe import check_loadable, devices
+from safeguard_cli.engine.local.probe import check_loadable, devices, newer_type
 from safeguard_cli.engine.local.process import EngineSpec
 from safeguard_cli.engine.servers.connect import Connected, connect
 from safeguard_cli.errors import SafeguardError, UsageError
@@ -237,7 +237,7 @@ def _vocabulary(settings: Settings) -> tuple[Header | None, Tokenizer]:
         return _demo_vocabulary()
     name = settings.model or configured_model()
     try:
-        header = open_model(find_model(name))
+        header = open_usable(find_model(name))
     except SafeguardError as error:
         if not settings.servers or settings.model:
             raise
@@ -249,6 +249,11 @@ def _vocabulary(settings: Settings) -> tuple[Header | None, Tokenizer]:
     if not settings.servers:
         check_loadable(header.path, model_key(header.path))
     return header, Tokenizer.from_header(header)
+
+
+def open_usable(path: Path) -> Header:
+    """Read and check a model file's header; llama.cpp is asked about what is newer than this program."""
+    return open_model(path, newer_type)
 
 
 def _demo_vocabulary() -> tuple[Header, Tokenizer]:
