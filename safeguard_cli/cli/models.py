@@ -46,7 +46,14 @@ def pull(
     """
     from safeguard_cli.model.catalog import pull_data, pull_model
 
-    guard.run(lambda: pull_data(name) if name.startswith("hf://") else pull_model(name), debugging.debug)
+    def work() -> int:
+        if name.startswith("hf://"):
+            return pull_data(name)
+        from safeguard_cli.run.prepare import open_usable
+
+        return pull_model(name, open_usable)
+
+    guard.run(work, debugging.debug)
 
 
 @app.command()

@@ -40,6 +40,11 @@ class Options:
     sure: float | None = None
     votes: int | None = None
     until_decided: bool = False
+    unfit: npt.NDArray[np.intp] = field(init=False, compare=False)  # tokens that would break a string, found once
+
+    def __post_init__(self) -> None:
+        kinds = () if self.string_kinds is None else self.string_kinds
+        object.__setattr__(self, "unfit", np.flatnonzero(np.less_equal(kinds, 0)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,7 +167,7 @@ def _answer(
         scores, best = np.append(scores, choice), other.rest_of_best(choice)
     rationale = None
     if options.string_kinds is not None:
-        rationale = yield from _write_string((*ahead, *best, *contract.open_rationale), options.string_kinds, choose)
+        rationale = yield from _write_string((*ahead, *best, *contract.open_rationale), options, choose)
     generated = sum(map(len, analysis)) + len(rationale or ())
     reasoned = tuple(map(tuple, analysis))
     return Completion(prompt, tuple(scores.tolist()), reasoned, at_once, ended, rationale, generated)
@@ -241,13 +246,17 @@ def _score(trie: Trie, root: Logits, opening: tuple[int, ...] = ()) -> Generator
 
 
 def _write_string(
-    opening: tuple[int, ...], kinds: npt.NDArray[np.int8], choose: Choose
+    opening: tuple[int, ...], options: Options, choose: Choose
 ) -> Generator[Step, Logits, tuple[int, ...]]:
     """Write a JSON string of bounded length: only tokens that keep it valid are chosen, and a closing quote ends it."""
+    kinds, unfit = options.string_kinds, options.unfit
+    assert kinds is not None
     ids: list[int] = []
     logits = yield _go_on(opening, MAX_RATIONALE, '"}')
     while len(ids) < MAX_RATIONALE:
-        token = choose(np.where(kinds[: len(logits[0])] > 0, logits[0], -np.inf).astype(np.float32))
+        fit = np.array(logits[0], np.float32)  # a copy: the logits are the engine's memory
+        fit[unfit[: unfit.searchsorted(len(fit))]] = -np.inf
+        token = choose(fit)
         ids.append(token)
         if kinds[token] == 2 or len(ids) == MAX_RATIONALE:
             break

@@ -19,7 +19,7 @@ from safeguard_cli.address import without_passwords
 from safeguard_cli.engine.decoding import Options
 from safeguard_cli.engine.local import hardware
 from safeguard_cli.engine.local.plan import Loading, Plan
-from safeguard_cli.engine.local.probe import Probe
+from safeguard_cli.engine.local.probe import Probe, newer_type
 from safeguard_cli.engine.local.process import EngineSpec, LocalEngine
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.model.config import configured_model
@@ -199,7 +199,7 @@ def _models() -> Iterator[Finding]:
     try:
         name = configured_model()
         path = find_model(name)
-        header = open_model(path)
+        header = open_model(path, newer_type)
         Harmony(Tokenizer.from_header(header))
     except SafeguardError as error:
         first, *rest = str(error).split("\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.cells import cell_len, set_cell_size
@@ -10,19 +11,19 @@ from rich.cells import cell_len, set_cell_size
 from safeguard_cli import errors
 from safeguard_cli.errors import UsageError, nearest, quoted
 from safeguard_cli.model.config import configured_model
-from safeguard_cli.model.find import find_model, open_model
+from safeguard_cli.model.find import find_model
 from safeguard_cli.model.gguf import SPLIT_NAME, model_parts
 from safeguard_cli.model.names import DEFAULT, DEMO, KNOWN, HubName, data_name, hub_name, size_text
 from safeguard_cli.terminal import Hanging, note, safe, show_hanging
 
 
-def pull_model(name: str) -> int:
-    """Fetch a model and check that it can be used."""
+def pull_model(name: str, check: Callable[[Path], object]) -> int:
+    """Fetch a model and have `check` see whether it can be used."""
     model = _on_the_hub(name)
     from safeguard_cli.model.hub import pull
 
     path = pull(model)[0]
-    open_model(path)
+    check(path)
     note(f"ready: {path}")
     note(f"to use it: safeguard label DATA --policy POLICY{'' if name == DEFAULT else f' --model {name}'}")
     return errors.OK

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safeguard_cli.errors import SafeguardError, nearest, quoted, shortened
 from safeguard_cli.files import files_beside
-from safeguard_cli.model.gguf import BadModelFile, Header, read_model
+from safeguard_cli.model.gguf import BadModelFile, Header, Newer, not_newer, read_model
 from safeguard_cli.model.names import DEFAULT, DEMO, KNOWN, hub_name
 
 ARCHITECTURE = "gpt-oss"
@@ -73,9 +73,12 @@ def _pulled() -> list[str]:
     return []
 
 
-def open_model(path: Path) -> Header:
-    """Read and check the header of all parts of a model before llama.cpp sees it. Raises BadModelFile with a reason."""
-    header = read_model(path)
+def open_model(path: Path, newer: Newer = not_newer) -> Header:
+    """Read and check the header of all parts of a model before llama.cpp sees it. Raises BadModelFile with a reason.
+
+    `newer` is asked about types of tensors that are newer than this program.
+    """
+    header = read_model(path, newer)
     if header.architecture != ARCHITECTURE:
         found = header.architecture or "none"
         raise BadModelFile(

@@ -38,13 +38,13 @@ def _fingerprint(path: Path, _: str) -> dict[str, Any]:
 
 
 def model_key(path: Path) -> str:
-    """Return a key for what is known about a model's present files: path, size and time of change of all parts."""
+    """Return a key for what is known about a model's present files: path, inode, size and time of change of each."""
     return "|".join(map(_file_key, model_parts(path)))
 
 
 def _file_key(path: Path) -> str:
     state = path.stat()
-    return f"{path.resolve()}:{state.st_size}:{state.st_mtime_ns}"
+    return f"{path.resolve()}:{state.st_ino}:{state.st_size}:{state.st_mtime_ns}"
 
 
 def model_sha256(path: Path, tell: Callable[[float], None] | None = None) -> str:
@@ -55,11 +55,23 @@ def model_sha256(path: Path, tell: Callable[[float], None] | None = None) -> str
     return ",".join(_kept_sha256(part, tell) for part in model_parts(path))
 
 
+def keep_sha256(path: Path, digest: str) -> None:
+    """Keep the hash that a file was just found to have, so that `model_sha256` need not read the file for it."""
+    _keep(_file_key(path), digest)
+
+
 def _kept_sha256(path: Path, tell: Callable[[float], None] | None) -> str:
     key = _file_key(path)
-    known: dict[str, str] = kept.load(HASHES, by_name(is_sha256)) or {}
-    if key not in known:
-        last = list(known.items())[1 - MOST_HASHES :]
-        known = {**dict(last), key: files.sha256(path, tell)}
-        kept.save(HASHES, known)
-    return known[key]
+    if (digest := _known().get(key)) is None:
+        digest = files.sha256(path, tell)
+        _keep(key, digest)
+    return digest
+
+
+def _known() -> dict[str, str]:
+    return kept.load(HASHES, by_name(is_sha256)) or {}
+
+
+def _keep(key: str, digest: str) -> None:
+    last = list(_known().items())[1 - MOST_HASHES :]
+    kept.save(HASHES, {**dict(last), key: digest})

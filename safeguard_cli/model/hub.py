@@ -32,6 +32,7 @@ from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore
 from safeguard_cli.address import without_secrets
 from safeguard_cli.errors import SafeguardError, nearest, quoted
 from safeguard_cli.files import sha256
+from safeguard_cli.model.fingerprint import keep_sha256
 from safeguard_cli.model.names import HubName, choose_files, size_text
 from safeguard_cli.terminal import note, safe
 
@@ -284,6 +285,8 @@ def _fetch(repo: str, kind: Kind, file: RemoteFile, blobs: Path) -> None:
                 f"{file.name} arrived damaged (its hash is not the hub's) and was thrown away; pull it again"
             )
         partial.replace(blobs / file.hash)
+        if kind == "model":
+            keep_sha256(blobs / file.hash, file.hash)  # the end of a run names it, and need not read the model again
 
 
 class _Exactly(io.FileIO):

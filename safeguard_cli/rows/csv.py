@@ -25,6 +25,7 @@ from safeguard_cli.rows.sniff import (
 from safeguard_cli.rows.verdict import RowError
 
 _SEEN_LINES = 11  # lines that are looked at to recognise a header
+_UNPARSED = Record(0, 0, b"", None)
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 
 
@@ -46,8 +47,8 @@ class CsvRows(OfLines):
         self._doomed = 0  # a quoted cell that continues into a line up to this one is known never to close
         self._read_header(first, delimiter, sniffed, by_name)
 
-    def count(self) -> int:
-        return sum(1 for _ in self)
+    def unparsed(self) -> Iterator[object]:
+        return self._rows(parsed=False)
 
     def _second(self) -> bytes:
         """Wait for the second line that is not blank, and return it."""
@@ -88,6 +89,10 @@ class CsvRows(OfLines):
         self.header, self.names = header.cells, unique_names(header.cells)
 
     def __iter__(self) -> Iterator[Record]:
+        return self._rows(parsed=True)
+
+    def _rows(self, *, parsed: bool) -> Iterator[Record]:
+        """Yield the rows; unless they are to be `parsed`, those on a line without a quote all as the same empty one."""
         index = -1
         while first := self._lines.next():
             first = first.removeprefix(codecs.BOM_UTF8)  # concatenated files have more of them
@@ -99,6 +104,9 @@ class CsvRows(OfLines):
                 return self._lines.go_back(line)
             if self._lines.too_big:
                 yield Record(index, line, first, None, too_big(line, self._lines.limit))
+                continue
+            if not parsed and b'"' not in first:
+                yield _UNPARSED
                 continue
             self._reached, taken = line, bytearray(first)
             text = first.decode("utf-8", "replace")

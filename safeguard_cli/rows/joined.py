@@ -78,9 +78,9 @@ class Joined(Source):
         if self._now:
             self._now.close()
 
-    def count(self) -> int:
-        """Return how many rows there are, as counted before."""
-        return sum(rows for *_, rows in self._files)
+    def counts(self) -> Iterator[int]:
+        """Yield how many rows there are, as counted before."""
+        yield sum(rows for *_, rows in self._files)
 
     def _records(self) -> Iterator[Record]:
         index = 0

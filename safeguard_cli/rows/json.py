@@ -34,8 +34,8 @@ class JsonValues(OfLines):
         super().__init__(lines)
         self._file = file
 
-    def count(self) -> int:
-        return sum(1 for _ in self._values())
+    def unparsed(self) -> Iterator[object]:
+        return self._values()
 
     def __iter__(self) -> Iterator[Record]:
         for index, (line, raw) in enumerate(self._values()):

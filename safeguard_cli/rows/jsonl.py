@@ -25,8 +25,8 @@ class JsonRows(OfLines):
 
     format: Format = "jsonl"
 
-    def count(self) -> int:
-        return sum(1 for _ in self._raw())
+    def unparsed(self) -> Iterator[object]:
+        return self._raw()
 
     def _raw(self) -> Iterator[bytes]:
         while line := self._lines.next():

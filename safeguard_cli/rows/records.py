@@ -66,7 +66,8 @@ class Rows(Protocol):
 
     def __iter__(self) -> Iterator[Record]: ...
 
-    def count(self) -> int: ...
+    def unparsed(self) -> Iterator[object]:
+        """Yield something for each row, as cheaply as it can be found; this uses up the rows."""
 
 
 def json_text(value: Any) -> str:

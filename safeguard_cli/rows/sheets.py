@@ -62,8 +62,8 @@ class SheetRows:
         self.reached = 0
         self._rows, self._limit = table.rows, limit
 
-    def count(self) -> int:
-        return sum(1 for _ in self._rows)
+    def unparsed(self) -> Iterator[object]:
+        return self._rows
 
     def __iter__(self) -> Iterator[Record]:
         for index, (line, values) in enumerate(self._rows):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from operator import contains
 from pathlib import Path
 from types import TracebackType
@@ -145,9 +145,10 @@ class Source:
                 return True
         return False
 
-    def count(self) -> int:
-        """Read to the end and count the rows, without parsing JSON; this uses up the source."""
-        return in_shard(self._opened.count(), self._shard)
+    def counts(self) -> Iterator[int]:
+        """Read to the end and yield after each row how many there are so far, without parsing JSON; uses it up."""
+        for rows, _ in enumerate(self._opened.unparsed(), 1):
+            yield in_shard(rows, self._shard)
 
 
 def open_source(
@@ -266,7 +267,7 @@ def first_lines(
         file.close()
 
 
-def count_rows(
+def row_counts(
     path: Path,
     *,
     format: str | None = None,
@@ -275,13 +276,19 @@ def count_rows(
     shard: Shard = (1, 1),
     above: int = 0,
     sheet: str | None = None,
-) -> int:
-    """Return exactly how many Records a file has, in bounded memory, for a progress bar."""
+) -> Iterator[int]:
+    """Yield how many Records of a file have been counted so far, at last exactly all, in bounded memory."""
     if (format or extension(path)) == "parquet":
-        return in_shard(count_parquet(path), shard)
+        yield in_shard(count_parquet(path), shard)
+        return
     how: dict[str, Any] = {"format": format, "encoding": encoding, "max_row_bytes": max_row_bytes, "shard": shard}
     with open_source(path, **how, above=above, sheet=sheet) as source:
-        return source.count()
+        yield from source.counts()
+
+
+def count_rows(path: Path, **how: Any) -> int:
+    """Return exactly how many Records a file has; `how` it is read is as for `row_counts`."""
+    return deque(chain((0,), row_counts(path, **how)), maxlen=1)[0]
 
 
 def check_fields(source: Source, option: str, names: Iterable[str]) -> None:

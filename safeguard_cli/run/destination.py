@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,8 +83,8 @@ class Stream:
     output: Output
     last: Manifest | None = None
 
-    def check_rows(self, rows: int | None) -> None:
-        """Raise UsageError if the output cannot have so many rows."""
+    def check_rows(self, count: Callable[[], int | None]) -> None:
+        """Raise UsageError if the output cannot have as many rows as there are; it may take long to count them."""
 
     def open_sink(self) -> Sink:
         """Open the stream to write rows to it."""
@@ -115,8 +115,8 @@ class File:
             every_row=not self.output["only_violating"],
         )
 
-    def check_rows(self, rows: int | None) -> None:
-        """Raise UsageError if the output cannot have so many rows."""
+    def check_rows(self, count: Callable[[], int | None]) -> None:
+        """Raise UsageError if the output cannot have as many rows as there are; it may take long to count them."""
 
     def open_sink(self, *, append: bool, instead: Path | None = None) -> Sink:
         """Open the file, or the one that is to take its place, to write rows to it."""
@@ -162,10 +162,10 @@ class MadeFile(File):
     held: Held
     settings: Settings
 
-    def check_rows(self, rows: int | None) -> None:
-        """Raise UsageError if the file cannot have so many rows."""
+    def check_rows(self, count: Callable[[], int | None]) -> None:
+        """Raise UsageError if the file cannot have as many rows as there are."""
         most, kind = self.held.maker.most_rows(), self.held.maker.format
-        if rows is not None and most is not None and rows > most:
+        if most is not None and (rows := count()) is not None and rows > most:
             raise UsageError(
                 f"{self.held.path}: there are {rows:,} rows, and a .{kind} holds {most:,}: name the output *.csv or"
                 " *.jsonl"

@@ -106,12 +106,11 @@ class Plain:
         self._progress, self._lines = progress, _Lines()
 
     def open(self) -> None:
-        shape = "{percentage:3.0f}%|{bar:10}| {desc}" if self._progress.total else "{desc}"
         self._bar = _Bar(
             total=self._progress.total,
             desc=_sentence(self._progress),
             initial=self._progress.decided.rows,
-            bar_format=shape,
+            bar_format=self._shape(),
             ascii=True,
             leave=False,
             file=self._lines,
@@ -125,12 +124,15 @@ class Plain:
         if now < self._next:
             return
         self._next = now + min(MOST_PLAIN_SECONDS, max(PLAIN_SECONDS, progress.seconds_open / 30))
-        self._bar.total, self._bar.n = progress.total, progress.decided.rows
+        self._bar.total, self._bar.n, self._bar.bar_format = progress.total, progress.decided.rows, self._shape()
         self._bar.set_description_str(sentence)
         self._lines.check()
 
     def close(self) -> None:
         self._bar.close()
+
+    def _shape(self) -> str:
+        return "{percentage:3.0f}%|{bar:10}| {desc}" if self._progress.total else "{desc}"
 
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from safeguard_cli.policy.policy import Policy
 from safeguard_cli.rows.text import say_text
 from safeguard_cli.rows.writable import check_streams
 from safeguard_cli.run.calibration import calibrated
+from safeguard_cli.run.counting import AT_ONCE
 from safeguard_cli.run.destination import Destination, File, last_machine, used_by
 from safeguard_cli.run.display import make_progress
 from safeguard_cli.run.donors import find_donors
@@ -36,7 +37,7 @@ from safeguard_cli.run.settings import Settings
 from safeguard_cli.run.work import EVERY_ROW, Job, Work
 from safeguard_cli.terminal import note, one_file, warn
 
-LONG_RUN = 1000  # with more rows than this, the user is told that a pipe cannot be resumed
+LONG_RUN = AT_ONCE  # with more rows than this, the user is told that a pipe cannot be resumed
 
 
 def label(
@@ -51,7 +52,7 @@ def label(
         run = stack.enter_context(opened(settings, policies, read, work))
         progress = stack.enter_context(_begin_progress(settings, policies))
         progress.total = work.total(settings, run.source, run.selector, progress)
-        run.destination.check_rows(progress.total)
+        run.destination.check_rows(progress.all_rows)
         progress.does(PREPARING)
         prepared, reuse = stack.enter_context(_prepare(settings, policies, run.destination, progress, prepare))
         if settings.says_its_text:

@@ -36,7 +36,7 @@ from safeguard_cli.run.joined import label_joined
 from safeguard_cli.run.label import say_untrained, sum_up, working
 from safeguard_cli.run.opened import Opened, opened
 from safeguard_cli.run.pipeline import Part, Pipeline
-from safeguard_cli.run.prepare import Prepared, count_input, load_policies, prepare
+from safeguard_cli.run.prepare import Prepared, input_counts, load_policies, prepare
 from safeguard_cli.run.progress import FileProgress, Progress
 from safeguard_cli.run.remarks import same_command
 from safeguard_cli.run.sessions import Finished, SessionOfRun, open_session
@@ -83,11 +83,11 @@ def label_each(settings: Settings, make_engine: EngineMaker = LocalEngine, prepa
         Path(str(settings.output)).mkdir(parents=True, exist_ok=True)
         record = stack.enter_context(open_record(Path(str(settings.output)) / SET))
         new = [pair for pair in pairs if settings.overwrite or not _is_as_before(pair, record)]
-        total = _total(settings, new)
-        progress = make_progress(settings.progress, policies, total, quiet=settings.quiet)
+        progress = make_progress(settings.progress, policies, quiet=settings.quiet)
         stack.callback(progress.close)
+        progress.total = _total(settings, new, progress)
         progress.prepare()
-        prepared = prepare(settings, policies, {} if settings.overwrite else _last_machine(pairs), total)
+        prepared = prepare(settings, policies, {} if settings.overwrite else _last_machine(pairs), progress.total)
         prepared = calibrated(settings, prepared)
         say_untrained(prepared)
         work = _Set(settings, policies, prepared, progress, read, record, pairs)
@@ -363,11 +363,21 @@ def _last_machine(pairs: Sequence[Pair]) -> Mapping[str, Any]:
     return {}
 
 
-def _total(settings: Settings, pairs: Sequence[Pair]) -> int | None:
+def _total(settings: Settings, pairs: Sequence[Pair], progress: Progress) -> int | None:
     """Return the number of rows in these files, None if counting them would delay the run or one cannot be read."""
     try:
         if sum(pair.input.stat().st_size for pair in pairs) > COUNTABLE_BYTES:
             return None
-        return sum(count_input(replace(settings, input=str(pair.input))) for pair in pairs)
+        return progress.count(_counts(settings, pairs))
     except (SafeguardError, OSError):
         return None
+
+
+def _counts(settings: Settings, pairs: Sequence[Pair]) -> Iterator[int]:
+    """Yield how many rows of these files have been counted so far."""
+    before = rows = 0
+    for pair in pairs:
+        for here in input_counts(replace(settings, input=str(pair.input))):
+            rows = before + here
+            yield rows
+        before = rows

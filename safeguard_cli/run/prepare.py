@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,7 +12,7 @@ from safeguard_cli.engine.decoding import Options, Trie, overhead, undivided
 from safeguard_cli.engine.local import fit
 from safeguard_cli.engine.local.plan import LLAMA, Device, Loading, Memory, Plan, Shape
 from safeguard_cli.engine.local.prefix_store import STATES
-from safeguard_cli.engine.local.probe import check_loadable, devices
+from safeguard_cli.engine.local.probe import check_loadable, devices, newer_type
 from safeguard_cli.engine.local.process import EngineSpec
 from safeguard_cli.engine.servers.connect import Connected, connect
 from safeguard_cli.errors import SafeguardError, UsageError
@@ -30,7 +30,7 @@ from safeguard_cli.prompt.contract import Prefix
 from safeguard_cli.prompt.harmony import Harmony
 from safeguard_cli.prompt.labeling import Labeling, Rules
 from safeguard_cli.rows.joined import Joined
-from safeguard_cli.rows.source import Source, count_rows, open_source
+from safeguard_cli.rows.source import Source, open_source, row_counts
 from safeguard_cli.run.local_engine import Chosen, choose_engine
 from safeguard_cli.run.remarks import introduce_demo, untrained
 from safeguard_cli.run.settings import Settings
@@ -95,11 +95,12 @@ def open_input(settings: Settings, stream: BinaryIO | None = None) -> Source:
     return opened(stream or settings.input)
 
 
-def count_input(settings: Settings) -> int:
-    """Return how many rows the input has that these settings name, a file or several."""
+def input_counts(settings: Settings) -> Iterator[int]:
+    """Yield how many rows have been counted so far of the input that these settings name, a file or several."""
     if settings.joined:
-        return sum(rows for *_, rows in settings.joined)
-    return count_rows(
+        yield sum(rows for *_, rows in settings.joined)
+        return
+    yield from row_counts(
         Path(settings.input),
         format=settings.format,
         encoding=settings.encoding,
@@ -147,8 +148,8 @@ def prepare(
     """Return all that can be known from the model file's header alone, before its weights are loaded.
 
     `before` is what an earlier session of the run recorded of its machine; it is kept unless the settings say
-    otherwise. `rows` is the number of rows to come, None if unknown. `copied` is an earlier run that has all verdicts:
-    nothing is asked for, and no model is needed.
+    otherwise. `rows` is the number of rows to come, None if it is large or unknown. `copied` is an earlier run that has
+    all verdicts: nothing is asked for, and no model is needed.
     """
     _check_votes(settings)
     addresses = read_addresses(settings.servers)
@@ -251,7 +252,7 @@ def _vocabulary(settings: Settings) -> tuple[Header | None, Tokenizer]:
         return _demo_vocabulary()
     name = settings.model or configured_model()
     try:
-        header = open_model(find_model(name))
+        header = open_usable(find_model(name))
     except SafeguardError as error:
         if not settings.servers or settings.model:
             raise
@@ -263,6 +264,11 @@ def _vocabulary(settings: Settings) -> tuple[Header | None, Tokenizer]:
     if not settings.servers:
         check_loadable(header.path, model_key(header.path))
     return header, Tokenizer.from_header(header)
+
+
+def open_usable(path: Path) -> Header:
+    """Read and check a model file's header; llama.cpp is asked about what is newer than this program."""
+    return open_model(path, newer_type)
 
 
 def _demo_vocabulary() -> tuple[Header, Tokenizer]:

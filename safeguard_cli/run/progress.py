@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -16,6 +16,7 @@ from rich.console import RenderableType
 from safeguard_cli.engine.reports import Report, Stage
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.rows.verdict import Verdict
+from safeguard_cli.run.counting import Counting
 from safeguard_cli.terminal import console
 
 Kind = Literal["auto", "rich", "plain", "none"]
@@ -128,6 +129,7 @@ class Progress:
         self.prompt_tokens = 0
         self.generated_tokens = 0
         self.files: tuple[int, int] | None = None  # of several inputs: those that are done, and all
+        self.counting: Counting | None = None  # of the rows to come
         self.remarks: dict[str, str] = {}  # further lines of the summary, by their headings
         self.last = Report()  # the engine's last report
         self.doing: str | None = None  # work other than the engine's that is under way, and the share of it done
@@ -158,12 +160,28 @@ class Progress:
         self._opened, self.doing = self.clock(), PREPARING
         self._start_ticker()
 
+    def count(self, counts: Iterable[int], most: int | None = None) -> int | None:
+        """Return the number of rows that `counts` ends with, at most `most`; None if it takes long to find out.
+
+        Then the rest is counted beside the work, if somebody is shown how far that is.
+        """
+        self.counting = Counting(counts, most)
+        return self.counting.at_once()
+
+    def all_rows(self) -> int | None:
+        """Return the number of rows even if it takes long to count them, None if it cannot be known before the work."""
+        if self.total is None and self.counting:
+            self.total = self.counting.all()
+        return self.total
+
     def __enter__(self) -> Progress:
         if self.doing is None:
             self._opened = self.clock()
         self._measure_from_here()
         self._safely(self._open)
         self._start_ticker()
+        if self.counting and self.shown:
+            self.counting.go_on(lambda rows: setattr(self, "total", rows))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -303,6 +321,8 @@ class Progress:
     def close(self) -> None:
         """Remove the display; a second call does nothing."""
         self._over.set()
+        if self.counting:
+            self.counting.stop()
         self._ticker = None
         self._safely(lambda: self._display.close() if self._display else None)
         self._display = None

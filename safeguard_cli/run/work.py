@@ -14,7 +14,7 @@ from safeguard_cli.rows.source import Source
 from safeguard_cli.rows.text import Selects
 from safeguard_cli.rows.writable import Used
 from safeguard_cli.run.destination import Destination, Held, hold_made, open_destination
-from safeguard_cli.run.prepare import Prepared, count_input, open_input
+from safeguard_cli.run.prepare import Prepared, input_counts, open_input
 from safeguard_cli.run.progress import Progress
 from safeguard_cli.run.reuse import Reuse
 from safeguard_cli.run.settings import Settings
@@ -52,11 +52,13 @@ class Work:
         return None
 
     def total(self, settings: Settings, source: Source, selector: Selects, progress: Progress) -> int | None:
-        """Return the number of rows to come, at most --limit; only --limit, if counting them would delay the run."""
+        """Return the number of rows to come, at most --limit; None if there are more than can be counted at once.
+
+        Those are counted beside the work. Of a pipe or a large file, only --limit is known.
+        """
         if source.path is None or (source.total_bytes or 0) > COUNTABLE_BYTES:
             return settings.limit
-        rows = count_input(settings)
-        return rows if settings.limit is None else min(rows, settings.limit)
+        return progress.count(input_counts(settings), settings.limit)
 
     def on_record(self) -> Mapping[str, Any]:
         """Return what the run's identity has beside the settings."""

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from safeguard_cli.engine.decoding import MAX_RATIONALE, Options, Step, Trie, decide, overhead
-from safeguard_cli.engine.sampling import BadLogits
+from safeguard_cli.engine.decoding import MAX_RATIONALE, Options, Step, Trie, _write_string, decide, overhead
+from safeguard_cli.engine.sampling import BadLogits, sampler
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.prompt.contract import Completion, Contract, Prompt
 from safeguard_cli.prompt.harmony import Harmony
@@ -262,6 +262,36 @@ def test_a_rationale_is_bounded_json_text(harmony: Harmony, contract: Contract, 
     assert kinds[ids[-1]] == 2 or len(ids) == MAX_RATIONALE
     closed = f'"{harmony.readable(ids)}' + '"' * int(kinds[ids[-1]] == 1)
     assert harmony.string_text(ids) == json.JSONDecoder().raw_decode(closed)[0].strip()
+
+
+WILD = st.floats(-50, 50, width=32) | st.sampled_from([np.nan, np.inf, -np.inf])
+
+
+@given(st.lists(st.tuples(st.sampled_from([0, 1, 2]), WILD), min_size=1, max_size=700), st.data())
+def test_a_rationale_chooses_as_if_every_token_that_breaks_the_string_had_no_chance(
+    contract: Contract, tokens: list[tuple[int, float]], data: st.DataObject
+) -> None:
+    kinds, values = np.array([kind for kind, _ in tokens], np.int8), np.array([value for _, value in tokens])
+    logits = values.astype(np.float32)[: data.draw(st.integers(1, len(values)), "logits")]  # servers may give fewer
+    logits.flags.writeable = False  # as llama.cpp's memory should be to us
+    temperature, seed = data.draw(st.sampled_from([0.0, 0.3, 1.0, 5.0])), data.draw(st.integers(0, 9))
+    choose, as_defined, expected = sampler(temperature, (seed,)), sampler(temperature, (seed,)), []
+    writing, failed = _write_string((1,), Options(0, kinds, temperature), choose), None
+    next(writing)
+    while failed is None:
+        try:  # the definition
+            expected.append(as_defined(np.where(kinds[: len(logits)] > 0, logits, -np.inf).astype(np.float32)))
+        except BadLogits as problem:
+            failed = problem
+        try:
+            writing.send(logits[np.newaxis])
+        except StopIteration as stop:
+            assert failed is None
+            assert list(stop.value) == expected
+            assert kinds[expected[-1]] == 2 or len(expected) == MAX_RATIONALE
+            return
+        except BadLogits:
+            assert failed is not None
 
 
 def test_the_rationale_follows_the_best_label(harmony: Harmony, contract: Contract) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import gguf
@@ -38,12 +40,15 @@ def write(
     hidden: int = 64,
     used: int = 2,
     seed: int = 0,
+    head: int = HEAD_DIM,
     dense: str = "Q8_0",
     experts: str = "MXFP4",
+    as_floats: bool = False,
 ) -> Path:
     """Write the model; `dense` and `experts` name the ggml types of the attention and the expert weights.
 
-    With all 4 experts `used`, no rounding can send a token to another expert.
+    With all 4 experts `used`, no rounding can send a token to another expert. Types with blocks of 256 need a `hidden`
+    and four times a `head` of a multiple of that. `as_floats` writes the values that the types hold, as F32.
     """
     rng = np.random.default_rng(seed)
     tokens, merges = vocabulary()
@@ -58,8 +63,8 @@ def write(
     out.add_expert_feed_forward_length(ff)
     out.add_head_count(HEADS)
     out.add_head_count_kv(KV_HEADS)
-    out.add_key_length(HEAD_DIM)
-    out.add_value_length(HEAD_DIM)
+    out.add_key_length(head)
+    out.add_value_length(head)
     out.add_rope_freq_base(150000.0)
     out.add_layer_norm_rms_eps(1e-5)
     out.add_expert_count(EXPERTS)
@@ -80,7 +85,10 @@ def write(
     def weights(name: str, *shape: int, kind: str = "F32", scale: float = 1.0) -> None:
         values = (rng.standard_normal(shape) * scale / np.sqrt(shape[-1])).astype(np.float32)
         qtype = gguf.GGMLQuantizationType[kind]
-        out.add_tensor(name, values if kind == "F32" else gguf.quants.quantize(values, qtype), raw_dtype=qtype)
+        data = values if kind == "F32" else quantized(values, qtype)
+        if as_floats:
+            data, qtype = gguf.quants.dequantize(data, qtype), gguf.GGMLQuantizationType.F32
+        out.add_tensor(name, data, raw_dtype=qtype)
 
     weights("token_embd.weight", len(tokens), hidden, kind=dense, scale=8)
     weights("output.weight", len(tokens), hidden, kind=dense, scale=3)
@@ -90,9 +98,9 @@ def write(
         out.add_tensor(block + "attn_norm.weight", np.ones(hidden, np.float32))
         out.add_tensor(block + "post_attention_norm.weight", np.ones(hidden, np.float32))
         for name, heads in (("q", HEADS), ("k", KV_HEADS), ("v", KV_HEADS)):
-            weights(f"{block}attn_{name}.weight", heads * HEAD_DIM, hidden, kind=dense, scale=2)
-            weights(f"{block}attn_{name}.bias", heads * HEAD_DIM)
-        weights(block + "attn_output.weight", hidden, HEADS * HEAD_DIM, kind=dense, scale=2)
+            weights(f"{block}attn_{name}.weight", heads * head, hidden, kind=dense, scale=2)
+            weights(f"{block}attn_{name}.bias", heads * head)
+        weights(block + "attn_output.weight", hidden, HEADS * head, kind=dense, scale=2)
         weights(block + "attn_output.bias", hidden)
         weights(block + "attn_sinks.weight", HEADS)
         weights(block + "ffn_gate_inp.weight", EXPERTS, hidden)
@@ -107,6 +115,22 @@ def write(
     out.write_tensors_to_file()
     out.close()
     return path
+
+
+def quantized(values: np.ndarray, kind: gguf.GGMLQuantizationType) -> np.ndarray:
+    """Return the rows of an array as blocks of a ggml type, by llama.cpp where the gguf package cannot make them."""
+    with suppress(NotImplementedError):
+        return gguf.quants.quantize(values, kind)
+    from llama_cpp import llama_cpp
+
+    block, nbytes = gguf.GGML_QUANT_SIZES[kind]
+    out = np.empty((*values.shape[:-1], values.shape[-1] // block * nbytes), np.uint8)
+    pointers = (ctypes.c_void_p(array.ctypes.data) for array in (values, out))
+    sizes = map(ctypes.c_int64, (0, values.size // values.shape[-1], values.shape[-1]))
+    make = llama_cpp._lib.ggml_quantize_chunk
+    make.restype = ctypes.c_size_t
+    assert make(int(kind), *pointers, *sizes, None) == out.nbytes
+    return out
 
 
 def header(

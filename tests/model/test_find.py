@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tools.memory_plan import measure, within
 
+from safeguard_cli import files
 from safeguard_cli.engine.decoding import Options
 from safeguard_cli.engine.local import fit
 from safeguard_cli.engine.local.fit import GPU_RESERVE, place
@@ -28,7 +29,7 @@ from safeguard_cli.engine.local.probe import Probe, check_loadable, gpu_build
 from safeguard_cli.engine.local.process import EngineSpec, LocalEngine
 from safeguard_cli.errors import EngineError, SafeguardError
 from safeguard_cli.model.find import find_model, open_model
-from safeguard_cli.model.fingerprint import model_fingerprint, model_key, model_sha256
+from safeguard_cli.model.fingerprint import keep_sha256, model_fingerprint, model_key, model_sha256
 from safeguard_cli.model.gguf import BadModelFile, Tensor, read_header, read_model
 from safeguard_cli.model.names import choose_files
 from safeguard_cli.model.tokenizer import Tokenizer
@@ -66,6 +67,21 @@ def test_a_model_in_three_parts_loads_and_is_the_same_model(tiny: Path, tmp_path
         file.write(b"\xee")
     assert model_fingerprint(parts[0]) != before
     assert model_key(parts[0]) != key
+
+
+def test_a_kept_hash_is_forgotten_when_the_file_changes_in_place_or_is_replaced(tiny: Path, tmp_path: Path) -> None:
+    path, other = tmp_path / "model.gguf", tmp_path / "other.gguf"
+    path.write_bytes(tiny.read_bytes())
+    keep_sha256(path, "0" * 64)
+    assert model_sha256(path) == "0" * 64, "it is not read again"
+    other.write_bytes(tiny.read_bytes()[:-1] + b"\xee")
+    state = path.stat()
+    os.utime(other, ns=(state.st_atime_ns, state.st_mtime_ns))  # as a copy that keeps the times
+    other.replace(path)
+    assert model_sha256(path) == files.sha256(path)
+    keep_sha256(path, "1" * 64)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+    assert model_sha256(path) == files.sha256(path)
 
 
 def test_parts_that_miss_or_are_swapped_are_refused(tiny: Path, tmp_path: Path) -> None:

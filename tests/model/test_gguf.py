@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from safeguard_cli.errors import SafeguardError
 from safeguard_cli.model.find import find_model, open_model
-from safeguard_cli.model.gguf import BadModelFile, Header, read_header
+from safeguard_cli.model.gguf import BLOCKS, MOST_TYPE, BadModelFile, Header, read_header
 
 U32, F32, STRING, ARRAY, U64 = 4, 6, 8, 9, 10
 
@@ -50,9 +52,9 @@ def gguf(
     return head + bytes(-len(head) % 32)
 
 
-def tensor(*shape: int, kind: int = 0, offset: int = 0, dimensions: int | None = None) -> bytes:
+def tensor(*shape: int, kind: int = 0, offset: int = 0, dimensions: int | None = None, name: bytes = b"w") -> bytes:
     sizes = struct.pack(f"<{len(shape)}Q", *shape)
-    return string(b"w") + struct.pack("<I", dimensions or len(shape)) + sizes + struct.pack("<IQ", kind, offset)
+    return string(name) + struct.pack("<I", dimensions or len(shape)) + sizes + struct.pack("<IQ", kind, offset)
 
 
 ARCHITECTURE = key("general.architecture", STRING, string(b"gpt-oss"))
@@ -193,3 +195,52 @@ def test_a_model_that_is_not_there_is_a_sentence_that_says_what_to_do(tmp_path: 
     for name in (str(tmp_path / "none.gguf"), str(tmp_path), "a\0b", None):
         with pytest.raises(SafeguardError, match="to fetch"):
             find_model(name)
+
+
+def test_a_type_that_is_too_new_or_given_up_is_named_with_its_tensor(write: Callable[[bytes], Path]) -> None:
+    def newer(kind: int) -> tuple[int, int]:
+        raise SafeguardError(f"of which nobody knows the {kind}: wait for it")
+
+    for kind, said in (
+        (40, "tensor w has the type 40, which is newer than this program: update it"),
+        (31, "tensor w has the type 31, which llama.cpp has given up: get a newer file of the model"),
+        (1000, "not a usable GGUF file: tensor w has the unknown type 1000"),
+    ):
+        with pytest.raises(BadModelFile, match=said):
+            open_model(write(gguf(ARCHITECTURE, tensors=(tensor(64, kind=kind),))))
+    with pytest.raises(
+        BadModelFile, match=r"model\.gguf: tensor w has the type 40, of which nobody knows the 40: wait"
+    ):
+        open_model(write(gguf(ARCHITECTURE, tensors=(tensor(64, kind=40),))), newer)
+
+
+KINDS = st.integers(0, 60) | st.integers(0, 1100) | st.integers(0, 2**32 - 1)
+ENTRIES = st.lists(st.tuples(st.integers(1, 8), KINDS, st.binary(max_size=300)), min_size=1, max_size=6)
+
+
+@given(ENTRIES, st.dictionaries(st.integers(40, 1100), st.tuples(st.sampled_from([1, 32, 64]), st.integers(1, 99))))
+def test_any_types_of_tensors_are_measured_as_llama_cpp_says_or_refused_in_a_sentence(
+    tmp_path_factory: pytest.TempPathFactory, entries: list[tuple[int, int, bytes]], known: dict[int, tuple[int, int]]
+) -> None:
+    asked = []
+
+    def newer(kind: int) -> tuple[int, int]:
+        asked.append(kind)
+        if kind not in known:
+            raise SafeguardError("which is not known")
+        return known[kind]
+
+    right = [(BLOCKS | {k: v for k, v in known.items() if k <= MOST_TYPE}).get(kind) for _, kind, _ in entries]
+    path = tmp_path_factory.getbasetemp() / "types.gguf"
+    made = tuple(tensor(256 * size, kind=kind, name=name) for size, kind, name in entries)
+    path.write_bytes(gguf(ARCHITECTURE, tensors=made) + bytes(8 * 256 * 99))
+    try:
+        found = read_header(path, newer).tensors
+    except BadModelFile as problem:
+        wrong = right.index(None)
+        assert f"type {entries[wrong][1]}" in str(problem)
+        assert len(str(problem)) < 1000
+    else:
+        sizes = [256 * size // block[0] * block[1] for (size, *_), block in zip(entries, right, strict=True) if block]
+        assert [each.nbytes for each in found] == sizes
+    assert set(asked) <= set(range(max(BLOCKS) + 1, MOST_TYPE + 1)), "nothing is asked about damage"

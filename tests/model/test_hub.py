@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import signal
@@ -20,6 +21,7 @@ from safeguard_cli import files
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.model import config
 from safeguard_cli.model.config import configured_model
+from safeguard_cli.model.fingerprint import HASHES, model_key
 from safeguard_cli.model.names import choose_files, hub_name
 
 SAFEGUARD = str(Path(sys.executable).parent / "safeguard")
@@ -47,6 +49,8 @@ def test_a_pull_is_found_again_without_network_and_can_be_removed(machine: Machi
     served = machine.hub.served
     assert machine.run("pull", f"hf:{REPO}:Q8_0").returncode == 0
     assert machine.hub.served == served, "nothing is fetched twice"
+    kept = json.loads((machine.cache.parents[1] / ".cache" / "safeguard" / HASHES).read_bytes())
+    assert kept == {model_key(machine.blobs()[0]): machine.blobs()[0].name}, "a run need not hash it again"
     seen = len(machine.hub.log)
     assert machine.run("pull", f"hf:{REPO}:Q8_0", HF_HUB_OFFLINE="1").returncode == 0
     offline = machine.run("label", "-", "-p", "spam", "--model", f"hf:{REPO}:{FILE}", "--dry-run", "--threads", 1)

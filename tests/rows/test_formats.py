@@ -207,7 +207,7 @@ def test_any_objects_come_back_however_they_are_spread(objects, kind, indent, as
             assert json.loads(record.raw) == each
             assert b"\n" not in record.raw and b"\r" not in record.raw
     with open_source(io.BytesIO(data), format="json") as source:
-        assert source.count() == len(objects)
+        assert [*source.counts()] == [*range(1, len(objects) + 1)]
 
 
 @given(st.binary(max_size=60) | st.text(alphabet='[]{}",:\\ \n1a', max_size=60).map(str.encode))
@@ -496,3 +496,35 @@ def test_rows_above_a_header_are_skipped_in_tables_alone():
         open_source(io.BytesIO(b"Export\n\nid,text\n1,a b\n"), format="csv", above=9)
     with pytest.raises(UsageError, match="--skip-rows is for tables"):
         open_source(io.BytesIO(b'x\n{"text": "a b"}\n'), format="jsonl", above=1)
+
+
+class Breaks(io.BytesIO):
+    """A stream that fails after so many bytes, as a broken disk does."""
+
+    def __init__(self, data: bytes, good: int) -> None:
+        super().__init__(data[:good])
+
+    def read1(self, size: int = -1) -> bytes:
+        if data := super().read1(min(size, 7)):
+            return data
+        raise OSError("broken")
+
+
+TABLES = st.text(st.sampled_from('ab,"\r\n é;0'), max_size=300)
+
+
+@given(TABLES, st.sampled_from([20, 60, 1000]), st.sampled_from(["id,text", "text"]), st.none() | st.integers(20, 320))
+def test_rows_are_counted_without_being_parsed_as_many_as_come(text: str, limit: int, header: str, good: int | None):
+    data = f"{header}\nfirst\n{text}".encode()
+
+    def opened():
+        stream = io.BytesIO(data) if good is None else Breaks(data, good)
+        return open_source(stream, format="csv", max_row_bytes=limit)
+
+    with opened() as source:
+        come = 0
+        with suppress(SafeguardError):
+            for _ in source:
+                come += 1
+    with opened() as source:
+        assert [*source.counts()] == [*range(1, come + 1)]

@@ -12,6 +12,7 @@ import numpy as np
 from llama_cpp import llama_cpp as C  # noqa: N812 - the C API, named as such
 
 from safeguard_cli.engine.local.plan import X86
+from safeguard_cli.model.gguf import BLOCKS
 
 _GPU, _INTEGRATED_GPU = 1, 2  # ggml_backend_dev_type
 
@@ -67,6 +68,31 @@ def half_precision_build() -> bool:
     total = ctypes.c_float.from_address(ggml("ggml_get_data")(attention)).value
     ggml("ggml_free", None)(context)
     return bool(total > 0)
+
+
+def newer_types() -> dict[int, tuple[int, int, bool]]:
+    """Return the ggml types that model.gguf.BLOCKS lacks: a block's values and bytes, and if the CPU multiplies them.
+
+    ggml has no function that tells where its table ends, and reads beyond it: the package's own constant tells.
+    """
+    return {kind: tensor_type(kind) for kind in range(max(BLOCKS) + 1, C.GGML_TYPE_COUNT)}
+
+
+def tensor_type(kind: int) -> tuple[int, int, bool]:
+    """Return a type's block, its bytes, and whether the CPU has a dot product for it; a block of 0 is no type."""
+    try:
+        traits = ggml("ggml_get_type_traits_cpu")(kind)
+        computes = bool(ctypes.cast(traits, ctypes.POINTER(_CpuTraits)).contents.vec_dot)
+    except AttributeError:  # a build with code for each kind of CPU, chosen at loading
+        computes = True
+    size = ggml("ggml_blck_size", ctypes.c_int64)(kind), ggml("ggml_type_size", ctypes.c_size_t)(kind)
+    return *size, computes
+
+
+class _CpuTraits(ctypes.Structure):
+    """The beginning of ggml_type_traits_cpu."""
+
+    _fields_ = (("from_float", ctypes.c_void_p), ("vec_dot", ctypes.c_void_p))
 
 
 def describe() -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from llama_cpp import llama_cpp as C  # noqa: N812 - the C API, named as such
 
-from safeguard_cli.engine.local.build import amx_build, ggml, repacking_buffer
+from safeguard_cli.engine.local.build import amx_build, ggml, newer_types, repacking_buffer
 from safeguard_cli.engine.local.model import LOG, Model, cannot_make_context
 from safeguard_cli.engine.local.plan import Loading, repacked
 from safeguard_cli.errors import EngineError
@@ -53,13 +53,19 @@ def _experts_on_cpu(layers: int) -> list[_Override]:
 def _repacked(path: Path) -> list[_Override]:
     """Return overrides that repack weights as llama.cpp does without AMX; those without a kernel stay plain."""
     try:
-        tensors = read_model(path).tensors
+        tensors = read_model(path, _newer_type).tensors
     except BadModelFile:
         return []  # llama.cpp will report what is wrong
     # The kernels take eight rows at a time.
     names = [re.escape(t.name) for t in repacked(tensors) if len(t.shape) > 1 and t.shape[1] % 8 == 0]
     buffer = repacking_buffer()
     return [_Override(f"^({'|'.join(names)})$".encode(), buffer)] if names and buffer else []
+
+
+def _newer_type(kind: int) -> tuple[int, int]:
+    if kind not in (types := newer_types()):
+        raise EngineError("which llama.cpp does not know")
+    return types[kind][:2]
 
 
 class LlamaModel(Model):

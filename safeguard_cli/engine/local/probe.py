@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -127,6 +128,30 @@ def check_loadable(path: Path, key: str, probe: Probe | None = None) -> None:
     kept.save(LOADABLE, [*known[1 - MOST_LOADABLE :], key])
 
 
+def newer_type(kind: int) -> tuple[int, int]:
+    """Return how many values and bytes a block of a tensor's type has that is newer than this program.
+
+    Raises SafeguardError, with the rest of a sentence, if llama.cpp does not know the type or cannot compute with it.
+    """
+    version, types = _newer_types()
+    block, nbytes, computes = types.get(str(kind), (0, 0, False))
+    what_to_do = "update it (pip install -U llama-cpp-python), or get the model in another format, such as MXFP4"
+    if not (block and nbytes):
+        raise SafeguardError(f"which the installed llama.cpp (llama-cpp-python {version}) does not know: {what_to_do}")
+    if not (computes or gpu_build()):
+        raise SafeguardError(
+            f"with which the installed llama.cpp (llama-cpp-python {version}) cannot compute on a CPU: {what_to_do}"
+        )
+    return block, nbytes
+
+
+@cache
+def _newer_types() -> tuple[str, dict[str, tuple[int, int, bool]]]:
+    with Probe() as probe:
+        answer = probe.ask("types")
+    return answer["version"], answer["types"]
+
+
 def gpu_build() -> bool:
     """Whether llama-cpp-python was built for more than the CPU, judged by its libraries, of which none is loaded."""
     spec = find_spec("llama_cpp")
@@ -170,6 +195,8 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
 
     if question == "vocabulary":
         return {"tokens": llama.vocabulary_size(Path(request["path"]))}
+    if question == "types":
+        return {"version": build.build_identity()[0], "types": build.newer_types()}
     return build.describe()
 
 

@@ -147,6 +147,7 @@ class Remote:
     def __init__(self, spec: ServerSpec) -> None:
         self._spec = spec
         self._tries = [Trie(prefix.contract) for prefix in spec.prefixes]
+        self._deciding = replace(spec.options, temperature=0.0)  # the server samples: its choice is taken as it is
         # Logits that allow one token only, reused because a row replays some hundred tokens. In a string, the closing
         # quote comes second: where the token may not stand, the string ends.
         self._alone = np.full(spec.vocabulary, -np.inf, np.float32)
@@ -157,8 +158,7 @@ class Remote:
         """Decide one prompt. Raises RowFailed when no server gives a usable answer, EngineError when none can work."""
         prefix, options = self._spec.prefixes[prompt.policy], self._spec.options
         row = _Row(servers, lease, self._spec, prefix.contract, _sampling(prompt, options))
-        # The server has sampled already: its choice is taken as it is.
-        coroutine = decide(prompt, self._tries[prompt.policy], replace(options, temperature=0.0))
+        coroutine = decide(prompt, self._tries[prompt.policy], self._deciding)
         try:
             return await self._decide(row, coroutine, list(prefix.ids), lambda n: _sampling(prompt, options, n))
         except BadLogits:
