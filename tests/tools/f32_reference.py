@@ -29,6 +29,9 @@ from safeguard_cli.model.tokenizer import Tokenizer
 from safeguard_cli.policy.policy import load_policy
 from safeguard_cli.prompt.harmony import Harmony
 
+ENGINES = ["llama+flash=0", "llama+flash=1", "llama+flash=0+repack=0", "llama+flash=1+repack=0"]
+if importlib.util.find_spec("ik_llama_cpp"):
+    ENGINES += ["ik", "ik+repack_tensors=1"]
 ALPHA, LIMIT = 1.702, 7.0
 STEPS, CONTENT, LOOKED_AT = 6, 58, 8  # a row's tokens decoded one by one, those in a batch, those whose logits are seen
 PLAIN = (gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.F16, gguf.GGMLQuantizationType.BF16)
@@ -100,6 +103,7 @@ class Reference:
         self.eps, self.window = field("attention.layer_norm_rms_epsilon"), field("attention.sliding_window")
         self.used = field("expert_used_count")
         base, factor = field("rope.freq_base"), field("rope.scaling.factor")
+        trained = field("rope.scaling.original_context_length")
         pairs, dim = np.arange(self.dim // 2), self.dim
         plain = base ** (-2.0 * pairs / dim)
 
@@ -295,7 +299,8 @@ def in_a_process(name: str, watch: bool) -> dict[str, np.ndarray]:
 
 
 COLUMNS = (
-    "engine", "correlation, mean", "median", "least", "error, contents", "steps", "top 5, mean gap", "most", "same first",
+    "engine", "correlation, mean", "median", "least", "error, contents", "steps", "top 5, mean gap", "most",
+    "same first",
     "experts differ", "by one layer", "error of a layer", "worst",
 )  # fmt: skip
 
@@ -340,7 +345,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--rows", type=int, default=4)
     parser.add_argument("--noise", type=int, default=0, metavar="SEED", help="random tokens in place of real prompts")
-    parser.add_argument("--engines", default=",".join(["llama+flash=0", "llama+flash=1", "llama+repack=0"]))
+    parser.add_argument("--engines", default=",".join(ENGINES))
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--out", help=argparse.SUPPRESS)
     parser.add_argument("--watch", action="store_true", help=argparse.SUPPRESS)
