@@ -108,9 +108,7 @@ class Reference:
         plain = base ** (-2.0 * pairs / dim)
 
         def corner(turns: float) -> float:
-            return (
-                dim * np.log(field("rope.scaling.original_context_length") / (turns * 2 * np.pi)) / (2 * np.log(base))
-            )
+            return dim * np.log(trained / (turns * 2 * np.pi)) / (2 * np.log(base))
 
         low, high = max(0, np.floor(corner(32.0))), min(dim - 1, np.ceil(corner(1.0)))
         keep = 1 - np.clip((pairs - low) / max(0.001, high - low), 0, 1)
