@@ -30,10 +30,12 @@ def binary(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [job["server"], "-m", job["model"], "--port", port, "-np", job["np"], "-c", job["np"] * job["longest"]]
-    command += ["--swa-full", "-t", job["threads"], "-tb", job["threads"], "-ngl", job["gpu_layers"]]
+    command += ["-t", job["threads"], "-tb", job["threads"], "-ngl", job["gpu_layers"]]
     # Each slot has a cache of its own: in a shared one, other slots' tokens overwrite cells outside its window, and its
     # next row decodes the policy anew. The same happens if the cache of prompts takes cells from idle slots.
-    command += ["--cache-ram", 0, "--no-warmup", "-lv", 4, *([] if job["repack"] else ["--no-repack"])]
+    command += ["--cache-ram", 0, "--no-warmup", *job["options"]]
+    if not job["ik"]:  # which has a full-sized cache anyway
+        command += ["--swa-full", "-lv", 4, *([] if job["repack"] else ["--no-repack"])]
     with tempfile.NamedTemporaryFile() as log:  # with -lv 4 the server logs the CPU's features
         process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
         try:
@@ -46,7 +48,7 @@ def binary(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
                     if process.poll() is not None or time.monotonic() > end:
                         sys.exit(Path(log.name).read_text()[-2000:])
                     time.sleep(0.1)
-            said = re.search(r"system_info: .*?\| (.*)", Path(log.name).read_text())
+            said = re.search(r'system_info(?:: .*?\| |=")([^"\n]*)', Path(log.name).read_text())
             version = subprocess.run([job["server"], "--version"], capture_output=True, text=True)
             yield address, f"{said[1] if said else '?'} {' '.join((version.stdout + version.stderr).split())}"
         finally:
