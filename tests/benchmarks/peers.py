@@ -204,7 +204,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--work", type=_words_of("fixed", "real"), default=["fixed"], help="fixed, real or fixed,real")
     parser.add_argument("--rows", type=int, default=64)
-    parser.add_argument("--loop-rows", type=int, help="rows of the loop, default all; 0: no loop")
+    parser.add_argument("--loop-rows", type=int, help="of the loop; fewer: the policy weighs more; 0: none")
     parser.add_argument("--policy", type=int, default=512, help="fixed: tokens of the prefix, default 512")
     parser.add_argument("--content", type=int, default=80, help="fixed: tokens of a text, default 80")
     parser.add_argument("--generate", type=int, default=48, help="fixed: tokens of reasoning, default 48")
