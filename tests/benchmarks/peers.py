@@ -29,8 +29,10 @@ weights, build llama-cpp-python and the server with CFLAGS=-mno-amx-int8 CXXFLAG
 To build the server of ik_llama.cpp:
 
     pip download --no-deps --no-binary :all: ik-llama-cpp-python && tar xf ik_llama_cpp_python-*.tar.gz
-    cmake -S ik_llama_cpp_python-*/vendor/ik_llama.cpp -B ik -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON \\
-        -DLLAMA_CURL=OFF -DLLAMA_BUILD_TESTS=OFF
+    cd ik_llama_cpp_python-*/vendor/ik_llama.cpp && mkdir -p common/cmake    # a file that the package of 0.1.5 lacks:
+    printf 'set(BUILD_NUMBER 0)\\nconfigure_file(common/build-info.cpp.in common/build-info.cpp)' \\
+        > common/cmake/build-info-gen-cpp.cmake
+    cmake -B ik -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DLLAMA_CURL=OFF -DLLAMA_BUILD_TESTS=OFF
     cmake --build ik --target llama-server -j
     python tests/benchmarks/peers.py MODEL.gguf --ik-server ik/bin/llama-server
 
@@ -69,6 +71,7 @@ from safeguard_cli.run.settings import Settings
 
 HERE = Path(__file__).parent
 SAFEGUARD = Path(sys.executable).parent / "safeguard"
+ENDINGS = {"<|return|>", "<|call|>", "<|end|>", "<|endoftext|>"}  # where a server stops, unless it is told not to
 LOOP, SERVER, IK_SERVER = "llama_cpp.Llama loop", "llama-server", "ik_llama.cpp's llama-server"
 # What safeguard is told to run on each engine: fields of Settings, which are options of `label` under the same names.
 ENGINES: dict[str, dict[str, Any]] = {"llama.cpp": {}, "ik": {"engine": "ik"}}
@@ -186,6 +189,8 @@ class Case:
     def run_server(self, kind: str, slots: int) -> Result:
         job = {"server": self.given.servers[kind], "np": slots, "ik": kind == IK_SERVER}
         job["options"] = self.given.ik_options.split() if job["ik"] else []
+        tokenizer = self.work.prepared.labeling.harmony.tokenizer
+        job["endings"] = [i for i in tokenizer.control_ids if tokenizer.tokens[i] in ENDINGS]
         return self.run_peer("server_peer.py", kind, f"{kind}, {slots} slots", self.work, job)
 
     def runs(self) -> list[Callable[[], Result]]:

@@ -85,6 +85,8 @@ def main() -> None:
             """Generate `count` tokens, whatever they are; return how many of the prompt's tokens were decoded."""
             wanted = {"prompt": prompt, "n_predict": count, "ignore_eos": True, "cache_prompt": True}
             wanted |= {"temperature": 0.0, "top_k": 1, "samplers": ["top_k"]}
+            if job["ik"]:  # which ignores only one of the tokens that end a text
+                wanted["logit_bias"] = [[token, False] for token in job["endings"]]
             request = urllib.request.Request(
                 f"{address}/completion", json.dumps(wanted).encode(), {"Content-Type": "application/json"}
             )
