@@ -37,7 +37,8 @@ To build the server of ik_llama.cpp:
     python tests/benchmarks/peers.py MODEL.gguf --ik-server ik/bin/llama-server
 
 It runs as it does by itself, with flash attention, whose results are wrong in 0.1.5 where slots share a cache:
-`--ik-options "-fa off"` turns that off.
+`--ik-options "-fa off"` turns that off. With several slots it decodes the policy anew for many rows, because it takes
+the first cell of a slot for its first position; the prompt tokens that it decoded are in the results.
 """
 
 from __future__ import annotations

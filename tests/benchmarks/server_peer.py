@@ -29,13 +29,16 @@ def binary(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [job["server"], "-m", job["model"], "--port", port, "-np", job["np"], "-c", job["np"] * job["longest"]]
+    # ik_llama.cpp needs as many free cells in a row as a batch has tokens: with just enough of them it fails (500).
+    cells = (2 if job["ik"] else 1) * job["np"] * job["longest"]
+    command = [job["server"], "-m", job["model"], "--port", port, "-np", job["np"], "-c", cells, "--cache-ram", 0]
     command += ["-t", job["threads"], "-tb", job["threads"], "-ngl", job["gpu_layers"]]
     # Each slot has a cache of its own: in a shared one, other slots' tokens overwrite cells outside its window, and its
     # next row decodes the policy anew. The same happens if the cache of prompts takes cells from idle slots.
-    command += ["--cache-ram", 0, "--no-warmup", *job["options"]]
-    if not job["ik"]:  # which has a full-sized cache anyway
-        command += ["--swa-full", "-lv", 4, *([] if job["repack"] else ["--no-repack"])]
+    if job["ik"]:
+        command += job["options"]
+    else:
+        command += ["--swa-full", "--no-warmup", "-lv", 4, *([] if job["repack"] else ["--no-repack"])]
     with tempfile.NamedTemporaryFile() as log:  # with -lv 4 the server logs the CPU's features
         process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
         try:
@@ -96,7 +99,8 @@ def main() -> None:
             return int(said["timings"]["prompt_n"])
 
         prompts = job["prompts"]
-        label(prompts[0][-8:], 1)
+        if not job["ik"]:  # which warms up by itself, and takes a policy behind cells that became free for lost
+            label(prompts[0][-8:], 1)
         if job["warm"]:
             policy = prompts[0][: job["policy"]]
             list(pool.map(lambda i: label([*policy, i], 16), range(job["np"])))
