@@ -29,11 +29,16 @@ def binary(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [job["server"], "-m", job["model"], "--port", port, "-np", job["np"], "-c", job["np"] * job["longest"]]
-    command += ["--swa-full", "-t", job["threads"], "-tb", job["threads"], "-ngl", job["gpu_layers"]]
+    # ik_llama.cpp needs as many free cells in a row as a batch has tokens: with just enough of them it fails (500).
+    cells = (2 if job["ik"] else 1) * job["np"] * job["longest"]
+    command = [job["server"], "-m", job["model"], "--port", port, "-np", job["np"], "-c", cells, "--cache-ram", 0]
+    command += ["-t", job["threads"], "-tb", job["threads"], "-ngl", job["gpu_layers"]]
     # Each slot has a cache of its own: in a shared one, other slots' tokens overwrite cells outside its window, and its
     # next row decodes the policy anew. The same happens if the cache of prompts takes cells from idle slots.
-    command += ["--cache-ram", 0, "--no-warmup", "-lv", 4, *([] if job["repack"] else ["--no-repack"])]
+    if job["ik"]:
+        command += job["options"]
+    else:
+        command += ["--swa-full", "--no-warmup", "-lv", 4, *([] if job["repack"] else ["--no-repack"])]
     with tempfile.NamedTemporaryFile() as log:  # with -lv 4 the server logs the CPU's features
         process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
         try:
@@ -46,7 +51,7 @@ def binary(job: dict[str, Any]) -> Iterator[tuple[str, str]]:
                     if process.poll() is not None or time.monotonic() > end:
                         sys.exit(Path(log.name).read_text()[-2000:])
                     time.sleep(0.1)
-            said = re.search(r"system_info: .*?\| (.*)", Path(log.name).read_text())
+            said = re.search(r'system_info(?:: .*?\| |=")([^"\n]*)', Path(log.name).read_text())
             version = subprocess.run([job["server"], "--version"], capture_output=True, text=True)
             yield address, f"{said[1] if said else '?'} {' '.join((version.stdout + version.stderr).split())}"
         finally:
@@ -83,6 +88,8 @@ def main() -> None:
             """Generate `count` tokens, whatever they are; return how many of the prompt's tokens were decoded."""
             wanted = {"prompt": prompt, "n_predict": count, "ignore_eos": True, "cache_prompt": True}
             wanted |= {"temperature": 0.0, "top_k": 1, "samplers": ["top_k"]}
+            if job["ik"]:  # which ignores only one of the tokens that end a text
+                wanted["logit_bias"] = [[token, False] for token in job["endings"]]
             request = urllib.request.Request(
                 f"{address}/completion", json.dumps(wanted).encode(), {"Content-Type": "application/json"}
             )
@@ -92,7 +99,8 @@ def main() -> None:
             return int(said["timings"]["prompt_n"])
 
         prompts = job["prompts"]
-        label(prompts[0][-8:], 1)
+        if not job["ik"]:  # which warms up by itself, and takes a policy behind cells that became free for lost
+            label(prompts[0][-8:], 1)
         if job["warm"]:
             policy = prompts[0][: job["policy"]]
             list(pool.map(lambda i: label([*policy, i], 16), range(job["np"])))

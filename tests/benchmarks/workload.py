@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import orjson
+from imposed import ImposedPrompt
 
 from safeguard_cli.engine.decoding import Trie
 from safeguard_cli.engine.local.process import LocalEngine
@@ -32,7 +33,16 @@ class Workload:
     completions: list[int]
     policy: int
     needed: int
+    settings: Settings
     prepared: Prepared
+    imposed: list[ImposedPrompt]  # if the lengths of reasoning are, what safeguard's engine is given
+
+    def first(self, rows: int) -> Workload:
+        """Return the same with fewer rows."""
+        prompts, completions = self.prompts[:rows], self.completions[:rows]
+        # A row's last token, its label, is never decoded.
+        needed = sum(map(len, prompts)) + sum(completions) - (self.policy + 1) * len(prompts)
+        return replace(self, prompts=prompts, completions=completions, needed=needed, imposed=self.imposed[:rows])
 
 
 def make_workload(settings: Settings, folder: Path, *, rows: int, policy: int, content: int) -> Workload:
@@ -43,13 +53,8 @@ def make_workload(settings: Settings, folder: Path, *, rows: int, policy: int, c
     each row, and are fed as prompts are.
     """
     settings = replace(settings, policies=(str(folder / "p.md"),))
-    bare = _prepare(settings, [])
-    words = _words(bare.labeling.harmony.tokenizer)
     rng = np.random.default_rng(0)
-    missing = policy - len(bare.labeling.rules.prefixes[0].ids)
-    if missing < 0:
-        sys.exit(f"the prompt around a policy takes {policy - missing} tokens with this vocabulary: raise --policy")
-    prepared = _prepare(settings, list(rng.choice(words, missing)))
+    prepared, words = _with_policy(settings, policy, rng)
     (prefix,) = prepared.labeling.rules.prefixes
     contract, harmony = prefix.contract, prepared.labeling.harmony
     texts = ["".join(rng.choice(words, content)) for _ in range(MOST_TRIED * rows)]
@@ -68,7 +73,37 @@ def make_workload(settings: Settings, folder: Path, *, rows: int, policy: int, c
     prompts = [[*prefix.ids, *harmony.content_ids(contents[i]), *opening] for i in chosen]
     # The label is chosen from the last forced token's logits: no token is decoded after that one.
     needed = sum(len(prompt) - policy + generated[i] + between for i, prompt in zip(chosen, prompts, strict=True))
-    return Workload(prompts, [generated[i] + between + 1 for i in chosen], policy, needed, prepared)
+    return Workload(prompts, [generated[i] + between + 1 for i in chosen], policy, needed, settings, prepared, [])
+
+
+def make_real_workload(
+    settings: Settings, folder: Path, *, policy: int, lengths: Sequence[tuple[int, int]]
+) -> Workload:
+    """Write `p.md` likewise; return rows with these lengths of text and of reasoning, which is imposed on each."""
+    settings = replace(settings, policies=(str(folder / "p.md"),))
+    rng = np.random.default_rng(0)
+    prepared, words = _with_policy(settings, policy, rng)
+    (prefix,) = prepared.labeling.rules.prefixes
+    contract, harmony = prefix.contract, prepared.labeling.harmony
+    contents = [harmony.text_ids("".join(rng.choice(words, content))) for content, _ in lengths]
+    assert len(prefix.ids) == policy and [len(ids) for ids in contents] == [content for content, _ in lengths]
+    own = [harmony.content_ids(ids) for ids in contents]
+    imposed = [ImposedPrompt(i, 0, 0, ids, reasoning=lengths[i][1]) for i, ids in enumerate(own)]
+    between = len(contract.next_message) + len(contract.open_final) + len(Trie(contract).common)
+    generated = [reasoning + between for _, reasoning in lengths]
+    needed = sum(len(ids) + len(contract.open_analysis) for ids in own) + sum(generated)
+    prompts = [[*prefix.ids, *ids, *contract.open_analysis] for ids in own]
+    return Workload(prompts, [count + 1 for count in generated], policy, needed, settings, prepared, imposed)
+
+
+def _with_policy(settings: Settings, size: int, rng: np.random.Generator) -> tuple[Prepared, list[str]]:
+    """Return what is prepared with a prefix of `size` tokens, and the words that texts are made of."""
+    bare = _prepare(settings, [])
+    words = _words(bare.labeling.harmony.tokenizer)
+    missing = size - len(bare.labeling.rules.prefixes[0].ids)
+    if missing < 0:
+        sys.exit(f"the prompt around a policy takes {size - missing} tokens with this vocabulary: raise --policy")
+    return _prepare(settings, list(rng.choice(words, missing))), words
 
 
 def _prepare(settings: Settings, words: Sequence[str]) -> Prepared:
