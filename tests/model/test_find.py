@@ -243,6 +243,19 @@ def test_what_was_asked_for_is_kept() -> None:
     assert place(LARGE, Plan(8, 8192), 1, [gpu(24)], gpu_layers=0)[2].video == 0
 
 
+def test_a_gpu_that_holds_the_model_gets_as_many_slots_as_its_memory_allows() -> None:
+    def shape(free: float, prefixes: int = 1) -> tuple[int, int, int]:
+        found = fit.shape_run(
+            LARGE, [700] * prefixes, [300] * prefixes, context=None, slots=None, threads=1, devices=[gpu(free)]
+        )
+        return found.plan.slots, found.loading.gpu_layers, found.loading.cpu_moe
+
+    assert shape(40) == (fit.GPU_SLOTS, LAYERS + 1, 0)
+    assert 16 < shape(14)[0] < fit.GPU_SLOTS and shape(14)[1:] == (LAYERS + 1, 0)
+    assert shape(40, 150)[0] == 53  # two sequences a slot beside those of the policies, of 256
+    assert shape(6)[0] == 16 and shape(6)[2] > 0  # the model is not whole on it: the processor decides
+
+
 def test_what_kills_the_probe_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dying = tmp_path / "python"
     dying.write_text("#!/bin/sh\necho 'GGML_ASSERT(x) failed' >&2\nkill -ABRT $$\n")

@@ -8,12 +8,24 @@ from dataclasses import replace
 from itertools import product
 
 from safeguard_cli.engine.local.hardware import free_cores, free_memory
-from safeguard_cli.engine.local.plan import BATCH, IK, LLAMA, Device, Loading, Memory, Plan, Shape, repacked
+from safeguard_cli.engine.local.plan import (
+    BATCH,
+    IK,
+    LLAMA,
+    MOST_SEQUENCES,
+    Device,
+    Loading,
+    Memory,
+    Plan,
+    Shape,
+    repacked,
+)
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.model.gguf import BadModelFile, Header
 
 DEFAULT_CONTEXT = 8192
 DEFAULT_SLOTS = 16
+GPU_SLOTS = 64  # where all of the model is on a GPU, which computes many rows in the time of one; not measured yet
 REMOTE_SLOTS = 64  # with servers: an eighth of the rows that may be under way or waiting for an earlier one
 REPACK_SHARE = 0.7  # of the free memory; repacking is worth it only where much is left
 REPACK_ROWS = 12  # at 20b repacking takes as long as it saves in some 12 rows
@@ -64,13 +76,12 @@ def shape_run(
     repackings = [False] if not worth else [True] if repack or in_place else [True, False]
     plain_attention = engine == LLAMA and reasoning and not devices and cache_type == "f16"
 
-    def candidates(context: int, cache_type: str) -> Iterator[tuple[Plan, Loading, Memory]]:
+    def candidates(context: int, cache_type: str, most: int = DEFAULT_SLOTS) -> Iterator[tuple[Plan, Loading, Memory]]:
         largest = context - min(prefixes)
         # Best first: repacked weights, then plain ones; all slots,
         # then fewer; all prefixes resident, then only one, beside the largest row.
-        shapes = [
-            (n, sum(prefixes) + max(largest, n * typical)) for n in ([slots] if slots else range(DEFAULT_SLOTS, 0, -1))
-        ]
+        numbers = [slots] if slots else range(most, 0, -1)
+        shapes = [(n, sum(prefixes) + max(largest, n * typical)) for n in numbers]
         if cells and slots and cells >= max(prefixes) + largest:
             shapes = [(slots, cells)]  # an earlier session's
         shapes.append((slots or max(1, largest // typical), max(prefixes) + largest))
@@ -91,6 +102,12 @@ def shape_run(
     def fits(memory: Memory, share: float = 1.0) -> bool:
         return memory.total + (memory.video if unified else 0) <= share * free and memory.video <= video_room(devices)
 
+    if devices and not slots:
+        whole = min(header.number("block_count"), len(header.tensors)) + 1
+        for plan, loading, memory in candidates(context, cache_type, GPU_SLOTS):
+            sequences = plan.context(len(prefixes)).sequences
+            if (loading.gpu_layers, loading.cpu_moe) == (whole, 0) and sequences <= MOST_SEQUENCES and fits(memory):
+                return Shape(plan, context, loading, memory)
     for plan, loading, memory in candidates(context, cache_type):
         if fits(memory, REPACK_SHARE if loading.extra_buffers and not repack and not in_place else 1.0):
             return Shape(plan, context, loading, memory)

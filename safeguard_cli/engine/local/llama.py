@@ -16,7 +16,6 @@ from safeguard_cli.engine.local.plan import Loading, repacked
 from safeguard_cli.errors import EngineError
 from safeguard_cli.model.gguf import BadModelFile, read_model
 
-MAX_SEQUENCES: int = C.llama_max_parallel_sequences()
 _FLASH = {True: C.LLAMA_FLASH_ATTN_TYPE_ENABLED, False: C.LLAMA_FLASH_ATTN_TYPE_DISABLED}
 _CACHE_TYPES = {"f16": C.GGML_TYPE_F16, "q8_0": C.GGML_TYPE_Q8_0}
 _RECEIVE = C.llama_log_callback(LOG.receive)  # kept alive: llama.cpp holds only a pointer

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from safeguard_cli.engine.decoding import MOST_OUTPUTS
 from safeguard_cli.model.gguf import Tensor
 
+MOST_SEQUENCES = 256  # that llama.cpp tells apart, LLAMA_MAX_SEQ in its src/llama-cparams.h
 BATCH = 512  # tokens a decode by default; larger batches are no faster on a CPU
 # Types for which llama.cpp has repacking kernels, see ggml/src/ggml-cpu/repack.cpp.
 _REPACKED = {2, 10, 12, 20, 39}  # Q4_0, Q2_K, Q4_K, IQ4_NL, MXFP4, for x86 with AVX2

@@ -18,7 +18,7 @@ from safeguard_cli.engine.local import model as loaded_model
 from safeguard_cli.engine.local import scheduler as scheduling
 from safeguard_cli.engine.local.llama import LlamaModel
 from safeguard_cli.engine.local.model import LOG
-from safeguard_cli.engine.local.plan import ContextSize, Loading, Plan
+from safeguard_cli.engine.local.plan import MOST_SEQUENCES, ContextSize, Loading, Plan
 from safeguard_cli.engine.local.scheduler import Scheduler
 from safeguard_cli.errors import EngineError
 from safeguard_cli.prompt.contract import Completion, Feed, Prompt
@@ -280,3 +280,7 @@ def test_the_share_of_the_file_that_is_loaded_is_told(tiny: Path) -> None:
     with LlamaModel(tiny, Plan(1, 1024).context(1), Loading(1), shares.append):
         pass
     assert shares == sorted(shares) and shares[-1] == 1.0
+
+
+def test_llama_cpp_tells_as_many_sequences_apart_as_the_plan_counts_on() -> None:
+    assert llama.C.llama_max_parallel_sequences() == MOST_SEQUENCES
