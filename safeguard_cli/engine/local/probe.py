@@ -27,7 +27,7 @@ from safeguard_cli.model import kept
 from safeguard_cli.model.checks import each, text
 
 TIMEOUT = 120.0  # seconds in which a child must answer or read something
-SLOW = {"rates"}  # questions without a time limit
+SLOW = {"rates", "evidence"}  # questions without a time limit
 LOADABLE, MOST_LOADABLE = "loadable-models.json", 100  # kept keys of models that llama.cpp loaded
 _CPU_LIBRARIES = ("ggml", "ggml-base", "ggml-cpu", "llama", "mtmd", "ggml-blas")
 
@@ -149,13 +149,21 @@ def devices(probe: Probe | None = None) -> tuple[Device, ...]:
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    from safeguard_cli.engine.local import build, llama, rates
-
     question = request.pop("question")
     if question == "vocabulary":
+        from safeguard_cli.engine.local import llama
+
         return {"tokens": llama.vocabulary_size(Path(request["path"]))}
     if question == "rates":
+        from safeguard_cli.engine.local import rates
+
         return dict(rates.measure(Path(request.pop("path")), **request))
+    if question == "evidence":
+        from safeguard_cli.engine.local import evidence
+
+        return evidence.gather(Path(request.pop("path")), Path(request.pop("file")), **request)
+    from safeguard_cli.engine.local import build
+
     return build.describe()
 
 
