@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from safeguard_cli.engine.local import proof
@@ -44,19 +44,20 @@ def choose_engine(
         asked = first
     if asked == LLAMA:
         return Chosen(LLAMA, True)
-    candidate = Loading(free_cores(), 0, cache_type=settings.kv_type, engine=IK)
+    reference = Loading(free_cores(), extra_buffers=False, cache_type=settings.kv_type)
+    candidate = replace(reference, extra_buffers=True, engine=IK)
     if asked == IK:
         check_installed(IK)
         if settings.gpu_layers > 0 or settings.cpu_moe:
             raise UsageError("--engine ik computes on the CPU alone: leave --gpu-layers and --cpu-moe out")
-        known = proof.known(header.path, candidate)
+        known = proof.known(header.path, candidate, reference)
         if not before and not (known and known.proved) and not settings.quiet:
             why = f"is not: {known.reason}" if known else "is not checked; safeguard doctor --prove does"
             warn(f"--engine ik: whether it computes what llama.cpp does with this model {why}")
         return Chosen(IK, known.proved if known else None)
     if gpus or not ik_usable():
         return Chosen(LLAMA, True)
-    known = proof.known(header.path, candidate)
+    known = proof.known(header.path, candidate, reference)
     reasoning = settings.effort not in ("none", "auto")
     if known is None and not settings.dry_run and worth_proving(rows, reasoning, proof.TOKENS):
         if not settings.quiet:
@@ -64,7 +65,7 @@ def choose_engine(
                 "proving once that ik_llama.cpp, which is faster here, computes what llama.cpp does with this model;"
                 " --engine llama.cpp leaves it out"
             )
-        known = proof.prove(header.path, model_key(header.path), candidate)
+        known = proof.prove(header.path, model_key(header.path), reference, candidate)
         if not known.proved and not settings.quiet:
             note(f"llama.cpp decodes: {known.reason}")
     return Chosen(IK, True) if known and known.proved else Chosen(LLAMA, True)

@@ -44,11 +44,16 @@ def write(
     dense: str = "Q8_0",
     experts: str = "MXFP4",
     as_floats: bool = False,
+    count: int = EXPERTS,
+    window: int = 128,
+    attention: float = 2.0,
 ) -> Path:
     """Write the model; `dense` and `experts` name the ggml types of the attention and the expert weights.
 
-    With all 4 experts `used`, no rounding can send a token to another expert. Types with blocks of 256 need a `hidden`
-    and four times a `head` of a multiple of that. `as_floats` writes the values that the types hold, as F32.
+    It has `count` experts a layer, heads of `head` values and a sliding `window`. `attention` scales queries, keys and
+    values: where it is large, rounding grows from layer to layer. With all experts `used`, no rounding can send a token
+    to another expert. Types with blocks of 256 need a `hidden` and four times a `head` of a multiple of that.
+    `as_floats` writes the values that the types hold, as F32.
     """
     rng = np.random.default_rng(seed)
     tokens, merges = vocabulary()
@@ -67,9 +72,9 @@ def write(
     out.add_value_length(head)
     out.add_rope_freq_base(150000.0)
     out.add_layer_norm_rms_eps(1e-5)
-    out.add_expert_count(EXPERTS)
+    out.add_expert_count(count)
     out.add_expert_used_count(used)
-    out.add_sliding_window(128)
+    out.add_sliding_window(window)
     out.add_rope_scaling_type(gguf.RopeScalingType.YARN)
     out.add_rope_scaling_factor(32.0)
     out.add_rope_scaling_orig_ctx_len(4096)
@@ -98,18 +103,18 @@ def write(
         out.add_tensor(block + "attn_norm.weight", np.ones(hidden, np.float32))
         out.add_tensor(block + "post_attention_norm.weight", np.ones(hidden, np.float32))
         for name, heads in (("q", HEADS), ("k", KV_HEADS), ("v", KV_HEADS)):
-            weights(f"{block}attn_{name}.weight", heads * head, hidden, kind=dense, scale=2)
+            weights(f"{block}attn_{name}.weight", heads * head, hidden, kind=dense, scale=attention)
             weights(f"{block}attn_{name}.bias", heads * head)
         weights(block + "attn_output.weight", hidden, HEADS * head, kind=dense, scale=2)
         weights(block + "attn_output.bias", hidden)
         weights(block + "attn_sinks.weight", HEADS)
-        weights(block + "ffn_gate_inp.weight", EXPERTS, hidden)
-        weights(block + "ffn_gate_inp.bias", EXPERTS)
+        weights(block + "ffn_gate_inp.weight", count, hidden)
+        weights(block + "ffn_gate_inp.bias", count)
         for name in ("gate", "up"):
-            weights(f"{block}ffn_{name}_exps.weight", EXPERTS, ff, hidden, kind=experts)
-            weights(f"{block}ffn_{name}_exps.bias", EXPERTS, ff)
-        weights(block + "ffn_down_exps.weight", EXPERTS, hidden, ff, kind=experts)
-        weights(block + "ffn_down_exps.bias", EXPERTS, hidden)
+            weights(f"{block}ffn_{name}_exps.weight", count, ff, hidden, kind=experts)
+            weights(f"{block}ffn_{name}_exps.bias", count, ff)
+        weights(block + "ffn_down_exps.weight", count, hidden, ff, kind=experts)
+        weights(block + "ffn_down_exps.bias", count, hidden)
     out.write_header_to_file()
     out.write_kv_data_to_file()
     out.write_tensors_to_file()

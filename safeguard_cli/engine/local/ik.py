@@ -76,6 +76,7 @@ class IkModel(Model):
     """A Model in ik_llama.cpp."""
 
     library = "ik_llama.cpp"
+    functions = C._lib
 
     def _load(self, path: Path, loading: Loading, loaded: Callable[[float], None] | None) -> None:
         found = version("ik-llama-cpp-python")
@@ -104,15 +105,20 @@ class IkModel(Model):
         params.type_k = params.type_v = _CACHE_TYPES[loading.cache_type]
         params.flash_attn = loading.flash
         params.graph_reuse = False  # it compares sequences that our batches do not name where it looks
-        if loading.flash:
-            self._at_nodes = C.ggml_backend_sched_eval_callback(self._keep_out)  # kept alive, as the log's is
+        if loading.flash or self._look:
+            self._at_nodes = C.ggml_backend_sched_eval_callback(self._at_node)  # kept alive, as the log's is
             params.cb_eval = self._at_nodes
         self._context = C.llama_init_from_model(self._model, params)
         if not self._context:
             raise cannot_make_context(self.library, self.size)
         self._flash_attention = _flash_attention()
 
-    def _keep_out(self, tensor: int, asks: bool, _: Any) -> bool:
+    def _at_node(self, tensor: int, asks: bool, _: Any) -> bool:
+        if asks:
+            self._keep_out(tensor)
+        return self._look(tensor, asks) if self._look else False  # the graph is computed at once
+
+    def _keep_out(self, tensor: int) -> None:
         """Keep the fork's own flash attention from computing a node; ggml's, which is right, does it in its place.
 
         The fork's kernels read as much of the cache as the last of each group of rows sees, and in layers with a window
@@ -123,7 +129,6 @@ class IkModel(Model):
         node = _Tensor.from_address(tensor)
         if node.op == self._flash_attention:
             node.op_params[_BIAS] = _TINY
-        return False  # nobody needs the node's data: the graph is computed at once
 
     def _decode(self) -> int:
         return int(C.llama_decode(self._context, self.batch.as_struct(C.llama_batch)))

@@ -5,22 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from safeguard_cli.engine.local.model import Model
+from safeguard_cli.engine.local.model import Look, Model
 from safeguard_cli.engine.local.plan import IK, ContextSize, Loading
 
 _LOADED: list[str] = []
 
 
-def load(path: Path, size: ContextSize, loading: Loading, loaded: Callable[[float], None] | None = None) -> Model:
+def load(
+    path: Path,
+    size: ContextSize,
+    loading: Loading,
+    loaded: Callable[[float], None] | None = None,
+    look: Look | None = None,
+) -> Model:
     """Load a model with the engine that `loading` names; see Model."""
     _only(loading.engine)
     if loading.engine == IK:
         from safeguard_cli.engine.local.ik import IkModel
 
-        return IkModel(path, size, loading, loaded)
+        return IkModel(path, size, loading, loaded, look)
     from safeguard_cli.engine.local.llama import LlamaModel
 
-    return LlamaModel(path, size, loading, loaded)
+    return LlamaModel(path, size, loading, loaded, look)
 
 
 def build_identity(engine: str) -> tuple[str, str]:

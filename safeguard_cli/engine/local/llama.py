@@ -75,6 +75,7 @@ class LlamaModel(Model):
     """
 
     library = "llama.cpp"
+    functions = C._lib
 
     def _load(self, path: Path, loading: Loading, loaded: Callable[[float], None] | None) -> None:
         C.llama_backend_init()
@@ -104,6 +105,9 @@ class LlamaModel(Model):
         params.kv_unified = True
         params.swa_full = True
         params.no_perf = True
+        if look := self._look:
+            self._at_nodes = C.ggml_backend_sched_eval_callback(lambda node, asks, _: look(node, asks))
+            params.cb_eval = self._at_nodes  # llama.cpp holds only a pointer
         self._context = C.llama_init_from_model(self._model, params)
         if not self._context:
             raise cannot_make_context(self.library, self.size)

@@ -22,6 +22,7 @@ SLOW_DECODE = 0.5  # seconds; a decode that takes longer reports its progress
 _LOG_WARN, _LOG_ERROR, _LOG_CONTINUED = 3, 4, 5
 
 Logits = npt.NDArray[np.float32]
+Look = Callable[[int, bool], bool]  # see Model
 
 
 class Log:
@@ -142,16 +143,26 @@ class Model(ABC):
 
     `loaded` is called many times with the share of the weights that is loaded. Raises EngineError where the library
     gives up. `most_sequences` is the number of sequences that it can tell apart.
+
+    `look` is called with the address of each node of a decode's graph before it is computed, and returns whether it is
+    wanted; then it is called again, with False, when the node is computed, and returns True for the decode to go on.
     """
 
     library: ClassVar[str]
+    functions: ClassVar[Any]  # of the library and of its ggml
 
     def __init__(
-        self, path: Path, size: ContextSize, loading: Loading, loaded: Callable[[float], None] | None = None
+        self,
+        path: Path,
+        size: ContextSize,
+        loading: Loading,
+        loaded: Callable[[float], None] | None = None,
+        look: Look | None = None,
     ) -> None:
         self._model: Any = None
         self._context: Any = None
         self._watch: Watch | None = None
+        self._look = look
         self.batch = Batch(size.batch)
         self.size = size
         self.vocabulary_size = 0

@@ -28,7 +28,7 @@ from safeguard_cli.model import kept
 from safeguard_cli.model.checks import each, text
 
 TIMEOUT = 120.0  # seconds in which a child must answer or read something
-SLOW = {"rates"}  # questions without a time limit
+SLOW = {"rates", "evidence"}  # questions without a time limit
 LOADABLE, MOST_LOADABLE = "loadable-models.json", 100  # kept keys of models that llama.cpp loaded
 _CPU_LIBRARIES = ("ggml", "ggml-base", "ggml-cpu", "llama", "mtmd", "ggml-blas")
 
@@ -191,6 +191,10 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         from safeguard_cli.engine.local import rates
 
         return dict(rates.measure(Path(request.pop("path")), **request))
+    if question == "evidence":
+        from safeguard_cli.engine.local import evidence
+
+        return evidence.gather(Path(request.pop("path")), Path(request.pop("file")), **request)
     from safeguard_cli.engine.local import build, llama
 
     if question == "vocabulary":

@@ -1,11 +1,324 @@
-"""Placeholder until the proof is merged."""
+"""Proves with the very model that an engine computes what llama.cpp does, before its speed is used.
 
-TOKENS = 700
+The last logits alone cannot tell a wrong kernel from rounding: rounding sends some tokens to other experts, which moves
+them more than one wrong expert or a window that is off by one. So the engines are looked at inside (evidence.py), and
+only what is comparable is compared: a token counts at a layer as long as both engines chose the same experts for it
+there and before. What such a layer adds differs by rounding, a few percent. Where too little is comparable, nothing is
+proved.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from safeguard_cli.engine.local.evidence import tokens
+from safeguard_cli.engine.local.plan import IK, Loading
+from safeguard_cli.engine.local.probe import Probe
+from safeguard_cli.errors import EngineError
+from safeguard_cli.model import kept
+from safeguard_cli.model.checks import by_name, flag, number, table, text
+from safeguard_cli.model.fingerprint import model_key
+from safeguard_cli.model.gguf import BadModelFile, read_model
+
+PROOFS, MOST_PROOFS = "proofs.json", 200  # kept verdicts
+VERSION = 1  # of evidence and judgement: verdicts of others do not count
+TOKENS = tokens(128)  # that each of both engines decodes for a proof, with gpt-oss's window
+MOST_WINDOW = 1024  # a longer one makes a proof too dear
+
+# Errors are relative: the norm of a difference over the norm of what is right. Medians of right engines against each
+# other are at most 0.046 and their ninth tenths 0.061; with a window off by one, medians are 0.09 and more, and ik's
+# own flash attention has ninth tenths of 0.23.
+ROUNDING, TAIL = 0.07, 2.0  # the median; a tenth of tokens may reach so many times its bound
+GROWTH = 3.0  # an error of before may grow so much in a layer without a fault of that layer
+SHARP = 0.05  # in a layer with larger errors, over all tokens, a wrong expert would not show
+WRONG_EXPERT = 2.2  # times the layer's error: right experts reach 1.3, one of twice its size 3
+FLOOR = 0.01  # below it, errors are compared with this
+ENOUGH = 5  # tokens that use an expert, or that are left of a part, for a judgement
+STAY = 0.75  # of tokens with equal inputs, so many choose the same experts at the first layer
+JUDGED = 0.75  # of all experts of all layers, so many must be judged for a proof
+REGROUPED, REGROUPED_SCORE = 0.02, 0.05  # what another grouping may move: 1 - correlation of logits, a label's score
+SCORE = 0.15  # a label's score may be so far from the reference's; the demo model's are 0.06
+TIMES = 4.0  # or so many times what it moves with the reference
+LABELS = 8  # tokens to choose from in the place of labels
+
+_LLAMA = ("llama-cpp-python", "LLAMA_CPP_LIB_PATH")
+Evidence = Mapping[str, npt.NDArray[Any]]
+_Floats = npt.NDArray[np.float64]
 
 
-def known(path, candidate):
-    return None
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether an engine is `proved` equal, and whether enough could be `judged` to say so; `reason` is for people.
+
+    `cells` is the share of all experts of all layers that was judged, `error` the largest error of a layer, `expert`
+    the largest of an expert as a multiple of its layer's, `grouping` and `scores` what another grouping moves.
+    """
+
+    proved: bool
+    judged: bool
+    reason: str
+    cells: float = 0.0
+    error: float = 0.0
+    expert: float = 0.0
+    grouping: float = 0.0
+    scores: float = 0.0
+    seconds: float = 0.0
 
 
-def prove(path, key, candidate):
-    raise NotImplementedError
+class _WrongError(Exception):
+    """The engine is wrong; the message says where."""
+
+
+def judge(reference: Evidence, candidate: Evidence, window: int) -> Verdict:
+    """Return what the evidence of two engines says of the second. Pure."""
+    found = _Found()
+    try:
+        if not reference["finite"]:
+            raise _WrongError("llama.cpp itself computes values that are not finite with this model")
+        if not candidate["finite"]:
+            raise _WrongError("it computes values that are not finite")
+        _regrouped(found, reference, candidate)
+        _inside(found, reference, candidate, window)
+    except _WrongError as wrong:
+        return found.verdict(False, True, str(wrong))
+    if found.share < JUDGED:
+        reason = f"only that values are finite and do not hang on the grouping: {found.share:.0%} of experts comparable"
+        return found.verdict(False, False, reason)
+    return found.verdict(True, True, f"layers differ by {found.error:.1%} at most, which is rounding")
+
+
+class _Found:
+    """The figures of a judgement as they come up."""
+
+    def __init__(self) -> None:
+        self.cells = self.judged = 0
+        self.error = self.expert = self.grouping = self.scores = 0.0
+
+    @property
+    def share(self) -> float:
+        return self.judged / max(self.cells, 1)
+
+    def count(self, experts: npt.NDArray[Any], error: _Floats, same: npt.NDArray[np.bool_], clear: bool) -> None:
+        """Count a layer's experts, and those that were judged: a wrong one would have shown."""
+        uses = np.unique(experts[same], return_counts=True)[1]
+        self.cells += int(experts.max()) + 1
+        if clear and _median(error[same]) <= SHARP:
+            self.judged += int((uses >= ENOUGH).sum())
+
+    def verdict(self, proved: bool, judged: bool, reason: str) -> Verdict:
+        figures = (self.share, self.error, self.expert, self.grouping, self.scores)
+        return Verdict(proved, judged, reason, *(round(min(figure, 1e6), 5) for figure in figures))
+
+
+def _regrouped(found: _Found, reference: Evidence, candidate: Evidence) -> None:
+    """Compare the two groupings of each engine."""
+    if candidate["one"].shape != reference["one"].shape:
+        raise _WrongError("its logits have another shape")
+    usual, found.grouping = (_unlike(evidence["one"], evidence["other"]) for evidence in (reference, candidate))
+    if not found.grouping <= max(REGROUPED, TIMES * usual):
+        raise _WrongError(f"its logits hang on the grouping into batches (correlation {1 - found.grouping:.3f})")
+    usual, found.scores = (_apart(evidence["one"], evidence["other"]) for evidence in (reference, candidate))
+    if not found.scores <= max(REGROUPED_SCORE, TIMES * usual):
+        raise _WrongError(f"another grouping into batches moves a score by {found.scores:.2f}")
+
+
+def _inside(found: _Found, reference: Evidence, candidate: Evidence, window: int) -> None:
+    """Compare layer by layer, then the logits that come out."""
+    position = reference["position"]
+    parts = {
+        "in the window": (position >= 0) & (position < window),
+        "beyond the window": position >= max(window, 1),
+        "of single tokens": position < 0,
+    }
+    before = {part: 0.0 for part, among in parts.items() if among.any()}
+    same = np.ones(len(position), bool)
+    for name, experts, error, agree in _layers(reference, candidate):
+        first, same, clear = same.all(), same & agree, True
+        if experts is not None:
+            _experts(found, name, experts[same], error[same])
+        for part, last in before.items():
+            here, among = error[parts[part] & same], int(parts[part].sum())
+            if first and len(here) < STAY * among:
+                raise _WrongError(f"{name} {part} chooses other experts for {1 - len(here) / among:.0%} of tokens")
+            if len(here) < ENOUGH:
+                clear = False
+                continue
+            median, tail = map(float, np.quantile(here, (0.5, 0.9)))
+            bound = max(ROUNDING, GROWTH * last)
+            found.error = max(found.error, median)
+            if not median <= bound or not tail <= TAIL * bound:
+                raise _WrongError(f"{name} {part} differs by {median:.1%}, for a tenth of tokens by {tail:.1%} or more")
+            before[part] = median
+            clear = clear and median <= ROUNDING
+        if experts is not None:
+            found.count(experts, error, same, clear)
+    rows = same[reference["row"]]
+    if rows.any():
+        one, other = reference["one"][rows], candidate["one"][rows]
+        median, score = _median(_error(_centred(one), _centred(other))), _apart(one, other)
+        if not median <= max(ROUNDING, GROWTH * max(before.values())) or not score <= SCORE:
+            raise _WrongError(f"its logits differ by {median:.1%}, a score by {score:.2f}")
+
+
+def _experts(found: _Found, name: str, used: npt.NDArray[Any], error: _Floats) -> None:
+    """Compare the experts of a layer with each other, over the tokens that use them."""
+    usual = _median(error)
+    if usual > SHARP:
+        return
+    for expert in np.unique(used):
+        here = error[(used == expert).any(axis=1)]
+        times = _median(here) / max(usual, FLOOR) if len(here) >= ENOUGH else 0.0
+        found.expert = max(found.expert, times)
+        if times > WRONG_EXPERT:
+            raise _WrongError(f"{name}, expert {expert} differs {times:.1f} times as much as others do")
+
+
+def _median(error: _Floats) -> float:
+    return float(np.median(error)) if len(error) else float("inf")
+
+
+def _layers(
+    reference: Evidence, candidate: Evidence
+) -> Iterator[tuple[str, npt.NDArray[Any] | None, _Floats, npt.NDArray[np.bool_]]]:
+    """Yield each layer's name, the tokens' experts, the errors of what it adds, whether the experts are the same."""
+    before = reference["embedding"], candidate["embedding"]
+    every = np.ones(len(before[0]), bool)
+    yield "the embedding", None, _error(*before), every
+    layer = 0
+    while f"out-{layer}" in reference:
+        experts, others = reference[f"experts-{layer}"], candidate[f"experts-{layer}"]
+        after = reference[f"out-{layer}"], candidate[f"out-{layer}"]
+        error = _error(after[0] - before[0], after[1] - before[1])
+        yield f"layer {layer}", experts, error, (experts == others).all(axis=1)
+        before, layer = after, layer + 1
+    samples = (_centred(evidence["sample"]) for evidence in (reference, candidate))
+    yield "the output", None, _error(*samples), every
+
+
+def _error(right: npt.NDArray[Any], found: npt.NDArray[Any]) -> _Floats:
+    """Return each token's error; infinite where it cannot be told."""
+    with np.errstate(all="ignore"):
+        error = np.linalg.norm((right - found).astype(np.float64), axis=1) / np.linalg.norm(right, axis=1)
+    return np.asarray(np.where(np.isfinite(error), error, np.inf))
+
+
+def _centred(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.asarray(logits - logits.mean(axis=1, keepdims=True))
+
+
+def _unlike(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
+    """Return the mean of 1 - correlation over rows."""
+    return float(np.mean([1 - np.corrcoef(a, b)[0, 1] for a, b in zip(one, other, strict=True)]))
+
+
+def _apart(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
+    """Return the most that a score moves, among tokens that stand for labels."""
+    ids = np.linspace(0, one.shape[1] - 1, LABELS).astype(int)
+    return float(np.abs(_softmax(one[:, ids]) - _softmax(other[:, ids])).max())
+
+
+def _softmax(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def known(path: Path, candidate: Loading, reference: Loading) -> Verdict | None:
+    """Return what an earlier proof found for this file, these libraries and this CPU; None where there was none."""
+    return _kept().get(_key(model_key(path), reference, candidate))
+
+
+def prove(
+    path: Path, key: str, reference: Loading, candidate: Loading, tell: Callable[[float], None] = lambda _: None
+) -> Verdict:
+    """Have both engines decode the same tokens of a model, judge what they computed, keep the verdict and return it.
+
+    `key` is the model's (model_key), `tell` is called with the share that is done. An engine that dies or fails is
+    rejected. It takes what decoding TOKENS tokens with each takes, and loading the model twice.
+    """
+    begin = time.monotonic()
+    try:
+        window = read_model(path).number("attention.sliding_window")
+        if window > MOST_WINDOW:
+            verdict = Verdict(False, False, f"a window of {window:,} tokens takes too long")
+        else:
+            verdict = compare(path, path, window, reference, candidate, tell)
+    except (EngineError, BadModelFile) as error:
+        verdict = Verdict(False, True, str(error))
+    verdict = replace(verdict, seconds=round(time.monotonic() - begin, 1))
+    known = {name: one for name, one in _kept().items() if name != (made := _key(key, reference, candidate))}
+    kept.save(PROOFS, {name: asdict(one) for name, one in [*known.items(), (made, verdict)][-MOST_PROOFS:]})
+    return verdict
+
+
+def compare(
+    path: Path, other: Path, window: int, reference: Loading, candidate: Loading, tell: Callable[[float], None]
+) -> Verdict:
+    """Judge the evidence of two engines, whose files are the same but in tests. Raises EngineError where one fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder) / "reference.npz", Path(folder) / "candidate.npz"
+        for turn, (model, file, loading) in enumerate(zip((path, other), files, (reference, candidate), strict=True)):
+            evidence(model, file, window, loading)
+            tell((turn + 1) / 2)
+        with np.load(files[0]) as right, np.load(files[1]) as found:
+            return judge(right, found, window)
+
+
+def evidence(path: Path, file: Path, window: int, loading: Loading) -> None:
+    """Have an engine's evidence written to a file, in a process of its own. Raises EngineError where it fails."""
+    with Probe() as probe:
+        probe.ask("evidence", path=str(path), file=str(file), window=window, **asdict(loading))
+
+
+def _kept() -> dict[str, Verdict]:
+    figures = dict.fromkeys(("cells", "error", "expert", "grouping", "scores", "seconds"), number(-2))
+    form = table({"proved": flag, "judged": flag, "reason": text, **figures})
+    names = Verdict.__dataclass_fields__
+    found: dict[str, dict[str, Any]] = kept.load(PROOFS, by_name(form)) or {}
+    return {key: Verdict(**{name: one[name] for name in names}) for key, one in found.items()}
+
+
+def _key(model: str, reference: Loading, candidate: Loading) -> str:
+    """Return all that a verdict hangs on: the model's file, the libraries, the CPU, what chooses kernels."""
+    kernels = (
+        (each.engine, each.extra_buffers, each.flash, each.cache_type, _library(each.engine))
+        for each in (reference, candidate)
+    )
+    return "|".join(map(str, (VERSION, model, *kernels, _cpu())))
+
+
+@cache
+def _library(engine: str) -> str:
+    """Return which build of a library there is: a package's version and its files, of which none is loaded."""
+    name, variable = ("ik-llama-cpp-python", "IK_LLAMA_CPP_LIB_PATH") if engine == IK else _LLAMA
+    found = find_spec(name.removesuffix("-python").replace("-", "_"))
+    place = Path(os.environ.get(variable) or Path(found.origin if found and found.origin else "").parent / "lib")
+    try:
+        files = sorted(place.parent.iterdir() if place.is_file() else place.iterdir())
+        states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+        return f"{version(name)} {place} {states}"
+    except (OSError, PackageNotFoundError):
+        return "missing"
+
+
+@cache
+def _cpu() -> str:
+    """Return what the system says of the CPU, without what changes from moment to moment."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    telling = ("vendor_id", "cpu family", "model", "stepping", "flags", "Features", "CPU ")
+    return " ".join(line.partition(":")[2].strip() for line in lines if line.startswith(telling))
