@@ -101,7 +101,7 @@ class Local:
         typer.Option(
             metavar="auto|on|off",
             show_default="auto",
-            help="Repack weights for this CPU: faster, and with llama.cpp twice the memory; auto repacks if there is room.",
+            help="Repack weights for this CPU: faster; with llama.cpp twice the memory; auto repacks if there is room.",
         ),
     ] = None
 
