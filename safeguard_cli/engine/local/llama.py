@@ -17,6 +17,7 @@ import numpy.typing as npt
 from llama_cpp import llama_cpp as C  # noqa: N812 - the C API, named as such
 
 from safeguard_cli.engine.local.build import amx_build, ggml, repacking_buffer
+from safeguard_cli.engine.local.pace import Pace
 from safeguard_cli.engine.local.plan import ContextSize, Loading, repacked
 from safeguard_cli.errors import EngineError
 from safeguard_cli.model.gguf import BadModelFile, read_model
@@ -198,6 +199,7 @@ class Model:
         self.size = size
         LOG.complaints.clear()
         C.llama_backend_init()
+        self.pace = Pace(C._lib, loading.threads)
         try:
             self._load(path, loading, loaded)
         except BaseException:
@@ -293,6 +295,7 @@ class Model:
 
     def close(self) -> None:
         """Free the context and the model; safe to call twice."""
+        self.pace.close()
         if self._context:
             C.llama_free(self._context)
             self._context = None
