@@ -161,7 +161,7 @@ def _rates(found: Found, prepared: Prepared, threads: int, seconds: float) -> No
             "rates",
             path=str(prepared.header.path),
             seconds=seconds / 2,
-            **asdict(replace(loading, threads=threads)),
+            **asdict(replace(loading, threads=threads, follow=False)),
         )
         slow = (
             not found.prompt  # reported once

@@ -307,6 +307,7 @@ def _shape(
         rows=rows,
         reasoning=settings.effort not in ("none", "auto"),
         votes=bool(settings.votes),
+        follow=settings.threads is None,
     )
 
 

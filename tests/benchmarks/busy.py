@@ -1,13 +1,14 @@
 """Compares decoding with and without `engine/local/pace.py` while other programs keep cores busy.
 
-    python tests/benchmarks/busy.py MODEL.gguf [--spinning 0,1,2,3] [--pairs 10] [--only steps|run] [--one]
+    python tests/benchmarks/busy.py MODEL.gguf [--spinning 0,1,2,3] [--pairs 10] [--only steps|run] [--one] [--together]
 
 For each number of spinning processes, pairs of measurements take turns in who goes first: `before`, in which threads
 always spin, and `paced`. `--one` measures one thread too, which runs got that were started on a busy machine. `steps`
 is the time of some steps of 16 rows, `run` that of labeling 64 short rows with the model loaded and the policy decoded;
 what all runs give must be equal to the last digit. `others` are the cores that all other processes kept busy meanwhile:
-on a quiet machine no more than were told to. Times are medians; the ratio is the median of the pairs' with its exact
-interval.
+on a quiet machine no more than were told to. The processes are in sessions of their own as those of other programs are,
+between which Linux shares the cores where it groups by session; with `--together` they are in this one's. Times are
+medians; the ratio is the median of the pairs' with its exact interval.
 """
 
 from __future__ import annotations
@@ -23,19 +24,20 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from safeguard_cli.engine.local.llama import C, Model
-from safeguard_cli.engine.local.pace import INTERVAL, Pace, look, used_by_others
+from safeguard_cli.engine.local.pace import INTERVAL, TRY, Pace, look, used_by_others
 from safeguard_cli.engine.local.scheduler import Scheduler
 from safeguard_cli.prompt.contract import Prompt
 from safeguard_cli.run.prepare import load_policies, prepare
 from safeguard_cli.run.settings import Settings
 
+SETTLE = 4 * INTERVAL + 2 * TRY  # seconds until the load is known and both numbers of threads were tried
 ROWS, SLOTS, CONTENT = 64, 16, (8, 40)  # tokens of a text, from and to
 TOKEN = np.array([1000], np.int32)
 
@@ -43,12 +45,13 @@ Work = Callable[[], object]
 
 
 @contextmanager
-def spinning(count: int) -> Iterator[None]:
-    """Keep so many cores busy as long as this is open."""
+def spinning(count: int, together: bool) -> Iterator[None]:
+    """Keep so many cores busy as long as this is open, each process in a session of its own unless `together`."""
     found: list[subprocess.Popen[bytes]] = []
     try:
         for _ in range(count):
-            found.append(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+            command = [sys.executable, "-c", "while True: pass"]
+            found.append(subprocess.Popen(command, start_new_session=not together))
         yield
     finally:
         for process in found:
@@ -117,9 +120,11 @@ def measure(name: str, work: Work, bench: Bench, threads: int, pairs: int, one: 
     for number in range(pairs):
         for way in ways if number % 2 else reversed(ways):
             count = 1 if way == "one thread" else threads
-            C.llama_set_n_threads(bench.model._context, count, count)
-            with Pace(C._lib, threads) if way == "paced" else nullcontext():
-                end = time.monotonic() + 3 * INTERVAL
+            follow = way == "paced"
+            with Pace(C._lib, count, follow) as bench.model.pace:
+                if not follow:
+                    bench.model.pace.close()
+                end = time.monotonic() + SETTLE
                 while time.monotonic() < end:
                     settle()
                 before, began = look(), time.perf_counter()
@@ -148,6 +153,7 @@ def main() -> None:
     parser.add_argument("--reasoning", type=int, default=8, help="tokens of reasoning in a run, default 8")
     parser.add_argument("--only", choices=("steps", "run"))
     parser.add_argument("--one", action="store_true")
+    parser.add_argument("--together", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         os.environ["XDG_CACHE_HOME"] = f"{name}/cache"
@@ -160,7 +166,7 @@ def main() -> None:
 
     work: dict[str, Work] = {"steps": lambda: bench.steps(given.steps), "run": run}
     for count, kind in itertools.product(given.spinning, [given.only] if given.only else work):
-        with spinning(count):
+        with spinning(count, given.together):
             measure(
                 kind, work[kind], bench, given.threads, given.pairs, given.one, count, settle=lambda: bench.steps(1)
             )

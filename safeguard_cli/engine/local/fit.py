@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 
-from safeguard_cli.engine.local.hardware import free_cores, free_memory
+from safeguard_cli.engine.local.hardware import free_memory, usable_cores
 from safeguard_cli.engine.local.plan import BATCH, Device, Loading, Memory, Plan, Shape, repacked
 from safeguard_cli.errors import SafeguardError, UsageError
 from safeguard_cli.model.gguf import BadModelFile, Header
@@ -43,12 +43,13 @@ def shape_run(
     rows: int | None = None,
     reasoning: bool = False,
     votes: bool = False,
+    follow: bool = False,
 ) -> Shape:
     """Choose slots, cells and GPU layers that fit the free memory. `prefixes` and `overheads` are tokens by policy.
 
     `rows` is the number of rows where it is known: repacking the weights does not pay for a few. `repack` forces or
     forbids it. `reasoning` tells that most tokens are decoded one by one, `votes` that several answers are about one
-    text.
+    text, `follow` that fewer threads may be used for a time.
 
     Raises UsageError when --ctx cannot hold a policy and its answer, SafeguardError when memory cannot hold one row.
     """
@@ -56,7 +57,7 @@ def shape_run(
     least = _least(prefixes, overheads, context)
     free = free_memory()
     typical = max(overheads) + TYPICAL_CONTENT
-    threads = threads or free_cores()
+    threads = threads or usable_cores()
 
     worth = repack if repack is not None else rows is None or rows >= REPACK_ROWS
     repackings = [False] if not worth else [True] if repack else [True, False]
@@ -82,7 +83,7 @@ def shape_run(
             if extra_buffers:
                 again = repacked_bytes(header) * memory.weights // max(1, header.size)
                 memory = replace(memory, weights=memory.weights + again)
-            yield plan, Loading(threads, placed, extra_buffers, moe, cache_type, flash), memory
+            yield plan, Loading(threads, placed, extra_buffers, moe, cache_type, flash, follow), memory
 
     unified = any(device.unified for device in devices)
 

@@ -199,7 +199,8 @@ class Model:
         self.size = size
         LOG.complaints.clear()
         C.llama_backend_init()
-        self.pace = Pace(C._lib, loading.threads)
+        self.pace = Pace(C._lib, loading.threads, loading.follow)
+        self._threads = loading.threads
         try:
             self._load(path, loading, loaded)
         except BaseException:
@@ -243,6 +244,7 @@ class Model:
 
     def decode(self) -> Logits:
         """Decode the batch. Return a view of (outputs, vocabulary) logits, valid until the next decode."""
+        self.use_threads(self.pace.threads())
         code = self._watch.decode(self.batch) if self._watch else C.llama_decode(self._context, self.batch.as_struct())
         if code:
             raise EngineError(f"llama.cpp failed to decode a batch (code {code}): {_complaint()}")
@@ -251,6 +253,12 @@ class Model:
             return np.empty((0, self.vocabulary_size), np.float32)
         pointer = C.llama_get_logits(self._context)
         return np.ctypeslib.as_array(pointer, (count, self.vocabulary_size))
+
+    def use_threads(self, count: int) -> None:
+        """Have decodes use so many threads from now on; their number does not change a result."""
+        if count != self._threads:
+            self._threads = count
+            C.llama_set_n_threads(self._context, count, count)
 
     def watch(self, tell: Callable[[float], None]) -> None:
         """From now on, call `tell` many times during slow decodes with the share of the batch that is computed.

@@ -32,7 +32,8 @@ class Loading:
     """How llama.cpp loads a model and lays out its cache.
 
     `gpu_layers` is as llama.cpp takes it, -1 for all; the experts of the first `cpu_moe` layers stay off the GPU.
-    `extra_buffers` repacks weights for the CPU; `flash` turns flash attention on.
+    `extra_buffers` repacks weights for the CPU; `flash` turns flash attention on. With `follow`, fewer than `threads`
+    are used while other programs need the cores.
     """
 
     threads: int
@@ -41,6 +42,7 @@ class Loading:
     cpu_moe: int = 0
     cache_type: str = "f16"
     flash: bool = True
+    follow: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,20 @@ from hypothesis import strategies as st
 from safeguard_cli.engine.decoding import Options
 from safeguard_cli.engine.local import pace
 from safeguard_cli.engine.local.llama import C, Model
-from safeguard_cli.engine.local.pace import LOOKS, SLACK, Look, Pace, crowded, look, used_by_others
+from safeguard_cli.engine.local.pace import (
+    KEEP,
+    LOOKS,
+    SLACK,
+    TRY,
+    YIELD,
+    Choice,
+    Look,
+    Pace,
+    crowded,
+    fewer,
+    look,
+    used_by_others,
+)
 from safeguard_cli.engine.local.plan import Loading, Plan
 from safeguard_cli.engine.local.scheduler import Scheduler
 from safeguard_cli.engine.sampling import Logits
@@ -60,6 +73,61 @@ def test_a_machine_with_a_core_for_each_thread_is_not_crowded(others, threads, f
 )
 def test_machines_as_people_have_them(others, threads, cores, expected) -> None:
     assert crowded(others, threads, cores) is expected
+
+
+@given(SHARES, st.integers(2, 512), COUNTS)
+def test_fewer_threads_are_at_least_one_and_never_all(others, threads, cores) -> None:
+    assert 1 <= fewer(others, threads, cores) < threads
+
+
+@pytest.mark.parametrize(
+    ("others", "threads", "cores", "expected"),
+    [([1.0], 2, 2, 1), ([2.0], 2, 2, 1), ([3.0, 3.2], 8, 8, 5), ([0.3], 8, 8, 7), ([6.1], 4, 8, 2), ([9.0], 4, 4, 1)],
+)
+def test_others_keep_the_cores_that_they_use(others, threads, cores, expected) -> None:
+    assert fewer(others, threads, cores) == expected
+
+
+SHARE = st.floats(0.02, 64)
+
+
+def time_with_few(every: float, few: float, step: float, seconds: float) -> float:
+    """Return the share of time with fewer threads on a machine that grants so much CPU time a second to either."""
+    choice, at, own, spent = Choice(), 0.0, 0.0, 0.0
+    while at < seconds:
+        asked = choice.ask(at, own)
+        at, own, spent = at + step, own + step * (few if asked else every), spent + step * asked
+    return spent / at
+
+
+@given(SHARE, SHARE, st.floats(0.001, 0.5))
+def test_what_gets_more_done_is_used_most_of_the_time(every, few, step) -> None:
+    spent = time_with_few(every, few, step, seconds=20 * KEEP)
+    rest = (TRY + 2 * step) / KEEP  # in which the other number is tried
+    if few > 1.2 * YIELD * every:
+        assert spent > 1 - 2 * rest
+    elif YIELD * every > 1.2 * few:
+        assert 0 < spent < 2 * rest
+
+
+@given(SHARE, SHARE, st.floats(0.5, 100))
+def test_long_decodes_are_compared_as_well(every, few, step) -> None:
+    spent = time_with_few(every, few, step, seconds=40 * max(KEEP, step))
+    if few > 1.2 * YIELD * every:
+        assert spent > 0.4
+    elif YIELD * every > 1.2 * few:
+        assert 0 < spent < 0.6
+
+
+def test_a_machine_that_changes_is_noticed() -> None:
+    choice, at, own = Choice(), 0.0, 0.0
+    seen = []
+    for second in range(120):
+        few = choice.ask(at, own)
+        seen.append(few)
+        at, own = at + 1, own + (0.6 if few else 0.4 if second < 60 else 1.2)
+    assert sum(seen[10:60]) > 40
+    assert sum(seen[80:]) < 8
 
 
 @given(st.floats(0, 1e9), st.floats(0.01, 1e5), st.floats(0, 64), st.floats(0, 64))
@@ -111,18 +179,19 @@ def test_where_the_system_does_not_tell_the_load_nothing_is_done(monkeypatch, fa
 
     monkeypatch.setattr(psutil, "cpu_times", times)
     assert look() is None
-    with Pace(C._lib, 2, look) as kept:
-        assert kept._follower
-        kept._follower.join(10)
-        assert not kept._follower.is_alive()
+    with Pace(C._lib, 2, looked=look) as kept:
+        assert kept._watcher
+        kept._watcher.join(10)
+        assert not kept._watcher.is_alive()
         assert not kept.crowded
 
 
-def test_one_thread_and_a_library_without_openmp_are_left_alone() -> None:
-    for kept in (Pace(C._lib, 1), Pace(ctypes.CDLL(None), 2)):
+def test_one_thread_and_a_number_that_was_asked_for_without_openmp_are_left_alone() -> None:
+    for kept in (Pace(C._lib, 1, follow=True), Pace(ctypes.CDLL(None), 2)):
         with kept:
-            assert kept._follower is None
+            assert kept._watcher is None
             assert not kept.crowded
+            assert kept.threads() == kept._all
 
 
 class Machine:
@@ -169,7 +238,7 @@ needs_libgomp = pytest.mark.skipif(
 @needs_libgomp
 def test_threads_spin_on_a_free_machine_and_hardly_on_a_crowded_one(machine) -> None:
     free, threads = spun(), psutil.Process().num_threads()
-    with Pace(C._lib, 2, machine) as kept:
+    with Pace(C._lib, 2, looked=machine) as kept:
         assert spun() > free / 5
         machine.used = float(len(pace._allowed()))
         wait(lambda: kept.crowded)
@@ -194,10 +263,37 @@ def test_it_spins_again_only_after_some_quiet_looks(machine) -> None:
         machine.used = 512.0 if len(seen) == 3 else 0.0
         return machine()
 
-    with Pace(C._lib, 2, looked) as kept:
+    with Pace(C._lib, 2, looked=looked) as kept:
         made.append(kept)
         wait(lambda: len(seen) > 4 + LOOKS)
     assert seen[: 4 + LOOKS] == [False] * 3 + [True] * LOOKS + [False]
+
+
+def test_threads_that_always_spin_leave_others_their_cores(machine) -> None:
+    cores = len(pace._allowed())
+    with Pace(ctypes.CDLL(None), cores + 2, follow=True, looked=machine) as kept:
+        machine.used = cores - 1.0
+        wait(lambda: kept.crowded and kept._few == 1)
+        assert kept.threads() == 1
+        assert kept._idle is None
+
+
+@needs_libgomp
+@pytest.mark.parametrize("follow", [True, False])
+def test_a_number_that_was_asked_for_is_kept(machine, follow, monkeypatch) -> None:
+    monkeypatch.setattr(pace, "TRY", 0.01)
+    with Pace(C._lib, 2, follow, machine) as kept:
+        assert kept.threads() == 2
+        machine.used = 512.0
+        wait(lambda: kept.crowded)
+        seen = set()
+        for _ in range(100):
+            seen.add(kept.threads())
+            time.sleep(0.002)
+        assert seen == ({1, 2} if follow else {2})
+        machine.used = 0.0
+        wait(lambda: not kept.crowded)
+        assert kept.threads() == 2
 
 
 @pytest.mark.parametrize("flash", [True, False])
@@ -213,10 +309,9 @@ def test_completions_are_the_same_to_the_last_digit_however_and_how_many_threads
 
             def changing() -> Logits:
                 model.pace._switch(next(wait))
-                C.llama_set_n_threads(model._context, number := next(count), number)
                 return decode()
 
-            model.decode = changing
+            model.decode, model.pace.threads = changing, lambda: next(count)
             found = list(Scheduler(model, prefixes, Options(6), plan).complete(prompts))
             model.pace._switch(False)
         return [str(done) for done in found]  # they are equal only to themselves
@@ -230,6 +325,6 @@ def test_completions_are_the_same_to_the_last_digit_however_and_how_many_threads
 
 def test_an_engine_is_paced_as_long_as_it_is_open(tiny) -> None:
     with Model(tiny, Plan(1, 512).context(1), Loading(2)) as model:
-        follower = model.pace._follower
-        assert bool(follower and follower.is_alive()) is hasattr(C._lib, "GOMP_parallel")
-    assert not (follower and follower.is_alive())
+        watcher = model.pace._watcher
+        assert bool(watcher and watcher.is_alive()) is hasattr(C._lib, "GOMP_parallel")
+    assert not (watcher and watcher.is_alive())
