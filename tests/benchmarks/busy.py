@@ -50,7 +50,8 @@ def spinning(count: int, together: bool) -> Iterator[None]:
     found: list[subprocess.Popen[bytes]] = []
     try:
         for _ in range(count):
-            command = [sys.executable, "-c", "while True: pass"]
+            # They end by themselves when this process is killed.
+            command = [sys.executable, "-c", f"import os\nwhile os.getppid() == {os.getpid()}: pass"]
             found.append(subprocess.Popen(command, start_new_session=not together))
         yield
     finally:

@@ -22,9 +22,7 @@ import psutil
 
 INTERVAL = 0.5  # seconds between two looks at the machine
 LOOKS = 4  # a wait too long costs far more than one too short: it spins again only after so many quiet looks
-SLACK = (
-    0.4  # of a core that other programs may take: measured, spinning is faster up to 0.5, and far slower from 0.7 on
-)
+SLACK = 0.4  # of a core that others may take: measured, spinning is faster up to 0.5, and far slower from 0.7 on
 KEEP, TRY = 15.0, 1.0  # seconds of decoding with a number of threads, and of trying the other one
 YIELD = 0.8  # of the CPU time of threads that wait for each other on shared cores; the rest they lose by it
 _BETTER = 1.1  # times as fast as what it replaces
