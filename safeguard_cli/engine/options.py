@@ -44,7 +44,10 @@ class Pace:
     """Model and machine"""
 
     threads: Annotated[
-        int | None, typer.Option(min=1, max=512, metavar="N", help="CPU threads; default: the idle cores.")
+        int | None,
+        typer.Option(
+            min=1, max=512, metavar="N", help="CPU threads; default: all cores, fewer while others need them."
+        ),
     ] = None
     slots: Annotated[
         int | None,

@@ -109,7 +109,7 @@ def numbers(option: str, text: str | None, least: int, most: int) -> tuple[int, 
 
 
 def halves(threads: int) -> tuple[int, ...]:
-    """Return the thread counts worth trying: all idle cores, and half of them, since memory may be the limit."""
+    """Return the thread counts worth trying: all cores, and half of them, since memory may be the limit."""
     return tuple(dict.fromkeys((threads, max(1, threads // 2))))
 
 
@@ -161,7 +161,7 @@ def _rates(found: Found, prepared: Prepared, threads: int, seconds: float) -> No
             "rates",
             path=str(prepared.header.path),
             seconds=seconds / 2,
-            **asdict(replace(loading, threads=threads)),
+            **asdict(replace(loading, threads=threads, follow=False)),
         )
         slow = (
             not found.prompt  # reported once

@@ -14,7 +14,7 @@ class Benched:
 
     slots: Annotated[str | None, typer.Option(metavar="N,N", help="Slots to try; default 1,2,4,8,16,32.")] = None
     threads: Annotated[
-        str | None, typer.Option(metavar="N,N", help="Threads to try; default: all idle cores, and half of them.")
+        str | None, typer.Option(metavar="N,N", help="Threads to try; default: all cores, and half of them.")
     ] = None
     batch: Annotated[str | None, typer.Option(metavar="N,N", help="Batch sizes to try; default 512,256,1024.")] = None
     rows: Annotated[

@@ -8,7 +8,7 @@ from typing import Any
 
 from safeguard_cli.engine.local import proof
 from safeguard_cli.engine.local.choose import check_installed, ik_usable, worth_proving
-from safeguard_cli.engine.local.hardware import free_cores
+from safeguard_cli.engine.local.hardware import usable_cores
 from safeguard_cli.engine.local.plan import IK, LLAMA, Device, Loading
 from safeguard_cli.errors import UsageError
 from safeguard_cli.model.fingerprint import model_key
@@ -44,7 +44,7 @@ def choose_engine(
         asked = first
     if asked == LLAMA:
         return Chosen(LLAMA, True)
-    reference = Loading(free_cores(), extra_buffers=False, cache_type=settings.kv_type)
+    reference = Loading(usable_cores(), extra_buffers=False, cache_type=settings.kv_type)
     candidate = replace(reference, extra_buffers=True, engine=IK)
     if asked == IK:
         check_installed(IK)

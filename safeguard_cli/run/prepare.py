@@ -330,6 +330,7 @@ def _shape(
         reasoning=settings.effort not in ("none", "auto"),
         votes=bool(settings.votes),
         engine=engine,
+        follow=settings.threads is None,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 
-from safeguard_cli.engine.local.hardware import free_cores, free_memory
+from safeguard_cli.engine.local.hardware import free_memory, usable_cores
 from safeguard_cli.engine.local.plan import (
     BATCH,
     IK,
@@ -56,12 +56,13 @@ def shape_run(
     reasoning: bool = False,
     votes: bool = False,
     engine: str = LLAMA,
+    follow: bool = False,
 ) -> Shape:
     """Choose slots, cells and GPU layers that fit the free memory. `prefixes` and `overheads` are tokens by policy.
 
     `rows` is the number of rows where it is known: repacking the weights does not pay for a few. `repack` forces or
     forbids it. `reasoning` tells that most tokens are decoded one by one, `votes` that several answers are about one
-    text.
+    text, `follow` that fewer threads may be used for a time.
 
     Raises UsageError when --ctx cannot hold a policy and its answer, SafeguardError when memory cannot hold one row.
     """
@@ -69,7 +70,7 @@ def shape_run(
     least = _least(prefixes, overheads, context)
     free = free_memory()
     typical = max(overheads) + TYPICAL_CONTENT
-    threads = threads or free_cores()
+    threads = threads or usable_cores()
 
     worth = repack if repack is not None else rows is None or rows >= REPACK_ROWS
     in_place = engine == IK  # llama.cpp's repacked weights are a second copy beside the mapped file
@@ -95,7 +96,7 @@ def shape_run(
             if extra_buffers and not in_place:
                 again = repacked_bytes(header) * memory.weights // max(1, header.size)
                 memory = replace(memory, weights=memory.weights + again)
-            yield plan, Loading(threads, placed, extra_buffers, moe, cache_type, flash, engine), memory
+            yield plan, Loading(threads, placed, extra_buffers, moe, cache_type, flash, engine, follow), memory
 
     unified = any(device.unified for device in devices)
 

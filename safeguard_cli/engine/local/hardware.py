@@ -11,12 +11,8 @@ import psutil
 _CGROUP, _OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
-def free_cores() -> int:
-    """Return the physical cores that are idle now and that affinity and cgroup quota allow, at least 1.
-
-    ggml's threads spin while they wait for each other: with both of two cores taken by others, two threads gave a
-    twentieth of one thread's speed.
-    """
+def usable_cores() -> int:
+    """Return the physical cores that affinity and cgroup quota allow, at least 1."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cores = min(allowed, psutil.cpu_count(logical=False) or allowed)
     for folder in _cgroups("cpu"):
@@ -24,8 +20,13 @@ def free_cores() -> int:
         quota, period = quota or _read(folder / "cpu.cfs_quota_us"), period or _read(folder / "cpu.cfs_period_us")
         if quota.isdigit() and period.isdigit():
             cores = min(cores, int(quota) // max(1, int(period)))
+    return max(1, cores)
+
+
+def free_cores() -> int:
+    """Return the usable cores that are idle now, at least 1."""
     busy = psutil.cpu_percent(interval=0.1) / 100 * (psutil.cpu_count() or 1)
-    return max(1, cores - round(busy))
+    return max(1, usable_cores() - round(busy))
 
 
 def free_memory() -> int:

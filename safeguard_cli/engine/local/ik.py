@@ -41,6 +41,7 @@ _STATE = (_CONTEXT, ctypes.c_void_p, ctypes.c_size_t, _SEQUENCE, ctypes.c_uint32
 _state_get = _bind("llama_state_seq_get_data", ctypes.c_size_t, *_STATE)
 _state_set = _bind("llama_state_seq_set_data", ctypes.c_size_t, *_STATE)
 _set_abort = _bind("llama_set_abort_callback", None, _CONTEXT, C.ggml_abort_callback, ctypes.c_void_p)
+_set_threads = _bind("llama_set_n_threads", None, _CONTEXT, ctypes.c_uint32, ctypes.c_uint32)
 _set_log = _bind("llama_log_set", None, _LOG_CALLBACK, ctypes.c_void_p)
 _system_info = _bind("llama_print_system_info", ctypes.c_char_p)
 _operation_name = _bind("ggml_op_name", ctypes.c_char_p, ctypes.c_int)
@@ -75,7 +76,7 @@ def build_identity() -> tuple[str, str]:
 class IkModel(Model):
     """A Model in ik_llama.cpp."""
 
-    library = "ik_llama.cpp"
+    library, handle = "ik_llama.cpp", C._lib
     functions = C._lib
 
     def _load(self, path: Path, loading: Loading, loaded: Callable[[float], None] | None) -> None:
@@ -140,6 +141,9 @@ class IkModel(Model):
         self._answer = C.ggml_abort_callback(answer or 0)  # kept alive: the library holds only a pointer
         _set_abort(self._context, self._answer, None)
 
+    def _set_threads(self, count: int) -> None:
+        _set_threads(self._context, count, count)
+
     def copy(self, source: int, target: int) -> None:
         _sequence_copy(self._context, source, target, -1, -1)
 
@@ -165,6 +169,7 @@ class IkModel(Model):
         C.llama_kv_cache_clear(self._context)
 
     def close(self) -> None:
+        super().close()
         if self._context:
             C.llama_free(self._context)
             self._context = None

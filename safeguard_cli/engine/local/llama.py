@@ -74,7 +74,7 @@ class LlamaModel(Model):
     share are never freed, and `llama_decode` then finds no slot.
     """
 
-    library = "llama.cpp"
+    library, handle = "llama.cpp", C._lib
     functions = C._lib
 
     def _load(self, path: Path, loading: Loading, loaded: Callable[[float], None] | None) -> None:
@@ -123,6 +123,9 @@ class LlamaModel(Model):
         self._answer = C.ggml_abort_callback(answer or 0)  # kept alive: llama.cpp holds only a pointer
         C.llama_set_abort_callback(self._context, self._answer, None)
 
+    def _set_threads(self, count: int) -> None:
+        C.llama_set_n_threads(self._context, count, count)
+
     def copy(self, source: int, target: int) -> None:
         C.llama_memory_seq_cp(self._memory, source, target, -1, -1)
 
@@ -148,6 +151,7 @@ class LlamaModel(Model):
         C.llama_memory_clear(self._memory, True)
 
     def close(self) -> None:
+        super().close()
         if self._context:
             C.llama_free(self._context)
             self._context = None

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from safeguard_cli.engine.local.pace import Pace
 from safeguard_cli.engine.local.plan import ContextSize, Loading
 from safeguard_cli.errors import EngineError
 
@@ -149,6 +150,7 @@ class Model(ABC):
     """
 
     library: ClassVar[str]
+    handle: ClassVar[ctypes.CDLL]
     functions: ClassVar[Any]  # of the library and of its ggml
 
     def __init__(
@@ -166,6 +168,8 @@ class Model(ABC):
         self.batch = Batch(size.batch)
         self.size = size
         self.vocabulary_size = 0
+        self.pace = Pace(self.handle, loading.threads, loading.follow)
+        self._threads = loading.threads
         LOG.complaints.clear()
         try:
             self._load(path, loading, loaded)
@@ -188,6 +192,10 @@ class Model(ABC):
     @abstractmethod
     def _ask_at_nodes(self, answer: Callable[[Any], bool] | None) -> None:
         """Have `answer` called at each node of the graph; it tells whether to abort."""
+
+    @abstractmethod
+    def _set_threads(self, count: int) -> None:
+        """Have the library use so many threads."""
 
     @abstractmethod
     def copy(self, source: int, target: int) -> None:
@@ -213,12 +221,13 @@ class Model(ABC):
     def clear(self) -> None:
         """Forget all sequences, and what their cells held."""
 
-    @abstractmethod
     def close(self) -> None:
         """Free the context and the model; safe to call twice."""
+        self.pace.close()
 
     def decode(self) -> Logits:
         """Decode the batch. Return a view of (outputs, vocabulary) logits, valid until the next decode."""
+        self.use_threads(self.pace.threads())
         code = self._watch.decode(self.batch.size, self._decode) if self._watch else self._decode()
         if code:
             raise EngineError(f"{self.library} failed to decode a batch (code {code}): {LOG.complaint}")
@@ -226,6 +235,12 @@ class Model(ABC):
         if not count:
             return np.empty((0, self.vocabulary_size), np.float32)
         return np.ctypeslib.as_array(self._logits(), (count, self.vocabulary_size))
+
+    def use_threads(self, count: int) -> None:
+        """Have decodes use so many threads from now on; their number does not change a result."""
+        if count != self._threads:
+            self._threads = count
+            self._set_threads(count)
 
     def watch(self, tell: Callable[[float], None]) -> None:
         """From now on, call `tell` many times during slow decodes with the share of the batch that is computed.

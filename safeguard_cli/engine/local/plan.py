@@ -35,7 +35,8 @@ class Loading:
     """How llama.cpp loads a model and lays out its cache.
 
     `gpu_layers` is as llama.cpp takes it, -1 for all; the experts of the first `cpu_moe` layers stay off the GPU.
-    `extra_buffers` repacks weights for the CPU; `flash` turns flash attention on.
+    `extra_buffers` repacks weights for the CPU; `flash` turns flash attention on. With `follow`, fewer than `threads`
+    are used while other programs need the cores.
     """
 
     threads: int
@@ -45,6 +46,7 @@ class Loading:
     cache_type: str = "f16"
     flash: bool = True
     engine: str = LLAMA
+    follow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
