@@ -75,7 +75,7 @@ SAFEGUARD = Path(sys.executable).parent / "safeguard"
 ENDINGS = {"<|return|>", "<|call|>", "<|end|>", "<|endoftext|>"}  # where a server stops, unless it is told not to
 LOOP, SERVER, IK_SERVER = "llama_cpp.Llama loop", "llama-server", "ik_llama.cpp's llama-server"
 # What safeguard is told to run on each engine: fields of Settings, which are options of `label` under the same names.
-ENGINES: dict[str, dict[str, Any]] = {"llama.cpp": {}, "ik": {"engine": "ik"}}
+ENGINES: dict[str, dict[str, Any]] = {name: {"engine": name} for name in ("llama.cpp", "ik")}
 
 
 @dataclass(frozen=True)
