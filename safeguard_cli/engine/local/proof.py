@@ -146,9 +146,8 @@ def _inside(found: _Found, reference: Evidence, candidate: Evidence, window: int
     before = {part: 0.0 for part, among in parts.items() if among.any()}
     same = np.ones(len(position), bool)
     for name, experts, error, agree in _layers(reference, candidate):
-        first, same, clear = same.all(), same & agree, True
-        if experts is not None:
-            _experts(found, name, experts[same], error[same])
+        first, same = same.all(), same & agree
+        clear, tails = True, []
         for part, last in before.items():
             here, among = error[parts[part] & same], int(parts[part].sum())
             if first and len(here) < STAY * among:
@@ -156,15 +155,18 @@ def _inside(found: _Found, reference: Evidence, candidate: Evidence, window: int
             if len(here) < ENOUGH:
                 clear = False
                 continue
-            median, tail = map(float, np.quantile(here, (0.5, 0.9)))
-            bound = max(ROUNDING, GROWTH * last)
+            median, bound = _median(here), max(ROUNDING, GROWTH * last)
             found.error = max(found.error, median)
-            if not median <= bound or not tail <= TAIL * bound:
-                raise _WrongError(f"{name} {part} differs by {median:.1%}, for a tenth of tokens by {tail:.1%} or more")
-            before[part] = median
-            clear = clear and median <= ROUNDING
+            if not median <= bound:
+                raise _WrongError(f"{name} {part} differs by {median:.1%}")
+            tails.append((part, float(np.quantile(here, 0.9)), TAIL * bound))
+            before[part], clear = median, clear and median <= ROUNDING
         if experts is not None:
+            _experts(found, name, experts[same], error[same])
             found.count(experts, error, same, clear)
+        for part, tail, bound in tails:
+            if not tail <= bound:
+                raise _WrongError(f"{name} {part} differs by {tail:.1%} or more for a tenth of tokens")
     rows = same[reference["row"]]
     if rows.any():
         one, other = reference["one"][rows], candidate["one"][rows]
@@ -258,8 +260,9 @@ def prove(
     except (EngineError, BadModelFile) as error:
         verdict = Verdict(False, True, str(error))
     verdict = replace(verdict, seconds=round(time.monotonic() - begin, 1))
-    known = {name: one for name, one in _kept().items() if name != (made := _key(key, reference, candidate))}
-    kept.save(PROOFS, {name: asdict(one) for name, one in [*known.items(), (made, verdict)][-MOST_PROOFS:]})
+    name = _key(key, reference, candidate)
+    others = [(other, one) for other, one in _kept().items() if other != name][1 - MOST_PROOFS :]
+    kept.save(PROOFS, {other: asdict(one) for other, one in [*others, (name, verdict)]})
     return verdict
 
 
