@@ -16,6 +16,7 @@ from helpers import ROOT, tiny_model
 from safeguard_cli.engine.local import proof
 from safeguard_cli.engine.local.plan import IK, Loading
 from safeguard_cli.engine.local.proof import Verdict, judge
+from safeguard_cli.model import kept
 from safeguard_cli.model.fingerprint import model_key
 
 WINDOW = 128
@@ -167,6 +168,27 @@ def test_a_verdict_is_kept_for_the_file_the_kernels_and_the_cpu_whatever_the_thr
     assert proof.known(path, REPACKED, LLAMA) is None
     monkeypatch.setattr(proof, "_cpu", lambda: "another CPU")
     assert proof.known(path, PLAIN, LLAMA) is None
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"[]", b'{"a": {"proved": true}}', b'{"a": {"proved": 1, "judged": 1, "reason": ""}}']
+)
+def test_verdicts_that_are_no_verdicts_are_ignored(tmp_path, monkeypatch, text) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kept.save(proof.PROOFS, {})
+    next(tmp_path.rglob(proof.PROOFS)).write_bytes(text)
+    assert proof._kept() == {}
+
+
+def test_logits_that_are_all_alike_are_rejected(right) -> None:
+    verdict = judge(right, {**right, "one": np.zeros_like(right["one"])}, WINDOW)
+    assert (verdict.proved, verdict.judged, verdict.grouping) == (False, True, 1e6)
+
+
+def test_the_tokens_of_a_proof_are_those_that_are_decoded(right) -> None:
+    looked_at = len(right["position"])
+    assert proof.TOKENS == 2 * looked_at - 192
+    assert sorted({*right["position"]}) == [-1, *range(144 + 36 + 3)]
 
 
 def test_an_engine_that_dies_is_rejected_and_that_is_kept(tmp_path, monkeypatch) -> None:
