@@ -46,7 +46,7 @@ BEYOND = 1.5  # in the first layer, a tenth of tokens beyond the window may diff
 # right engines 1.2 times, with a window off by one 1.8 and more, even where attention is so flat that medians are right
 GROWTH = 3.0  # an error of before may grow so much in a layer without a fault of that layer
 SHARP = 0.05  # in a layer with larger errors, over all tokens, a wrong expert would not show
-WRONG_EXPERT = 2.2  # times the layer's error: right experts reach 1.3, one of twice its size 3
+WRONG_EXPERT = 2.2  # times the usual error: right experts reach 1.1, in deep layers 1.4, one of twice its size 3.2
 FLOOR = 0.01  # below it, errors are compared with this
 ENOUGH = 5  # tokens that use an expert, or that are left of a part, for a judgement
 STAY = 0.75  # of tokens with equal inputs, so many choose the same experts at the first layer
@@ -66,8 +66,9 @@ _Floats = npt.NDArray[np.float64]
 class Verdict:
     """Whether an engine is `proved` equal, and whether enough could be `judged` to say so; `reason` is for people.
 
-    `cells` is the share of all experts of all layers that was judged, `error` the largest error of a layer, `expert`
-    the largest of an expert as a multiple of its layer's, `grouping` and `scores` what another grouping moves.
+    `cells` is the share of all experts of all layers that was judged, `error` the largest median error of a layer,
+    `expert` that of an expert as a multiple of what is usual in its layer, `grouping` and `scores` what another grouping
+    into batches moves, `seconds` what the proof took.
     """
 
     proved: bool
@@ -98,7 +99,7 @@ def judge(reference: Evidence, candidate: Evidence, window: int) -> Verdict:
     except _WrongError as wrong:
         return found.verdict(False, True, str(wrong))
     if found.share < JUDGED:
-        reason = f"only that values are finite and do not hang on the grouping: {found.share:.0%} of experts comparable"
+        reason = f"only finiteness and grouping could be judged: {found.share:.0%} of experts can be compared"
         return found.verdict(False, False, reason)
     return found.verdict(True, True, f"layers differ by {found.error:.1%} at most, which is rounding")
 
@@ -150,7 +151,7 @@ def _inside(found: _Found, reference: Evidence, candidate: Evidence, window: int
     same = np.ones(len(position), bool)
     for depth, (name, experts, error, agree) in enumerate(_layers(reference, candidate)):
         first = depth < 2  # up to the first layer both engines' inputs are equal
-        same, clear, tails = same & agree, True, {}
+        same, clear, tails, times = same & agree, True, {}, np.full(len(error), np.nan)
         for part, last in before.items():
             here, among = error[parts[part] & same], int(parts[part].sum())
             if first and len(here) < STAY * among:
@@ -164,8 +165,10 @@ def _inside(found: _Found, reference: Evidence, candidate: Evidence, window: int
                 raise _WrongError(f"{name} {part} differs by {median:.1%}")
             tails[part] = float(np.quantile(here, 0.9)), TAIL * bound
             before[part], clear = median, clear and median <= ROUNDING
+            times[parts[part] & same] = here / max(median, FLOOR)
         if experts is not None:
-            _experts(found, name, experts[same], error[same])
+            if _median(error[same]) <= SHARP:
+                _experts(found, name, experts, times)
             found.count(experts, error, same, clear)
         if first and tails.keys() >= {_IN, _BEYOND}:
             tails[_BEYOND] = tails[_BEYOND][0], BEYOND * max(tails[_IN][0], FLOOR)
@@ -180,17 +183,14 @@ def _inside(found: _Found, reference: Evidence, candidate: Evidence, window: int
             raise _WrongError(f"its logits differ by {median:.1%}, a score by {score:.2f}")
 
 
-def _experts(found: _Found, name: str, used: npt.NDArray[Any], error: _Floats) -> None:
-    """Compare the experts of a layer with each other, over the tokens that use them."""
-    usual = _median(error)
-    if usual > SHARP:
-        return
-    for expert in np.unique(used):
-        here = error[(used == expert).any(axis=1)]
-        times = _median(here) / max(usual, FLOOR) if len(here) >= ENOUGH else 0.0
-        found.expert = max(found.expert, times)
-        if times > WRONG_EXPERT:
-            raise _WrongError(f"{name}, expert {expert} differs {times:.1f} times as much as others do")
+def _experts(found: _Found, name: str, experts: npt.NDArray[Any], times: _Floats) -> None:
+    """Compare the experts of a layer with each other: `times` are tokens' errors over those usual where they stand."""
+    for expert in np.unique(experts):
+        here = times[(experts == expert).any(axis=1) & np.isfinite(times)]
+        if len(here) >= ENOUGH:
+            found.expert = max(found.expert, _median(here))
+            if _median(here) > WRONG_EXPERT:
+                raise _WrongError(f"{name}, expert {expert} differs {_median(here):.1f} times as much as others do")
 
 
 def _median(error: _Floats) -> float:
