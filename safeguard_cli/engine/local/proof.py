@@ -9,6 +9,7 @@ proved.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import tempfile
@@ -67,8 +68,8 @@ class Verdict:
     """Whether an engine is `proved` equal, and whether enough could be `judged` to say so; `reason` is for people.
 
     `cells` is the share of all experts of all layers that was judged, `error` the largest median error of a layer,
-    `expert` that of an expert as a multiple of what is usual in its layer, `grouping` and `scores` what another grouping
-    into batches moves, `seconds` what the proof took.
+    `expert` that of an expert as a multiple of what is usual in its layer, `grouping` and `scores` what another
+    grouping into batches moves, `seconds` what the proof took.
     """
 
     proved: bool
@@ -303,12 +304,12 @@ def _kept() -> dict[str, Verdict]:
 
 
 def _key(model: str, reference: Loading, candidate: Loading) -> str:
-    """Return all that a verdict hangs on: the model's file, the libraries, the CPU, what chooses kernels."""
+    """Return a hash of all that a verdict hangs on: the model's file, the libraries, the CPU, what chooses kernels."""
     kernels = (
         (each.engine, each.extra_buffers, each.flash, each.cache_type, _library(each.engine))
         for each in (reference, candidate)
     )
-    return "|".join(map(str, (VERSION, model, *kernels, _cpu())))
+    return hashlib.sha256("|".join(map(str, (VERSION, model, *kernels, _cpu()))).encode()).hexdigest()
 
 
 @cache

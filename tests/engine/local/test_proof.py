@@ -191,7 +191,26 @@ def test_the_tokens_of_a_proof_are_those_that_are_decoded(right) -> None:
     assert sorted({*right["position"]}) == [-1, *range(144 + 36 + 3)]
 
 
-def test_an_engine_that_dies_is_rejected_and_that_is_kept(tmp_path, monkeypatch) -> None:
+def test_an_engine_that_fails_is_rejected_and_that_is_kept(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tiny_model.write(tmp_path / "model.gguf", layers=1)
+    wrong = replace(PLAIN, cache_type="none")
+    verdict = proof.prove(path, model_key(path), LLAMA, wrong)
+    assert (verdict.proved, verdict.judged, verdict.reason) == (False, True, "llama.cpp: KeyError: 'none'")
+    assert proof.known(path, wrong, LLAMA) == verdict
+
+
+@with_ik
+def test_a_library_that_cannot_be_loaded_is_rejected(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("IK_LLAMA_CPP_LIB_PATH", str(tmp_path / "model.gguf"))
+    path = tiny_model.write(tmp_path / "model.gguf")
+    verdict = proof.prove(path, model_key(path), LLAMA, IK_PLAIN)
+    assert (verdict.proved, verdict.judged) == (False, True)
+    assert verdict.reason.startswith("ik: "), verdict.reason
+
+
+def test_a_file_that_is_cut_short_is_rejected(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = tiny_model.write(tmp_path / "model.gguf")
     key = model_key(path)
