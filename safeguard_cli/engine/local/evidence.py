@@ -115,7 +115,8 @@ def gather(path: Path, file: Path, *, window: int, **loading: Any) -> dict[str, 
         decodes.alone()
         logits["sample"] = np.concatenate(decodes.sample)
         places = {"position": np.array(decodes.positions), "row": np.array(decodes.rows)}
-    np.savez(file, finite=decodes.finite, **places, **logits, **inside.arrays(header.number("block_count")))  # type: ignore[arg-type]
+    found: dict[str, Any] = {**places, **logits, **inside.arrays(header.number("block_count"))}
+    np.savez(file, finite=decodes.finite, **found)
     return {"load": loaded - begin, "decode": time.monotonic() - loaded}
 
 
