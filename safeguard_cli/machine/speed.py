@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import cycle, pairwise
+from itertools import cycle, pairwise, product
 from pathlib import Path
 
 import psutil
@@ -24,16 +24,21 @@ TIE = 0.03  # two runs of the same setting differ by so much: a smaller differen
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What can be set for a machine: rows decoded together, CPU threads, tokens given to llama.cpp at once."""
+    """What can be set for a machine: rows decoded together, CPU threads, tokens decoded at once.
+
+    `engine` is the library that decodes, "" where there is no choice.
+    """
 
     slots: int
     threads: int
     batch: int
+    engine: str = ""
 
     @property
     def options(self) -> str:
         """The options of `safeguard label` that choose this setting."""
-        return f"--slots {self.slots} --threads {self.threads} --batch {self.batch}"
+        engine = f"--engine {self.engine} " if self.engine else ""
+        return f"{engine}--slots {self.slots} --threads {self.threads} --batch {self.batch}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +110,12 @@ def sweep(
     threads: Sequence[int],
     batches: Sequence[int],
     attempt: Callable[[Setting], Figure | None],
+    engines: Sequence[str] = ("",),
 ) -> None:
     """Try all `slots` with the first of `threads` and `batches`, then the others of these, each with the best so far.
 
-    `attempt` measures a setting, or returns None if it cannot.
+    `engines` take turns, so that what changes on the machine meanwhile is the same for both. `attempt` measures a
+    setting, or returns None if it cannot.
     """
     found: list[Figure] = []
 
@@ -116,18 +123,19 @@ def sweep(
         if figure := attempt(setting):
             found.append(figure)
 
-    for count in slots:
-        try_one(Setting(count, threads[0], batches[0]))
+    for count, engine in product(slots, engines):
+        try_one(Setting(count, threads[0], batches[0], engine))
     for count in threads[1:] if found else ():
         try_one(replace(best(found).setting, threads=count))
     for count in batches[1:] if found else ():
         try_one(replace(best(found).setting, batch=count))
 
 
-def measure(spec: EngineSpec, rows: Sequence[Sequence[Prompt]], seconds: float) -> Figure:
+def measure(spec: EngineSpec, rows: Sequence[Sequence[Prompt]], seconds: float, name: str = "") -> Figure:
     """Label `rows` (each as its prompts) over and over for about `seconds`, and until one for each slot is done.
 
-    The first row is labelled alone, since it decodes the policy. Raise EngineError if the engine fails.
+    The first row is labelled alone, since it decodes the policy. `name` is the engine of the Setting. Raise EngineError
+    if the engine fails.
     """
     slots = spec.plan.slots
     waiting: dict[int, int] = {}
@@ -167,7 +175,7 @@ def measure(spec: EngineSpec, rows: Sequence[Sequence[Prompt]], seconds: float) 
             if enough():
                 break
         memory = peak_memory()
-    setting = Setting(slots, spec.loading.threads, spec.plan.batch)
+    setting = Setting(slots, spec.loading.threads, spec.plan.batch, name)
     done = len(marks) - 1 + len(ended)
     return Figure(setting, rounds(marks, slots), loaded - begin, start - loaded, memory, generated / done)
 

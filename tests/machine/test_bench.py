@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,12 @@ from helpers.command import SAFEGUARD, rows, safeguard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from safeguard_cli.engine.local.choose import ik_usable
 from safeguard_cli.errors import UsageError
 from safeguard_cli.machine.bench import numbers
 from safeguard_cli.machine.speed import Figure, Round, Setting, best, rounds, sweep, tokens_per_row
 
+needs_ik = pytest.mark.skipif(not ik_usable(), reason="ik-llama-cpp-python is not installed")
 QUICK = ("--threads", "1", "--batch", "512", "--seconds", "0.3", "--max-reasoning", "8")
 
 
@@ -32,7 +35,7 @@ def found(tiny: Path) -> dict:
     """Measure the tiny model once on the shipped samples."""
     done = safeguard(
         *("bench", ROOT / "samples/messages.jsonl", "--policy", "spam", "--model", tiny, *QUICK),
-        *("--slots", "1,4", "--batch", "512,64", "--rows", "5000", "--json"),
+        *("--slots", "1,4", "--batch", "512,64", "--rows", "5000", "--json", "--engine", "llama.cpp"),
     )
     assert done.returncode == 0, done.stderr.decode()
     return json.loads(done.stdout)
@@ -44,11 +47,51 @@ def test_rates_are_rows_and_tokens_over_time(found: dict) -> None:
         assert one["rows_per_second"] == pytest.approx(one["rows"] / one["seconds"])
         assert one["rows"] % one["slots"] == 0
         assert min(one["rounds"]) <= one["seconds"] <= max(one["rounds"])
-        assert one["bound_share"] == pytest.approx(one["tokens_per_second"] / found["prompt_tokens_per_second"])
+        bound = found["engines"][one["engine"]]["prompt_tokens_per_second"]
+        assert one["bound_share"] == pytest.approx(one["tokens_per_second"] / bound)
         assert 0 < one["bound_share"] < 1.5
         assert 0 < one["generated_per_row"] <= 8
         assert one["memory_bytes"] > 20e6
         assert one["load_seconds"] > 0 < one["first_row_seconds"]
+
+
+@needs_ik
+def test_both_engines_take_turns_and_the_faster_one_is_named(tiny: Path) -> None:
+    call = ("bench", "-p", "spam", "--model", tiny, *QUICK[:-2], "--slots", "1,4", "--effort", "none")
+    result = json.loads((done := safeguard(*call, "--json")).stdout)
+    assert done.returncode == 0, done.stderr.decode()
+    tried = [(one["engine"], one["slots"]) for one in result["settings"]]
+    assert tried == [("llama.cpp", 1), ("ik", 1), ("llama.cpp", 4), ("ik", 4)]
+    for name, engine in result["engines"].items():
+        assert engine["best"]["engine"] == name
+        assert engine["prompt_tokens_per_second"] > 0 < engine["generation_tokens_per_second"]
+    faster = max(result["engines"].values(), key=lambda engine: engine["best"]["tokens_per_second"])["best"]
+    assert result["best"]["tokens_per_second"] >= 0.97 * faster["tokens_per_second"]
+    assert result["best"]["options"].startswith(f"--engine {result['best']['engine']} --slots ")
+
+
+@needs_ik
+def test_people_see_each_engine_in_a_row_of_its_own_and_which_is_faster(tiny: Path) -> None:
+    done = safeguard("bench", "-p", "spam", "--model", tiny, *QUICK[:-2], "--slots", "2", "--effort", "none")
+    text = done.stdout.decode()
+    assert done.returncode == 0, done.stderr.decode()
+    assert [line.split()[:2] for line in text.splitlines() if line.startswith(("llama.cpp ", "ik "))][:2] == [
+        ["llama.cpp", "2"],
+        ["ik", "2"],
+    ]
+    assert "times as fast as" in text
+    assert "best: --engine " in text
+
+
+@needs_ik
+def test_an_engine_that_fails_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch, tiny: Path, tmp_path: Path) -> None:
+    monkeypatch.setenv("IK_LLAMA_CPP_LIB_PATH", str(tmp_path / "gone.so"))
+    done = safeguard("bench", "-p", "spam", "--model", tiny, *QUICK[:-2], "--slots", "2", "--effort", "none")
+    text = done.stdout.decode()
+    assert done.returncode == 0, done.stderr.decode()
+    assert "ik: not measured: " in text
+    assert "gone.so" in text
+    assert "best: --engine llama.cpp --slots 2" in text
 
 
 def test_the_batch_sizes_are_tried_with_the_best_slots(found: dict) -> None:
@@ -87,7 +130,7 @@ def test_without_an_input_contents_are_made_and_the_table_is_plain_in_a_pipe(tin
     text = done.stdout.decode()
     assert done.returncode == 0, done.stderr.decode()
     assert "random texts of 33 tokens" in text
-    assert "best: --slots 2 --threads 1 --batch 512" in text
+    assert "--slots 2 --threads 1 --batch 512" in next(line for line in text.splitlines() if line.startswith("best: "))
     assert "1,000 such rows" in text
     assert "\x1b" not in text
 
@@ -95,7 +138,7 @@ def test_without_an_input_contents_are_made_and_the_table_is_plain_in_a_pipe(tin
 def test_slots_that_would_take_too_long_are_left_out_and_said(tiny: Path) -> None:
     done = safeguard(
         *("bench", "-p", "spam", "--model", tiny, *QUICK[:4], "--max-reasoning", "250", "--slots", "1,64"),
-        *("--seconds", "0.1", "--json"),
+        *("--seconds", "0.1", "--json", "--engine", "llama.cpp"),
     )
     result = json.loads(done.stdout)
     assert [one["slots"] for one in result["settings"]] == [1]
@@ -105,6 +148,7 @@ def test_slots_that_would_take_too_long_are_left_out_and_said(tiny: Path) -> Non
 
 def test_ctrl_c_shows_what_is_measured_so_far(tiny: Path, tmp_path: Path) -> None:
     command = [SAFEGUARD, "bench", "-p", "spam", "--model", str(tiny), *QUICK, "--slots", "1,2,3,4,5,6,7,8"]
+    command += ["--engine", "llama.cpp"]
     with (tmp_path / "out").open("w+") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE)
         assert process.stderr
@@ -118,7 +162,7 @@ def test_ctrl_c_shows_what_is_measured_so_far(tiny: Path, tmp_path: Path) -> Non
         out.seek(0)
         said = out.read()
     assert "interrupted" in said
-    assert "best: --slots 1" in said or "best: --slots 2" in said
+    assert "best: --engine llama.cpp --slots 1" in said or "best: --engine llama.cpp --slots 2" in said
 
 
 @pytest.mark.parametrize(
@@ -219,6 +263,24 @@ def test_a_sweep_tries_threads_and_batches_with_the_best_slots() -> None:
         Setting(8, 2, 512),
         Setting(8, 2, 256),
     ]
+
+
+def test_engines_take_turns_and_the_better_one_is_tried_on() -> None:
+    tried = []
+
+    def attempt(setting: Setting) -> Figure | None:
+        tried.append(setting)
+        rate = 10.0 * setting.slots * (2 if setting.engine == "b" else 1)
+        return replace(figure(setting.slots, rate), setting=setting)
+
+    sweep((1, 4), (2, 1), (512, 64), attempt, ("a", "b"))
+    assert tried == [
+        *(Setting(slots, 2, 512, engine) for slots in (1, 4) for engine in "ab"),
+        Setting(4, 1, 512, "b"),
+        Setting(4, 1, 64, "b"),  # as fast with one thread, which leaves the other free
+    ]
+    assert tried[1].options == "--engine b --slots 1 --threads 2 --batch 512"
+    assert Setting(1, 2, 512).options == "--slots 1 --threads 2 --batch 512"
 
 
 @pytest.mark.parametrize("text", ["", "0", "65", "1;2", "a", "1,,2", "-1"])
