@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import sys
+from importlib.metadata import version
+from pathlib import Path
 
+import psutil
 import pytest
+from helpers.command import safeguard
 from helpers.screen import lines_at
 
+from safeguard_cli.engine.local import hardware
+from safeguard_cli.engine.local.choose import ik_usable
+from safeguard_cli.engine.local.plan import IK, IK_VERSION
+from safeguard_cli.engine.local.probe import local_build
 from safeguard_cli.machine import doctor
 from safeguard_cli.machine.doctor import Finding
 
+needs_ik = pytest.mark.skipif(not ik_usable(), reason="ik-llama-cpp-python is not installed")
 CPU = {
     "version": "1",
     "system": "CPU : SSE3 = 1 | AVX512 = 1 | NEON = 0 | REPACK = 1 | ",
@@ -64,6 +74,119 @@ def test_a_gpu_is_seen_by_its_tool(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_features_of_a_build_are_named_without_their_marks() -> None:
     (llama,) = found(CPU, "llama.cpp")
     assert llama.text == "llama-cpp-python 1; backends CPU; SSE3, AVX512, REPACK"
+
+
+def on_cpu(monkeypatch: pytest.MonkeyPatch, *features: str) -> None:
+    monkeypatch.setattr(hardware, "cpu_features", lambda: frozenset(features))
+
+
+def test_a_build_without_what_the_cpu_has_gets_the_command_of_one_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_cpu(monkeypatch, "avx512f", "avx512_vnni")
+    (build,) = found(CPU, "build")
+    assert (build.state, build.text) == ("warning", "llama.cpp was built without AVX512_VNNI, which this CPU has")
+    assert build.command == doctor._INSTALL
+    on_cpu(monkeypatch, "avx512f", "avx512_vnni", "avx512_fp16")
+    (build,) = found(CPU, "build")
+    assert build.command == f"{doctor._SINGLE_PRECISION} {doctor._INSTALL}", "or attention would be slow"
+    assert not found({**CPU, "gpu": True}, "build"), "the command would build it without the GPU"
+    on_cpu(monkeypatch, "avx512f")
+    assert not found(CPU, "build")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no /proc")
+def test_the_cpus_features_are_those_that_the_system_tells() -> None:
+    text = Path("/proc/cpuinfo").read_text()
+    found = hardware.cpu_features()
+    assert bool(found) == ("\nflags" in text)
+    assert all(f" {name}" in text for name in found)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="x86's features")
+@needs_ik
+def test_ik_says_itself_how_it_is_built() -> None:
+    found, system = local_build(IK)
+    assert found == version("ik-llama-cpp-python") == IK_VERSION
+    assert "AVX2" in doctor._features(system)
+
+
+@needs_ik
+def test_doctor_shows_both_engines_and_tries_both(tmp_path: Path) -> None:
+    done = safeguard("doctor", HF_HOME=str(tmp_path), SAFEGUARD_MODEL="demo")
+    lines = done.stdout.decode().splitlines()
+    assert any(line.startswith("ok      llama.cpp  llama-cpp-python ") for line in lines)
+    assert any(line.startswith(f"ok      ik         ik-llama-cpp-python {IK_VERSION}; ") for line in lines)
+    assert "ok      self-test  the demo model loads and decodes" in lines
+    assert "ok      self-test  the demo model loads and decodes with ik" in lines
+    assert lines[-1].startswith("ok      ik         "), "whether it is proved with the model"
+
+
+@needs_ik
+def test_an_ik_that_does_not_load_is_a_warning_and_no_more(tmp_path: Path) -> None:
+    env = {"HF_HOME": str(tmp_path), "SAFEGUARD_MODEL": "demo", "IK_LLAMA_CPP_LIB_PATH": str(tmp_path / "gone.so")}
+    done = safeguard("doctor", **env)
+    assert done.returncode == 5
+    (line,) = (line for line in done.stdout.decode().splitlines() if line.startswith("warning ik "))
+    assert "gone.so" in line
+    assert b"broken" not in done.stdout
+
+
+@needs_ik
+@pytest.mark.parametrize("cpu", [("avx2", "avx512f", "avx512_vnni"), ("avx2", "avx512f"), ()])
+def test_an_ik_that_leaves_vnni_unused_gets_the_commands_of_a_build_that_does_not(
+    cpu: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_cpu(monkeypatch, *cpu)
+    monkeypatch.setattr(
+        doctor, "local_build", lambda engine: (IK_VERSION, "AVX2 = 1 | AVX512 = 0 | AVX512_VNNI = 0 | ")
+    )
+    ik, _ = doctor._ik(gpu=False)
+    assert ik.text.startswith(f"ik-llama-cpp-python {IK_VERSION}; AVX2")
+    assert ("built without AVX512_VNNI" in ik.text) == ("avx512_vnni" in cpu) == bool(ik.command)
+    if ik.command:
+        steps = ik.command.split(" && ")
+        assert steps[-2].endswith("/ik_llama_cpp/lib"), "where the package looks for its libraries"
+        assert steps[-1] == f"cmake --build ik-build --target llama -j {psutil.cpu_count(logical=False) or 1}"
+    (ik, _) = doctor._ik(gpu=True)
+    assert not ik.command
+
+
+def test_an_ik_of_another_version_is_not_used_and_the_known_one_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "ik_installed", lambda: "9.9")
+    monkeypatch.setattr(doctor, "ik_usable", lambda: False)
+    (ik,) = doctor._ik(gpu=False)
+    assert (ik.state, ik.command) == ("warning", f"pip install 'ik-llama-cpp-python=={IK_VERSION}'")
+    assert "9.9 is not used" in ik.text
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "python", "libc", "cpu", "offered"),
+    [
+        ("Linux", "x86_64", (3, 11), ("glibc", "2.36"), ("avx2",), True),
+        ("Linux", "aarch64", (3, 13), ("glibc", "2.28"), (), True),
+        ("Darwin", "arm64", (3, 10), ("", ""), (), True),
+        ("Windows", "AMD64", (3, 12), ("", ""), (), True),
+        ("Linux", "x86_64", (3, 14), ("glibc", "2.36"), ("avx2",), False),
+        ("Linux", "x86_64", (3, 11), ("glibc", "2.17"), ("avx2",), False),
+        ("Linux", "x86_64", (3, 11), ("", ""), ("avx2",), False),
+        ("Linux", "x86_64", (3, 11), ("glibc", "2.36"), ("sse4_2",), False),
+        ("Darwin", "x86_64", (3, 11), ("", ""), (), False),
+        ("Linux", "ppc64le", (3, 11), ("glibc", "2.36"), (), False),
+    ],
+)
+def test_ik_is_offered_where_it_comes_built_and_no_gpu_is_faster(
+    system, machine, python, libc, cpu, offered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "ik_installed", lambda: None)
+    monkeypatch.setattr(doctor, "_gpu_here", lambda: "")
+    monkeypatch.setattr(platform, "system", lambda: system)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(platform, "libc_ver", lambda: libc)
+    monkeypatch.setattr(sys, "version_info", (*python, 0, "final", 0))
+    on_cpu(monkeypatch, *cpu)
+    assert [ik.command for ik in doctor._ik(gpu=False)] == [doctor._IK_INSTALL] * offered
+    assert not [*doctor._ik(gpu=True)]
+    monkeypatch.setattr(doctor, "_gpu_here", lambda: "CUDA")
+    assert not [*doctor._ik(gpu=False)], "a build for the GPU is named in its place"
 
 
 @pytest.mark.parametrize("width", [80, 60])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -27,6 +28,16 @@ def free_cores() -> int:
     """Return the usable cores that are idle now, at least 1."""
     busy = psutil.cpu_percent(interval=0.1) / 100 * (psutil.cpu_count() or 1)
     return max(1, usable_cores() - round(busy))
+
+
+def cpu_features() -> frozenset[str]:
+    """Return what an x86 CPU can do, by Linux's names such as avx512_vnni; nothing where the system does not tell."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "flags":
+                return frozenset(value.split())
+    return frozenset()
 
 
 def free_memory() -> int:
