@@ -231,7 +231,10 @@ def _native_ik() -> tuple[tuple[str, ...], str]:
         f" -DCMAKE_LIBRARY_OUTPUT_DIRECTORY={shlex.quote(str(folder))}",
         f"cmake --build ik-build --target llama -j {psutil.cpu_count(logical=False) or 1}",
     )
-    return (f"a build for this CPU is faster ({IK_NATIVE_GAIN}):",), " && ".join(steps)
+    advice = (
+        f"a build for this CPU is faster ({IK_NATIVE_GAIN}) and takes 8 to 13 minutes on 2 cores, with a C++ compiler:"
+    )
+    return (advice,), " && ".join(steps)
 
 
 def _gpus(build: dict[str, Any]) -> Iterator[Finding]:
