@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -314,7 +314,8 @@ def _models() -> Iterator[Finding]:
 
 def _proof(header: Header) -> Finding:
     """Return whether ik_llama.cpp is known to compute what llama.cpp does with a model."""
-    known = proof.known(header.path, Loading(hardware.free_cores(), 0, engine=IK))
+    reference = Loading(1, extra_buffers=False)  # as run/local_engine.py asks for it, with whatever threads
+    known = proof.known(header.path, replace(reference, extra_buffers=True, engine=IK), reference)
     if known is None:
         text = (
             "not proved yet to compute what llama.cpp does with this model: a run that is long enough proves it first"
