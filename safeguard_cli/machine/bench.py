@@ -22,6 +22,7 @@ from safeguard_cli.policy.policy import Policy
 from safeguard_cli.prompt.contract import Prompt
 from safeguard_cli.rows.source import count_rows, open_source
 from safeguard_cli.rows.text import make_selector, say_text
+from safeguard_cli.run.local_engine import prove_engine
 from safeguard_cli.run.prepare import Prepared, engine_spec, load_policies, prepare
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import console, note, print_json, show, span, warn
@@ -77,6 +78,7 @@ def _prepare(settings: Settings, policies: tuple[Policy, ...]) -> tuple[Prepared
     first = prepare(_with(settings, LLAMA), policies, {})
     if first.shape.memory.video or not ik_usable():
         return (first,)
+    prove_engine(settings, first.header)
     return first, prepare(replace(_with(settings, IK), quiet=True, verbose=False), policies, {})
 
 

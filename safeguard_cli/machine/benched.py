@@ -172,8 +172,7 @@ def lines(found: Found, result: dict[str, Any]) -> Iterator[RenderableType]:
         yield facts(f"best: {chosen['options']}", style="bold")
         if chosen["engine"] == IK and not engines[IK]["proved"]:
             yield facts(
-                "it is not proved yet that ik computes what llama.cpp does with this model; without --engine, a run"
-                " that is long enough proves it first"
+                "it is not proved that ik computes what llama.cpp does with this model: only --engine ik uses it"
             )
         estimate = result["estimate"]
         rows, tokens = estimate["rows"], estimate["tokens_per_row"]

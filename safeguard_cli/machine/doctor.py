@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +34,7 @@ from safeguard_cli.model.tokenizer import Tokenizer
 from safeguard_cli.policy.policy import Policy
 from safeguard_cli.prompt.contract import Prompt
 from safeguard_cli.prompt.harmony import Harmony
+from safeguard_cli.run.local_engine import compared
 from safeguard_cli.terminal import Hanging, show_hanging
 
 State = Literal["ok", "warning", "broken"]
@@ -314,11 +315,10 @@ def _models() -> Iterator[Finding]:
 
 def _proof(header: Header) -> Finding:
     """Return whether ik_llama.cpp is known to compute what llama.cpp does with a model."""
-    reference = Loading(1, extra_buffers=False)  # as run/local_engine.py asks for it, with whatever threads
-    known = proof.known(header.path, replace(reference, extra_buffers=True, engine=IK), reference)
+    known = proof.known(header.path, *compared())
     if known is None:
         text = (
-            "not proved yet to compute what llama.cpp does with this model: a run that is long enough proves it first"
+            "not proved yet to compute what llama.cpp does with this model: bench does, and a run that is long enough"
         )
     elif known.proved:
         text = "proved to compute what llama.cpp does with this model: --engine auto decodes with it on a CPU"

@@ -8,6 +8,7 @@ from typing import Any
 
 from safeguard_cli.engine.local import proof
 from safeguard_cli.engine.local.choose import check_installed, ik_usable, worth_proving
+from safeguard_cli.engine.local.fit import REPACK_ROWS
 from safeguard_cli.engine.local.hardware import usable_cores
 from safeguard_cli.engine.local.plan import IK, LLAMA, Device, Loading
 from safeguard_cli.errors import UsageError
@@ -17,13 +18,15 @@ from safeguard_cli.output.manifest import Refused
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.terminal import note, warn
 
+LEAST_BYTES = 256 << 20  # smaller models are decoded before a proof is done
+
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """The engine of a run; `proved` is whether it computes what llama.cpp does with this model, None if unknown."""
 
     engine: str
-    proved: bool | None = None
+    proved: bool | None = True
 
 
 def choose_engine(
@@ -38,34 +41,47 @@ def choose_engine(
         first = (before.get("engine") or {}).get("name", LLAMA)
         if asked not in ("auto", first):
             raise Refused(
-                f"the output was begun with --engine {first}: its scores would not be comparable with {asked}'s;"
+                f"the output was begun with --engine {first}, and {asked}'s scores would not be comparable:"
                 f" leave --engine out to go on, or start over with --overwrite"
             )
         asked = first
     if asked == LLAMA:
-        return Chosen(LLAMA, True)
-    reference = Loading(usable_cores(), extra_buffers=False, cache_type=settings.kv_type)
-    candidate = replace(reference, extra_buffers=True, engine=IK)
+        return Chosen(LLAMA)
     if asked == IK:
         check_installed(IK)
         if settings.gpu_layers > 0 or settings.cpu_moe:
             raise UsageError("--engine ik computes on the CPU alone: leave --gpu-layers and --cpu-moe out")
-        known = proof.known(header.path, candidate, reference)
-        if not before and not (known and known.proved) and not settings.quiet:
-            why = f"is not: {known.reason}" if known else "is not checked; safeguard doctor --prove does"
-            warn(f"--engine ik: whether it computes what llama.cpp does with this model {why}")
+        known = proof.known(header.path, *compared(settings.kv_type))
+        if not before and not settings.quiet and not (known and known.proved):
+            warn(
+                f"--engine ik: with this model it was found wrong, {known.reason}"
+                if known
+                else "--engine ik: not proved to compute what llama.cpp does with this model; safeguard bench proves it"
+            )
         return Chosen(IK, known.proved if known else None)
-    if gpus or not ik_usable():
-        return Chosen(LLAMA, True)
-    known = proof.known(header.path, candidate, reference)
+    few = rows is not None and rows < REPACK_ROWS
+    if gpus or few or header.size < LEAST_BYTES or not ik_usable():
+        return Chosen(LLAMA)
+    known = proof.known(header.path, *compared(settings.kv_type))
     reasoning = settings.effort not in ("none", "auto")
     if known is None and not settings.dry_run and worth_proving(rows, reasoning, proof.TOKENS):
-        if not settings.quiet:
-            note(
-                "proving once that ik_llama.cpp, which is faster here, computes what llama.cpp does with this model;"
-                " --engine llama.cpp leaves it out"
-            )
+        known = prove_engine(settings, header)
+    return Chosen(IK if known and known.proved else LLAMA)
+
+
+def prove_engine(settings: Settings, header: Header) -> proof.Verdict:
+    """Return whether ik_llama.cpp computes what llama.cpp does with a model, found now unless it is known."""
+    candidate, reference = compared(settings.kv_type)
+    known = proof.known(header.path, candidate, reference)
+    if known is None:
+        say = (lambda _: None) if settings.quiet else note
+        say("proving once that ik_llama.cpp computes what llama.cpp does with this model: both decode some 800 tokens")
         known = proof.prove(header.path, model_key(header.path), reference, candidate)
-        if not known.proved and not settings.quiet:
-            note(f"llama.cpp decodes: {known.reason}")
-    return Chosen(IK, True) if known and known.proved else Chosen(LLAMA, True)
+        say("proved" if known.proved else f"not proved, so llama.cpp decodes: {known.reason}")
+    return known
+
+
+def compared(cache_type: str = "f16") -> tuple[Loading, Loading]:
+    """Return how ik_llama.cpp decodes, and the llama.cpp that it is compared with: the mapped file, not a copy."""
+    reference = Loading(usable_cores(), extra_buffers=False, cache_type=cache_type)
+    return replace(reference, extra_buffers=True, engine=IK), reference

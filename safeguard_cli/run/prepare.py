@@ -179,7 +179,7 @@ def prepare(
     overheads = tuple(overhead(trie, options) + len(harmony.suffix) for trie in tries)
     sizes = [len(prefix.ids) for prefix in prefixes]
     gpus = () if remote or copied else _gpus(settings)
-    chosen = Chosen(LLAMA, True)
+    chosen = Chosen(LLAMA)
     try:
         if copied:
             context = settings.context or copied.identity.answer.ctx

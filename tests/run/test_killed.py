@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.engines import needs_ik
 from helpers.runs import ids, row
 
 from safeguard_cli import errors
@@ -26,10 +27,15 @@ def command(source: Path, out: Path, model: Path, *options: str) -> list[str]:
 
 
 @pytest.mark.promise("A killed run resumes without losing, doubling or reordering a row.")
-@pytest.mark.parametrize("deterministic", [True, False])
-def test_the_command_killed_at_many_points_loses_and_doubles_nothing(tmp_path, tiny, deterministic) -> None:
-    """SIGKILL at random moments and just after a row was written, 26 of each; then the same command again."""
-    options = ("--deterministic",) if deterministic else ()
+@pytest.mark.parametrize(
+    ("deterministic", "engine", "most"),
+    [(True, "llama.cpp", 52), (False, "llama.cpp", 6), pytest.param(True, "ik", 8, marks=needs_ik)],
+)
+def test_the_command_killed_at_many_points_loses_and_doubles_nothing(
+    tmp_path, tiny, deterministic, engine, most
+) -> None:
+    """SIGKILL at random moments and just after a row was written, as many of each; then the same command again."""
+    options = ("--engine", engine, *(("--deterministic",) if deterministic else ()))
     source, out, whole = tmp_path / "in.jsonl", tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
     source.write_text("".join(row(number, "jsonl") for number in range(150)))
     started = time.monotonic()
@@ -37,7 +43,7 @@ def test_the_command_killed_at_many_points_loses_and_doubles_nothing(tmp_path, t
     seconds = time.monotonic() - started
     chance = random.Random(7)
     kills, started_over = 0, 0
-    while kills < (52 if deterministic else 6):
+    while kills < most:
         process = subprocess.Popen(command(source, out, tiny, *options))
         size = out.stat().st_size if out.exists() else 0
         if kills % 2:  # as soon as more is written

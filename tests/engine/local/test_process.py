@@ -59,6 +59,16 @@ def test_the_child_gives_what_the_scheduler_gives(spec, harmony) -> None:
     assert len(ours) == 6
 
 
+def test_rows_beside_others_are_decided_as_alone(spec, harmony) -> None:
+    prompts = prompts_of(harmony, [5, 150, 12, 80, 7, 300, 9, 40])
+    with LocalEngine(replace(spec, options=Options(0))) as engine:
+        together = by_row(engine.complete(prompts))
+        alone = [next(iter(engine.complete([prompt]))) for prompt in prompts]
+    for row, single in zip(together, alone, strict=True):
+        assert row.scores == pytest.approx(single.scores, abs=0.01)
+    assert max(abs(a.scores[0] - b.scores[0]) for a in alone for b in alone) > 0.05  # texts do matter
+
+
 @pytest.mark.promise("A crash of llama.cpp costs time, never a row.")
 def test_a_child_killed_once_costs_no_row(spec, harmony) -> None:
     prompts = prompts_of(harmony, [5, 30, 12, 80, 7, 9, 11, 3])
