@@ -215,7 +215,7 @@ class Footing(Part):
     batch = Member[int | None](integer(1, MOST_BATCH), default=None)
     threads = Member[int | None](integer(1, MOST_THREADS), default=None)
     extra_buffers = Member[bool | None](flag, default=None)
-    engine = Member[dict[str, Any] | None](maybe(table({})), default=None)  # run/identity.py; without it llama.cpp
+    engine = Member[dict[str, Any] | None](maybe(table({"name": one_of("ik")})), default=None)  # none: llama.cpp
     servers = Member[dict[str, str] | None](by_name(text), default=None)
 
 

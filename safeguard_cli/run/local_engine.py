@@ -36,9 +36,9 @@ def choose_engine(
 
     Raises Refused where it is asked to change, UsageError where the one that is asked for cannot be had.
     """
-    asked = settings.engine
+    asked: str = settings.engine
     if before:
-        first = (before.get("engine") or {}).get("name", LLAMA)
+        first = first_engine(before)
         if asked not in ("auto", first):
             raise Refused(
                 f"the output was begun with --engine {first}, and {asked}'s scores would not be comparable:"
@@ -67,6 +67,11 @@ def choose_engine(
     if known is None and not settings.dry_run and worth_proving(rows, reasoning, proof.TOKENS):
         known = prove_engine(settings, header)
     return Chosen(IK if known and known.proved else LLAMA)
+
+
+def first_engine(before: Mapping[str, Any]) -> str:
+    """Return the library of the session that recorded this of its machine; llama.cpp goes unrecorded."""
+    return str((before.get("engine") or {}).get("name", LLAMA))
 
 
 def prove_engine(settings: Settings, header: Header) -> proof.Verdict:

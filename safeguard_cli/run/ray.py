@@ -32,6 +32,7 @@ from safeguard_cli.run.calibration import calibrated
 from safeguard_cli.run.engines import EngineMaker
 from safeguard_cli.run.files import find_pairs
 from safeguard_cli.run.label import label
+from safeguard_cli.run.local_engine import first_engine
 from safeguard_cli.run.prepare import Prepared, load_policies
 from safeguard_cli.run.settings import Settings
 from safeguard_cli.signals import UNBROKEN
@@ -170,12 +171,18 @@ class Worker:
     def _prepare(
         self, settings: Settings, policies: tuple[Policy, ...], before: Mapping[str, Any], _rows: int | None = None
     ) -> Prepared:
-        """Return what `prepare` does, prepared once: planned again, a loaded engine's memory would count as taken."""
+        """Return what `prepare` does, prepared once: planned again, a loaded engine's memory would count as taken.
+
+        A block that is resumed keeps the library that began it; of all else only a deterministic run does.
+        """
         key = tuple(sorted((name, str(value)) for name, value in before.items())) if settings.deterministic else ()
-        if key not in self._prepared:
+        made = self._prepared.get(key)
+        if made is None or (before and made.shape.loading.engine != first_engine(before)):
             self._drop()
-            self._prepared = {key: prepare.prepare(settings, policies, before if settings.deterministic else {})}
-        return self._prepared[key]
+            kept = before if settings.deterministic or not before else {"engine": before.get("engine")}
+            made = prepare.prepare(settings, policies, kept)
+            self._prepared = {key: made}
+        return made
 
     def _engine_for(self, spec: EngineSpec, log: Callable[[str], None], _report: Listen | None = None) -> Any:
         if self._engine is None:

@@ -2,7 +2,7 @@
 
 Computes gpt-oss in numpy from the file's dequantized weights, and compares the logits of llama.cpp, and of ik_llama.cpp
 where it is installed: behind one shared prefix, some rows' contents in one batch, then one token of each row a step.
-MODEL may be `demo`. An engine's name takes its parameters after it, as `ik+repack_tensors=1+type_k=0`.
+MODEL may be `demo`. An engine's name takes its parameters after it: `+flash=1` (default 0), `+repack=0` (default 1).
 
 An engine's error has two parts that the last columns take apart. Rounding grows from layer to layer, and most where a
 token is sent to another expert: this is the model's. What one layer makes of that engine's own input is the engine's.
@@ -23,15 +23,18 @@ from typing import Any
 import gguf
 import numpy as np
 
+from safeguard_cli.engine.local.choose import ik_usable
+from safeguard_cli.engine.local.library import load
+from safeguard_cli.engine.local.plan import IK, LLAMA, ContextSize, Loading
 from safeguard_cli.model.gguf import read_model
 from safeguard_cli.model.names import DEMO
 from safeguard_cli.model.tokenizer import Tokenizer
 from safeguard_cli.policy.policy import load_policy
 from safeguard_cli.prompt.harmony import Harmony
 
-ENGINES = ["llama+flash=0", "llama+flash=1", "llama+flash=0+repack=0", "llama+flash=1+repack=0"]
-if importlib.util.find_spec("ik_llama_cpp"):
-    ENGINES += ["ik", "ik+repack_tensors=1"]
+ENGINES = [f"{LLAMA}{more}" for more in ("", "+flash=1", "+repack=0", "+flash=1+repack=0")]
+if ik_usable():
+    ENGINES += [f"{IK}{more}" for more in ("", "+flash=1", "+repack=0")]
 ALPHA, LIMIT = 1.702, 7.0
 STEPS, CONTENT, LOOKED_AT = 6, 58, 8  # a row's tokens decoded one by one, those in a batch, those whose logits are seen
 PLAIN = (gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.F16, gguf.GGMLQuantizationType.BF16)
@@ -185,23 +188,22 @@ class Reference:
 
 
 class Watcher:
-    """Collects the experts and the outputs of layers, with a callback that both libraries know."""
+    """Collects the experts and the outputs of layers from the nodes that a Model shows it."""
 
-    def __init__(self, library: Any, kind: Any) -> None:
+    def __init__(self) -> None:
         self.parts: dict[str, list[np.ndarray]] = {}
-        self._name, self._data = library.ggml_get_name, library.ggml_get_data
-        self._name.restype, self._data.restype = ctypes.c_char_p, ctypes.c_void_p
-        self._name.argtypes = self._data.argtypes = [ctypes.c_void_p]
-        self.callback = kind(self._seen)
+        self.library: Any = None
 
-    def _seen(self, tensor: int, ask: bool, _: Any) -> bool:
-        name = self._name(tensor).decode()
+    def __call__(self, tensor: int, asks: bool) -> bool:
+        self.library.ggml_get_name.restype, self.library.ggml_get_data.restype = ctypes.c_char_p, ctypes.c_void_p
+        name = self.library.ggml_get_name(ctypes.c_void_p(tensor)).decode()
         if not name.startswith(("l_out-", "ffn_moe_topk-")):
-            return not ask
-        if not ask:
-            columns, rows = (ctypes.c_int64 * 2).from_address(tensor + 16)  # ggml_tensor.ne and .nb
+            return not asks
+        if not asks:
+            columns, rows = (ctypes.c_int64 * 2).from_address(tensor + 16)  # ggml_tensor.ne and .nb, in both libraries
             step = (ctypes.c_size_t * 2).from_address(tensor + 48)[1]
-            raw = np.ctypeslib.as_array((ctypes.c_uint8 * (step * rows)).from_address(self._data(tensor)))
+            data = self.library.ggml_get_data(ctypes.c_void_p(tensor))
+            raw = np.ctypeslib.as_array((ctypes.c_uint8 * (step * rows)).from_address(data))
             kind = np.float32 if name.startswith("l_out") else np.int32
             self.parts.setdefault(name, []).append(raw.view(kind).reshape(rows, -1)[:, :columns].copy())
         return True
@@ -215,28 +217,11 @@ def decode(name: str, path: Path, w: Work, watch: bool) -> dict[str, np.ndarray]
     """Have an engine decode the work; with `watch`, layers' outputs are kept too, which can change what is fused."""
     engine, *options = name.split("+")
     settings = {key: int(value) for key, value in (option.split("=") for option in options)}
-    if engine == "ik":
-        return _ik(path, w, settings, watch)
-    from llama_cpp import llama_cpp as C  # noqa: N812
-
-    from safeguard_cli.engine.local import llama
-    from safeguard_cli.engine.local.plan import ContextSize, Loading
-
-    watcher = Watcher(C._lib, C.ggml_backend_sched_eval_callback)
-    default = C.llama_context_default_params
-
-    def params() -> Any:
-        made = default()
-        if watch:
-            made.cb_eval = watcher.callback
-        return made
-
-    C.llama_context_default_params = params
-    llama._CACHE_TYPES["f16"] = settings.get("cache", C.GGML_TYPE_F16)
     size = ContextSize(-(-len(w.ids) // 256) * 256, int(w.sequences.max()) + 1, 2048, len(w.seen))
-    loading = Loading(2, 0, bool(settings.get("repack", 1)), flash=bool(settings.get("flash", 0)))
-    logits = []
-    with llama.Model(path, size, loading) as model:
+    repack, flash = bool(settings.get("repack", 1)), bool(settings.get("flash", 0))
+    watcher, logits = Watcher(), []
+    with load(path, size, Loading(2, 0, repack, flash=flash, engine=engine), None, watcher if watch else None) as model:
+        watcher.library = model.functions
         for number, batch in enumerate(w.batches):
             if number == 1:
                 for sequence in range(1, int(w.sequences.max()) + 1):
@@ -247,43 +232,6 @@ def decode(name: str, path: Path, w: Work, watch: bool) -> dict[str, np.ndarray]
                 model.batch.add(int(w.sequences[i]), int(w.positions[i]), w.ids[i : i + 1], outputs)
             logits.append(model.decode().copy())
     return watcher.found() | {"logits": np.concatenate(logits)}
-
-
-def _ik(path: Path, w: Work, settings: dict[str, int], watch: bool) -> dict[str, np.ndarray]:
-    from ik_llama_cpp import _ctypes_api as K  # noqa: N812
-
-    watcher = Watcher(K._lib, K.ggml_backend_sched_eval_callback)
-    K.llama_backend_init()
-    wanted, params = K.llama_model_default_params(), K.llama_context_default_params()
-    params.n_ctx, params.n_seq_max = -(-len(w.ids) // 256) * 256, int(w.sequences.max()) + 1
-    params.n_batch = params.n_ubatch = 2048
-    params.n_threads = params.n_threads_batch = 2
-    wanted.flash_attn = params.flash_attn = False
-    if watch:
-        params.cb_eval = watcher.callback
-    for key, value in settings.items():
-        for target in (wanted, params):
-            if hasattr(target, key):
-                setattr(target, key, value)
-    model = K.llama_model_load_from_file(str(path).encode(), wanted)
-    context = K.llama_init_from_model(model, params)
-    copy = K._lib.llama_kv_cache_seq_cp
-    copy.argtypes, copy.restype = [ctypes.c_void_p] + [ctypes.c_int32] * 4, None
-    size, logits = K.llama_vocab_n_tokens(K.llama_model_get_vocab(model)), []
-    for number, batch in enumerate(w.batches):
-        if number == 1:
-            for sequence in range(1, params.n_seq_max):
-                copy(context, 0, sequence, -1, -1)
-        made = K.llama_batch_init(batch.stop - batch.start, 0, 1)
-        made.n_tokens = batch.stop - batch.start
-        for at, i in enumerate(range(batch.start, batch.stop)):
-            made.token[at], made.pos[at], made.n_seq_id[at] = int(w.ids[i]), int(w.positions[i]), 1
-            made.seq_id[at][0], made.logits[at] = int(w.sequences[i]), int(i in w.seen)
-        if K.llama_decode(context, made):
-            raise RuntimeError("ik_llama.cpp failed to decode")
-        rows = [at for at in range(made.n_tokens) if made.logits[at]]
-        logits += [np.ctypeslib.as_array(K.llama_get_logits_ith(context, at), (size,)).copy() for at in rows]
-    return watcher.found() | {"logits": np.array(logits)}
 
 
 def in_a_process(name: str, watch: bool) -> dict[str, np.ndarray]:

@@ -76,8 +76,7 @@ def build_identity() -> tuple[str, str]:
 class IkModel(Model):
     """A Model in ik_llama.cpp."""
 
-    library, handle = "ik_llama.cpp", C._lib
-    functions = C._lib
+    library, functions = "ik_llama.cpp", C._lib
 
     def _load(self, path: Path, loading: Loading, loaded: Callable[[float], None] | None) -> None:
         found = version("ik-llama-cpp-python")

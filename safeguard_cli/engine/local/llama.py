@@ -74,8 +74,7 @@ class LlamaModel(Model):
     share are never freed, and `llama_decode` then finds no slot.
     """
 
-    library, handle = "llama.cpp", C._lib
-    functions = C._lib
+    library, functions = "llama.cpp", C._lib
 
     def _load(self, path: Path, loading: Loading, loaded: Callable[[float], None] | None) -> None:
         C.llama_backend_init()

@@ -150,8 +150,7 @@ class Model(ABC):
     """
 
     library: ClassVar[str]
-    handle: ClassVar[ctypes.CDLL]
-    functions: ClassVar[Any]  # of the library and of its ggml
+    functions: ClassVar[ctypes.CDLL]  # of the library and of its ggml
 
     def __init__(
         self,
@@ -168,7 +167,7 @@ class Model(ABC):
         self.batch = Batch(size.batch)
         self.size = size
         self.vocabulary_size = 0
-        self.pace = Pace(self.handle, loading.threads, loading.follow)
+        self.pace = Pace(self.functions, loading.threads, loading.follow)
         self._threads = loading.threads
         LOG.complaints.clear()
         try:
