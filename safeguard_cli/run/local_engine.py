@@ -51,18 +51,17 @@ def choose_engine(
         check_installed(IK)
         if settings.gpu_layers > 0 or settings.cpu_moe:
             raise UsageError("--engine ik computes on the CPU alone: leave --gpu-layers and --cpu-moe out")
-        known = proof.known(header.path, *compared(settings.kv_type))
+        known = proof.known(header.path, *compared(settings.kv_type, settings.repack))
         if not before and not settings.quiet and not (known and known.proved):
-            warn(
-                f"--engine ik: with this model it was found wrong, {known.reason}"
-                if known
-                else "--engine ik: not proved to compute what llama.cpp does with this model; safeguard bench proves it"
-            )
+            said = "not proved to compute what llama.cpp does with this model; safeguard bench proves it"
+            if known:
+                said = f"{'found wrong' if known.judged else 'not proved'} with this model: {known.reason}"
+            warn(f"--engine ik: {said}")
         return Chosen(IK, known.proved if known else None)
     few = rows is not None and rows < REPACK_ROWS
     if gpus or few or header.size < LEAST_BYTES or not ik_usable():
         return Chosen(LLAMA)
-    known = proof.known(header.path, *compared(settings.kv_type))
+    known = proof.known(header.path, *compared(settings.kv_type, settings.repack))
     reasoning = settings.effort not in ("none", "auto")
     if known is None and not settings.dry_run and worth_proving(rows, reasoning, proof.TOKENS):
         known = prove_engine(settings, header)
@@ -76,7 +75,7 @@ def first_engine(before: Mapping[str, Any]) -> str:
 
 def prove_engine(settings: Settings, header: Header) -> proof.Verdict:
     """Return whether ik_llama.cpp computes what llama.cpp does with a model, found now unless it is known."""
-    candidate, reference = compared(settings.kv_type)
+    candidate, reference = compared(settings.kv_type, settings.repack)
     known = proof.known(header.path, candidate, reference)
     if known is None:
         say = (lambda _: None) if settings.quiet else note
@@ -86,7 +85,7 @@ def prove_engine(settings: Settings, header: Header) -> proof.Verdict:
     return known
 
 
-def compared(cache_type: str = "f16") -> tuple[Loading, Loading]:
+def compared(cache_type: str = "f16", repack: bool | None = None) -> tuple[Loading, Loading]:
     """Return how ik_llama.cpp decodes, and the llama.cpp that it is compared with: the mapped file, not a copy."""
     reference = Loading(usable_cores(), extra_buffers=False, cache_type=cache_type)
-    return replace(reference, extra_buffers=True, engine=IK), reference
+    return replace(reference, extra_buffers=repack is not False, engine=IK), reference

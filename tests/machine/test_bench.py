@@ -13,15 +13,14 @@ from pathlib import Path
 import pytest
 from helpers import ROOT
 from helpers.command import SAFEGUARD, rows, safeguard
+from helpers.engines import needs_ik
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safeguard_cli.engine.local.choose import ik_usable
 from safeguard_cli.errors import UsageError
 from safeguard_cli.machine.bench import numbers
 from safeguard_cli.machine.speed import Figure, Round, Setting, best, rounds, sweep, tokens_per_row
 
-needs_ik = pytest.mark.skipif(not ik_usable(), reason="ik-llama-cpp-python is not installed")
 QUICK = ("--threads", "1", "--batch", "512", "--seconds", "0.3", "--max-reasoning", "8")
 
 

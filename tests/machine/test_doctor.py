@@ -11,16 +11,15 @@ from pathlib import Path
 import psutil
 import pytest
 from helpers.command import safeguard
+from helpers.engines import needs_ik
 from helpers.screen import lines_at
 
 from safeguard_cli.engine.local import hardware
-from safeguard_cli.engine.local.choose import ik_usable
 from safeguard_cli.engine.local.plan import IK, IK_VERSION
 from safeguard_cli.engine.local.probe import local_build
 from safeguard_cli.machine import doctor
 from safeguard_cli.machine.doctor import Finding
 
-needs_ik = pytest.mark.skipif(not ik_usable(), reason="ik-llama-cpp-python is not installed")
 CPU = {
     "version": "1",
     "system": "CPU : SSE3 = 1 | AVX512 = 1 | NEON = 0 | REPACK = 1 | ",

@@ -17,7 +17,6 @@ from safeguard_cli.engine.local.library import load
 from safeguard_cli.engine.local.model import Logits, Model
 from safeguard_cli.engine.local.plan import ContextSize, Loading
 from safeguard_cli.errors import EngineError
-from safeguard_cli.model.gguf import Header, read_model
 
 LOOKED_AT = 48  # tokens in a decode that is looked at: each has its logits, so that the last layer computes each
 BEHIND = 16  # tokens of the prefix beyond the window
@@ -43,10 +42,9 @@ def tokens(window: int) -> int:
 class _Inside:
     """Keeps the experts that tokens chose at each layer and what each layer made of them, while it is `on`."""
 
-    def __init__(self, header: Header) -> None:
+    def __init__(self, used: int, width: int) -> None:
         self.on = False
-        self._used = header.number("expert_used_count", 1)
-        self._width = header.number("embedding_length")
+        self._used, self._width = used, width
         self._found: dict[str, list[npt.NDArray[Any]]] = {}
 
     def of(self, functions: Any) -> None:
@@ -95,13 +93,15 @@ class _Inside:
         return found
 
 
-def gather(path: Path, file: Path, *, window: int, **loading: Any) -> dict[str, Any]:
+def gather(
+    path: Path, file: Path, *, window: int, used: int, width: int, layers: int, **loading: Any
+) -> dict[str, Any]:
     """Have an engine decode tokens that are always the same; write what it computed to `file`, an .npz.
 
-    `loading` are Loading's fields, `window` is the length of the sliding window that the tokens must reach beyond.
+    The model has so many `layers`, experts `used` by a token, and values of a token (`width`). `loading` are Loading's
+    fields, `window` is the length of the sliding window that the tokens must reach beyond.
     """
-    header = read_model(path)
-    inside = _Inside(header)
+    inside = _Inside(used, width)
     prefix = prefix_length(window)
     cells = 1 << (prefix + SEQUENCES * (CONTENT + STEPS) + ALONE).bit_length()
     most = LOOKED_AT + 1  # sequences, and so outputs: llama.cpp wants one for each
@@ -115,7 +115,7 @@ def gather(path: Path, file: Path, *, window: int, **loading: Any) -> dict[str, 
         decodes.alone()
         logits["sample"] = np.concatenate(decodes.sample)
         places = {"position": np.array(decodes.positions), "row": np.array(decodes.rows)}
-    found: dict[str, Any] = {**places, **logits, **inside.arrays(header.number("block_count"))}
+    found: dict[str, Any] = {**places, **logits, **inside.arrays(layers)}
     np.savez(file, finite=decodes.finite, **found)
     return {"load": loaded - begin, "decode": time.monotonic() - loaded}
 

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from safeguard_cli.engine.local.evidence import tokens
 from safeguard_cli.engine.local.plan import IK, Loading
-from safeguard_cli.engine.local.probe import Probe
+from safeguard_cli.engine.local.probe import Probe, newer_type
 from safeguard_cli.errors import EngineError
 from safeguard_cli.model import kept
 from safeguard_cli.model.checks import by_name, flag, number, table, text
@@ -255,11 +255,12 @@ def prove(
     """Have both engines decode the same tokens of a model, judge what they computed, keep the verdict and return it.
 
     `key` is the model's (model_key), `tell` is called with the share that is done. An engine that dies or fails is
-    rejected. It takes what decoding TOKENS tokens with each takes, and loading the model twice.
+    rejected; where the system killed it, perhaps for memory, that is not kept. It takes what decoding TOKENS with each
+    takes, and loading the model twice.
     """
     begin = time.monotonic()
     try:
-        window = read_model(path).number("attention.sliding_window")
+        window = read_model(path, newer_type).number("attention.sliding_window")
         if window > MOST_WINDOW:
             verdict = Verdict(False, False, f"a window of {window:,} tokens takes too long")
         else:
@@ -267,6 +268,8 @@ def prove(
     except (EngineError, BadModelFile) as error:
         verdict = Verdict(False, True, str(error))
     verdict = replace(verdict, seconds=round(time.monotonic() - begin, 1))
+    if "(SIGKILL)" in verdict.reason:
+        return verdict
     name = _key(key, reference, candidate)
     others = [(other, one) for other, one in _kept().items() if other != name][1 - MOST_PROOFS :]
     kept.save(PROOFS, {other: asdict(one) for other, one in [*others, (name, verdict)]})
@@ -288,9 +291,15 @@ def compare(
 
 def evidence(path: Path, file: Path, window: int, loading: Loading) -> None:
     """Have an engine's evidence written to a file, in a process of its own. Raises EngineError where it fails."""
+    header = read_model(path, newer_type)
+    sizes = {
+        "used": header.number("expert_used_count", 1),
+        "width": header.number("embedding_length"),
+        "layers": header.number("block_count"),
+    }
     try:
         with Probe() as probe:
-            probe.ask("evidence", path=str(path), file=str(file), window=window, **asdict(loading))
+            probe.ask("evidence", path=str(path), file=str(file), window=window, **sizes, **asdict(loading))
     except EngineError as error:
         raise EngineError(f"{loading.engine}: {error}") from None
 

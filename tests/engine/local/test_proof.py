@@ -5,13 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 from gguf import GGUFReader
 from helpers import ROOT, tiny_model
+from helpers.engines import needs_ik
 
 from safeguard_cli.engine.local import proof
 from safeguard_cli.engine.local.plan import IK, Loading
@@ -25,8 +25,6 @@ PLAIN, REPACKED = replace(LLAMA, flash=False), replace(LLAMA, extra_buffers=True
 IK_PLAIN, IK_FLASH = (Loading(1, gpu_layers=0, flash=flash, engine=IK) for flash in (False, True))
 SIZES = {"layers": 4, "hidden": 256, "used": 4, "count": 16, "head": 64, "attention": 1.0}
 DEMO = ROOT / "safeguard_cli/demo/demo.gguf"
-
-with_ik = pytest.mark.skipif(find_spec("ik_llama_cpp") is None, reason="needs ik-llama-cpp-python")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +71,7 @@ def test_settings_of_one_library_are_proved_equal(folder, model, right, loading)
     assert verdict.cells > 0.9 and verdict.error < 0.05 and verdict.expert < 1.4
 
 
-@with_ik
+@needs_ik
 @pytest.mark.parametrize("loading", [IK_PLAIN, IK_FLASH], ids=["plain", "flash"])
 def test_ik_is_proved_equal(folder, model, right, loading) -> None:
     verdict = judge(right, _evidence(folder / "other.npz", model, loading), WINDOW)
@@ -81,23 +79,25 @@ def test_ik_is_proved_equal(folder, model, right, loading) -> None:
     assert verdict.cells > 0.9 and verdict.error < 0.05 and verdict.expert < 1.4
 
 
-@with_ik
+@needs_ik
 @pytest.mark.parametrize("loading", [PLAIN, IK_PLAIN, IK_FLASH], ids=["llama.cpp", "plain", "flash"])
 def test_a_trained_model_is_judged_in_full(folder, trained, loading) -> None:
     verdict = judge(trained, _evidence(folder / "other.npz", DEMO, loading), WINDOW)
     assert (verdict.proved, verdict.judged, verdict.cells) == (True, True, 1.0), verdict
 
 
-@with_ik
+@needs_ik
 def test_the_forks_own_flash_attention_is_rejected(folder, model, right) -> None:
     code = (
         "import sys; from pathlib import Path\n"
         "from safeguard_cli.engine.local import evidence, ik\n"
         "ik.IkModel._keep_out = lambda *_: None\n"
-        "evidence.gather(Path(sys.argv[1]), Path(sys.argv[2]), window=128, threads=1, engine='ik')\n"
+        "sizes = dict(zip(('used', 'width', 'layers'), map(int, sys.argv[3:])))\n"
+        "evidence.gather(Path(sys.argv[1]), Path(sys.argv[2]), window=128, **sizes, threads=1, engine='ik')\n"
     )
     file = folder / "flash.npz"
-    ran = subprocess.run([sys.executable, "-c", code, model, file], capture_output=True, text=True)
+    sizes = [str(SIZES[name]) for name in ("used", "hidden", "layers")]
+    ran = subprocess.run([sys.executable, "-c", code, model, file, *sizes], capture_output=True, text=True)
     if ran.returncode:  # it may abort instead: GGML_ASSERT(S > 0)
         assert ran.returncode < 0, ran.stderr
         return
@@ -106,7 +106,7 @@ def test_the_forks_own_flash_attention_is_rejected(folder, model, right) -> None
     assert (verdict.proved, verdict.judged) == (False, True), verdict
 
 
-@with_ik
+@needs_ik
 @pytest.mark.parametrize(
     ("window", "loading"), [(WINDOW - 1, IK_PLAIN), (WINDOW + 1, REPACKED)], ids=["shorter, ik", "longer, llama.cpp"]
 )
@@ -117,7 +117,7 @@ def test_a_window_off_by_one_is_rejected(folder, right, window, loading) -> None
     assert "beyond the window" in verdict.reason
 
 
-@with_ik
+@needs_ik
 @pytest.mark.parametrize("loading", [REPACKED, IK_PLAIN], ids=["llama.cpp", "ik"])
 def test_one_wrong_expert_is_found_and_named(folder, model, right, loading) -> None:
     wrong = _doubled(model, folder / "expert.gguf", "blk.2.ffn_up_exps.weight", 5)
@@ -200,7 +200,7 @@ def test_an_engine_that_fails_is_rejected_and_that_is_kept(tmp_path, monkeypatch
     assert proof.known(path, wrong, LLAMA) == verdict
 
 
-@with_ik
+@needs_ik
 def test_a_library_that_cannot_be_loaded_is_rejected(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("IK_LLAMA_CPP_LIB_PATH", str(tmp_path / "model.gguf"))
