@@ -50,9 +50,9 @@ _IK_INSTALL = f"pip install 'ik-llama-cpp-python=={IK_VERSION}'"
 _IK_WHEELS = {"Linux": ("x86_64", "aarch64"), "Darwin": ("arm64",), "Windows": ("AMD64",)}
 _IK_PYTHONS = range(10, 14)  # 3.10 to 3.13
 _IK_GLIBC = (2, 28)
-# What ik_llama.cpp gives with 20b, measured on 2 cores of a Xeon with AVX-512: the package, and a build for the CPU.
-IK_GAIN = "20b reads prompts 2.0 times as fast as llama.cpp, and 32 rows are decoded 1.6 times as fast together"
-IK_NATIVE_GAIN = "20b reads prompts 1.5 times as fast as with the package as it is, and decodes rows 1.1 times as fast"
+# What ik_llama.cpp gives with 20b, see machine/README.md: the package, and a build for the CPU.
+IK_GAIN = "20b reads prompts 2.0 times as fast as with llama.cpp, and labels rows that reason 1.3 times as fast"
+IK_NATIVE_GAIN = "20b reads prompts 2.1 times as fast as with the package as it is, and labels rows 1.2 times as fast"
 _PCI_VENDORS = {"0x10de": "CUDA", "0x1002": "Vulkan"}  # of GPUs worth a build of their own, NVIDIA's and AMD's
 _MARK = {"ok": "ok     ", "warning": "warning", "broken": "broken "}
 

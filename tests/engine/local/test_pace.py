@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from safeguard_cli.engine.decoding import Options
 from safeguard_cli.engine.local import pace
-from safeguard_cli.engine.local.llama import C, Model
+from safeguard_cli.engine.local.llama import C, LlamaModel
 from safeguard_cli.engine.local.pace import (
     KEEP,
     LOOKS,
@@ -304,7 +304,7 @@ def test_completions_are_the_same_to_the_last_digit_however_and_how_many_threads
 
     def run(threads: Sequence[int], waits: Sequence[bool]) -> list[str]:
         count, wait = itertools.cycle(threads), itertools.cycle(waits)
-        with Model(tiny, plan.context(1), Loading(2, flash=flash)) as model:
+        with LlamaModel(tiny, plan.context(1), Loading(2, flash=flash)) as model:
             model.pace.close()
             decode = model.decode
 
@@ -325,7 +325,7 @@ def test_completions_are_the_same_to_the_last_digit_however_and_how_many_threads
 
 
 def test_an_engine_is_paced_as_long_as_it_is_open(tiny) -> None:
-    with Model(tiny, Plan(1, 512).context(1), Loading(2)) as model:
+    with LlamaModel(tiny, Plan(1, 512).context(1), Loading(2)) as model:
         watcher = model.pace._watcher
         assert bool(watcher and watcher.is_alive()) is hasattr(C._lib, "GOMP_parallel")
     assert not (watcher and watcher.is_alive())
