@@ -30,7 +30,7 @@ from pathlib import Path
 
 import numpy as np
 
-from safeguard_cli.engine.local.llama import C, Model
+from safeguard_cli.engine.local.llama import C, LlamaModel
 from safeguard_cli.engine.local.pace import INTERVAL, TRY, Pace, look, used_by_others
 from safeguard_cli.engine.local.scheduler import Scheduler
 from safeguard_cli.prompt.contract import Prompt
@@ -74,7 +74,7 @@ class Bench:
             settings = replace(settings, max_reasoning=reasoning)
         prepared = prepare(settings, load_policies(settings), {})
         rules, shape = prepared.labeling.rules, prepared.shape
-        self.model = Model(model, shape.plan.context(len(rules.prefixes)), shape.loading)
+        self.model = LlamaModel(model, shape.plan.context(len(rules.prefixes)), shape.loading)
         self.model.pace.close()
         self.scheduler = Scheduler(self.model, rules.prefixes, prepared.options, shape.plan)
         rng, harmony = np.random.default_rng(0), prepared.labeling.harmony
