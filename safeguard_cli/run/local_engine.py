@@ -79,7 +79,9 @@ def prove_engine(settings: Settings, header: Header) -> proof.Verdict:
     known = proof.known(header.path, candidate, reference)
     if known is None:
         say = (lambda _: None) if settings.quiet else note
-        say("proving once that ik_llama.cpp computes what llama.cpp does with this model: both decode some 800 tokens")
+        say(
+            "proving once that ik_llama.cpp computes what llama.cpp does with this model: both decode some 1,000 tokens"
+        )
         known = proof.prove(header.path, model_key(header.path), reference, candidate)
         say("proved" if known.proved else f"not proved, so llama.cpp decodes: {known.reason}")
     return known

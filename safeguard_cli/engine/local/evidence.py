@@ -23,6 +23,7 @@ BEHIND = 16  # tokens of the prefix beyond the window
 SEQUENCES, CONTENT, STEPS = 4, 36, 3  # behind the prefix: their tokens decoded together, those decoded one by one
 ALONE, ALONE_AT = 192, -1  # sequences of one token; what stands for their positions
 EVERY = 61  # of so many logits, one of all tokens is kept
+GAP = 200  # tokens in the cache between the prefix and the sequences, dropped while these are decoded
 CHUNKS = (CONTENT, 1, 13, 6)  # tokens that a sequence brings to a batch, in turn
 _SEED = 0
 # The nodes that are kept, of both libraries: tokens' embeddings, chosen experts, what a layer gives to the next.
@@ -36,7 +37,7 @@ def prefix_length(window: int) -> int:
 
 def tokens(window: int) -> int:
     """Return how many tokens an engine decodes for its evidence."""
-    return 2 * (prefix_length(window) + SEQUENCES * (CONTENT + STEPS)) + ALONE
+    return 2 * (prefix_length(window) + SEQUENCES * (CONTENT + STEPS)) + GAP + ALONE
 
 
 class _Inside:
@@ -103,9 +104,9 @@ def gather(
     """
     inside = _Inside(used, width)
     prefix = prefix_length(window)
-    cells = 1 << (prefix + SEQUENCES * (CONTENT + STEPS) + ALONE).bit_length()
+    cells = 1 << (prefix + SEQUENCES * (CONTENT + STEPS) + ALONE + GAP).bit_length()
     most = LOOKED_AT + 1  # sequences, and so outputs: llama.cpp wants one for each
-    size = ContextSize(cells, most, max(prefix, SEQUENCES * CONTENT), most)
+    size = ContextSize(cells, most, max(prefix, SEQUENCES * CONTENT, GAP), most)
     begin = time.monotonic()
     with load(path, size, Loading(**loading), look=inside.look) as model:
         inside.of(model.functions)
@@ -131,6 +132,7 @@ class _Decodes:
 
         self._model, self._inside = model, inside
         self._prefix, self._texts, self._alone = some(prefix), some(SEQUENCES, CONTENT + STEPS), some(ALONE)
+        self._gap = some(GAP)
         self.finite = True
         self.sample: list[Logits] = []
         self.positions: list[int] = []  # of the tokens that are looked at
@@ -162,17 +164,25 @@ class _Decodes:
         return np.array(kept)
 
     def other(self) -> Logits:
-        """Decode the same, the prefix at once, the sequences at different paces; return the same logits."""
+        """Decode the same, the prefix at once, the sequences at different paces and with a gap in the cache.
+
+        Return the same logits.
+        """
         model, length = self._model, len(self._prefix)
         model.clear()
         model.batch.clear()
         model.batch.add(0, 0, self._prefix, (length - 1,))
         self._decode()
         self._copies()
+        model.batch.clear()
+        model.batch.add(SEQUENCES + 1, 0, self._gap)
+        self._decode()
         kept: dict[tuple[int, int], Logits] = {}
         done, turn = [0] * SEQUENCES, 0
         while min(done) < CONTENT + STEPS:
             model.batch.clear()
+            if min(done) >= CONTENT:
+                model.drop(SEQUENCES + 1)
             rows: list[tuple[int, int]] = []
             for i, text in enumerate(self._texts):
                 begin, goal = done[i], CONTENT if done[i] < CONTENT else CONTENT + STEPS

@@ -14,12 +14,12 @@ from typing import Any
 
 from ik_llama_cpp import _ctypes_api as C  # noqa: N812 - the C API, named as such
 
-from safeguard_cli.engine.local.model import LOG, Model, cannot_make_context
-from safeguard_cli.engine.local.plan import IK, IK_VERSION, Loading
+from safeguard_cli.engine.local.choose import check_installed
+from safeguard_cli.engine.local.model import LOG, Batch, Model, cannot_make_context
+from safeguard_cli.engine.local.plan import IK, Loading
 from safeguard_cli.errors import EngineError
 
-_F16, _Q8_0 = 1, 8  # ggml_type
-_CACHE_TYPES = {"f16": _F16, "q8_0": _Q8_0}
+_BLOCK = {True: 256, False: 32}  # cells that are seen together, with flash attention and without
 _BIAS = 1  # the place of the bias among the parameters of ggml_flash_attn_ext's result
 _TINY = 0x0DA24260  # 1e-30 as the bits of an f32
 
@@ -43,10 +43,31 @@ _state_set = _bind("llama_state_seq_set_data", ctypes.c_size_t, *_STATE)
 _set_abort = _bind("llama_set_abort_callback", None, _CONTEXT, C.ggml_abort_callback, ctypes.c_void_p)
 _set_threads = _bind("llama_set_n_threads", None, _CONTEXT, ctypes.c_uint32, ctypes.c_uint32)
 _set_log = _bind("llama_log_set", None, _LOG_CALLBACK, ctypes.c_void_p)
+_cells = _bind("llama_n_ctx", ctypes.c_uint32, _CONTEXT)
 _system_info = _bind("llama_print_system_info", ctypes.c_char_p)
 _operation_name = _bind("ggml_op_name", ctypes.c_char_p, ctypes.c_int)
 _RECEIVE = _LOG_CALLBACK(LOG.receive)  # kept alive: the library holds only a pointer
 _set_log(_RECEIVE, None)
+
+
+class _View(ctypes.Structure):
+    """llama_kv_cache_view: the position and one sequence of every cell, -1 where it is free."""
+
+    _fields_ = (
+        ("cells", ctypes.c_int32),
+        ("most_sequences", ctypes.c_int32),
+        ("tokens", ctypes.c_int32),
+        ("used", ctypes.c_int32),
+        ("most_free", ctypes.c_int32),
+        ("free_from", ctypes.c_int32),
+        ("positions", ctypes.POINTER(ctypes.c_int32)),
+        ("sequences", ctypes.POINTER(ctypes.c_int32)),
+    )
+
+
+_view_make = _bind("llama_kv_cache_view_init", _View, _CONTEXT, ctypes.c_int32)
+_view_update = _bind("llama_kv_cache_view_update", None, _CONTEXT, ctypes.POINTER(_View))
+_view_free = _bind("llama_kv_cache_view_free", None, ctypes.POINTER(_View))
 
 
 class _Tensor(ctypes.Structure):
@@ -77,14 +98,10 @@ class IkModel(Model):
     """A Model in ik_llama.cpp."""
 
     library, functions = "ik_llama.cpp", C._lib
+    side_by_side = True
 
     def _load(self, path: Path, loading: Loading, loaded: Callable[[float], None] | None) -> None:
-        found = version("ik-llama-cpp-python")
-        if found != IK_VERSION:
-            raise EngineError(
-                f"--engine {IK} needs ik-llama-cpp-python {IK_VERSION}, and {found} is installed:"
-                f" pip install ik-llama-cpp-python=={IK_VERSION}"
-            )
+        check_installed(IK)
         C.llama_backend_init()
         wanted = C.llama_model_default_params()
         wanted.n_gpu_layers = 0
@@ -97,12 +114,10 @@ class IkModel(Model):
             raise EngineError(f"ik_llama.cpp cannot load {path.name}: {LOG.complaint}")
         self.vocabulary_size = C.llama_vocab_n_tokens(C.llama_model_get_vocab(self._model))
         params = C.llama_context_default_params()
-        params.n_ctx = self.size.cells
-        params.n_batch = params.n_ubatch = self.size.batch
-        params.n_seq_max = self.size.sequences
+        self._fill(params, loading)
+        self._block = _BLOCK[loading.flash]
+        params.n_ctx += params.n_ctx // (self._block - 1) + 1  # for those that _keep_ends keeps
         params.worst_case_tokens = self.size.outputs
-        params.n_threads = params.n_threads_batch = loading.threads
-        params.type_k = params.type_v = _CACHE_TYPES[loading.cache_type]
         params.flash_attn = loading.flash
         params.graph_reuse = False  # it compares sequences that our batches do not name where it looks
         if loading.flash or self._look:
@@ -112,6 +127,8 @@ class IkModel(Model):
         if not self._context:
             raise cannot_make_context(self.library, self.size)
         self._flash_attention = _flash_attention()
+        self._view = _view_make(self._context, 1)
+        self._kept = 0
 
     def _at_node(self, tensor: int, asks: bool, _: Any) -> bool:
         if asks:
@@ -130,8 +147,25 @@ class IkModel(Model):
         if node.op == self._flash_attention:
             node.op_params[_BIAS] = _TINY
 
-    def _decode(self) -> int:
-        return int(C.llama_decode(self._context, self.batch.as_struct(C.llama_batch)))
+    def _decode(self, batch: Batch) -> int:
+        code = int(C.llama_decode(self._context, batch.as_struct(C.llama_batch)))
+        self._keep_ends()
+        return code
+
+    def _keep_ends(self) -> None:
+        """Keep the last cell of each block that was ever used, for a sequence of its own.
+
+        The fork finds the last cell in use by the ends of blocks alone (llama_kv_cache_cell_max in src/llama.cpp): if
+        they are free again, what lies between them is not attended to. No cell is taken before all in front of it were
+        at some time, so that the end of a block is in use when the next block is begun.
+        """
+        if (self._kept + 1) * self._block >= _cells(self._context):
+            return
+        _view_update(self._context, self._view)
+        while (end := (self._kept + 1) * self._block - 1) < self._view.cells and self._view.positions[end] >= 0:
+            position = self._view.positions[end]
+            _sequence_copy(self._context, self._view.sequences[end], self.size.sequences, position, position + 1)
+            self._kept += 1
 
     def _logits(self) -> Any:
         return _get_logits(self._context)
@@ -160,16 +194,20 @@ class IkModel(Model):
         data = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
         if _state_set(self._context, data, len(data), sequence, 0) != len(data):
             raise EngineError("ik_llama.cpp cannot restore the policy's state")
+        self._keep_ends()
 
     def length(self, sequence: int) -> int:
         return int(_sequence_end(self._context, sequence)) + 1
 
     def clear(self) -> None:
         C.llama_kv_cache_clear(self._context)
+        self._kept = 0
 
     def close(self) -> None:
         super().close()
         if self._context:
+            if hasattr(self, "_view"):
+                _view_free(self._view)
             C.llama_free(self._context)
             self._context = None
         if self._model:

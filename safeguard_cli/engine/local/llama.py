@@ -11,13 +11,12 @@ from typing import Any
 from llama_cpp import llama_cpp as C  # noqa: N812 - the C API, named as such
 
 from safeguard_cli.engine.local.build import amx_build, ggml, newer_types, repacking_buffer
-from safeguard_cli.engine.local.model import LOG, Model, cannot_make_context
+from safeguard_cli.engine.local.model import LOG, Batch, Model, cannot_make_context
 from safeguard_cli.engine.local.plan import Loading, repacked
 from safeguard_cli.errors import EngineError
 from safeguard_cli.model.gguf import BadModelFile, read_model
 
 _FLASH = {True: C.LLAMA_FLASH_ATTN_TYPE_ENABLED, False: C.LLAMA_FLASH_ATTN_TYPE_DISABLED}
-_CACHE_TYPES = {"f16": C.GGML_TYPE_F16, "q8_0": C.GGML_TYPE_Q8_0}
 _RECEIVE = C.llama_log_callback(LOG.receive)  # kept alive: llama.cpp holds only a pointer
 C.llama_log_set(_RECEIVE, ctypes.c_void_p(0))
 
@@ -94,12 +93,8 @@ class LlamaModel(Model):
             raise EngineError(f"llama.cpp cannot load {path.name}: {LOG.complaint}")
         self.vocabulary_size = C.llama_vocab_n_tokens(C.llama_model_get_vocab(self._model))
         params = C.llama_context_default_params()
-        params.n_ctx = self.size.cells
-        params.n_batch = params.n_ubatch = self.size.batch
-        params.n_seq_max = self.size.sequences
+        self._fill(params, loading)
         params.n_outputs_max = self.size.outputs
-        params.n_threads = params.n_threads_batch = loading.threads
-        params.type_k = params.type_v = _CACHE_TYPES[loading.cache_type]
         params.flash_attn_type = _FLASH[loading.flash]
         params.kv_unified = True
         params.swa_full = True
@@ -112,8 +107,8 @@ class LlamaModel(Model):
             raise cannot_make_context(self.library, self.size)
         self._memory = C.llama_get_memory(self._context)
 
-    def _decode(self) -> int:
-        return int(C.llama_decode(self._context, self.batch.as_struct(C.llama_batch)))
+    def _decode(self, batch: Batch) -> int:
+        return int(C.llama_decode(self._context, batch.as_struct(C.llama_batch)))
 
     def _logits(self) -> Any:
         return C.llama_get_logits(self._context)

@@ -8,6 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar
@@ -20,6 +21,8 @@ from safeguard_cli.engine.local.plan import ContextSize, Loading
 from safeguard_cli.errors import EngineError
 
 SLOW_DECODE = 0.5  # seconds; a decode that takes longer reports its progress
+_NO_ROOM = 1  # what llama_decode returns where the cache has no room for a batch
+_CACHE_TYPES = {"f16": 1, "q8_0": 8}  # ggml_type
 _LOG_WARN, _LOG_ERROR, _LOG_CONTINUED = 3, 4, 5
 
 Logits = npt.NDArray[np.float32]
@@ -88,6 +91,19 @@ class Batch:
         self.outputs += len(outputs)
         return first
 
+    def halves(self) -> tuple[Batch, Batch]:
+        """Return the first half of the tokens and the second, as batches of the same memory."""
+        middle = self.size // 2
+        return self._part(0, middle), self._part(middle, self.size)
+
+    def _part(self, begin: int, end: int) -> Batch:
+        part = copy(self)
+        part.capacity = part.size = end - begin
+        for name in ("_tokens", "_positions", "_counts", "_sequences", "_logits", "_pointers"):
+            setattr(part, name, getattr(self, name)[begin:end])
+        part.outputs = int(np.count_nonzero(part._logits))
+        return part
+
     def as_struct(self, kind: Any) -> Any:
         """Return the library's llama_batch, a structure of type `kind`; both libraries name its fields alike."""
 
@@ -126,9 +142,9 @@ class Watch:
             self._switch(on)
         self._done, began = 0, time.monotonic()
         code = decode()
-        self._seconds_a_token = (time.monotonic() - began) / max(size, 1)
-        if self._on and not code:
-            self._nodes = self._done
+        if not code:
+            self._seconds_a_token = (time.monotonic() - began) / max(size, 1)
+            self._nodes = self._done if self._on else self._nodes
         return code
 
     def node(self, _: Any) -> bool:
@@ -143,7 +159,7 @@ class Model(ABC):
     """A loaded model with one context of many sequences that share a unified cache. Use as a context manager.
 
     `loaded` is called many times with the share of the weights that is loaded. Raises EngineError where the library
-    gives up. `most_sequences` is the number of sequences that it can tell apart.
+    gives up. `side_by_side` tells that the library wants cells for all tokens of a decode side by side.
 
     `look` is called with the address of each node of a decode's graph before it is computed, and returns whether it is
     wanted; then it is called again, with False, when the node is computed, and returns True for the decode to go on.
@@ -151,6 +167,7 @@ class Model(ABC):
 
     library: ClassVar[str]
     functions: ClassVar[ctypes.CDLL]  # of the library and of its ggml
+    side_by_side: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -180,9 +197,17 @@ class Model(ABC):
     def _load(self, path: Path, loading: Loading, loaded: Callable[[float], None] | None) -> None:
         """Load the weights and make the context."""
 
+    def _fill(self, params: Any, loading: Loading) -> None:
+        """Set the fields of a context's parameters that both libraries name alike."""
+        params.n_ctx = self.size.cells
+        params.n_batch = params.n_ubatch = self.size.batch
+        params.n_seq_max = self.size.sequences
+        params.n_threads = params.n_threads_batch = loading.threads
+        params.type_k = params.type_v = _CACHE_TYPES[loading.cache_type]
+
     @abstractmethod
-    def _decode(self) -> int:
-        """Decode the batch; return the library's code, 0 if all is well."""
+    def _decode(self, batch: Batch) -> int:
+        """Decode a batch; return the library's code, 0 if all is well."""
 
     @abstractmethod
     def _logits(self) -> Any:
@@ -227,13 +252,17 @@ class Model(ABC):
     def decode(self) -> Logits:
         """Decode the batch. Return a view of (outputs, vocabulary) logits, valid until the next decode."""
         self.use_threads(self.pace.threads())
-        code = self._watch.decode(self.batch.size, self._decode) if self._watch else self._decode()
+        return self._decoded(self.batch)
+
+    def _decoded(self, batch: Batch) -> Logits:
+        code = self._watch.decode(batch.size, lambda: self._decode(batch)) if self._watch else self._decode(batch)
+        if code == _NO_ROOM and self.side_by_side and batch.size > 1:
+            return np.concatenate([self._decoded(half).copy() for half in batch.halves()])
         if code:
             raise EngineError(f"{self.library} failed to decode a batch (code {code}): {LOG.complaint}")
-        count = self.batch.outputs
-        if not count:
+        if not batch.outputs:
             return np.empty((0, self.vocabulary_size), np.float32)
-        return np.ctypeslib.as_array(self._logits(), (count, self.vocabulary_size))
+        return np.ctypeslib.as_array(self._logits(), (batch.outputs, self.vocabulary_size))
 
     def use_threads(self, count: int) -> None:
         """Have decodes use so many threads from now on; their number does not change a result."""

@@ -35,7 +35,7 @@ from safeguard_cli.model.fingerprint import model_key
 from safeguard_cli.model.gguf import BadModelFile, read_model
 
 PROOFS, MOST_PROOFS = "proofs.json", 200  # kept verdicts
-VERSION = 1  # of evidence and judgement: verdicts of others do not count
+VERSION = 2  # of evidence and judgement: verdicts of others do not count
 TOKENS = tokens(128)  # that each of both engines decodes for a proof, with gpt-oss's window
 MOST_WINDOW = 1024  # a longer one makes a proof too dear
 

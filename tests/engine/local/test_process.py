@@ -72,6 +72,21 @@ def test_rows_beside_others_are_decided_as_alone(spec, harmony, tmp_path) -> Non
     assert max(abs(a.scores[0] - b.scores[0]) for a in alone for b in alone) > 0.05  # texts do matter
 
 
+def test_a_cache_full_of_gaps_holds_what_was_planned_for_it(spec, harmony, tmp_path) -> None:
+    """Rows end at different times and leave gaps; the longest that may start then fits in no single one of them."""
+    path = tiny_model.write(tmp_path / "model.gguf", used=4, as_floats=True)
+    prompts = prompts_of(harmony, [5, 40, 90, 7, 120, 30, 400, 9, 60, 380, 15, 100, 390, 3, 420, 50] * 4)
+    with LocalEngine(replace(spec, path=path, options=Options(0))) as engine:
+        alone = [next(iter(engine.complete([prompt]))) for prompt in prompts]
+    tight = replace(spec, path=path, options=Options(0), plan=Plan(4, 768))
+    with LocalEngine(tight) as engine:
+        together = by_row(engine.complete(prompts))
+        assert not engine.deaths
+    assert [c.error for c in together] == [None] * len(prompts)
+    for row, single in zip(together, by_row(alone), strict=True):
+        assert row.scores == pytest.approx(single.scores, abs=0.01)
+
+
 @pytest.mark.promise("A crash of llama.cpp costs time, never a row.")
 def test_a_child_killed_once_costs_no_row(spec, harmony) -> None:
     prompts = prompts_of(harmony, [5, 30, 12, 80, 7, 9, 11, 3])

@@ -13,7 +13,7 @@ from gguf import GGUFReader
 from helpers import ROOT, tiny_model
 from helpers.engines import needs_ik
 
-from safeguard_cli.engine.local import proof
+from safeguard_cli.engine.local import evidence, proof
 from safeguard_cli.engine.local.plan import IK, Loading
 from safeguard_cli.engine.local.proof import Verdict, judge
 from safeguard_cli.model import kept
@@ -87,15 +87,17 @@ def test_a_trained_model_is_judged_in_full(folder, trained, loading) -> None:
 
 
 @needs_ik
-def test_the_forks_own_flash_attention_is_rejected(folder, model, right) -> None:
+@pytest.mark.parametrize("mended", ["_keep_out", "_keep_ends"])
+def test_what_the_fork_computes_wrongly_by_itself_is_rejected(folder, model, right, mended) -> None:
+    """Its own flash attention, and attention beside gaps in the cache."""
     code = (
         "import sys; from pathlib import Path\n"
         "from safeguard_cli.engine.local import evidence, ik\n"
-        "ik.IkModel._keep_out = lambda *_: None\n"
+        f"ik.IkModel.{mended} = lambda *_: None\n"
         "sizes = dict(zip(('used', 'width', 'layers'), map(int, sys.argv[3:])))\n"
         "evidence.gather(Path(sys.argv[1]), Path(sys.argv[2]), window=128, **sizes, threads=1, engine='ik')\n"
     )
-    file = folder / "flash.npz"
+    file = folder / f"{mended}.npz"
     sizes = [str(SIZES[name]) for name in ("used", "hidden", "layers")]
     ran = subprocess.run([sys.executable, "-c", code, model, file, *sizes], capture_output=True, text=True)
     if ran.returncode:  # it may abort instead: GGML_ASSERT(S > 0)
@@ -187,7 +189,7 @@ def test_logits_that_are_all_alike_are_rejected(right) -> None:
 
 def test_the_tokens_of_a_proof_are_those_that_are_decoded(right) -> None:
     looked_at = len(right["position"])
-    assert 2 * looked_at - 192 == proof.TOKENS
+    assert 2 * looked_at - 192 + evidence.GAP == proof.TOKENS
     assert sorted({*right["position"]}) == [-1, *range(144 + 36 + 3)]
 
 
